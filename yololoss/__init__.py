@@ -1,0 +1,50 @@
+"""The YOLOv5 detection loss, written from its specification and verified by laws.
+
+The names below are loaded on first use, so that importing the package (which pytest does for the
+plugin of every installed distribution) costs neither torch nor anything of the harness.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from yololoss.assign import LayerAssignment as LayerAssignment
+    from yololoss.assign import assign_layer as assign_layer
+    from yololoss.boxes import ciou as ciou
+    from yololoss.boxes import diou as diou
+    from yololoss.boxes import giou as giou
+    from yololoss.boxes import iou as iou
+    from yololoss.criteria import BCEBlurWithLogitsLoss as BCEBlurWithLogitsLoss
+    from yololoss.criteria import FocalLoss as FocalLoss
+    from yololoss.criteria import QFocalLoss as QFocalLoss
+    from yololoss.criteria import smooth_bce as smooth_bce
+    from yololoss.hyp import Hyperparameters as Hyperparameters
+    from yololoss.loss import ComputeLoss as ComputeLoss
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "ComputeLoss": "loss",
+    "Hyperparameters": "hyp",
+    "LayerAssignment": "assign",
+    "assign_layer": "assign",
+    "iou": "boxes",
+    "giou": "boxes",
+    "diou": "boxes",
+    "ciou": "boxes",
+    "FocalLoss": "criteria",
+    "QFocalLoss": "criteria",
+    "BCEBlurWithLogitsLoss": "criteria",
+    "smooth_bce": "criteria",
+}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'yololoss' has no attribute {name!r}")
+    return getattr(import_module(f"yololoss.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,126 @@
+"""Assignment: which targets meet which anchors, and which cells answer for them."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Float32, Int64
+from torch import Tensor
+
+CHOICES = ("own", "left", "above", "right", "below")
+# A neighbour is the cell that holds the centre shifted half a cell its way, so the shift is subtracted.
+OFFSETS = ((0.0, 0.0), (0.5, 0.0), (0.0, 0.5), (-0.5, 0.0), (0.0, -0.5))
+
+
+@dataclass(frozen=True, eq=False)
+class LayerAssignment:
+    """The rows of one layer, and every step that led to them.
+
+    N targets, A anchors, m matched pairs of a target and an anchor, n rows (1 to 5 a pair). A column of
+    ``cell`` and ``box`` is x before y. Lengths are in cells of the layer, float32 whatever the inputs were.
+    """
+
+    grid: tuple[int, int]  # rows H, columns W
+    scaled: Float32[Tensor, "N 4"]  # targets' x, y, w, h in cells
+    ratio: Float32[Tensor, "A N"]  # the larger side ratio, either way round
+    matched: Bool[Tensor, "A N"]  # ratio < anchor_t
+    pair_anchor: Int64[Tensor, " m"]
+    pair_target: Int64[Tensor, " m"]
+    choice: Bool[Tensor, "5 m"]  # in the order of CHOICES: is a row made for this cell
+    row_choice: Int64[Tensor, " n"]  # index into CHOICES
+    row_pair: Int64[Tensor, " n"]  # index into the pairs
+    offset: Float32[Tensor, "n 2"]  # what was subtracted from the centre to find the cell
+    shifted: Float32[Tensor, "n 2"]  # the centre less the offset
+    cls: Int64[Tensor, " n"]
+    image: Int64[Tensor, " n"]
+    anchor: Int64[Tensor, " n"]
+    cell: Int64[Tensor, "n 2"]  # column, row; clamped into the grid
+    box: Float32[Tensor, "n 4"]  # centre relative to the clamped cell, width, height
+    anchor_wh: Float32[Tensor, "n 2"]
+
+    @property
+    def indices(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Where each row reads its prediction: image, anchor, grid row, grid column; each (n,) int64."""
+        return self.image, self.anchor, self.cell[:, 1], self.cell[:, 0]
+
+    def explain(self) -> list[str]:
+        """One sentence a target and anchor (met or not, and why), and one a row (which cell, and why)."""
+        lines = []
+        for a, t in torch.cartesian_prod(*map(torch.arange, self.ratio.shape)).tolist():
+            verb = "meets" if self.matched[a, t] else "does not meet"
+            lines.append(f"target {t} {verb} anchor {a}: side ratio {self.ratio[a, t]:.4g}")
+        centre = self.scaled[self.pair_target[self.row_pair], :2].tolist()
+        target = self.pair_target[self.row_pair].tolist()
+        for i, (choice, cell, shifted) in enumerate(
+            zip(self.row_choice.tolist(), self.cell.tolist(), self.shifted.tolist(), strict=True)
+        ):
+            clamped = "" if [int(v) for v in shifted] == cell else f", clamped from {tuple(map(int, shifted))}"
+            lines.append(
+                f"row {i}: target {target[i]}, anchor {int(self.anchor[i])}, centre "
+                f"({centre[i][0]:.4g}, {centre[i][1]:.4g}), {CHOICES[choice]} cell {tuple(cell)}{clamped}"
+            )
+        return lines
+
+
+def assign_layer(
+    targets: Float[Tensor, "N 6"],
+    anchors: Float[Tensor, "A 2"],
+    grid: tuple[int, int],
+    anchor_t: float,
+) -> LayerAssignment:
+    """Assign targets to the anchors and cells of one layer.
+
+    ``targets``: image index, class, then x, y, w, h as fractions of the image, x and y the box centre.
+    ``anchors``: width and height in cells of the layer. ``grid``: rows H, columns W. A target meets an
+    anchor when no side is ``anchor_t`` times the other's or more. Rows come by choice (own, left, above,
+    right, below), then by anchor, then by target. Arithmetic is float32 throughout, because on grid lines
+    and limits the rounding decides. Values are not checked here. Source: SPEC section 1.
+    """
+    targets, anchors = targets.float(), anchors.float()
+    rows, columns = grid
+    scaled = targets[:, 2:] * targets.new_tensor((columns, rows, columns, rows))
+    side_ratio = scaled[None, :, 2:] / anchors[:, None]
+    ratio = torch.maximum(side_ratio, 1 / side_ratio).amax(2)
+    matched = ratio < anchor_t
+    pair_anchor, pair_target = matched.nonzero(as_tuple=True)
+
+    choice = _choose_cells(scaled[pair_target, :2], scaled.new_tensor((columns, rows)))
+    row_choice, row_pair = choice.nonzero(as_tuple=True)
+    target = pair_target[row_pair]
+    anchor = pair_anchor[row_pair]
+    centre, size = scaled[target].split(2, dim=1)
+    offset = scaled.new_tensor(OFFSETS)[row_choice]
+    shifted = centre - offset
+    # The box is taken from the clamped cell: a centre on the image's far edge lies at 1.0 in the last cell.
+    cell = shifted.long().clamp(
+        min=torch.zeros(2, dtype=torch.long, device=targets.device),
+        max=torch.tensor((columns - 1, rows - 1), device=targets.device),
+    )
+    image, cls = targets[target, :2].long().unbind(1)
+    return LayerAssignment(
+        grid=grid,
+        scaled=scaled,
+        ratio=ratio,
+        matched=matched,
+        pair_anchor=pair_anchor,
+        pair_target=pair_target,
+        choice=choice,
+        row_choice=row_choice,
+        row_pair=row_pair,
+        offset=offset,
+        shifted=shifted,
+        cls=cls,
+        image=image,
+        anchor=anchor,
+        cell=cell,
+        box=torch.cat((centre - cell, size), dim=1),
+        anchor_wh=anchors[anchor],
+    )
+
+
+def _choose_cells(centre: Float32[Tensor, "m 2"], extent: Float32[Tensor, " 2"]) -> Bool[Tensor, "5 m"]:
+    """For each centre (x, y in cells), which of its own and the four next cells take a row."""
+    from_end = extent - centre
+    near_start = (centre - centre.floor() < 0.5) & (centre > 1)
+    near_end = (from_end - from_end.floor() < 0.5) & (from_end > 1)
+    own = torch.ones_like(near_start[:, :1])
+    return torch.cat((own, near_start, near_end), dim=1).T

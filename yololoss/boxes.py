@@ -1,0 +1,129 @@
+"""Boxes: decoding of logits, and the IoU family."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+EPS = 1e-7  # keeps quotients defined for boxes without area; part of the loss's definition
+
+Boxes = Float[Tensor, "*n 4"]
+Scalars = Float[Tensor, "*n"]
+
+
+def decode(logits: Float[Tensor, "n 4"], anchors: Float[Tensor, "n 2"]) -> Float[Tensor, "n 4"]:
+    """Boxes (centre x, y, width, height), in cells relative to each row's cell, from logits.
+
+    ``xy = 2 sigmoid(.) - 1/2`` in (-0.5, 1.5); ``wh = (2 sigmoid(.))^2 anchor`` in (0, 4 anchor).
+    ``anchors`` in cells of the layer. Source: SPEC section 2.
+    """
+    xy, wh = logits.sigmoid().mul(2).split(2, dim=1)
+    return torch.cat((xy - 0.5, wh**2 * anchors), dim=1)
+
+
+def aspect_angle(logits: Float[Tensor, "n 4"], anchors: Float[Tensor, "n 2"]) -> Float[Tensor, " n"]:
+    """The angle atan(w / h) of decoded boxes, in radians, straight from their logits.
+
+    w / h = exp(u), u = log(aw / ah) + 2 (log sigmoid(pw) - log sigmoid(ph)). Where w or h underflow to
+    zero, w / h is 0 / 0 and its gradient NaN; u stays exact. Beyond |u| = 30 the angle is within 1e-13
+    of its limit, so clamping there changes no float32 value and keeps exp finite. Source: SPEC 7.
+    """
+    log_anchor = anchors.log()
+    log_wh = logsigmoid(logits[:, 2:])
+    u = log_anchor[:, 0] - log_anchor[:, 1] + 2 * (log_wh[:, 0] - log_wh[:, 1])
+    return u.clamp(-30, 30).exp().atan()
+
+
+class _Overlap(NamedTuple):
+    """What the members of the IoU family share; every field has the shape of the boxes less the 4."""
+
+    iou: Tensor
+    union: Tensor
+    enclosing_wh: Tensor  # one more last axis of 2
+    centre_distance2: Tensor
+    wh1: Tensor  # one more last axis of 2
+    wh2: Tensor  # one more last axis of 2
+
+
+def _overlap(box1: Tensor, box2: Tensor, corners: bool, eps: float) -> _Overlap:
+    if corners:
+        (low1, high1), (low2, high2) = box1.split(2, -1), box2.split(2, -1)
+        wh1, wh2 = high1 - low1, high2 - low2
+        between = (low2 + high2 - low1 - high1) / 2
+    else:
+        (centre1, wh1), (centre2, wh2) = box1.split(2, -1), box2.split(2, -1)
+        low1, high1, low2, high2 = (
+            centre1 - wh1 / 2,
+            centre1 + wh1 / 2,
+            centre2 - wh2 / 2,
+            centre2 + wh2 / 2,
+        )
+        between = centre2 - centre1
+    inter = (torch.minimum(high1, high2) - torch.maximum(low1, low2)).clamp(min=0).prod(-1)
+    union = wh1.prod(-1) + wh2.prod(-1) - inter + eps
+    return _Overlap(
+        iou=inter / union,
+        union=union,
+        enclosing_wh=torch.maximum(high1, high2) - torch.minimum(low1, low2),
+        centre_distance2=between.square().sum(-1),
+        wh1=wh1,
+        wh2=wh2,
+    )
+
+
+def iou(box1: Boxes, box2: Boxes, *, corners: bool = False, eps: float = EPS) -> Scalars:
+    """Intersection over union, in [0, 1]. Boxes as centre-size, or as corners (x1, y1, x2, y2)."""
+    return _overlap(box1, box2, corners, eps).iou
+
+
+def giou(box1: Boxes, box2: Boxes, *, corners: bool = False, eps: float = EPS) -> Scalars:
+    """Generalised IoU, in (-1, 1]: IoU less the empty share of the enclosing box.
+
+    Source: Rezatofighi et al. 2019, "Generalized Intersection over Union".
+    """
+    o = _overlap(box1, box2, corners, eps)
+    enclosing = o.enclosing_wh.prod(-1) + eps
+    return o.iou - (enclosing - o.union) / enclosing
+
+
+def diou(box1: Boxes, box2: Boxes, *, corners: bool = False, eps: float = EPS) -> Scalars:
+    """Distance IoU, in (-1, 1]: IoU less the squared centre distance over the enclosing diagonal's square.
+
+    Source: Zheng et al. 2020, "Distance-IoU Loss".
+    """
+    o = _overlap(box1, box2, corners, eps)
+    return o.iou - o.centre_distance2 / (o.enclosing_wh.square().sum(-1) + eps)
+
+
+def ciou(
+    box1: Boxes,
+    box2: Boxes,
+    *,
+    corners: bool = False,
+    eps: float = EPS,
+    angle1: Scalars | None = None,
+) -> Scalars:
+    """Complete IoU: DIoU less ``alpha v``, a penalty on the difference of the aspect ratios.
+
+    ``v = 4 / pi^2 (atan(w2 / h2) - atan(w1 / h1))^2``, ``alpha = v / (1 - iou + v + eps)``; alpha carries
+    no gradient. ``angle1`` is atan(w1 / h1) of the first boxes where it is known better than their sides
+    tell (`aspect_angle`). Without it a box of zero width and height counts as angle 0, and its gradient is
+    NaN, because sides that underflowed no longer tell their ratio.
+    Source: Zheng et al. 2020, "Distance-IoU Loss", section "Complete IoU"; SPEC section 2.
+    """
+    o = _overlap(box1, box2, corners, eps)
+    distance = o.centre_distance2 / (o.enclosing_wh.square().sum(-1) + eps)
+    if angle1 is None:
+        angle1 = torch.atan2(o.wh1[..., 0], o.wh1[..., 1])
+    angle2 = torch.atan2(o.wh2[..., 0], o.wh2[..., 1])
+    v = (4 / math.pi**2) * (angle2 - angle1).square()
+    return o.iou - (distance + _alpha(v, o.iou, eps) * v)
+
+
+def _alpha(v: Tensor, iou: Tensor, eps: float) -> Tensor:
+    # Rounding can lift the IoU of a perfect fit an ulp or two above 1, where 1 - iou + eps may be 0 and
+    # alpha infinite. In exact arithmetic the denominator is never below eps, so the floor changes nothing.
+    return (v / (v - iou + (1 + eps)).clamp(min=eps)).detach()

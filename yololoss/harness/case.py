@@ -1,0 +1,394 @@
+"""A case: one call of a loss, complete, as data. A vector: a case and the outcome it must have.
+
+The same types are the strategies' product, the subject's input, the golden files and the saved failures.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
+from typing_extensions import Self
+
+from yololoss.hyp import Hyperparameters
+
+FORMAT = "yololoss-vectors"
+VERSION = 1
+SPELLED = ("nan", "inf", "-inf")
+DTYPES = {
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "float32": torch.float32,
+    "float64": torch.float64,
+    "int64": torch.int64,
+}
+
+
+def _read_number(value: Any) -> Any:
+    return float(value) if isinstance(value, str) and value in SPELLED else value
+
+
+def _spell(value: float) -> float | str:
+    if math.isfinite(value):
+        return value
+    return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
+
+
+Number = Annotated[
+    float,
+    BeforeValidator(_read_number),
+    PlainSerializer(_spell, when_used="json"),
+    WithJsonSchema({"anyOf": [{"type": "number"}, {"enum": list(SPELLED)}]}),
+]
+Count = Annotated[int, Field(ge=1)]
+Index = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Dtype = Literal["float16", "bfloat16", "float32", "float64"]
+Layout = Literal["contiguous", "channels_last", "sliced", "expanded", "transposed"]
+
+
+class _Data(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Override(_Data):
+    """One logit set by hand: where, and to what."""
+
+    layer: Index
+    image: Index
+    anchor: Index
+    row: Index
+    column: Index
+    channel: Index
+    value: Number
+
+
+class _Generated(_Data):
+    overrides: tuple[Override, ...] = ()
+
+    def bulk(self, layer: int, size: int) -> NDArray[np.float64]:
+        raise NotImplementedError
+
+    def layer(self, layer: int, shape: tuple[int, ...]) -> NDArray[np.float64]:
+        values = self.bulk(layer, math.prod(shape)).reshape(shape)
+        for o in self.overrides:
+            if o.layer == layer:
+                values[o.image, o.anchor, o.row, o.column, o.channel] = o.value
+        return values
+
+
+class FormulaLogits(_Generated):
+    """((((k + 1) multiplier + (layer + 1) increment) mod 1024) / 128 - 4) scale + offset.
+
+    k: flat C-order index in the layer's tensor; layers count from 0. Arithmetic in float64, then cast to
+    the case's dtype; exact in float32 for the recorded values.
+    """
+
+    kind: Literal["formula"] = "formula"
+    multiplier: int
+    increment: int
+    scale: Finite = 1.0
+    offset: Finite = 0.0
+
+    def bulk(self, layer: int, size: int) -> NDArray[np.float64]:
+        k = np.arange(1, size + 1, dtype=np.int64)
+        steps = (k * self.multiplier + (layer + 1) * self.increment) % 1024
+        return (steps / 128 - 4) * self.scale + self.offset
+
+
+class SeededLogits(_Generated):
+    """(top 24 bits of splitmix64(seed 2^32 + layer 2^28 + k) / 2^23 - 1) scale + offset.
+
+    splitmix64(n), in unsigned 64-bit arithmetic: z = (n + 1) 0x9E3779B97F4A7C15;
+    z = (z ^ z >> 30) 0xBF58476D1CE4E5B9; z = (z ^ z >> 27) 0x94D049BB133111EB; z ^ z >> 31. k as in
+    FormulaLogits. Arithmetic in float64, then cast to the case's dtype.
+    """
+
+    kind: Literal["seed"] = "seed"
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    scale: Finite = 4.0
+    offset: Finite = 0.0
+
+    def bulk(self, layer: int, size: int) -> NDArray[np.float64]:
+        first = (self.seed << 32) + (layer << 28) + 1
+        z = np.arange(first, first + size, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        z = z ^ (z >> np.uint64(31))
+        return ((z >> np.uint64(40)) / 2**23 - 1) * self.scale + self.offset
+
+
+class GivenLogits(_Data):
+    """Every logit, a flat C-order list a layer."""
+
+    kind: Literal["values"] = "values"
+    layers: tuple[tuple[Number, ...], ...]
+
+    def layer(self, layer: int, shape: tuple[int, ...]) -> NDArray[np.float64]:
+        return np.array(self.layers[layer], dtype=np.float64).reshape(shape)
+
+
+Logits = Annotated[FormulaLogits | SeededLogits | GivenLogits, Field(discriminator="kind")]
+
+
+class Options(_Data):
+    """Switches of the loss, and how often it is called on the same inputs."""
+
+    autobalance: bool = False
+    sort_obj_iou: bool = False
+    gr: Annotated[float, Field(ge=0, le=1)] = 1.0
+    calls: Count = 1
+
+
+class Case(_Data):
+    """One call of a loss, complete: enough to make its tensors, its model and its options.
+
+    Lengths of anchors are in cells of their layer, of targets in fractions of the image. Targets are not
+    held to any range, since bad ones are cases too. Immutable; JSON both ways bit for bit.
+    """
+
+    batch: Count
+    classes: Count
+    grids: Annotated[tuple[tuple[Count, Count], ...], Field(min_length=1)]  # rows, columns
+    strides: tuple[Positive, ...]
+    anchors: tuple[tuple[tuple[Positive, Positive], ...], ...]
+    targets: tuple[tuple[Number, Number, Number, Number, Number, Number], ...]
+    dtype: Dtype = "float32"
+    targets_dtype: Literal["float16", "float32", "float64", "int64"] = "float32"
+    layout: Layout = "contiguous"
+    hyp: Hyperparameters = Hyperparameters()
+    options: Options = Options()
+    predictions: Logits
+
+    @model_validator(mode="after")
+    def _layers_agree(self) -> Self:
+        layers = len(self.grids)
+        if not len(self.strides) == len(self.anchors) == layers:
+            raise ValueError(
+                f"grids, strides, anchors: expected one entry a layer, "
+                f"got {layers}, {len(self.strides)}, {len(self.anchors)}"
+            )
+        if len({len(a) for a in self.anchors}) != 1 or not self.anchors[0]:
+            raise ValueError("anchors: expected the same number, 1 or more, on every layer")
+        if isinstance(self.predictions, GivenLogits):
+            sizes = [len(values) for values in self.predictions.layers]
+            if sizes != [math.prod(self.shape(i)) for i in range(layers)]:
+                raise ValueError(f"predictions: layers of {sizes} values do not fill the shapes")
+        else:
+            for o in self.predictions.overrides:
+                at = (o.image, o.anchor, o.row, o.column, o.channel)
+                if o.layer >= layers or any(np.greater_equal(at, self.shape(o.layer))):
+                    raise ValueError(f"predictions: override {at} of layer {o.layer} is outside its shape")
+        return self
+
+    @property
+    def layers(self) -> int:
+        return len(self.grids)
+
+    def shape(self, layer: int) -> tuple[int, int, int, int, int]:
+        """(B, A, H, W, 5 + C) of a layer's predictions."""
+        return (self.batch, len(self.anchors[layer]), *self.grids[layer], 5 + self.classes)
+
+    @cached_property
+    def logits(self) -> tuple[torch.Tensor, ...]:
+        """The predictions, cast to the case's dtype, contiguous, on the CPU. Not to be written to."""
+        return tuple(
+            torch.from_numpy(self.predictions.layer(i, self.shape(i))).to(DTYPES[self.dtype])
+            for i in range(self.layers)
+        )
+
+    @cached_property
+    def target_rows(self) -> torch.Tensor:
+        """The targets, (N, 6), cast to their dtype, on the CPU. Not to be written to."""
+        rows = torch.tensor(self.targets, dtype=torch.float64).reshape(-1, 6)
+        return rows.to(DTYPES[self.targets_dtype])
+
+    def changed(self, **fields: Any) -> Self:
+        """A copy with some fields replaced, validated anew."""
+        return type(self)(**{name: getattr(self, name) for name in type(self).model_fields} | fields)
+
+    def __str__(self) -> str:
+        return describe(self)
+
+
+class BuiltLayer(_Data):
+    """The rows of one layer, in order: indices, classes, and boxes in cells relative to their cell."""
+
+    image: tuple[int, ...]
+    anchor: tuple[int, ...]
+    gj: tuple[int, ...]
+    gi: tuple[int, ...]
+    cls: tuple[int, ...]
+    box: tuple[tuple[Number, Number, Number, Number], ...]
+
+
+class CallResult(_Data):
+    """What one call returned: terms times gain, not times batch; balances after it with autobalance."""
+
+    total: Number
+    box: Number
+    obj: Number
+    cls: Number
+    total_shape: tuple[int, ...] = (1,)
+    items_shape: tuple[int, ...] = (3,)
+    total_dtype: str = "float32"
+    items_dtype: str = "float32"
+    balance_after: tuple[float, ...] | None = None
+
+
+class LayerGradient(_Data):
+    """The gradient of the last call's total in one layer.
+
+    cells: (image, anchor, row, column) with a gradient outside the objectness channel; values: all 5 + C
+    of those cells; the sums run over the objectness channel of the whole layer, in float64.
+    """
+
+    cells: tuple[tuple[int, int, int, int], ...]
+    values: tuple[tuple[Number, ...], ...]
+    obj_sum: Number
+    obj_abs_sum: Number
+
+
+class RowSteps(_Data):
+    """How some consecutive rows came to their cells."""
+
+    first: Index
+    grid_xy: tuple[tuple[float, float], ...]
+    offset: tuple[tuple[float, float], ...]
+    shifted_xy: tuple[tuple[float, float], ...]
+    cell_ij: tuple[tuple[int, int], ...]  # column, row
+
+
+class AssignmentSteps(_Data):
+    """The steps of one layer's assignment, printed to some decimals."""
+
+    layer: Index
+    decimals: Index
+    targets_per_anchor_shape: tuple[int, ...]
+    anchor_index: tuple[tuple[int, ...], ...]
+    gain: tuple[float, ...]
+    scaled_targets: tuple[tuple[float, ...], ...]  # image, class, x, y, w, h
+    ratio_match: tuple[tuple[bool, ...], ...]
+    matched_rows: tuple[tuple[float, ...], ...]  # image, class, x, y, w, h, anchor
+    cell_choice: tuple[tuple[bool, ...], ...]  # own, left, above, right, below
+    rows: RowSteps
+    built_rows: int
+    xy_range: tuple[float, float]
+    class_targets: tuple[float, float]  # positive, negative
+
+
+class Expected(_Data):
+    """What a subject must do with a case; what is not recorded is left out."""
+
+    built: tuple[BuiltLayer, ...] | None = None
+    calls: tuple[CallResult, ...] | None = None
+    gradients: tuple[LayerGradient, ...] | None = None
+    steps: AssignmentSteps | None = None
+
+
+class Vector(_Data):
+    """A case with the outcome it must have, or (a saved failure) with the law it broke."""
+
+    id: str
+    flags: tuple[str, ...] = ()
+    comment: str = ""
+    law: str | None = None
+    case: Case
+    expected: Expected | None = None
+
+
+class VectorFile(_Data):
+    """A file of vectors: golden values and saved failures alike."""
+
+    format: Literal["yololoss-vectors"] = "yololoss-vectors"
+    version: Literal[1] = 1
+    source: dict[str, str]
+    vectors: tuple[Vector, ...]
+
+
+class BadFile(ValueError):
+    """A file that is no vector file; the message names the file, the place in it and what was wrong."""
+
+
+def read_vectors(path: Path) -> VectorFile:
+    """Read a vector file. Raises BadFile, in one line."""
+    try:
+        return VectorFile.model_validate_json(path.read_bytes(), strict=False)
+    except OSError as error:
+        raise BadFile(f"{path}: cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"])) or "top level"
+        more = f" ({error.error_count() - 1} more errors)" if error.error_count() > 1 else ""
+        raise BadFile(f"{path}: {place}: {first['msg']}{more}") from error
+
+
+def write_vectors(path: Path, source: dict[str, str], vectors: Iterable[Vector]) -> None:
+    """Write a vector file, a vector a line, floats in the shortest form that reads back the same bits."""
+    head = VectorFile(source=source, vectors=()).model_dump_json()
+    lines = ",\n".join(v.model_dump_json(exclude_none=True) for v in vectors)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"{head.removesuffix(']}')}\n{lines}\n]}}\n", encoding="utf-8")
+
+
+def describe(case: Case) -> str:
+    """The case as a small table that a person can check by hand."""
+    lines = [f"{case.batch} image(s), {case.classes} class(es), {case.dtype} predictions, {case.layout}"]
+    if case.targets_dtype != "float32":
+        lines[0] += f", {case.targets_dtype} targets"
+    for i, ((rows, columns), stride, anchors) in enumerate(
+        zip(case.grids, case.strides, case.anchors, strict=True)
+    ):
+        sides = ", ".join(f"{w:.9g} x {h:.9g}" for w, h in anchors)
+        lines.append(f"layer {i}: {rows} rows x {columns} columns, stride {stride:g}, anchors {sides} cells")
+    lines.extend(_target_table(case.targets))
+    plain = Case.model_fields
+    for name, value, usual in (
+        *((n, v, getattr(plain["hyp"].default, n)) for n, v in case.hyp),
+        *((n, v, getattr(plain["options"].default, n)) for n, v in case.options),
+    ):
+        if value != usual:
+            lines.append(f"{name} = {value!r}")
+    return "\n".join((*lines, _describe_logits(case.predictions)))
+
+
+def _target_table(targets: Sequence[Sequence[float]]) -> list[str]:
+    if not targets:
+        return ["no targets"]
+    header = ("target", "image", "class", "x", "y", "w", "h")
+    table = [header, *((str(i), *(f"{v:.9g}" for v in row)) for i, row in enumerate(targets))]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return ["  ".join(v.rjust(w) for v, w in zip(row, widths, strict=True)) for row in table]
+
+
+def _describe_logits(logits: FormulaLogits | SeededLogits | GivenLogits) -> str:
+    if isinstance(logits, GivenLogits):
+        return f"logits: {sum(map(len, logits.layers))} given values"
+    if logits.scale == 0:
+        text = f"logits: {logits.offset:g} everywhere"
+    elif isinstance(logits, SeededLogits):
+        low, high = logits.offset - logits.scale, logits.offset + logits.scale
+        text = f"logits: from {low:g} to {high:g}, seed {logits.seed}"
+    else:
+        text = f"logits: by formula, scale {logits.scale:g}, offset {logits.offset:g}"
+    spots = (
+        f"\n  layer {o.layer}, image {o.image}, anchor {o.anchor}, row {o.row}, column {o.column}, "
+        f"channel {o.channel}: {o.value:.9g}"
+        for o in logits.overrides
+    )
+    return text + "".join(spots)
