@@ -1,12 +1,11 @@
-"""A case: one call of a loss, complete, as data. A vector: a case and the outcome it must have.
+"""A case: one call of a loss, complete, as data.
 
-The same types are the strategies' product, the subject's input, the golden files and the saved failures.
+The same type is the strategies' product, the subject's and the reference's input, and what is saved.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -18,7 +17,6 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
-    ValidationError,
     WithJsonSchema,
     model_validator,
 )
@@ -26,8 +24,6 @@ from typing_extensions import Self
 
 from yololoss.hyp import Hyperparameters
 
-FORMAT = "yololoss-vectors"
-VERSION = 1
 SPELLED = ("nan", "inf", "-inf")
 DTYPES = {
     "float16": torch.float16,
@@ -62,11 +58,13 @@ Dtype = Literal["float16", "bfloat16", "float32", "float64"]
 Layout = Literal["contiguous", "channels_last", "sliced", "expanded", "transposed"]
 
 
-class _Data(BaseModel):
+class Data(BaseModel):
+    """Frozen, strict, without unknown fields: what every part of a case or vector is."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class Override(_Data):
+class Override(Data):
     """One logit set by hand: where, and to what."""
 
     layer: Index
@@ -78,7 +76,7 @@ class Override(_Data):
     value: Number
 
 
-class _Generated(_Data):
+class _Generated(Data):
     overrides: tuple[Override, ...] = ()
 
     def bulk(self, layer: int, size: int) -> NDArray[np.float64]:
@@ -133,7 +131,7 @@ class SeededLogits(_Generated):
         return ((z >> np.uint64(40)) / 2**23 - 1) * self.scale + self.offset
 
 
-class GivenLogits(_Data):
+class GivenLogits(Data):
     """Every logit, a flat C-order list a layer."""
 
     kind: Literal["values"] = "values"
@@ -146,7 +144,7 @@ class GivenLogits(_Data):
 Logits = Annotated[FormulaLogits | SeededLogits | GivenLogits, Field(discriminator="kind")]
 
 
-class Options(_Data):
+class Options(Data):
     """Switches of the loss, and how often it is called on the same inputs."""
 
     autobalance: bool = False
@@ -155,7 +153,7 @@ class Options(_Data):
     calls: Count = 1
 
 
-class Case(_Data):
+class Case(Data):
     """One call of a loss, complete: enough to make its tensors, its model and its options.
 
     Lengths of anchors are in cells of their layer, of targets in fractions of the image. Targets are not
@@ -206,11 +204,15 @@ class Case(_Data):
 
     @cached_property
     def logits(self) -> tuple[torch.Tensor, ...]:
-        """The predictions, cast to the case's dtype, contiguous, on the CPU. Not to be written to."""
-        return tuple(
-            torch.from_numpy(self.predictions.layer(i, self.shape(i))).to(DTYPES[self.dtype])
-            for i in range(self.layers)
-        )
+        """The predictions, cast to the case's dtype, contiguous, on the CPU. Not to be written to.
+
+        The layout "expanded" has one image's memory for all images, so there the first image's logits
+        are everyone's.
+        """
+        layers = (self.predictions.layer(i, self.shape(i)) for i in range(self.layers))
+        if self.layout == "expanded":
+            layers = (np.repeat(values[:1], self.batch, axis=0) for values in layers)
+        return tuple(torch.from_numpy(values).to(DTYPES[self.dtype]) for values in layers)
 
     @cached_property
     def target_rows(self) -> torch.Tensor:
@@ -224,126 +226,6 @@ class Case(_Data):
 
     def __str__(self) -> str:
         return describe(self)
-
-
-class BuiltLayer(_Data):
-    """The rows of one layer, in order: indices, classes, and boxes in cells relative to their cell."""
-
-    image: tuple[int, ...]
-    anchor: tuple[int, ...]
-    gj: tuple[int, ...]
-    gi: tuple[int, ...]
-    cls: tuple[int, ...]
-    box: tuple[tuple[Number, Number, Number, Number], ...]
-
-
-class CallResult(_Data):
-    """What one call returned: terms times gain, not times batch; balances after it with autobalance."""
-
-    total: Number
-    box: Number
-    obj: Number
-    cls: Number
-    total_shape: tuple[int, ...] = (1,)
-    items_shape: tuple[int, ...] = (3,)
-    total_dtype: str = "float32"
-    items_dtype: str = "float32"
-    balance_after: tuple[float, ...] | None = None
-
-
-class LayerGradient(_Data):
-    """The gradient of the last call's total in one layer.
-
-    cells: (image, anchor, row, column) with a gradient outside the objectness channel; values: all 5 + C
-    of those cells; the sums run over the objectness channel of the whole layer, in float64.
-    """
-
-    cells: tuple[tuple[int, int, int, int], ...]
-    values: tuple[tuple[Number, ...], ...]
-    obj_sum: Number
-    obj_abs_sum: Number
-
-
-class RowSteps(_Data):
-    """How some consecutive rows came to their cells."""
-
-    first: Index
-    grid_xy: tuple[tuple[float, float], ...]
-    offset: tuple[tuple[float, float], ...]
-    shifted_xy: tuple[tuple[float, float], ...]
-    cell_ij: tuple[tuple[int, int], ...]  # column, row
-
-
-class AssignmentSteps(_Data):
-    """The steps of one layer's assignment, printed to some decimals."""
-
-    layer: Index
-    decimals: Index
-    targets_per_anchor_shape: tuple[int, ...]
-    anchor_index: tuple[tuple[int, ...], ...]
-    gain: tuple[float, ...]
-    scaled_targets: tuple[tuple[float, ...], ...]  # image, class, x, y, w, h
-    ratio_match: tuple[tuple[bool, ...], ...]
-    matched_rows: tuple[tuple[float, ...], ...]  # image, class, x, y, w, h, anchor
-    cell_choice: tuple[tuple[bool, ...], ...]  # own, left, above, right, below
-    rows: RowSteps
-    built_rows: int
-    xy_range: tuple[float, float]
-    class_targets: tuple[float, float]  # positive, negative
-
-
-class Expected(_Data):
-    """What a subject must do with a case; what is not recorded is left out."""
-
-    built: tuple[BuiltLayer, ...] | None = None
-    calls: tuple[CallResult, ...] | None = None
-    gradients: tuple[LayerGradient, ...] | None = None
-    steps: AssignmentSteps | None = None
-
-
-class Vector(_Data):
-    """A case with the outcome it must have, or (a saved failure) with the law it broke."""
-
-    id: str
-    flags: tuple[str, ...] = ()
-    comment: str = ""
-    law: str | None = None
-    case: Case
-    expected: Expected | None = None
-
-
-class VectorFile(_Data):
-    """A file of vectors: golden values and saved failures alike."""
-
-    format: Literal["yololoss-vectors"] = "yololoss-vectors"
-    version: Literal[1] = 1
-    source: dict[str, str]
-    vectors: tuple[Vector, ...]
-
-
-class BadFile(ValueError):
-    """A file that is no vector file; the message names the file, the place in it and what was wrong."""
-
-
-def read_vectors(path: Path) -> VectorFile:
-    """Read a vector file. Raises BadFile, in one line."""
-    try:
-        return VectorFile.model_validate_json(path.read_bytes(), strict=False)
-    except OSError as error:
-        raise BadFile(f"{path}: cannot be read: {error.strerror}") from error
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"])) or "top level"
-        more = f" ({error.error_count() - 1} more errors)" if error.error_count() > 1 else ""
-        raise BadFile(f"{path}: {place}: {first['msg']}{more}") from error
-
-
-def write_vectors(path: Path, source: dict[str, str], vectors: Iterable[Vector]) -> None:
-    """Write a vector file, a vector a line, floats in the shortest form that reads back the same bits."""
-    head = VectorFile(source=source, vectors=()).model_dump_json()
-    lines = ",\n".join(v.model_dump_json(exclude_none=True) for v in vectors)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"{head.removesuffix(']}')}\n{lines}\n]}}\n", encoding="utf-8")
 
 
 def describe(case: Case) -> str:

@@ -1,0 +1,162 @@
+"""A law: one property that must hold, and the examination of a subject by it."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NoReturn, TypeVar
+
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis.strategies import SearchStrategy
+from numpy.typing import ArrayLike
+
+from yololoss.harness.case import Case
+from yololoss.harness.execute import execute
+from yololoss.harness.outcome import Outcome, Rows
+from yololoss.harness.subject import LossUnderTest
+
+T = TypeVar("T")
+LAWS: dict[str, "Law"] = {}
+# The gate is deterministic, so that a pull request is judged on its own change. No database: Hypothesis
+# keys it by the test's source; what is found is kept in case files.
+GATE = hypothesis.settings(
+    max_examples=100,
+    derandomize=True,
+    database=None,
+    deadline=None,  # a slow machine is no fault of the loss
+    report_multiple_bugs=False,  # one law, one finding
+    print_blob=False,
+    verbosity=hypothesis.Verbosity.quiet,  # the finding prints the case, in full
+)
+
+
+class LawBroken(AssertionError):
+    """A subject broke a law on a case."""
+
+    def __init__(self, law: "Law", case: Case, what: str, expected: str, observed: str, because: str) -> None:
+        super().__init__(law, case, what, expected, observed, because)
+        self.law, self.case = law, case
+        self.what, self.expected, self.observed, self.because = what, expected, observed, because
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.law.id} broke: {self.law.statement}",
+            f"  where      {self.what}",
+            f"  expected   {self.expected}",
+            f"  observed   {self.observed}",
+            f"  tolerance  {self.because}",
+            f"  source     {self.law.source}",
+            "  case",
+            *(f"    {line}" for line in str(self.case).splitlines()),
+        ]
+        return "\n".join(lines)
+
+
+class NotApplicable(Exception):
+    """The law says nothing about this case, or this subject; the message is the reason."""
+
+
+@dataclass
+class Tally:
+    """How often a law was tried, and why it did not apply."""
+
+    tried: int = 0
+    not_applicable: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True)
+class Law:
+    """One property: an id, a one-sentence statement, where it comes from, and the judgement itself."""
+
+    id: str
+    statement: str
+    source: str
+    judge: Callable[["Exam"], None]
+    tally: Tally = field(default_factory=Tally)
+
+    def examine(self, subject: LossUnderTest, case: Case) -> None:
+        """Judge the subject on one case. Raises LawBroken."""
+        self.tally.tried += 1
+        try:
+            self.judge(Exam(self, subject, case))
+        except NotApplicable as reason:
+            self.tally.not_applicable[str(reason)] += 1
+            hypothesis.event(f"not applicable: {reason}")
+
+
+class Exam:
+    """One law's examination of a subject on one case: what the subject did, and means to judge it."""
+
+    def __init__(self, law: Law, subject: LossUnderTest, case: Case) -> None:
+        self.law = law
+        self.subject = subject
+        self.case = case
+
+    @cached_property
+    def outcome(self) -> Outcome:
+        """What the subject did with the case; it is run on first use."""
+        return execute(self.subject, self.case)
+
+    @property
+    def rows(self) -> tuple[Rows, ...]:
+        """The rows the subject built, a layer each; the law does not apply where it shows none."""
+        if self.outcome.rows is None:
+            raise NotApplicable("the subject shows no rows")
+        return self.outcome.rows
+
+    def of(self, make: Callable[[Case], T]) -> T:
+        """What ``make`` (a reference model, say) makes of the case."""
+        return make(self.case)
+
+    def only_if(self, condition: bool, reason: str) -> None:
+        """End the examination where the law says nothing."""
+        if not condition:
+            raise NotApplicable(reason)
+
+    def fail(self, what: str, expected: Any, observed: Any, because: str = "none: this is exact") -> NoReturn:
+        """The law is broken."""
+        raise LawBroken(self.law, self.case, what, str(expected), str(observed), because)
+
+    def expect(self, holds: ArrayLike, what: str, expected: Any, observed: ArrayLike) -> None:
+        """Every element of ``holds`` must be true; the first that is not is shown with its observed value."""
+        ok = np.asarray(holds)
+        if not ok.all():
+            at = tuple(int(i) for i in np.argwhere(~ok)[0])
+            values = np.broadcast_to(np.asarray(observed), ok.shape)
+            self.fail(f"{what}{list(at) if at else ''}", expected, values[at])
+
+    def expect_equal(self, what: str, expected: ArrayLike, observed: ArrayLike) -> None:
+        """Both must have the same shape and the same elements; the first that differs is shown."""
+        want, got = np.asarray(expected), np.asarray(observed)
+        if want.shape != got.shape:
+            self.fail(f"{what}, shape", want.shape, got.shape)
+        different = ~((want == got) | ((want != want) & (got != got)))  # NaN counts as equal to NaN
+        if different.any():
+            at = tuple(int(i) for i in np.argwhere(different)[0])
+            self.fail(f"{what}{list(at) if at else ''}", want[at], got[at])
+
+
+def law(
+    id: str, *, source: str, cases: SearchStrategy[Case]
+) -> Callable[[Callable[[Exam], None]], Callable[..., None]]:
+    """Register the decorated judgement as a law, and make of it a test over ``cases``.
+
+    The first sentence of its docstring is the law's statement.
+    """
+
+    def decorate(judge: Callable[[Exam], None]) -> Callable[..., None]:
+        if id in LAWS:
+            raise ValueError(f"law {id!r}: two judgements have this id")
+        statement = " ".join((judge.__doc__ or "").split("\n\n")[0].split())
+        entry = LAWS[id] = Law(id, statement, source, judge)
+
+        def test(subject: LossUnderTest, case: Case) -> None:
+            entry.examine(subject, case)
+
+        for name in ("__name__", "__qualname__", "__module__", "__doc__"):
+            setattr(test, name, getattr(judge, name))
+        return pytest.mark.law(entry)(GATE(hypothesis.given(case=cases)(test)))
+
+    return decorate

@@ -1,0 +1,129 @@
+"""Vectors: cases with the outcome they must have. Golden values and saved failures share one format."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationError
+
+from yololoss.harness.case import Case, Data, Index, Number
+
+
+class BuiltLayer(Data):
+    """The rows of one layer, in order: indices, classes, and boxes in cells relative to their cell."""
+
+    image: tuple[int, ...]
+    anchor: tuple[int, ...]
+    gj: tuple[int, ...]
+    gi: tuple[int, ...]
+    cls: tuple[int, ...]
+    box: tuple[tuple[Number, Number, Number, Number], ...]
+
+
+class CallResult(Data):
+    """What one call returned: terms times gain, not times batch; balances after it with autobalance."""
+
+    total: Number
+    box: Number
+    obj: Number
+    cls: Number
+    total_shape: tuple[int, ...] = (1,)
+    items_shape: tuple[int, ...] = (3,)
+    total_dtype: str = "float32"
+    items_dtype: str = "float32"
+    balance_after: tuple[float, ...] | None = None
+
+
+class LayerGradient(Data):
+    """The gradient of the last call's total in one layer.
+
+    cells: (image, anchor, row, column) with a gradient outside the objectness channel; values: all 5 + C
+    of those cells; the sums run over the objectness channel of the whole layer, in float64.
+    """
+
+    cells: tuple[tuple[int, int, int, int], ...]
+    values: tuple[tuple[Number, ...], ...]
+    obj_sum: Number
+    obj_abs_sum: Number
+
+
+class RowSteps(Data):
+    """How some consecutive rows came to their cells."""
+
+    first: Index
+    grid_xy: tuple[tuple[float, float], ...]
+    offset: tuple[tuple[float, float], ...]
+    shifted_xy: tuple[tuple[float, float], ...]
+    cell_ij: tuple[tuple[int, int], ...]  # column, row
+
+
+class AssignmentSteps(Data):
+    """The steps of one layer's assignment, printed to some decimals."""
+
+    layer: Index
+    decimals: Index
+    targets_per_anchor_shape: tuple[int, ...]
+    anchor_index: tuple[tuple[int, ...], ...]
+    gain: tuple[float, ...]
+    scaled_targets: tuple[tuple[float, ...], ...]  # image, class, x, y, w, h
+    ratio_match: tuple[tuple[bool, ...], ...]
+    matched_rows: tuple[tuple[float, ...], ...]  # image, class, x, y, w, h, anchor
+    cell_choice: tuple[tuple[bool, ...], ...]  # own, left, above, right, below
+    rows: RowSteps
+    built_rows: int
+    xy_range: tuple[float, float]
+    class_targets: tuple[float, float]  # positive, negative
+
+
+class Expected(Data):
+    """What a subject must do with a case; what is not recorded is left out."""
+
+    built: tuple[BuiltLayer, ...] | None = None
+    calls: tuple[CallResult, ...] | None = None
+    gradients: tuple[LayerGradient, ...] | None = None
+    steps: AssignmentSteps | None = None
+
+
+class Vector(Data):
+    """A case with the outcome it must have, or (a saved failure) with the law it broke."""
+
+    id: str
+    flags: tuple[str, ...] = ()
+    comment: str = ""
+    law: str | None = None
+    case: Case
+    expected: Expected | None = None
+
+
+class VectorFile(Data):
+    """A file of vectors: golden values and saved failures alike."""
+
+    format: Literal["yololoss-vectors"] = "yololoss-vectors"
+    version: Literal[1] = 1
+    source: dict[str, str]
+    vectors: tuple[Vector, ...]
+
+
+class BadFile(ValueError):
+    """A file that is no vector file; the message names the file, the place in it and what was wrong."""
+
+
+def read_vectors(path: Path) -> VectorFile:
+    """Read a vector file. Raises BadFile, in one line."""
+    try:
+        return VectorFile.model_validate_json(path.read_bytes(), strict=False)
+    except OSError as error:
+        raise BadFile(f"{path}: cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"])) or "top level"
+        more = f" ({error.error_count() - 1} more errors)" if error.error_count() > 1 else ""
+        raise BadFile(f"{path}: {place}: {first['msg']}{more}") from error
+
+
+def write_vectors(path: Path, source: dict[str, str], vectors: Iterable[Vector]) -> None:
+    """Write a vector file, a vector a line, floats in the shortest form that reads back the same bits."""
+    head = VectorFile(source=source, vectors=()).model_dump_json()
+    lines = ",\n".join(v.model_dump_json(exclude_none=True) for v in vectors)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"{head.removesuffix(']}')}\n{lines}\n]}}\n", encoding="utf-8")
