@@ -49,9 +49,7 @@ def close(observed: object, expected: object, tolerance: float, what: str, scale
 
 
 @pytest.mark.parametrize("vector", UPSTREAM, ids=lambda v: v.id)
-def test_rows_are_the_recorded_ones_in_order_and_bit_for_bit(
-    subject: LossUnderTest, vector: Vector, count: Count
-):
+def test_rows_are_the_recorded_ones_in_order_and_bit_for_bit(subject: LossUnderTest, vector: Vector, count: Count):
     """Built rows equal upstream's: indices, classes, order, and boxes to the last bit."""
     rows = execute(subject, vector.case).rows
     assert rows is not None

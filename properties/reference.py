@@ -6,15 +6,10 @@ leading axes. Inside, the rows and cells of all layers lie end to end: a layer m
 """
 
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import NDArray
-
-from yololoss.harness.case import Case
-from yololoss.harness.outcome import Rows
 
 Reals = NDArray[np.float64]
 Singles = NDArray[np.float32]
@@ -57,9 +52,7 @@ def focal(logits: Reals, targets: Reals, pos_weight: float, gamma: float, alpha:
     return bce(logits, targets, pos_weight) * weight * miss**gamma
 
 
-def focal_gradient(
-    logits: Reals, targets: Reals, pos_weight: float, gamma: float, alpha: float = 0.25
-) -> Reals:
+def focal_gradient(logits: Reals, targets: Reals, pos_weight: float, gamma: float, alpha: float = 0.25) -> Reals:
     """Derivative of ``focal`` by the logits, elementwise, finite for 0 < gamma < 1 too (SPEC 5, 7)."""
     p, q = sigmoid(logits), sigmoid(-logits)
     weight = targets * alpha + (1 - targets) * (1 - alpha)
@@ -70,9 +63,7 @@ def focal_gradient(
     return growth * weight * miss**gamma
 
 
-def quality_focal(
-    logits: Reals, targets: Reals, pos_weight: float, gamma: float, alpha: float = 0.25
-) -> Reals:
+def quality_focal(logits: Reals, targets: Reals, pos_weight: float, gamma: float, alpha: float = 0.25) -> Reals:
     """Quality focal loss, elementwise: as ``focal``, with |t - sigmoid| to the power (SPEC 5)."""
     weight = targets * alpha + (1 - targets) * (1 - alpha)
     return bce(logits, targets, pos_weight) * weight * np.abs(targets - sigmoid(logits)) ** gamma
@@ -102,5 +93,8 @@ def _pair(box1: Reals, box2: Reals) -> _Pair:
     low1, high1 = box1[..., :2] - half1, box1[..., :2] + half1
     low2, high2 = box2[..., :2] - half2, box2[..., :2] + half2
     low, high = low1 - low2, high1 - high2
-    gap, hull = np.minimum(high1, high2) - np.maximum(low1, low2), np.maximum(high1, high2) - np.minimum(low1, low2)
+    gap, hull = (
+        np.minimum(high1, high2) - np.maximum(low1, low2),
+        np.maximum(high1, high2) - np.minimum(low1, low2),
+    )
     return gap

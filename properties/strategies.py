@@ -29,7 +29,14 @@ CLASSES = (2, 1, 3, 5, 20)
 ANCHORS = (1, 3, 2, 3, 5)
 SIDES = (1.0, 2.0, 1.25, 3.75, 0.5, 4.125, 1.625, 2.875, 6.1875)
 DTYPES: tuple[Dtype, ...] = ("float32", "float32", "float32", "float32", "float16", "bfloat16", "float64")
-LAYOUTS: tuple[Layout, ...] = ("contiguous", "contiguous", "channels_last", "sliced", "transposed", "expanded")
+LAYOUTS: tuple[Layout, ...] = (
+    "contiguous",
+    "contiguous",
+    "channels_last",
+    "sliced",
+    "transposed",
+    "expanded",
+)
 TARGET_DTYPES = ("float32", "float32", "float32", "float64", "float16")
 # (scale, offset) of the bulk logits: usual, none, wide, confident background, tiny boxes, saturated, narrow.
 LOGITS = ((4.0, 0.0), (0.0, 0.0), (8.0, 0.0), (2.0, -12.0), (1.0, -20.0), (60.0, 0.0), (1.0, 0.0))

@@ -7,6 +7,7 @@ those can predict it too: a prediction may lie half a cell outside its own cell.
 """
 
 import numpy as np
+from numpy.typing import NDArray
 
 from yololoss.harness.law import Exam, law
 from yololoss.harness.outcome import Rows
@@ -16,10 +17,11 @@ from .strategies import cases
 F32 = np.float32
 
 
-def scaled(exam: Exam, layer: int) -> np.ndarray:
+def scaled(exam: Exam, layer: int) -> NDArray[np.float32]:
     """Targets' x, y, w, h in cells of a layer, (N, 4), in float32 as SPEC has it."""
     rows, columns = exam.case.grids[layer]
-    return exam.case.target_rows.numpy()[:, 2:].astype(F32) * F32((columns, rows, columns, rows))
+    fractions = exam.case.target_rows.float().numpy()[:, 2:]
+    return np.asarray(fractions * np.array((columns, rows, columns, rows), dtype=F32))
 
 
 def pairs(exam: Exam, layer: int) -> list[tuple[int, int]]:
@@ -120,8 +122,13 @@ def test_a_box_moved_by_its_cell_is_its_target(exam: Exam) -> None:
             )
 
 
-@law("assign.no-targets", source="SPEC 1", cases=cases().map(lambda case: case.changed(
-    targets=(), predictions=case.predictions.model_copy(update={"overrides": ()}))))
+@law(
+    "assign.no-targets",
+    source="SPEC 1",
+    cases=cases().map(
+        lambda case: case.changed(targets=(), predictions=case.predictions.model_copy(update={"overrides": ()}))
+    ),
+)
 def test_no_targets_give_no_rows_and_no_box_or_class_loss(exam: Exam) -> None:
     """Without targets there are no rows, the box and class terms are 0, and objectness is still learnt."""
     exam.expect_equal("rows a layer", [0] * exam.case.layers, [len(rows) for rows in exam.rows])

@@ -37,7 +37,20 @@ _HOME = {
     "BCEBlurWithLogitsLoss": "criteria",
     "smooth_bce": "criteria",
 }
-__all__ = sorted(_HOME)
+__all__ = [
+    "BCEBlurWithLogitsLoss",
+    "ComputeLoss",
+    "FocalLoss",
+    "Hyperparameters",
+    "LayerAssignment",
+    "QFocalLoss",
+    "assign_layer",
+    "ciou",
+    "diou",
+    "giou",
+    "iou",
+    "smooth_bce",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -87,7 +87,7 @@ def assign_layer(
     row_choice, row_pair = choice.nonzero(as_tuple=True)
     target = pair_target[row_pair]
     anchor = pair_anchor[row_pair]
-    centre, size = scaled[target].split(2, dim=1)
+    centre, size = scaled[target, :2], scaled[target, 2:]
     offset = scaled.new_tensor(OFFSETS)[row_choice]
     shifted = centre - offset
     # The box is taken from the clamped cell: a centre on the image's far edge lies at 1.0 in the last cell.

@@ -20,8 +20,8 @@ def decode(logits: Float[Tensor, "n 4"], anchors: Float[Tensor, "n 2"]) -> Float
     ``xy = 2 sigmoid(.) - 1/2`` in (-0.5, 1.5); ``wh = (2 sigmoid(.))^2 anchor`` in (0, 4 anchor).
     ``anchors`` in cells of the layer. Source: SPEC section 2.
     """
-    xy, wh = logits.sigmoid().mul(2).split(2, dim=1)
-    return torch.cat((xy - 0.5, wh**2 * anchors), dim=1)
+    doubled = logits.sigmoid().mul(2)
+    return torch.cat((doubled[:, :2] - 0.5, doubled[:, 2:].square() * anchors), dim=1)
 
 
 def aspect_angle(logits: Float[Tensor, "n 4"], anchors: Float[Tensor, "n 2"]) -> Float[Tensor, " n"]:
@@ -48,19 +48,19 @@ class _Overlap(NamedTuple):
     wh2: Tensor  # one more last axis of 2
 
 
+def _halves(box: Tensor) -> tuple[Tensor, Tensor]:
+    return box[..., :2], box[..., 2:]
+
+
 def _overlap(box1: Tensor, box2: Tensor, corners: bool, eps: float) -> _Overlap:
     if corners:
-        (low1, high1), (low2, high2) = box1.split(2, -1), box2.split(2, -1)
+        (low1, high1), (low2, high2) = _halves(box1), _halves(box2)
         wh1, wh2 = high1 - low1, high2 - low2
         between = (low2 + high2 - low1 - high1) / 2
     else:
-        (centre1, wh1), (centre2, wh2) = box1.split(2, -1), box2.split(2, -1)
-        low1, high1, low2, high2 = (
-            centre1 - wh1 / 2,
-            centre1 + wh1 / 2,
-            centre2 - wh2 / 2,
-            centre2 + wh2 / 2,
-        )
+        (centre1, wh1), (centre2, wh2) = _halves(box1), _halves(box2)
+        low1, high1 = centre1 - wh1 / 2, centre1 + wh1 / 2
+        low2, high2 = centre2 - wh2 / 2, centre2 + wh2 / 2
         between = centre2 - centre1
     inter = (torch.minimum(high1, high2) - torch.maximum(low1, low2)).clamp(min=0).prod(-1)
     union = wh1.prod(-1) + wh2.prod(-1) - inter + eps

@@ -11,9 +11,7 @@ from torch import Tensor
 TARGET_COLUMNS = ("image", "class", "x", "y", "w", "h")
 
 
-def check_predictions(
-    p: object, *, layers: int, anchors: int, classes: int, device: torch.device
-) -> None:
+def check_predictions(p: object, *, layers: int, anchors: int, classes: int, device: torch.device) -> None:
     """Raise ValueError or TypeError unless ``p`` is one (B, A, H, W, 5 + C) float tensor a layer."""
     if isinstance(p, Tensor) or not isinstance(p, Sequence):
         raise TypeError(f"predictions: expected a list of {layers} tensors, one a layer, got {_describe(p)}")
@@ -54,7 +52,8 @@ def check_targets(targets: object, *, batch: int, classes: int, device: torch.de
         raise ValueError(f"targets: expected shape (N, 6), got {tuple(targets.shape)}")
     if targets.device != device:
         raise ValueError(f"targets: expected device {device}, where the predictions are, got {targets.device}")
-    index, centre, size = targets.detach().split(2, dim=1)
+    values = targets.detach()
+    index, centre, size = values[:, :2], values[:, 2:4], values[:, 4:]
     count = targets.new_tensor((batch, classes))
     bad = torch.cat(
         (

@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
+from typing_extensions import override
 
 Elements = Float[Tensor, "*n"]
 Loss = Float[Tensor, ""] | Float[Tensor, "*n"]
@@ -30,6 +31,7 @@ class _WeightedBCE(nn.Module):
         self.loss_fcn = loss_fcn
 
     def weight(self, probability: Tensor, targets: Tensor) -> Tensor:
+        """What each element is multiplied by, from its probability and target."""
         raise NotImplementedError
 
     def forward(self, logits: Elements, targets: Elements) -> Loss:
@@ -62,6 +64,7 @@ class FocalLoss(_WeightedBCE):
         self.gamma = gamma
         self.alpha = alpha
 
+    @override
     def weight(self, probability: Tensor, targets: Tensor) -> Tensor:
         share = targets * self.alpha + (1 - targets) * (1 - self.alpha)
         p_t = targets * probability + (1 - targets) * (1 - probability)
@@ -74,6 +77,7 @@ class QFocalLoss(FocalLoss):
     Source: Li et al. 2020, "Generalized Focal Loss", with the alpha factor kept as upstream does; SPEC 5.
     """
 
+    @override
     def weight(self, probability: Tensor, targets: Tensor) -> Tensor:
         share = targets * self.alpha + (1 - targets) * (1 - self.alpha)
         return share * _power((targets - probability).abs(), self.gamma)
@@ -89,6 +93,7 @@ class BCEBlurWithLogitsLoss(_WeightedBCE):
         super().__init__(nn.BCEWithLogitsLoss())
         self.alpha = alpha
 
+    @override
     def weight(self, probability: Tensor, targets: Tensor) -> Tensor:
         return 1 - ((probability - targets - 1) / (self.alpha + 1e-4)).exp()
 

@@ -49,9 +49,9 @@ class ComputeLoss:
     sort_obj_iou = False  # where rows share a cell: False, the last row wins; True, the largest overlap
 
     def __init__(self, model: nn.Module, autobalance: bool = False, *, checks: bool = True) -> None:
-        model = _unwrap(model)
-        Hyperparameters.from_model(model.hyp)
-        self._set_up(model.hyp, _head(model).nc, autobalance, checks, *_anchors(model))
+        inner = _unwrap(model)
+        Hyperparameters.from_model(inner.hyp)
+        self._set_up(inner.hyp, _head(inner).nc, autobalance, checks, *_anchors(inner))
 
     @classmethod
     def from_parts(
@@ -118,8 +118,7 @@ class ComputeLoss:
     def _balance_layer(self, strides: list[float]) -> int:
         if AUTOBALANCE_STRIDE not in strides:
             raise ValueError(
-                f"autobalance: needs a layer of stride {AUTOBALANCE_STRIDE} to keep at balance 1, "
-                f"got strides {strides}"
+                f"autobalance: needs a layer of stride {AUTOBALANCE_STRIDE} to keep at balance 1, got strides {strides}"
             )
         return strides.index(AUTOBALANCE_STRIDE)
 
@@ -128,9 +127,7 @@ class ComputeLoss:
         gamma = self.hyp["fl_gamma"]
         return FocalLoss(bce, gamma) if gamma > 0 else bce
 
-    def __call__(
-        self, p: Sequence[Tensor], targets: Tensor
-    ) -> tuple[Float32[Tensor, " 1"], Float32[Tensor, " 3"]]:
+    def __call__(self, p: Sequence[Tensor], targets: Tensor) -> tuple[Float32[Tensor, " 1"], Float32[Tensor, " 3"]]:
         """The total (1,), with gradient, and the items (box, obj, cls) (3,), detached."""
         box, obj, cls = self.terms(p, targets)
         box, obj, cls = box * self.hyp["box"], obj * self.hyp["obj"], cls * self.hyp["cls"]

@@ -20,7 +20,7 @@ from pydantic import (
     WithJsonSchema,
     model_validator,
 )
-from typing_extensions import Self
+from typing_extensions import Self, override
 
 from yololoss.hyp import Hyperparameters
 
@@ -80,9 +80,11 @@ class _Generated(Data):
     overrides: tuple[Override, ...] = ()
 
     def bulk(self, layer: int, size: int) -> NDArray[np.float64]:
+        """The first ``size`` values of a layer, before overrides."""
         raise NotImplementedError
 
     def layer(self, layer: int, shape: tuple[int, ...]) -> NDArray[np.float64]:
+        """The values of a layer of this shape."""
         values = self.bulk(layer, math.prod(shape)).reshape(shape)
         for o in self.overrides:
             if o.layer == layer:
@@ -103,6 +105,7 @@ class FormulaLogits(_Generated):
     scale: Finite = 1.0
     offset: Finite = 0.0
 
+    @override
     def bulk(self, layer: int, size: int) -> NDArray[np.float64]:
         k = np.arange(1, size + 1, dtype=np.int64)
         steps = (k * self.multiplier + (layer + 1) * self.increment) % 1024
@@ -122,6 +125,7 @@ class SeededLogits(_Generated):
     scale: Finite = 4.0
     offset: Finite = 0.0
 
+    @override
     def bulk(self, layer: int, size: int) -> NDArray[np.float64]:
         first = (self.seed << 32) + (layer << 28) + 1
         z = np.arange(first, first + size, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
@@ -138,6 +142,7 @@ class GivenLogits(Data):
     layers: tuple[tuple[Number, ...], ...]
 
     def layer(self, layer: int, shape: tuple[int, ...]) -> NDArray[np.float64]:
+        """The values of a layer of this shape."""
         return np.array(self.layers[layer], dtype=np.float64).reshape(shape)
 
 
@@ -196,6 +201,7 @@ class Case(Data):
 
     @property
     def layers(self) -> int:
+        """How many detection layers there are."""
         return len(self.grids)
 
     def shape(self, layer: int) -> tuple[int, int, int, int, int]:
@@ -233,9 +239,7 @@ def describe(case: Case) -> str:
     lines = [f"{case.batch} image(s), {case.classes} class(es), {case.dtype} predictions, {case.layout}"]
     if case.targets_dtype != "float32":
         lines[0] += f", {case.targets_dtype} targets"
-    for i, ((rows, columns), stride, anchors) in enumerate(
-        zip(case.grids, case.strides, case.anchors, strict=True)
-    ):
+    for i, ((rows, columns), stride, anchors) in enumerate(zip(case.grids, case.strides, case.anchors, strict=True)):
         sides = ", ".join(f"{w:.9g} x {h:.9g}" for w, h in anchors)
         lines.append(f"layer {i}: {rows} rows x {columns} columns, stride {stride:g}, anchors {sides} cells")
     lines.extend(_target_table(case.targets))

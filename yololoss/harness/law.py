@@ -10,7 +10,7 @@ import hypothesis
 import numpy as np
 import pytest
 from hypothesis.strategies import SearchStrategy
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from yololoss.harness.case import Case
 from yololoss.harness.execute import execute
@@ -132,10 +132,15 @@ class Exam:
         want, got = np.asarray(expected), np.asarray(observed)
         if want.shape != got.shape:
             self.fail(f"{what}, shape", want.shape, got.shape)
-        different = ~((want == got) | ((want != want) & (got != got)))  # NaN counts as equal to NaN
+        different = (want != got) & ~(_isnan(want) & _isnan(got))
         if different.any():
             at = tuple(int(i) for i in np.argwhere(different)[0])
             self.fail(f"{what}{list(at) if at else ''}", want[at], got[at])
+
+
+def _isnan(values: NDArray[Any]) -> NDArray[np.bool_]:
+    # a NaN is what differs from itself; unlike np.isnan this takes objects and strings
+    return np.asarray(values != values)  # noqa: PLR0124
 
 
 def law(
@@ -157,6 +162,7 @@ def law(
 
         for name in ("__name__", "__qualname__", "__module__", "__doc__"):
             setattr(test, name, getattr(judge, name))
-        return pytest.mark.law(entry)(GATE(hypothesis.given(case=cases)(test)))
+        examined: Callable[..., None] = pytest.mark.law(entry)(GATE(hypothesis.given(case=cases)(test)))
+        return examined
 
     return decorate

@@ -172,7 +172,8 @@ def _import_file(path: Path) -> ModuleType:
         return _imported(name, str(path))
     alias = f"yololoss_subject_{path.stem}"
     file_spec = importlib.util.spec_from_file_location(alias, path)
-    assert file_spec is not None and file_spec.loader is not None  # a path that ends in .py has a loader
+    assert file_spec is not None  # a path that ends in .py has a loader
+    assert file_spec.loader is not None
     module = importlib.util.module_from_spec(file_spec)
     sys.modules[alias] = module
     try:
@@ -183,7 +184,7 @@ def _import_file(path: Path) -> ModuleType:
 
 
 def _import_module(name: str) -> ModuleType:
-    parent, _, last = name.rpartition(".")
+    parent, _, _ = name.rpartition(".")
     try:
         missing = importlib.util.find_spec(name) is None
     except ModuleNotFoundError:

@@ -1,0 +1,1 @@
+"""Tests of the bundled loss's own promises, and of the harness."""

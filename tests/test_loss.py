@@ -1,0 +1,181 @@
+"""The drop-in class, its second way in, its attributes, and its gradient."""
+
+import copy
+import pickle
+import re
+
+import pytest
+import torch
+from torch import nn
+
+from tests.models import ANCHORS, CLASSES, STRIDES, Model, parts, predictions, targets
+from yololoss import ComputeLoss, Hyperparameters, boxes
+from yololoss import loss as loss_module
+
+
+def total(loss: ComputeLoss) -> float:
+    return loss(predictions(), targets())[0].item()
+
+
+def test_both_ways_in_give_the_same_loss():
+    """A model and its parts make the same loss."""
+    assert total(ComputeLoss(Model())) == total(parts())
+
+
+def test_a_wrapped_model_is_unwrapped():
+    """DataParallel's module is the model."""
+    assert total(ComputeLoss(nn.DataParallel(Model()))) == total(parts())
+
+
+def test_a_distributed_model_is_unwrapped(tmp_path):
+    """DistributedDataParallel's module is the model."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    try:
+        wrapped = nn.parallel.DistributedDataParallel(Model())
+        assert total(ComputeLoss(wrapped)) == total(parts())
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_upstreams_attributes_are_there():
+    """What users of upstream's class read or set exists, with upstream's meaning."""
+    model = Model()
+    loss = ComputeLoss(model, autobalance=True)
+    assert ComputeLoss.sort_obj_iou is False
+    assert (loss.na, loss.nc, loss.nl, loss.ssi, loss.gr) == (2, CLASSES, 2, 1, 1.0)
+    assert (loss.cp, loss.cn, loss.autobalance) == (1.0, 0.0, True)
+    assert loss.balance == [4.0, 1.0, 0.25, 0.06, 0.02]
+    assert loss.hyp is model.hyp
+    assert torch.equal(loss.anchors, model.model[-1].anchors)
+    assert loss.device == torch.device("cpu")
+    assert isinstance(loss.BCEcls, nn.BCEWithLogitsLoss)
+    assert isinstance(loss.BCEobj, nn.BCEWithLogitsLoss)
+    assert ComputeLoss(model).ssi == 0
+    three = ComputeLoss.from_parts([ANCHORS[0]] * 3, (8, 16, 32), CLASSES)
+    assert three.balance == [4.0, 1.0, 0.4]
+
+
+def test_gains_and_ratio_are_read_at_every_call():
+    """Changing model.hyp or gr between calls changes the next loss, as upstream's training loop relies on."""
+    model = Model()
+    loss = ComputeLoss(model)
+    box = loss(predictions(), targets())[1][0]
+    model.hyp["box"] *= 2
+    items = loss(predictions(), targets())[1]
+    assert items[0] == 2 * box
+    loss.gr = 0.0
+    assert loss(predictions(), targets())[1][1] != items[1]
+
+
+def test_results_have_upstreams_form():
+    """total is (1,) float32 with gradient; items are (3,) float32, detached; total is their sum times batch."""
+    for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16):
+        value, items = parts()(predictions(dtype), targets())
+        assert (value.shape, value.dtype, value.requires_grad) == ((1,), torch.float32, True)
+        assert (items.shape, items.dtype, items.requires_grad) == ((3,), torch.float32, False)
+        assert value.item() == pytest.approx(2 * items.sum().item(), rel=3 * 2**-24)  # two float32 sums
+
+
+def test_the_loss_survives_copy_and_pickle():
+    """A deep copy and a pickled copy give the same loss."""
+    loss = ComputeLoss(Model())
+    assert total(copy.deepcopy(loss)) == total(pickle.loads(pickle.dumps(loss))) == total(loss)
+
+
+def test_a_missing_hyperparameter_is_named():
+    """Of model.hyp only label_smoothing may be missing; other keys are ignored."""
+    model = Model()
+    del model.hyp["label_smoothing"]
+    assert ComputeLoss(model).cp == 1.0
+    del model.hyp["anchor_t"], model.hyp["obj"]
+    with pytest.raises(ValueError, match=re.escape("model.hyp: missing obj, anchor_t (got: box, cls, cls_pw")):
+        ComputeLoss(model)
+    model.hyp = None
+    text = "model.hyp: expected a dict of hyperparameters, got NoneType"
+    with pytest.raises(TypeError, match=re.escape(text)):
+        ComputeLoss(model)
+
+
+def test_parts_that_do_not_fit_are_refused():
+    """Anchors, strides and classes are checked, with what came and what was expected."""
+    text = "anchors, strides: expected shapes (layers, anchors, 2) and (layers,), got (2, 2, 2) and (1,)"
+    with pytest.raises(ValueError, match=re.escape(text)):
+        ComputeLoss.from_parts(ANCHORS, STRIDES[:1], CLASSES)
+    with pytest.raises(ValueError, match="classes: expected 1 or more, got 0"):
+        ComputeLoss.from_parts(ANCHORS, STRIDES, 0)
+
+
+@pytest.mark.parametrize(
+    ("hyp", "text"),
+    [
+        (
+            {"fl_gama": 1.0},
+            "unknown hyperparameter 'fl_gama'; did you mean 'fl_gamma'? (known: box, obj, cls, ",
+        ),
+        ({"zzz": 1.0}, "unknown hyperparameter 'zzz' (known: box, "),
+        ({"box": "0.05"}, "Input should be a valid number"),
+        ({"box": float("nan")}, "Input should be a finite number"),
+        ({"cls_pw": 0}, "Input should be greater than 0"),
+        ({"label_smoothing": 1.5}, "Input should be less than or equal to 1"),
+    ],
+)
+def test_bad_hyperparameters_are_refused(hyp, text):
+    """An unknown name, a string, NaN or a value out of range is a ValueError that names it."""
+    with pytest.raises(ValueError, match=re.escape(text)):
+        Hyperparameters(**hyp)
+
+
+@pytest.mark.parametrize("hyp", [
+    Hyperparameters(),
+    Hyperparameters(fl_gamma=1.5, cls_pw=1.7, obj_pw=0.6, label_smoothing=0.1),
+])  # fmt: skip
+def test_the_gradient_is_that_of_the_value(hyp, monkeypatch):
+    """float64 gradients pass gradcheck, with alpha and the objectness target held fixed, as they are defined."""
+    # One image and two small layers: gradcheck calls the loss twice for every logit.
+    generator = torch.Generator().manual_seed(1)
+    shapes = ((1, 2, 2, 3, 8), (1, 2, 1, 2, 8))
+    p = [torch.randn(s, generator=generator, dtype=torch.float64).requires_grad_() for s in shapes]
+    rows = targets((0, 2, 0.31, 0.64, 0.6, 0.71), (0, 0, 0.83, 0.21, 0.9, 0.5))
+    loss = parts(hyp)
+    assert all(len(layer.cls) for layer in loss.assign(p, rows))
+    for module, name in ((boxes, "_alpha"), (loss_module, "_objectness_values")):
+        _replay(monkeypatch, module, name, calls=2)
+    assert torch.autograd.gradcheck(lambda *layers: loss.terms(layers, rows), p)
+
+
+def _replay(monkeypatch, module, name, calls):
+    """Give what the first ``calls`` calls gave (one a layer) again and again: detached values stay fixed."""
+    original, kept, asked = getattr(module, name), [], [0]
+
+    def replayed(*args):
+        if len(kept) < calls:
+            kept.append(original(*args))
+        asked[0] += 1
+        return kept[(asked[0] - 1) % calls]
+
+    monkeypatch.setattr(module, name, replayed)
+
+
+def test_the_objectness_target_carries_no_gradient():
+    """With the other gains 0, the box logits get no gradient at all."""
+    p = predictions()
+    value, _ = parts(Hyperparameters(box=0.0, cls=0.0))(p, targets())
+    for gradient in torch.autograd.grad(value.sum(), p):
+        gradient[..., 4] = 0
+        assert not gradient.any()
+
+
+def test_deterministic_algorithms_are_enough():
+    """The loss runs under torch.use_deterministic_algorithms, with the same result."""
+    plain = total(parts())
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert total(parts()) == plain
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def test_a_device_without_autocast_is_served():
+    """Where torch has no autocast for a device there is none to switch off."""
+    with loss_module._full_precision(torch.device("meta")):
+        assert torch.zeros(1).sum() == 0

@@ -1,0 +1,47 @@
+"""The package itself: what importing it costs, what it exports, and what may import what."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import yololoss
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_importing_the_package_or_the_plugin_is_cheap():
+    """Neither imports torch, hypothesis or numpy: any pytest run of the environment pays for the plugin."""
+    heavy = ("torch", "hypothesis", "numpy", "pydantic", "matplotlib")
+    code = f"import sys, yololoss, yololoss.harness.plugin; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_exported_name_is_there():
+    """Each name of __all__ loads; another is an AttributeError."""
+    assert all(getattr(yololoss, name) is not None for name in yololoss.__all__)
+    assert set(yololoss.__all__) < set(dir(yololoss))
+    with pytest.raises(AttributeError, match="module 'yololoss' has no attribute 'Nothing'"):
+        _ = yololoss.Nothing
+
+
+def imports(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found = {n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+    return found | {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
+
+
+def test_the_loss_never_imports_the_harness():
+    """Data flows one way: no module of the loss knows of harness or properties."""
+    for path in (ROOT / "yololoss").glob("*.py"):
+        assert not [name for name in imports(path) if "harness" in name or "properties" in name], path
+
+
+def test_the_reference_never_imports_the_loss():
+    """A check that shares code with what it checks proves nothing. Case and hyperparameters are data."""
+    allowed = {"yololoss.harness.case", "yololoss.harness.outcome"}
+    ours = {name for name in imports(ROOT / "properties" / "reference.py") if name.startswith("yololoss")}
+    assert ours <= allowed
