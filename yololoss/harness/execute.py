@@ -1,53 +1,86 @@
 """Running a subject on a case: fresh subject, own copies of the inputs, everything it did written down."""
 
-from collections.abc import Sequence
-from typing import Any
+import io
+import random
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from typing import Any, NoReturn
+from unittest.mock import patch
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from yololoss.harness.case import Case, Layout
-from yololoss.harness.outcome import Call, Grid, Outcome, Trouble
-from yololoss.harness.subject import LossUnderTest, Subject
+from yololoss.harness.outcome import Call, Grid, Outcome, Rows, Trouble
+from yololoss.harness.subject import LossUnderTest, Subject, Unsupported
+
+TIME_LIMIT = 10.0  # seconds a case may take: a thousand times what one takes
+# What a subject may not leave changed behind it, and how to put it back.
+SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
+    "torch.set_default_dtype": (torch.get_default_dtype, torch.set_default_dtype),
+    "torch.set_grad_enabled": (torch.is_grad_enabled, torch.set_grad_enabled),
+    "torch.set_num_threads": (torch.get_num_threads, torch.set_num_threads),
+    "torch.use_deterministic_algorithms": (
+        torch.are_deterministic_algorithms_enabled,
+        torch.use_deterministic_algorithms,
+    ),
+    "torch.autograd.set_detect_anomaly": (
+        torch.is_anomaly_enabled,
+        torch.autograd.set_detect_anomaly,
+    ),
+}
 
 
-def execute(under_test: LossUnderTest, case: Case) -> Outcome:
-    """Build the subject, ask for its rows, call it as often as the case says, take the gradient."""
-    device = under_test.device
-    troubles: list[Trouble] = []
-    p, targets = _inputs(case, device)
+class _Stopped(BaseException):
+    """Not an Exception, so that a subject that catches everything it can does not swallow it."""
+
+    def __init__(self, kind: str, detail: str) -> None:
+        super().__init__(kind, detail)
+        self.trouble = Trouble(kind, detail)
+
+
+def execute(under_test: LossUnderTest, case: Case, limit: float = TIME_LIMIT) -> Outcome:
+    """Build the subject, ask for its rows, call it as often as the case says, take the gradient.
+
+    Whatever the subject does is told in the outcome's troubles; only Unsupported is raised, where it does not
+    have an option of the case.
+    """
+    p, targets = inputs(case, under_test.device)
     before = [t.detach().clone() for t in (*p, targets)]
-    rows = None
+    rows: tuple[Rows, ...] | None = None
     calls: list[Call] = []
     gradients: tuple[Grid, ...] = ()
-    stage = "construction"
-    try:
-        subject = under_test.make(case, device)
-        stage = "build_targets"
-        rows = subject.rows(p, targets)
-        stage = "loss"
-        for _ in range(case.options.calls):
-            total, items = subject.loss(p, targets)
-            calls.append(_call(subject, total, items))
-        stage = "backward"
-        gradients = _gradients(total, p)
-    except Exception as error:  # whatever a subject raises is what it did, not a fault of the harness
-        troubles.append(Trouble(f"raised in {stage}", f"{type(error).__name__}: {error}"))
+    troubles: list[Trouble] = []
+    with _watched(troubles), _time_limit(limit):
+        subject = None
+        with _stage("construction", troubles):
+            subject = under_test.make(case, under_test.device)
+        if subject is not None:
+            with _stage("build_targets", troubles):
+                built = subject.rows(p, targets)
+                rows = None if built is None else tuple(built)
+            with _stage("loss", troubles):
+                for _ in range(case.options.calls):
+                    total, items = subject.loss(p, targets)
+                    calls.append(_call(subject, total, items))
+                with _stage("backward", troubles):
+                    gradients = _gradients(total, p)
     names = [*(f"predictions[{i}]" for i in range(len(p))), "targets"]
     for name, old, new in zip(names, before, (*p, targets), strict=True):
         if not torch.equal(old.nan_to_num(), new.detach().nan_to_num()):
             troubles.append(Trouble("changed its input", name))
-    return Outcome(tuple(calls), None if rows is None else tuple(rows), gradients, tuple(troubles))
+    return Outcome(tuple(calls), rows, gradients, tuple(troubles))
 
 
-def _inputs(case: Case, device: torch.device) -> tuple[list[Tensor], Tensor]:
-    """Predictions as a head hands them over (no leaves), and targets, in the case's layout."""
+def inputs(case: Case, device: torch.device) -> tuple[list[Tensor], Tensor]:
+    """Predictions as a head hands them over (no leaves), and targets, in the case's layout; fresh copies."""
     p = [_laid_out(x.to(device, copy=True).requires_grad_(), case.layout) for x in case.logits]
     targets = case.target_rows.to(device, copy=True)
-    if case.layout == "sliced":
-        targets = torch.nn.functional.pad(targets, (1, 1), value=7)[:, 1:-1]
-    return p, targets
+    return p, pad(targets, (1, 1), value=7)[:, 1:-1] if case.layout == "sliced" else targets
 
 
 def _laid_out(leaf: Tensor, layout: Layout) -> Tensor:
@@ -57,16 +90,84 @@ def _laid_out(leaf: Tensor, layout: Layout) -> Tensor:
     if layout == "transposed":
         return leaf.transpose(2, 3).contiguous().transpose(2, 3)
     if layout == "sliced":
-        return torch.nn.functional.pad(leaf, (1, 1, 1, 1), value=7)[..., 1:-1, 1:-1]
+        return pad(leaf, (1, 1, 1, 1), value=7)[..., 1:-1, 1:-1]
     if layout == "expanded":
         return leaf[:1].expand_as(leaf)
     return leaf.clone()
 
 
+@contextmanager
+def _stage(name: str, troubles: list[Trouble]) -> Iterator[None]:
+    """Write down what the subject raises here, and go on."""
+    try:
+        yield
+    except Unsupported:
+        raise
+    except SystemExit as error:
+        troubles.append(Trouble("exited", f"sys.exit({error}) in {name}"))
+    except _Stopped as stopped:
+        troubles.append(Trouble(stopped.trouble.kind, f"{stopped.trouble.detail} in {name}"))
+    except Exception as error:
+        troubles.append(Trouble(f"raised in {name}", f"{type(error).__name__}: {error}"))
+
+
+@contextmanager
+def _watched(troubles: list[Trouble]) -> Iterator[None]:
+    """Write down prints, use of the global generators and changed settings; put back what was changed."""
+    printed = io.StringIO()
+    settings = {name: get() for name, (get, _) in SETTINGS.items()}
+    generators = _generators()
+    with redirect_stdout(printed), redirect_stderr(printed), patch("os._exit", _exit_asked):
+        yield
+    if printed.getvalue():
+        troubles.append(Trouble("printed", repr(printed.getvalue()[:200])))
+    for name, after in _generators().items():
+        if after != generators[name]:
+            troubles.append(Trouble("used the global generator", name))
+    for name, (get, put_back) in SETTINGS.items():
+        if get() != settings[name]:
+            troubles.append(Trouble("changed a setting of the process", f"{name}({get()})"))
+            put_back(settings[name])
+
+
+def _generators() -> dict[str, Any]:
+    legacy = np.random.get_state(legacy=False)["state"]
+    return {
+        "torch": torch.get_rng_state().numpy().tobytes(),
+        "numpy": (legacy["pos"], legacy["key"].tobytes()),
+        "random": random.getstate(),
+    }
+
+
+def _exit_asked(status: int) -> NoReturn:
+    raise _Stopped("exited", f"os._exit({status})")
+
+
+@contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    """Interrupt Python code after a while; where there are no such signals, or off the main thread, nothing."""
+    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def too_long(*_: Any) -> NoReturn:
+        raise _Stopped("did not return", f"not within {seconds:g} s,")
+
+    before = signal.signal(signal.SIGALRM, too_long)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def _call(subject: Subject, total: Tensor, items: Any) -> Call:
-    tensors = [t for t in (total, items) if isinstance(t, Tensor)]
-    values = items.detach().double().flatten().tolist() if isinstance(items, Tensor) else _plain(items)
     balance = subject.balance()
+    tensors = [t for t in (total, items) if isinstance(t, Tensor)]
+    values = (
+        items.detach().double().flatten().tolist() if isinstance(items, Tensor) else [float(v) for v in items or ()]
+    )
     return Call(
         total=float(total.detach().sum()),
         items=tuple(values),
@@ -79,10 +180,6 @@ def _call(subject: Subject, total: Tensor, items: Any) -> Call:
         items_require_grad=any(t.requires_grad for t in tensors[1:]),
         devices=tuple(t.device.type for t in tensors),
     )
-
-
-def _plain(items: Sequence[Any] | None) -> list[float]:
-    return [] if items is None else [float(v) for v in items]
 
 
 def _name(dtype: torch.dtype) -> str:

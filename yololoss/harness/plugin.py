@@ -54,7 +54,7 @@ def subject(pytestconfig: pytest.Config) -> "LossUnderTest":
 
 
 def _subject(config: pytest.Config) -> "LossUnderTest":
-    from yololoss.harness.subject import BUNDLED, UsageError, find_device, load_loss  # noqa: PLC0415
+    from yololoss.harness.load import BUNDLED, UsageError, find_device, load_loss  # noqa: PLC0415
 
     if SUBJECT not in config.stash:
         try:

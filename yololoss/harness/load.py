@@ -1,0 +1,111 @@
+"""Finding the loss under test, and the device, by name."""
+
+import importlib
+import importlib.util
+import pkgutil
+import sys
+from collections.abc import Iterable
+from difflib import get_close_matches
+from pathlib import Path
+from types import ModuleType
+
+import torch
+
+from yololoss.harness.forms import adapt
+from yololoss.harness.subject import LossUnderTest
+
+BUNDLED = "yololoss.loss:ComputeLoss"
+
+
+class UsageError(Exception):
+    """The harness was asked for something that is not there; one line, with the closest match."""
+
+
+def load_loss(spec: str, device: torch.device) -> LossUnderTest:
+    """Find the loss named ``path/to/file.py:Name`` or ``package.module:Name``: a class, or a function.
+
+    Raises UsageError, one line with the closest match, where the file, module or name does not exist or
+    cannot be imported, or is called in no way that `forms` knows.
+    """
+    place, colon, name = spec.rpartition(":")
+    if not colon or not place or not name:
+        raise UsageError(f"--loss {spec}: expected path/to/file.py:Name or package.module:Name")
+    module = _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
+    found = getattr(module, name, None)
+    if found is None:
+        callables = [n for n, v in vars(module).items() if callable(v)]
+        raise UsageError(f"--loss {spec}: {place} has no {name!r}{_closest(name, callables)}")
+    try:
+        make = adapt(found, module)
+    except TypeError as error:
+        raise UsageError(f"--loss {spec}: {error}") from error
+    return LossUnderTest(spec, make, device)
+
+
+def find_device(name: str) -> torch.device:
+    """The device of that name. Raises UsageError, one line, where there is none."""
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        kinds = ["cpu", "cuda", "mps"]
+        raise UsageError(f"--device {name}: not to be had here: {reason}{_closest(name, kinds)}") from error
+    return device
+
+
+def _closest(name: str, known: Iterable[str]) -> str:
+    close = get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close and close[0] != name else ""
+
+
+def _import_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        near = path.parent.glob("*.py") if path.parent.is_dir() else ()
+        raise UsageError(f"--loss {path}: no such file{_closest(str(path), map(str, near))}")
+    path = path.resolve()
+    root = path.parent
+    while (root / "__init__.py").exists():
+        root = root.parent
+    for folder in (str(Path.cwd()), str(root)):
+        if folder not in sys.path:
+            sys.path.insert(0, folder)
+    name = ".".join(path.relative_to(root).with_suffix("").parts)
+    if "." in name:  # a package's module imports its neighbours, so it keeps its own name
+        return _imported(name, str(path))
+    alias = f"yololoss_subject_{path.stem}"
+    file_spec = importlib.util.spec_from_file_location(alias, path)
+    assert file_spec is not None  # a path that ends in .py has a loader
+    assert file_spec.loader is not None
+    module = importlib.util.module_from_spec(file_spec)
+    sys.modules[alias] = module
+    try:
+        file_spec.loader.exec_module(module)
+    except Exception as error:
+        raise _import_failed(str(path), error) from error
+    return module
+
+
+def _import_module(name: str) -> ModuleType:
+    parent, _, _ = name.rpartition(".")
+    try:
+        missing = importlib.util.find_spec(name) is None
+    except ModuleNotFoundError:
+        missing = True
+    if missing:
+        known = [m.name for m in pkgutil.iter_modules()]
+        if parent and (package := sys.modules.get(parent)) is not None:
+            known = [f"{parent}.{m.name}" for m in pkgutil.iter_modules(package.__path__)]
+        raise UsageError(f"--loss {name}: no such module{_closest(name, known)}")
+    return _imported(name, name)
+
+
+def _imported(name: str, shown: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        raise _import_failed(shown, error) from error
+
+
+def _import_failed(shown: str, error: Exception) -> UsageError:
+    return UsageError(f"--loss {shown}: importing it raised {type(error).__name__}: {error}")
