@@ -79,6 +79,7 @@ class Frame(NamedTuple):
     grids: tuple[tuple[int, int], ...]
     anchors: tuple[tuple[tuple[float, float], ...], ...]
     anchor_t: float
+    exact: bool
 
 
 class Drawn(NamedTuple):
@@ -107,13 +108,15 @@ def nudged(value: float, ulps: int) -> float:
     return float(number)
 
 
-def _coordinate(code: int, cells: int) -> float:
+def _coordinate(code: int, cells: int, exact: bool) -> float:
     """A centre in [0, 1]: inside a half cell; on or beside a grid line, half cell or edge; anywhere."""
+    if exact:
+        return (2 * (code % 256) + 1) / 512
     kind, half, ulp = digits(code, 3, 2 * cells + 1, len(ULPS))
     if kind == 0:
         return float(np.float32(min(half + 0.375, 2 * cells) / (2 * cells)))
     if kind == 1:
-        return min(max(nudged(half / (2 * cells), ULPS[ulp % len(ULPS)]), 0.0), 1.0)
+        return min(max(nudged(half / (2 * cells), ULPS[ulp]), 0.0), 1.0)
     return float(np.float32(code * 0.6180339887498949 % 1))
 
 
@@ -133,13 +136,20 @@ def _target(codes: tuple[int, int, int, int], frame: Frame, earlier: Sequence[Dr
     wide, high = frame.anchors[layer][anchor]
     width = _side(across, ulp, wide, columns, frame.anchor_t)
     height = _side(down, ulp, high, rows, frame.anchor_t)
-    row = (float(image), float(cls), _coordinate(x, columns), _coordinate(y, rows), width, height)
-    if earlier and copy % 6 == 4:  # a duplicate row
+    row = (
+        float(image),
+        float(cls),
+        _coordinate(x, columns, frame.exact),
+        _coordinate(y, rows, frame.exact),
+        width,
+        height,
+    )
+    if earlier and copy == 4:  # a duplicate row
         return earlier[-1]
-    if earlier and copy % 6 == 5:  # the same place, another class and size: cells are shared
+    if earlier and copy == 5:  # the same place, another class and size: cells are shared
         first = earlier[-1].row
         row = (first[0], float(cls), first[2], first[3], width, height)
-    return Drawn(row, layer, anchor, SPOTS[spot % len(SPOTS)])
+    return Drawn(row, layer, anchor, SPOTS[spot])
 
 
 def _spot(drawn: Drawn, frame: Frame) -> list[Override]:
@@ -171,7 +181,7 @@ def _logit(probability: float) -> float:
     return math.log(clipped / (1 - clipped))
 
 
-def _frame(shape: int, style: int, hyp: Hyperparameters) -> tuple[Frame, tuple[float, ...]]:
+def _frame(shape: int, style: int, hyp: Hyperparameters, exact: bool) -> tuple[Frame, tuple[float, ...]]:
     grid, depth, first = digits(shape, len(GRIDS), len(LAYERS), len(FIRST_STRIDES))
     classes, anchors, batch, turn = digits(style, len(CLASSES), len(ANCHORS), len(BATCHES), 8)
     layers = range(LAYERS[depth])
@@ -189,6 +199,7 @@ def _frame(shape: int, style: int, hyp: Hyperparameters) -> tuple[Frame, tuple[f
         grids=tuple((-(-rows // 2**i), -(-columns // 2**i)) for i in layers),
         anchors=sides,
         anchor_t=hyp.anchor_t,
+        exact=exact,
     )
     return frame, tuple(FIRST_STRIDES[first] * 2**i for i in layers)
 
@@ -208,8 +219,12 @@ def cases(
     target_dtypes: Sequence[str] = TARGET_DTYPES,
     logits: Sequence[tuple[float, float]] = LOGITS,
     spots: bool = True,
+    exact: bool = False,
 ) -> Case:
     """Valid cases, with every region of `regions` common; the arguments narrow what is drawn.
+
+    ``exact``: centres are odd multiples of 1/512, on no grid line or half cell of any grid here, and scaling and
+    mirroring them is exact in float32: for laws about symmetry, which rounding would blur.
 
     The first entry of each sequence is what a case shrinks to.
     """
@@ -221,7 +236,7 @@ def cases(
     seed = draw(st.integers(0, 2**16 - 1))
     codes = draw(st.lists(st.tuples(_CODES, _CODES, _CODES, _CODES), min_size=min_targets, max_size=6))
 
-    frame, strides = _frame(shape, style, hyps[hyp])
+    frame, strides = _frame(shape, style, hyps[hyp], exact)
     drawn: list[Drawn] = []
     for code in codes:
         drawn.append(_target(code, frame, drawn))

@@ -226,6 +226,12 @@ class Case(Data):
         rows = torch.tensor(self.targets, dtype=torch.float64).reshape(-1, 6)
         return rows.to(DTYPES[self.targets_dtype])
 
+    def with_logits(self, logits: tuple[torch.Tensor, ...], **fields: Any) -> Self:
+        """A copy whose logits are these tensors, whatever its ``predictions`` say: derived, not to be saved."""
+        copy = self.changed(**fields)
+        copy.__dict__["logits"] = logits  # where cached_property keeps it
+        return copy
+
     def changed(self, **fields: Any) -> Self:
         """A copy with some fields replaced, validated anew."""
         return type(self)(**{name: getattr(self, name) for name in type(self).model_fields} | fields)

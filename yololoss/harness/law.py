@@ -14,8 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from yololoss.harness.case import Case
 from yololoss.harness.execute import execute
-from yololoss.harness.outcome import Outcome, Rows
-from yololoss.harness.subject import LossUnderTest
+from yololoss.harness.outcome import Call, Grid, Outcome, Rows
+from yololoss.harness.subject import LossUnderTest, Unsupported
 
 T = TypeVar("T")
 LAWS: dict[str, "Law"] = {}
@@ -74,6 +74,7 @@ class Law:
     statement: str
     source: str
     judge: Callable[["Exam"], None]
+    choices: tuple[str, ...] = ()
     tally: Tally = field(default_factory=Tally)
 
     def examine(self, subject: LossUnderTest, case: Case) -> None:
@@ -84,6 +85,8 @@ class Law:
         except NotApplicable as reason:
             self.tally.not_applicable[str(reason)] += 1
             hypothesis.event(f"not applicable: {reason}")
+        except Unsupported as option:
+            self.tally.not_applicable[f"the subject has no {option}"] += 1
 
 
 class Exam:
@@ -93,6 +96,7 @@ class Exam:
         self.law = law
         self.subject = subject
         self.case = case
+        self._made: dict[Any, Any] = {}
 
     @cached_property
     def outcome(self) -> Outcome:
@@ -106,9 +110,36 @@ class Exam:
             raise NotApplicable("the subject shows no rows")
         return self.outcome.rows
 
+    @property
+    def calls(self) -> tuple[Call, ...]:
+        """What every call returned; the law does not apply where one raised, as run.completes says."""
+        if len(self.outcome.calls) < self.case.options.calls:
+            raise NotApplicable("the subject raised")
+        return self.outcome.calls
+
+    @property
+    def items(self) -> NDArray[np.float64]:
+        """(box, obj, cls) of the last call."""
+        if len(self.calls[-1].items) < 3:
+            raise NotApplicable("the subject returns no items")
+        return np.array(self.calls[-1].items[:3])
+
+    @property
+    def gradients(self) -> tuple[Grid, ...]:
+        """The gradient of the last call's total, a layer each."""
+        if not self.outcome.gradients:
+            raise NotApplicable("the subject raised")
+        return self.outcome.gradients
+
     def of(self, make: Callable[[Case], T]) -> T:
-        """What ``make`` (a reference model, say) makes of the case."""
-        return make(self.case)
+        """What ``make`` (a reference model, say) makes of the case; made once."""
+        if make not in self._made:
+            self._made[make] = make(self.case)
+        return self._made[make]  # type: ignore[no-any-return]  # each maker has a type of its own
+
+    def on(self, case: Case) -> "Exam":
+        """The same subject, built anew, on another case: for laws about two calls."""
+        return Exam(self.law, self.subject, case)
 
     def only_if(self, condition: bool, reason: str) -> None:
         """End the examination where the law says nothing."""
@@ -127,6 +158,19 @@ class Exam:
             values = np.broadcast_to(np.asarray(observed), ok.shape)
             self.fail(f"{what}{list(at) if at else ''}", expected, values[at])
 
+    def expect_close(
+        self, what: str, expected: ArrayLike, observed: ArrayLike, tolerance: ArrayLike, because: str
+    ) -> None:
+        """Both must differ by ``tolerance`` at most; the element that differs most in tolerances is shown."""
+        want, got, allowed = np.broadcast_arrays(expected, observed, tolerance)
+        different = abs(got - want)
+        bad = ~(different <= allowed)  # NaN is not within any tolerance
+        if bad.any():
+            excess = np.where(bad, np.nan_to_num(different / np.maximum(allowed, 1e-300), nan=np.inf), -1)
+            at = tuple(int(i) for i in np.unravel_index(np.argmax(excess), excess.shape))
+            place = f"{what}{list(at) if at else ''}"
+            self.fail(place, repr(float(want[at])), repr(float(got[at])), f"{allowed[at]:.3g}: {because}")
+
     def expect_equal(self, what: str, expected: ArrayLike, observed: ArrayLike) -> None:
         """Both must have the same shape and the same elements; the first that differs is shown."""
         want, got = np.asarray(expected), np.asarray(observed)
@@ -144,18 +188,19 @@ def _isnan(values: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def law(
-    id: str, *, source: str, cases: SearchStrategy[Case]
+    id: str, *, source: str, cases: SearchStrategy[Case], choices: tuple[str, ...] = ()
 ) -> Callable[[Callable[[Exam], None]], Callable[..., None]]:
     """Register the decorated judgement as a law, and make of it a test over ``cases``.
 
-    The first sentence of its docstring is the law's statement.
+    The first paragraph of its docstring is the law's statement. ``choices`` names what the law takes for granted
+    that families of losses choose differently without fault (`families`).
     """
 
     def decorate(judge: Callable[[Exam], None]) -> Callable[..., None]:
         if id in LAWS:
             raise ValueError(f"law {id!r}: two judgements have this id")
         statement = " ".join((judge.__doc__ or "").split("\n\n")[0].split())
-        entry = LAWS[id] = Law(id, statement, source, judge)
+        entry = LAWS[id] = Law(id, statement, source, judge, choices)
 
         def test(subject: LossUnderTest, case: Case) -> None:
             entry.examine(subject, case)
