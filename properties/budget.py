@@ -32,6 +32,8 @@ UNITS = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float32": 2.0**-24, "float64
 CHAIN = 8
 RESULT = 32
 # A gradient smaller than the dtype's smallest number may come back as 0.
+# The angle atan(e^u) may be held flat beyond |u| = 30 (SPEC 7), where its slope is below e^-30; times at most 8.
+FLAT = 8 * math.exp(-30)
 SMALLEST = {"float16": 2.0**-24, "bfloat16": 2.0**-126, "float32": 2.0**-126, "float64": 2.0**-126}
 
 
@@ -49,7 +51,8 @@ class Budget:
         out = []
         for box, angle, target in zip(self.reference.decoded, self.reference.angles, self.reference.boxes, strict=True):
             reach = 1 + abs(box[:, :2]) + abs(target[:, :2]) + box[:, 2:] + target[:, 2:]
-            error = CHAIN * self.unit * np.concatenate((reach, box[:, 2:], np.ones((len(box), 1))), axis=1)
+            size = box[:, 2:] + reach / 4  # sides are differences of edges, each rounded at its own size
+            error = CHAIN * self.unit * np.concatenate((reach, size, np.ones((len(box), 1))), axis=1)
             steps = np.concatenate((np.eye(5), -np.eye(5)))[:, None] * error
             out.append((np.maximum(box + steps[..., :4], [-np.inf, -np.inf, 0, 0]), angle + steps[..., 4]))
         return tuple(out)
@@ -147,7 +150,7 @@ class Budget:
             r = self.reference
             grid = np.zeros(self.case.shape(i))
             rows = np.zeros((len(r.rows[i]), grid.shape[-1]))
-            rows[:, :4] = box * self._box_gradient(i)
+            rows[:, :4] = box * self._box_gradient(i) + SMALLEST[self.case.dtype]
             rows[:, 5:] = cls * self._criterion_gradient(r.selected[i][:, 5:], r.class_targets[i], 0.0, True)
             np.add.at(grid, r.cells[i], rows)
             by_cell = self._criterion_gradient(r.logits[i][..., 4], r.objectness[i], self.objectness[i], False)
@@ -169,7 +172,7 @@ class Budget:
         p = sigmoid(logits)
         size = np.concatenate((2 * p[:, :2] * slope, 2 * r.decoded[i][:, 2:] * slope), axis=1)
         turn = abs(box_logit_gradient(logits, anchors, np.zeros_like(logits), np.full(len(logits), 2.0)))
-        return _either_way(change) + RESULT * self.unit * (size + turn)
+        return _either_way(change) + RESULT * self.unit * (size + turn) + FLAT
 
     def _criterion_gradient(self, x: Grid, t: Grid, off: Grid | float, classes: bool) -> Grid:
         """Of the gradient of BCE or focal losses whose targets may be off by ``off``."""

@@ -65,7 +65,7 @@ def quality_focal(logits: Reals, targets: Reals, pos_weight: float, gamma: float
 
 def bce_blur(logits: Reals, targets: Reals, alpha: float = 0.05) -> Reals:
     """BCE, elementwise, damped where a label seems to be missing (SPEC 5)."""
-    return bce(logits, targets) * (1 - np.exp((sigmoid(logits) - targets - 1) / (alpha + 1e-4)))
+    return np.asarray(bce(logits, targets) * (1 - np.exp((sigmoid(logits) - targets - 1) / (alpha + 1e-4))))
 
 
 def iou(box1: Reals, box2: Reals) -> Reals:
@@ -150,9 +150,10 @@ def _edges(box: Reals) -> tuple[Reals, Reals]:
 
 def _lay_over(box1: Reals, box2: Reals) -> tuple[Reals, Reals, Reals]:
     """Sides of the overlap (negative where apart) and of the enclosing box, (..., 2), and the union's area."""
-    (low1, high1), (low2, high2) = _edges(box1), _edges(box2)
-    gap = np.minimum(high1, high2) - np.maximum(low1, low2)
-    hull = np.maximum(high1, high2) - np.minimum(low1, low2)
+    # from sides and distances, not edges: a side far smaller than its centre would vanish in an edge
+    reach, apart = (box1[..., 2:] + box2[..., 2:]) / 2, abs(box1[..., :2] - box2[..., :2])
+    gap = np.minimum(np.minimum(box1[..., 2:], box2[..., 2:]), reach - apart)
+    hull = np.maximum(np.maximum(box1[..., 2:], box2[..., 2:]), reach + apart)
     union = _area(box1[..., 2:]) + _area(box2[..., 2:]) - _area(np.maximum(gap, 0)) + EPS
     return gap, hull, union
 
