@@ -96,29 +96,27 @@ def ciou(box1: Reals, angle1: Reals, box2: Reals) -> Reals:
 
 def ciou_gradient(box1: Reals, angle1: Reals, box2: Reals) -> tuple[Reals, Reals]:
     """Derivative of ``ciou`` by box1 (..., 4) and by angle1 (...), alpha held fixed; half way at ties (SPEC 2)."""
-    low, high = _edges(box1)
-    low2, high2 = _edges(box2)
     gap, hull, union = _lay_over(box1, box2)
     side = np.maximum(gap, 0)
     inter = _area(side)
     # each inner edge is box1's where it lies inside, each outer edge where it lies outside
-    start, end = np.heaviside(low - low2, 0.5), np.heaviside(high2 - high, 0.5)
+    apart, wider = box1[..., :2] - box2[..., :2], (box1[..., 2:] - box2[..., 2:]) / 2
+    start, end = np.heaviside(apart - wider, 0.5), np.heaviside(-apart - wider, 0.5)
     by_centre, by_size = end - start, (end + start) / 2
     open_other = np.heaviside(gap, 0.5) * side[..., ::-1]  # d inter / d gap: the other side, where both overlap
     d_inter = np.concatenate((by_centre * open_other, by_size * open_other), axis=-1)
     d_area = np.concatenate((np.zeros_like(side), box1[..., :1:-1]), axis=-1)  # of w h: h, w
     d_iou = ((d_inter * union[..., None]) - inter[..., None] * (d_area - d_inter)) / union[..., None] ** 2
 
-    moved = box1[..., :2] - box2[..., :2]
     diagonal = ((hull**2).sum(-1) + EPS)[..., None]
-    distance = (moved**2).sum(-1)[..., None]
+    distance = (apart**2).sum(-1)[..., None]
     d_hull = np.concatenate(((start - end) * hull, (2 - start - end) / 2 * hull), axis=-1) * 2
-    d_moved = np.concatenate((2 * moved, np.zeros_like(moved)), axis=-1)
+    d_moved = np.concatenate((2 * apart, np.zeros_like(apart)), axis=-1)
     d_distance = (d_moved * diagonal - distance * d_hull) / diagonal**2
 
-    apart = _angle(box2) - angle1
-    alpha = _alpha(ASPECT * apart**2, inter / union)
-    return d_iou - d_distance, 2 * alpha * ASPECT * apart
+    turned = _angle(box2) - angle1
+    alpha = _alpha(ASPECT * turned**2, inter / union)
+    return d_iou - d_distance, 2 * alpha * ASPECT * turned
 
 
 def box_logit_gradient(logits: Reals, anchors: Reals, d_box: Reals, d_angle: Reals) -> Reals:
@@ -142,10 +140,6 @@ def _log_ratio(logits: Reals, anchors: Reals) -> Reals:
     log_p = -softplus(-logits[..., 2:])
     log_ratio = np.log(anchors[..., 0] / anchors[..., 1]) + 2 * (log_p[..., 0] - log_p[..., 1])
     return np.clip(log_ratio, -STEEPEST, STEEPEST)
-
-
-def _edges(box: Reals) -> tuple[Reals, Reals]:
-    return box[..., :2] - box[..., 2:] / 2, box[..., :2] + box[..., 2:] / 2
 
 
 def _lay_over(box1: Reals, box2: Reals) -> tuple[Reals, Reals, Reals]:

@@ -126,7 +126,7 @@ def _side(ratio: int, ulp: int, anchor: float, cells: int, anchor_t: float) -> f
     return nudged(anchor * anchor_t**power * factor / cells, ULPS[ulp])
 
 
-def _target(codes: tuple[int, int, int, int], frame: Frame, earlier: Sequence[Drawn]) -> Drawn:
+def _target(codes: tuple[int, int, int, int], frame: Frame, earlier: Sequence[Drawn], crowded: bool) -> Drawn:
     who, size, x, y = codes
     cls, image, layer, copy = digits(who, frame.classes, frame.batch, len(frame.grids), 6)
     anchor, across, down, ulp, spot = digits(
@@ -144,9 +144,9 @@ def _target(codes: tuple[int, int, int, int], frame: Frame, earlier: Sequence[Dr
         width,
         height,
     )
-    if earlier and copy == 4:  # a duplicate row
+    if earlier and copy == 4 and not crowded:  # a duplicate row
         return earlier[-1]
-    if earlier and copy == 5:  # the same place, another class and size: cells are shared
+    if earlier and (copy == 5 or (crowded and copy > 0)):  # the same place, another class and size: cells are shared
         first = earlier[-1].row
         row = (first[0], float(cls), first[2], first[3], width, height)
     return Drawn(row, layer, anchor, SPOTS[spot])
@@ -181,9 +181,11 @@ def _logit(probability: float) -> float:
     return math.log(clipped / (1 - clipped))
 
 
-def _frame(shape: int, style: int, hyp: Hyperparameters, exact: bool) -> tuple[Frame, tuple[float, ...]]:
+def _frame(
+    shape: int, style: int, hyp: Hyperparameters, exact: bool, numbers: Sequence[int]
+) -> tuple[Frame, tuple[float, ...]]:
     grid, depth, first = digits(shape, len(GRIDS), len(LAYERS), len(FIRST_STRIDES))
-    classes, anchors, batch, turn = digits(style, len(CLASSES), len(ANCHORS), len(BATCHES), 8)
+    classes, anchors, batch, turn = digits(style, len(numbers), len(ANCHORS), len(BATCHES), 8)
     layers = range(LAYERS[depth])
     rows, columns = GRIDS[grid]
     sides = tuple(
@@ -195,7 +197,7 @@ def _frame(shape: int, style: int, hyp: Hyperparameters, exact: bool) -> tuple[F
     )
     frame = Frame(
         batch=BATCHES[batch],
-        classes=CLASSES[classes],
+        classes=numbers[classes],
         grids=tuple((-(-rows // 2**i), -(-columns // 2**i)) for i in layers),
         anchors=sides,
         anchor_t=hyp.anchor_t,
@@ -212,6 +214,7 @@ def cases(
     draw: st.DrawFn,
     *,
     min_targets: int = 0,
+    max_targets: int = 6,
     dtypes: Sequence[Dtype] = DTYPES,
     layouts: Sequence[Layout] = LAYOUTS,
     hyps: Sequence[Hyperparameters] = HYPS,
@@ -220,26 +223,29 @@ def cases(
     logits: Sequence[tuple[float, float]] = LOGITS,
     spots: bool = True,
     exact: bool = False,
+    classes: Sequence[int] = CLASSES,
+    crowded: bool = False,
 ) -> Case:
     """Valid cases, with every region of `regions` common; the arguments narrow what is drawn.
 
     ``exact``: centres are odd multiples of 1/512, on no grid line or half cell of any grid here, and scaling and
-    mirroring them is exact in float32: for laws about symmetry, which rounding would blur.
+    mirroring them is exact in float32: for laws about symmetry, which rounding would blur. ``crowded``: most
+    targets lie where an earlier one does, with another class and size.
 
     The first entry of each sequence is what a case shrinks to.
     """
     shape = draw(st.integers(0, len(GRIDS) * len(LAYERS) * len(FIRST_STRIDES) - 1))
-    style = draw(st.integers(0, len(CLASSES) * len(ANCHORS) * len(BATCHES) * 8 - 1))
+    style = draw(st.integers(0, len(classes) * len(ANCHORS) * len(BATCHES) * 8 - 1))
     kinds = (len(dtypes), len(layouts), len(target_dtypes), len(logits))
     dtype, layout, target_dtype, bulk = digits(draw(st.integers(0, math.prod(kinds) - 1)), *kinds)
     hyp, option = digits(draw(st.integers(0, len(hyps) * len(options) - 1)), len(hyps), len(options))
     seed = draw(st.integers(0, 2**16 - 1))
-    codes = draw(st.lists(st.tuples(_CODES, _CODES, _CODES, _CODES), min_size=min_targets, max_size=6))
+    codes = draw(st.lists(st.tuples(_CODES, _CODES, _CODES, _CODES), min_size=min_targets, max_size=max_targets))
 
-    frame, strides = _frame(shape, style, hyps[hyp], exact)
+    frame, strides = _frame(shape, style, hyps[hyp], exact, classes)
     drawn: list[Drawn] = []
     for code in codes:
-        drawn.append(_target(code, frame, drawn))
+        drawn.append(_target(code, frame, drawn, crowded))
     spotted = [d for d in drawn if d.spot != "nothing"] if spots else []
     chosen = options[option]
     if chosen.autobalance and 16.0 not in strides:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from yololoss.harness.law import Exam, law
 from yololoss.harness.outcome import Rows
 
+from .reference import Reference
 from .strategies import cases
 
 F32 = np.float32
@@ -122,30 +123,109 @@ def test_a_box_moved_by_its_cell_is_its_target(exam: Exam) -> None:
             )
 
 
-@law(
-    "assign.no-targets",
-    source="SPEC 1",
-    cases=cases().map(
-        lambda case: case.changed(targets=(), predictions=case.predictions.model_copy(update={"overrides": ()}))
-    ),
-)
+@law("assign.own-cell", source="SPEC 1.3, 1.4", cases=cases(min_targets=1))
+def test_the_cell_that_holds_the_centre_is_always_taken(exam: Exam) -> None:
+    """Every matched pair has a row in the cell its centre lies in, the last one where it lies on the far edge."""
+    for i, rows in enumerate(exam.rows):
+        height, width = exam.case.grids[i]
+        who = exam.case.target_rows.numpy()
+        built = set(zip(rows.image, rows.anchor, rows.row, rows.column, rows.cls, strict=True))
+        for a, t in pairs(exam, i):
+            x, y = scaled(exam, i)[t, :2]
+            column, row = min(int(x), width - 1), min(int(y), height - 1)
+            exam.expect(
+                (int(who[t, 0]), a, row, column, int(who[t, 1])) in built,
+                f"layer {i}, target {t} with anchor {a}",
+                f"a row in grid row {row}, column {column}",
+                "none",
+            )
+
+
+@law("assign.neighbours", source="SPEC 1.3, 1.4", cases=cases(min_targets=1), choices=("grid lines",))
+def test_the_neighbours_nearest_to_the_centre_are_taken_and_no_others(exam: Exam) -> None:
+    """A layer's rows take exactly the own cells, and the neighbours less than half a cell from the centre."""
+    for i, (rows, wanted) in enumerate(zip(exam.rows, exam.of(Reference).rows, strict=True)):
+        exam.expect_equal(f"layer {i}, sorted (image, anchor, row, column)", places(wanted), places(rows))
+
+
+def places(rows: Rows) -> NDArray[np.int64]:
+    """(image, anchor, grid row, grid column) of every row, sorted, (n, 4)."""
+    columns = np.stack((rows.image, rows.anchor, rows.row, rows.column), axis=1)
+    return np.asarray(columns[np.lexsort(columns.T[::-1])])
+
+
+def whole(rows: Rows) -> list[tuple[float, ...]]:
+    """Every row in full: image, anchor, grid row and column, class, x, y, w, h, the anchor's w and h."""
+    integers = np.stack((rows.image, rows.anchor, rows.row, rows.column, rows.cls), axis=1)
+    table = np.concatenate((integers, rows.box, rows.anchor_wh), axis=1, dtype=np.float64)
+    return [tuple(row) for row in table.tolist()]
+
+
+WHOLE = "(image, anchor, row, column, class, x, y, w, h, anchor w, anchor h)"
+
+
+@law("assign.rows", source="SPEC 1", cases=cases(min_targets=1), choices=("grid lines",))
+def test_rows_are_those_of_the_reference(exam: Exam) -> None:
+    """Rows equal the reference's as a multiset: indices, classes, boxes and anchors' sides, bit for bit."""
+    for i, (rows, wanted) in enumerate(zip(exam.rows, exam.of(Reference).rows, strict=True)):
+        exam.expect_equal(f"layer {i}, sorted {WHOLE}", np.array(sorted(whole(wanted))), np.array(sorted(whole(rows))))
+
+
+@law("assign.row-order", source="SPEC 1, row order", cases=cases(min_targets=1), choices=("grid lines", "row order"))
+def test_rows_come_in_upstreams_order(exam: Exam) -> None:
+    """Rows come by choice (own, left, above, right, below), then by anchor, then by target."""
+    for i, (rows, wanted) in enumerate(zip(exam.rows, exam.of(Reference).rows, strict=True)):
+        exam.expect_equal(f"layer {i}, in order {WHOLE}", np.array(whole(wanted)), np.array(whole(rows)))
+
+
+@law("assign.anchors", source="SPEC 1, build_targets", cases=cases(min_targets=1))
+def test_rows_carry_the_sides_of_their_anchor(exam: Exam) -> None:
+    """The anchor sides of a row are those of its anchor index on its layer."""
+    for i, rows in enumerate(exam.rows):
+        sides = np.array(exam.case.anchors[i], dtype=F32)
+        inside = (rows.anchor >= 0) & (rows.anchor < len(sides))  # else assign.clamped-indices says so
+        exam.expect_equal(f"layer {i}, anchor sides", sides[rows.anchor[inside]], rows.anchor_wh[inside])
+
+
+@law("assign.classes", source="SPEC 1, build_targets", cases=cases(min_targets=1))
+def test_rows_carry_the_image_and_class_of_their_target(exam: Exam) -> None:
+    """The (image, class) pairs of a layer's rows are those of its matched targets."""
+    who = exam.case.target_rows.numpy()
+    for i, rows in enumerate(exam.rows):
+        wanted = sorted({(int(who[t, 0]), int(who[t, 1])) for _, t in pairs(exam, i)})
+        built = sorted({(int(b), int(c)) for b, c in zip(rows.image, rows.cls, strict=True)})
+        exam.expect_equal(f"layer {i}, (image, class)", np.array(wanted), np.array(built))
+
+
+@law("assign.larger-limit", source="SPEC 1.2", cases=cases(min_targets=1, spots=False))
+def test_a_larger_ratio_limit_only_adds_rows(exam: Exam) -> None:
+    """Every row built with anchor_t is built with twice that too."""
+    wider = exam.case.hyp.model_copy(update={"anchor_t": 2 * exam.case.hyp.anchor_t})
+    for i, (rows, more) in enumerate(zip(exam.rows, exam.on(exam.case.changed(hyp=wider)).rows, strict=True)):
+        lost = sorted(set(whole(rows)) - set(whole(more)))
+        exam.expect(not lost, f"layer {i}, {WHOLE} lost with anchor_t {wider.anchor_t:g}", "none", str(lost[:1]))
+
+
+@law("assign.one-by-one", source="SPEC 1", cases=cases(min_targets=2, max_targets=4, spots=False))
+def test_targets_do_not_influence_each_others_rows(exam: Exam) -> None:
+    """The rows of several targets are those that the targets get alone, taken together."""
+    alone = [exam.on(exam.case.changed(targets=(t,))).rows for t in exam.case.targets]
+    for i, rows in enumerate(exam.rows):
+        together = sorted(row for one in alone for row in whole(one[i]))
+        exam.expect_equal(f"layer {i}, sorted {WHOLE}", np.array(together), np.array(sorted(whole(rows))))
+
+
+@law("assign.ignores-logits", source="SPEC 1", cases=cases(min_targets=1, spots=False))
+def test_rows_follow_targets_not_predictions(exam: Exam) -> None:
+    """Rows depend on targets, anchors and grids alone: the negated logits give the same rows."""
+    other = exam.on(exam.case.with_logits(tuple(-x for x in exam.case.logits)))
+    for i, (here, there) in enumerate(zip(exam.rows, other.rows, strict=True)):
+        exam.expect_equal(f"layer {i}, in order {WHOLE}", np.array(whole(here)), np.array(whole(there)))
+
+
+@law("assign.no-targets", source="SPEC 1", cases=cases(max_targets=0))
 def test_no_targets_give_no_rows_and_no_box_or_class_loss(exam: Exam) -> None:
-    """Without targets there are no rows, the box and class terms are 0, and objectness is still learnt."""
+    """Without targets there are no rows, the box and class items are 0, and objectness is still learnt."""
+    exam.expect_equal("box and class items", [0.0, 0.0], exam.items[::2])
+    exam.expect(exam.items[1] >= 0, "objectness item", "0 or more", exam.items[1])
     exam.expect_equal("rows a layer", [0] * exam.case.layers, [len(rows) for rows in exam.rows])
-    box, objectness, cls = exam.outcome.calls[-1].items
-    exam.expect_equal("box and class items", [0.0, 0.0], [box, cls])
-    exam.expect(objectness >= 0, "objectness item", "0 or more", objectness)
-
-
-@law("state.inputs-unchanged", source="SPEC, drop-in form", cases=cases())
-def test_a_call_leaves_its_inputs_as_they_were(exam: Exam) -> None:
-    """Neither building targets nor the loss writes to predictions or targets."""
-    written = [t.detail for t in exam.outcome.troubles if t.kind == "changed its input"]
-    exam.expect_equal("inputs that were written to", [], written)
-
-
-@law("run.completes", source="SPEC 6", cases=cases())
-def test_every_valid_case_is_answered(exam: Exam) -> None:
-    """A valid case gives rows, a loss and gradients, and raises nothing."""
-    raised = [f"{t.kind}: {t.detail}" for t in exam.outcome.troubles if t.kind.startswith("raised")]
-    exam.expect(not raised, "answer", "rows, loss and gradients", "; ".join(raised))

@@ -5,8 +5,8 @@ same. So it is for images in another order, classes under other numbers, and so 
 turning the grid round and changing the sign of the x logit: the offset 2 sigmoid(x) - 1/2 becomes 1 less it.
 
 Centres lie where mirroring them is exact in float32 and off the grid lines, on which the neighbour rules are
-not symmetric (the right neighbour of a centre on a line is its own cell). The number of tolerances is 2: both
-sides of each equation are rounded.
+not symmetric (the right neighbour of a centre on a line is its own cell). Both sides of each equation are rounded,
+so the tolerance is the sum of theirs.
 """
 
 from collections.abc import Callable
@@ -57,19 +57,18 @@ def no_shared_cells(exam: Exam) -> None:
 
 def same_loss(exam: Exam, other: Exam, factor: float = 1.0) -> None:
     """The items are equal, and the total is ``factor`` times as large."""
-    budget = exam.of(Budget)
-    tolerance = 2 * budget.items[-1]
-    exam.expect_close("items (box, obj, cls)", exam.items, other.items, tolerance, BECAUSE)
+    one, two = exam.of(Budget), other.of(Budget)
+    exam.expect_close("items (box, obj, cls)", exam.items, other.items, one.items[-1] + two.items[-1], BECAUSE)
     total = factor * exam.calls[-1].total
-    exam.expect_close("total", total, other.calls[-1].total, 2 * factor * budget.totals[-1], BECAUSE)
+    exam.expect_close("total", total, other.calls[-1].total, factor * one.totals[-1] + two.totals[-1], BECAUSE)
 
 
-def same_gradient(exam: Exam, other: Exam, back: Callable[[Tensor], Tensor], factor: float = 1.0) -> None:
-    """The other gradient, brought back, is ``factor`` times this one."""
+def same_gradient(exam: Exam, other: Exam, back: Callable[[Tensor], Tensor]) -> None:
+    """The other gradient, brought back, is this one."""
     for i, (here, there) in enumerate(zip(exam.gradients, other.gradients, strict=True)):
-        brought = back(torch.from_numpy(there)).numpy()
-        tolerance = 2 * abs(factor) * exam.of(Budget).gradients[i]
-        exam.expect_close(f"gradient of layer {i}", factor * here, brought, tolerance, BECAUSE)
+        brought, off = (back(torch.from_numpy(g)).numpy() for g in (there, other.of(Budget).gradients[i]))
+        tolerance = exam.of(Budget).gradients[i] + abs(off)
+        exam.expect_close(f"gradient of layer {i}", here, brought, tolerance, BECAUSE)
 
 
 def mirrored(exam: Exam, axis: int, channel: int, row: Callable[..., Row]) -> None:
@@ -226,12 +225,3 @@ def test_stride_alone_changes_nothing(exam: Exam) -> None:
     """Pixels never enter: other strides with the same anchors in cells give the same loss, bit for bit."""
     other = exam.on(exam.case.changed(strides=tuple(2 * s for s in exam.case.strides)))
     exam.expect_equal("items (box, obj, cls)", exam.items, other.items)
-
-
-@law("assign.ignores-logits", source="SPEC 2", cases=cases(exact=True, min_targets=1, spots=False))
-def test_rows_follow_targets_not_predictions(exam: Exam) -> None:
-    """Which rows are built depends on targets, anchors and grids alone: other logits give the same rows."""
-    other = exam.on(exam.case.with_logits(tuple(-x for x in exam.case.logits)))
-    for i, (here, there) in enumerate(zip(exam.rows, other.rows, strict=True)):
-        for name in ("image", "anchor", "row", "column", "cls", "box"):
-            exam.expect_equal(f"layer {i}, {name}", getattr(here, name), getattr(there, name))

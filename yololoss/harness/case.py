@@ -221,15 +221,34 @@ class Case(Data):
         return tuple(torch.from_numpy(values).to(DTYPES[self.dtype]) for values in layers)
 
     @cached_property
+    def key(self) -> str:
+        """What two equal cases have in common: their JSON. NaN equals NaN here."""
+        return self.model_dump_json()
+
+    @override
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Case) and self.key == other.key
+
+    @override
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    @cached_property
     def target_rows(self) -> torch.Tensor:
         """The targets, (N, 6), cast to their dtype, on the CPU. Not to be written to."""
         rows = torch.tensor(self.targets, dtype=torch.float64).reshape(-1, 6)
         return rows.to(DTYPES[self.targets_dtype])
 
     def with_logits(self, logits: tuple[torch.Tensor, ...], **fields: Any) -> Self:
-        """A copy whose logits are these tensors, whatever its ``predictions`` say: derived, not to be saved."""
+        """A copy whose logits are these tensors, whatever its ``predictions`` say: derived, not to be saved.
+
+        An expanded layout, in which all images share memory, becomes a contiguous one.
+        """
+        if self.layout == "expanded":
+            fields.setdefault("layout", "contiguous")
         copy = self.changed(**fields)
-        copy.__dict__["logits"] = logits  # where cached_property keeps it
+        # where cached_property keeps them; its logits make it unlike any other case
+        copy.__dict__.update(logits=logits, key=f"derived {id(logits)}")
         return copy
 
     def changed(self, **fields: Any) -> Self:

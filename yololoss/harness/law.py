@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, NoReturn, TypeVar
 
 import hypothesis
@@ -19,11 +19,13 @@ from yololoss.harness.subject import LossUnderTest, Unsupported
 
 T = TypeVar("T")
 LAWS: dict[str, "Law"] = {}
-# The gate is deterministic, so that a pull request is judged on its own change. No database: Hypothesis
-# keys it by the test's source; what is found is kept in case files.
+# The gate is deterministic, so that a pull request is judged on its own change: every law starts from one seed.
+# Laws over the same strategy then see the same cases, and what subject and reference make of them is remembered.
+# No database: Hypothesis keys it by the test's source; what is found is kept in case files.
+GATE_SEED = 20261122
+REMEMBERED = 256  # cases
 GATE = hypothesis.settings(
-    max_examples=100,
-    derandomize=True,
+    max_examples=150,
     database=None,
     deadline=None,  # a slow machine is no fault of the loss
     report_multiple_bugs=False,  # one law, one finding
@@ -92,16 +94,17 @@ class Law:
 class Exam:
     """One law's examination of a subject on one case: what the subject did, and means to judge it."""
 
-    def __init__(self, law: Law, subject: LossUnderTest, case: Case) -> None:
+    def __init__(self, law: Law, subject: LossUnderTest, case: Case, *, fresh: bool = False) -> None:
         self.law = law
         self.subject = subject
         self.case = case
+        self._fresh = fresh  # run and make everything anew, whatever is remembered of an equal case
         self._made: dict[Any, Any] = {}
 
     @cached_property
     def outcome(self) -> Outcome:
         """What the subject did with the case; it is run on first use."""
-        return execute(self.subject, self.case)
+        return execute(self.subject, self.case) if self._fresh else _executed(self.subject, self.case)
 
     @property
     def rows(self) -> tuple[Rows, ...]:
@@ -134,12 +137,12 @@ class Exam:
     def of(self, make: Callable[[Case], T]) -> T:
         """What ``make`` (a reference model, say) makes of the case; made once."""
         if make not in self._made:
-            self._made[make] = make(self.case)
+            self._made[make] = make(self.case) if self._fresh else _made(make, self.case)
         return self._made[make]  # type: ignore[no-any-return]  # each maker has a type of its own
 
     def on(self, case: Case) -> "Exam":
         """The same subject, built anew, on another case: for laws about two calls."""
-        return Exam(self.law, self.subject, case)
+        return Exam(self.law, self.subject, case, fresh=True)
 
     def only_if(self, condition: bool, reason: str) -> None:
         """End the examination where the law says nothing."""
@@ -182,6 +185,16 @@ class Exam:
             self.fail(f"{what}{list(at) if at else ''}", want[at], got[at])
 
 
+@lru_cache(maxsize=REMEMBERED)
+def _executed(subject: LossUnderTest, case: Case) -> Outcome:
+    return execute(subject, case)
+
+
+@lru_cache(maxsize=2 * REMEMBERED)
+def _made(make: Callable[[Case], Any], case: Case) -> Any:
+    return make(case)
+
+
 def _isnan(values: NDArray[Any]) -> NDArray[np.bool_]:
     # a NaN is what differs from itself; unlike np.isnan this takes objects and strings
     return np.asarray(values != values)  # noqa: PLR0124
@@ -207,7 +220,9 @@ def law(
 
         for name in ("__name__", "__qualname__", "__module__", "__doc__"):
             setattr(test, name, getattr(judge, name))
-        examined: Callable[..., None] = pytest.mark.law(entry)(GATE(hypothesis.given(case=cases)(test)))
+        examined: Callable[..., None] = pytest.mark.law(entry)(
+            hypothesis.seed(GATE_SEED)(GATE(hypothesis.given(case=cases)(test)))
+        )
         return examined
 
     return decorate

@@ -1,0 +1,136 @@
+"""State: a loss is a function of what it is given. It leaves no trace in its inputs, in the process, in itself."""
+
+import torch
+
+from yololoss.harness.case import Options
+from yololoss.harness.law import Exam, law
+
+from .budget import BECAUSE, Budget
+from .strategies import cases
+
+
+def no_trouble(exam: Exam, kind: str, expected: str) -> None:
+    """The subject did nothing of that kind."""
+    found = [f"{t.kind}: {t.detail}" for t in exam.outcome.troubles if t.kind.startswith(kind)]
+    exam.expect(not found, "what the subject did", expected, "; ".join(found))
+
+
+@law("run.completes", source="SPEC 6", cases=cases())
+def test_every_valid_case_is_answered(exam: Exam) -> None:
+    """A valid case gives rows, a loss and gradients, and raises nothing."""
+    no_trouble(exam, "raised", "rows, loss and gradients")
+
+
+@law("run.returns", source="DESIGN", cases=cases())
+def test_every_case_is_answered_in_time(exam: Exam) -> None:
+    """A case is answered within the time limit, a thousand times what one takes."""
+    no_trouble(exam, "did not return", "an answer in time")
+
+
+@law("run.no-exit", source="DESIGN", cases=cases())
+def test_no_case_ends_the_interpreter(exam: Exam) -> None:
+    """The loss never calls sys.exit or os._exit."""
+    no_trouble(exam, "exited", "an answer")
+
+
+@law("run.quiet", source="DESIGN", cases=cases())
+def test_the_loss_prints_nothing(exam: Exam) -> None:
+    """Nothing is written to standard output or standard error."""
+    no_trouble(exam, "printed", "nothing printed")
+
+
+@law("state.inputs-unchanged", source="SPEC, drop-in form", cases=cases())
+def test_a_call_leaves_its_inputs_as_they_were(exam: Exam) -> None:
+    """Neither building targets nor the loss writes to predictions or targets."""
+    no_trouble(exam, "changed its input", "inputs as they were")
+
+
+@law("state.global-generator", source="DESIGN", cases=cases())
+def test_a_call_leaves_the_global_generators_alone(exam: Exam) -> None:
+    """The generators of torch, NumPy and random are neither seeded nor drawn from."""
+    no_trouble(exam, "used the global generator", "generators as they were")
+
+
+@law("state.process-settings", source="DESIGN", cases=cases())
+def test_a_call_leaves_the_settings_of_the_process_alone(exam: Exam) -> None:
+    """Default dtype, grad mode, threads, determinism and anomaly mode stay as they were."""
+    no_trouble(exam, "changed a setting", "settings as they were")
+
+
+@law("state.two-calls", source="FAMILIES, relations", cases=cases(options=[Options(calls=2), Options(calls=3)]))
+def test_a_second_call_gives_the_same_loss(exam: Exam) -> None:
+    """Without autobalance every call on the same inputs returns the same numbers, bit for bit."""
+    first, *others = exam.calls
+    for n, call in enumerate(others, 1):
+        want, got = ((c.total, *c.items) for c in (first, call))
+        exam.expect_equal(f"total and items of call {n}", want, got)
+
+
+@law("state.two-objects", source="DESIGN", cases=cases())
+def test_a_second_object_gives_the_same_loss(exam: Exam) -> None:
+    """A loss built anew for the same case returns the same numbers and gradients, bit for bit."""
+    same_bits(exam, exam.on(exam.case))
+
+
+@law("state.other-case-between", source="DESIGN", cases=cases(min_targets=1))
+def test_another_case_in_between_changes_nothing(exam: Exam) -> None:
+    """Running another case first leaves nothing behind in the process that changes this one."""
+    before = exam.calls
+    turned = exam.case.with_logits(tuple(-x for x in exam.case.logits))
+    _ = exam.on(turned).calls
+    after = exam.on(exam.case)
+    exam.expect_equal("totals", [c.total for c in before], [c.total for c in after.calls])
+
+
+def same_bits(exam: Exam, other: Exam) -> None:
+    """Totals, items and gradients are equal, bit for bit."""
+    for here, there in zip(exam.calls, other.calls, strict=True):
+        exam.expect_equal("total and items", (here.total, *here.items), (there.total, *there.items))
+    for i, (one, two) in enumerate(zip(exam.gradients, other.gradients, strict=True)):
+        exam.expect_equal(f"gradient of layer {i}", one, two)
+
+
+@law("state.random-seed", source="DESIGN", cases=cases(min_targets=1))
+def test_the_seed_of_the_global_generator_does_not_matter(exam: Exam) -> None:
+    """The loss is the same whatever the state of torch's global generator."""
+    _ = exam.calls
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(12345)
+        same_bits(exam, exam.on(exam.case))
+
+
+@law("state.layout", source="DESIGN", cases=cases(layouts=("channels_last", "sliced", "transposed")))
+def test_the_layout_in_memory_does_not_matter(exam: Exam) -> None:
+    """Predictions that are not contiguous give the loss of contiguous ones."""
+    plain = exam.on(exam.case.changed(layout="contiguous"))
+    budget = exam.of(Budget)
+    for n, (here, there) in enumerate(zip(exam.calls, plain.calls, strict=True)):
+        exam.expect_close(f"total of call {n}", there.total, here.total, 2 * budget.totals[n], BECAUSE)
+    for i, off in enumerate(budget.gradients):
+        exam.expect_close(f"gradient of layer {i}", plain.gradients[i], exam.gradients[i], 2 * off, BECAUSE)
+
+
+@law(
+    "state.target-dtype",
+    source="SPEC 1",
+    cases=cases(exact=True, min_targets=1, spots=False, target_dtypes=("float32",)),
+)
+def test_the_dtype_of_targets_does_not_matter(exam: Exam) -> None:
+    """The same targets in float64 give the same rows, bit for bit: assignment is float32 arithmetic."""
+    rounded = tuple(tuple(row) for row in exam.case.target_rows.double().tolist())
+    other = exam.on(exam.case.changed(targets=rounded, targets_dtype="float64"))
+    for i, (here, there) in enumerate(zip(exam.rows, other.rows, strict=True)):
+        exam.expect_equal(f"layer {i}, boxes", here.box, there.box)
+
+
+@law("state.threads", source="DESIGN", cases=cases(min_targets=1, dtypes=("float32",)))
+def test_the_number_of_threads_does_not_matter(exam: Exam) -> None:
+    """Two threads give the loss of one."""
+    one = exam.calls[-1].total
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2 if threads == 1 else 1)
+    try:
+        other = exam.on(exam.case).calls[-1].total
+    finally:
+        torch.set_num_threads(threads)
+    exam.expect_close("total", one, other, 2 * exam.of(Budget).totals[-1], BECAUSE)

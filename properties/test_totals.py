@@ -1,0 +1,162 @@
+"""Totals: three terms become one number.
+
+Each term is summed over layers and multiplied by its gain: these are the items (box, objectness, class). Their sum
+times the batch size is the total, of shape (1,), which carries the gradient. Objectness is balanced by layer: 4, 1
+and 0.4 with three layers, else the first entries of 4, 1, 0.25, 0.06 and 0.02. With autobalance the table moves after
+every call so that all layers come to weigh the same, measured by the layer of stride 16.
+"""
+
+import numpy as np
+
+from yololoss.harness.case import Options
+from yololoss.harness.law import Exam, law
+
+from .budget import BECAUSE, Budget
+from .strategies import HYPS, cases
+
+GAINS = ("box", "obj", "cls")
+
+
+@law("totals.sum", source="SPEC 6", cases=cases(), choices=("batch",))
+def test_the_total_is_the_sum_of_the_items_times_the_batch(exam: Exam) -> None:
+    """total = (box + obj + cls) x batch."""
+    for call in exam.calls:
+        exam.only_if(len(call.items) >= 3, "the subject returns no items")
+        want = exam.case.batch * sum(call.items[:3])
+        # three roundings of float32 sums, whatever the dtype of the predictions
+        allowed = 8 * 2.0**-24 * exam.case.batch * float(np.abs(call.items[:3]).sum())
+        exam.expect_close("total", want, call.total, allowed, "8 roundings to float32")
+
+
+@law(
+    "totals.value",
+    source="SPEC 6",
+    cases=cases(),
+    choices=("batch", "iou", "grid lines", "balance", "shared cells", "label smoothing"),
+)
+def test_the_total_of_every_call_is_that_of_the_reference(exam: Exam) -> None:
+    """The total of each of the calls equals the reference's."""
+    budget = exam.of(Budget)
+    for n, (call, want) in enumerate(zip(exam.calls, budget.reference.calls, strict=True)):
+        exam.expect_close(f"total of call {n}", want.total, call.total, budget.totals[n], BECAUSE)
+
+
+def gain_is_linear(exam: Exam, name: str) -> None:
+    """Doubling a gain doubles its item and leaves the others, bit for bit but for one rounding."""
+    which = GAINS.index(name)
+    more = exam.case.hyp.model_copy(update={name: 2 * getattr(exam.case.hyp, name)})
+    other = exam.on(exam.case.changed(hyp=more))
+    want = exam.items * np.where(np.arange(3) == which, 2, 1)
+    exam.expect_close("items (box, obj, cls)", want, other.items, 2.0**-22 * abs(want), "two roundings to float32")
+
+
+@law("totals.box-gain", source="SPEC 6", cases=cases(min_targets=1))
+def test_the_box_item_grows_with_its_gain(exam: Exam) -> None:
+    """Twice the gain ``box`` gives twice the box item and changes no other."""
+    gain_is_linear(exam, "box")
+
+
+@law("totals.obj-gain", source="SPEC 6", cases=cases())
+def test_the_objectness_item_grows_with_its_gain(exam: Exam) -> None:
+    """Twice the gain ``obj`` gives twice the objectness item and changes no other."""
+    gain_is_linear(exam, "obj")
+
+
+@law("totals.cls-gain", source="SPEC 6", cases=cases(min_targets=1))
+def test_the_class_item_grows_with_its_gain(exam: Exam) -> None:
+    """Twice the gain ``cls`` gives twice the class item and changes no other."""
+    gain_is_linear(exam, "cls")
+
+
+FLAT = cases(
+    max_targets=0,
+    logits=((0.0, 0.0), (0.0, -1.0), (0.0, 2.0)),
+    hyps=HYPS[:1],
+    options=(Options(),),
+    dtypes=("float32", "float64"),
+)
+
+
+@law("totals.balance", source="SPEC 3, balance", cases=FLAT, choices=("balance",))
+def test_layers_weigh_as_the_balance_table_says(exam: Exam) -> None:
+    """Without targets and with one logit everywhere, the objectness item is the balance's sum times one BCE."""
+    table = (4.0, 1.0, 0.4) if exam.case.layers == 3 else (4.0, 1.0, 0.25, 0.06, 0.02)[: exam.case.layers]
+    logit = float(exam.case.logits[0][0, 0, 0, 0, 4])
+    want = exam.case.hyp.obj * sum(table) * float(np.log1p(np.exp(logit)))
+    exam.expect_close("objectness item", want, exam.items[1], exam.of(Budget).items[-1][1], BECAUSE)
+
+
+@law("totals.layers-add", source="SPEC 6", cases=cases(dtypes=("float32", "float64"), spots=False))
+def test_layers_contribute_independently(exam: Exam) -> None:
+    """What changing one layer's logits does to the total does not depend on another layer's logits."""
+    exam.only_if(exam.case.layers > 1, "one layer")
+    first, *middle, last = exam.case.logits
+    changed = [exam.on(exam.case.with_logits((a, *middle, b))) for a in (first, first / 2) for b in (last, last / 2)]
+    one, two, three, four = (e.calls[0].total for e in changed)
+    off = sum(e.of(Budget).totals[0] for e in changed)
+    exam.expect_close("total with both changed", two + three - one, four, off, BECAUSE)
+
+
+AUTOBALANCED = cases(options=(Options(autobalance=True, calls=2), Options(autobalance=True, calls=3)))
+
+
+@law(
+    "totals.autobalance",
+    source="SPEC 3, autobalance",
+    cases=AUTOBALANCED,
+    choices=("balance", "iou", "grid lines", "shared cells"),
+)
+def test_autobalance_moves_the_table_after_every_call(exam: Exam) -> None:
+    """After each call every layer's balance moves towards 1e-4 / its loss, and the table is divided by stride 16's."""
+    budget = exam.of(Budget)
+    for n, (call, want) in enumerate(zip(exam.calls, budget.reference.calls, strict=True)):
+        if call.balance is None:
+            exam.only_if(False, "the subject shows no balance")
+        layers = exam.case.layers
+        observed = np.array(call.balance)[:layers]
+        off = budget.balances[n + 1][:layers]
+        exam.expect_close(f"balance after call {n}", want.balance_after[:layers], observed, off, BECAUSE)
+
+
+@law("totals.autobalance-late", source="SPEC 3, autobalance", cases=AUTOBALANCED, choices=("balance",))
+def test_a_call_uses_the_balance_from_before_it(exam: Exam) -> None:
+    """The first call with autobalance returns what it would without."""
+    plain = exam.on(exam.case.changed(options=Options()))
+    off = exam.of(Budget).totals[0]
+    exam.expect_close("total of the first call", plain.calls[0].total, exam.calls[0].total, off, BECAUSE)
+
+
+@law("totals.form", source="SPEC 6", cases=cases(), choices=("items",))
+def test_results_have_upstreams_form(exam: Exam) -> None:
+    """total is (1,) or () and items (3,), both float32 whatever the predictions' dtype."""
+    for call in exam.calls:
+        exam.only_if(len(call.items) > 0, "the subject returns no items")
+        exam.expect(call.total_shape in {(1,), ()}, "shape of total", "(1,) or ()", str(call.total_shape))
+        exam.expect_equal("shape of items", (3,), call.items_shape)
+        exam.expect_equal("dtypes", ("float32", "float32"), (call.total_dtype, call.items_dtype))
+
+
+@law("totals.total-has-gradient", source="SPEC 6", cases=cases())
+def test_the_total_carries_the_gradient(exam: Exam) -> None:
+    """The total requires grad, with and without targets."""
+    exam.expect(exam.calls[-1].total_requires_grad, "total.requires_grad", True, False)
+
+
+@law("totals.items-detached", source="SPEC 6", cases=cases())
+def test_the_items_are_detached(exam: Exam) -> None:
+    """The items do not require grad: logging them keeps no graph alive."""
+    exam.expect(not exam.calls[-1].items_require_grad, "items.requires_grad", False, True)
+
+
+@law("totals.finite", source="SPEC 7", cases=cases())
+def test_every_number_returned_is_finite(exam: Exam) -> None:
+    """Total and items are finite for every valid case, boxes without size and saturated logits included."""
+    for call in exam.calls:
+        values = np.array((call.total, *call.items))
+        exam.expect(np.isfinite(values), "total and items", "finite", values)
+
+
+@law("totals.not-negative", source="SPEC 2 to 5", cases=cases())
+def test_no_item_is_negative(exam: Exam) -> None:
+    """Every item is a mean of losses that are 0 or more, within rounding."""
+    exam.expect(exam.items >= -exam.of(Budget).items[-1], "items (box, obj, cls)", "0 or more", exam.items)
