@@ -79,11 +79,13 @@ FLAT = cases(
 
 @law("totals.balance", source="SPEC 3, balance", cases=FLAT, choices=("balance",))
 def test_layers_weigh_as_the_balance_table_says(exam: Exam) -> None:
-    """Without targets and with one logit everywhere, the objectness item is the balance's sum times one BCE."""
+    """Without targets and with one logit everywhere, each layer's objectness gradient sums to its balance's share."""
     table = (4.0, 1.0, 0.4) if exam.case.layers == 3 else (4.0, 1.0, 0.25, 0.06, 0.02)[: exam.case.layers]
     logit = float(exam.case.logits[0][0, 0, 0, 0, 4])
-    want = exam.case.hyp.obj * sum(table) * float(np.log1p(np.exp(logit)))
-    exam.expect_close("objectness item", want, exam.items[1], exam.of(Budget).items[-1][1], BECAUSE)
+    share = exam.case.hyp.obj * exam.case.batch * float(1 / (1 + np.exp(-logit)))
+    summed = [float(gradient[..., 4].sum()) for gradient in exam.gradients]
+    allowed = [float(off[..., 4].sum()) for off in exam.of(Budget).gradients]
+    exam.expect_close("sum of a layer's objectness gradients", np.array(table) * share, summed, allowed, BECAUSE)
 
 
 @law("totals.layers-add", source="SPEC 6", cases=cases(dtypes=("float32", "float64"), spots=False))

@@ -17,8 +17,10 @@ CASE = Case(
     strides=(8.0,),
     anchors=(((1.0, 2.0),),),
     targets=((0.0, 0.0, 0.1, 0.5, 0.3, float("nan")),),
-    predictions=SeededLogits(seed=3, overrides=(Override(layer=0, image=1, anchor=0, row=0, column=1, channel=4, value=7.0),)),
-)  # fmt: skip
+    predictions=SeededLogits(
+        seed=3, overrides=(Override(layer=0, image=1, anchor=0, row=0, column=1, channel=4, value=7.0),)
+    ),
+)
 
 
 def test_seeded_logits_are_the_published_formula():

@@ -24,8 +24,15 @@ def finite_gradients(loss: ComputeLoss, p: list[torch.Tensor], rows: torch.Tenso
 
 @pytest.mark.parametrize(
     ("dtype", "logit"),
-    [(torch.float32, -53.0), (torch.float32, -45.5), (torch.float32, -51.75), (torch.bfloat16, -48.0)]
-    + [(torch.float16, -10.0), (torch.float32, -3e38), (torch.float64, -1e300)],
+    [
+        (torch.float32, -53.0),
+        (torch.float32, -45.5),
+        (torch.float32, -51.75),
+        (torch.bfloat16, -48.0),
+        (torch.float16, -10.0),
+        (torch.float32, -3e38),
+        (torch.float64, -1e300),
+    ],
 )
 def test_a_prediction_of_zero_size_has_a_finite_gradient(dtype, logit):
     """Width and height that underflow to 0 in a matched cell: finite gradient for every finite logit."""
