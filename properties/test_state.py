@@ -123,7 +123,7 @@ def test_the_dtype_of_targets_does_not_matter(exam: Exam) -> None:
         exam.expect_equal(f"layer {i}, boxes", here.box, there.box)
 
 
-@law("state.threads", source="DESIGN", cases=cases(min_targets=1, dtypes=("float32",)))
+@law("state.threads", source="DESIGN", cases=cases(min_targets=1, dtypes=("float32",)), most=30)
 def test_the_number_of_threads_does_not_matter(exam: Exam) -> None:
     """Two threads give the loss of one."""
     one = exam.calls[-1].total

@@ -10,10 +10,14 @@ import torch
 
 from tests.plant import FOUR, Fault, plant
 from tests.test_case import CASE
+from tests.test_docs import README
 from yololoss.harness.load import UsageError, find_device, load_loss
 from yololoss.harness.vectors import Vector, read_vectors, write_vectors
 
 ROOT = Path(__file__).parents[1]
+
+
+README_FINDING = re.search(r"^```text\n(.*?)\n```$", README, re.MULTILINE | re.DOTALL)[1]
 
 
 def run(*arguments: str, cwd: Path = ROOT) -> tuple[int, str]:
@@ -46,7 +50,9 @@ def test_a_planted_fault_makes_pytest_fail_with_a_small_case(fault: Fault, tmp_p
     assert len(vector.case.targets) <= 1, "one target is enough for each of these faults"
     if fault.name != "clamp_dropped":
         return  # the command has the same form for all; running one of them is enough
-    again, replayed = run(law, *command.removeprefix("pytest ").split())
+    *shown, _, _ = README_FINDING.splitlines()
+    assert "\n".join(shown) in output, "README shows this finding"
+    again, replayed = run(*command.removeprefix("python -m pytest ").split())
     assert again == 1, replayed
     assert f"{vector.law} broke" in replayed
 

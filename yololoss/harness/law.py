@@ -201,12 +201,13 @@ def _isnan(values: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def law(
-    id: str, *, source: str, cases: SearchStrategy[Case], choices: tuple[str, ...] = ()
+    id: str, *, source: str, cases: SearchStrategy[Case], choices: tuple[str, ...] = (), most: int | None = None
 ) -> Callable[[Callable[[Exam], None]], Callable[..., None]]:
     """Register the decorated judgement as a law, and make of it a test over ``cases``.
 
     The first paragraph of its docstring is the law's statement. ``choices`` names what the law takes for granted
-    that families of losses choose differently without fault (`families`).
+    that families of losses choose differently without fault (`families`). ``most`` limits the cases of an
+    expensive law.
     """
 
     def decorate(judge: Callable[[Exam], None]) -> Callable[..., None]:
@@ -220,8 +221,9 @@ def law(
 
         for name in ("__name__", "__qualname__", "__module__", "__doc__"):
             setattr(test, name, getattr(judge, name))
+        chosen = GATE if most is None else hypothesis.settings(GATE, max_examples=min(most, GATE.max_examples))
         examined: Callable[..., None] = pytest.mark.law(entry)(
-            hypothesis.seed(GATE_SEED)(GATE(hypothesis.given(case=cases)(test)))
+            hypothesis.seed(GATE_SEED)(chosen(hypothesis.given(case=cases)(test)))
         )
         return examined
 

@@ -5,6 +5,7 @@ asks for a subject or an option of ours is given.
 """
 
 from collections.abc import Generator
+from os.path import relpath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,7 +108,7 @@ def pytest_runtest_makereport(
     if call.excinfo is not None and item.get_closest_marker("law") is not None:
         broken = _broken_law(call.excinfo.value)
         if broken is not None:
-            report.longrepr = _finding(broken, item.config)
+            report.longrepr = _finding(broken, item)
     return report
 
 
@@ -120,10 +121,12 @@ def _broken_law(error: BaseException) -> "LawBroken | None":
     return next(filter(None, map(_broken_law, getattr(error, "exceptions", ()))), None)
 
 
-def _finding(broken: "LawBroken", config: pytest.Config) -> str:
+def _finding(broken: "LawBroken", item: pytest.Item) -> str:
     from yololoss.harness.finding import save  # noqa: PLC0415
 
+    config = item.config
     path = save(broken, Path(config.option.findings), config.option.loss)
     chosen = f" --loss {config.option.loss}" if config.option.loss else ""
     device = f" --device {config.option.device}" if config.option.device else ""
-    return f"{broken}\n  saved as   {path}\n  replay     pytest{chosen}{device} --replay {path}"
+    replay = f"python -m pytest {relpath(item.path)}{chosen}{device} --replay {path}"
+    return f"{broken}\n  saved as   {path}\n  replay     {replay}"
