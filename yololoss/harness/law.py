@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from yololoss.harness.case import Case
 from yololoss.harness.execute import execute
+from yololoss.harness.families import CHOICES, FAMILIES
 from yololoss.harness.outcome import Call, Grid, Outcome, Rows
 from yololoss.harness.subject import LossUnderTest, Unsupported
 
@@ -76,19 +77,43 @@ class Law:
     statement: str
     source: str
     judge: Callable[["Exam"], None]
+    cases: SearchStrategy[Case]
     choices: tuple[str, ...] = ()
+    most: int | None = None
     tally: Tally = field(default_factory=Tally)
 
     def examine(self, subject: LossUnderTest, case: Case) -> None:
         """Judge the subject on one case. Raises LawBroken."""
         self.tally.tried += 1
         try:
+            _applies(subject, case)
             self.judge(Exam(self, subject, case))
         except NotApplicable as reason:
             self.tally.not_applicable[str(reason)] += 1
-            hypothesis.event(f"not applicable: {reason}")
         except Unsupported as option:
             self.tally.not_applicable[f"the subject has no {option}"] += 1
+
+    def search(self, subject: LossUnderTest, settings: hypothesis.settings, seed: int | None) -> None:
+        """Judge the subject on many cases. Raises LawBroken with the smallest case that breaks the law."""
+
+        def test(case: Case) -> None:
+            self.examine(subject, case)
+
+        if self.most is not None:
+            settings = hypothesis.settings(settings, max_examples=min(self.most, settings.max_examples))
+        run = settings(hypothesis.given(case=self.cases)(test))
+        (run if seed is None else hypothesis.seed(seed)(run))()
+
+    def assumes(self, subject: LossUnderTest) -> str | None:
+        """Why the law does not apply to the subject's family; None where it does."""
+        other = [choice for choice in self.choices if choice in FAMILIES[subject.family]]
+        return f"family {subject.family} has its own {', '.join(other)}" if other else None
+
+
+def _applies(subject: LossUnderTest, case: Case) -> None:
+    """A family that does not clamp cells has no answer to centres on the far edge."""
+    if "far edge" in FAMILIES[subject.family] and any(t[2] >= 1 or t[3] >= 1 for t in case.targets):
+        raise NotApplicable(f"family {subject.family} has its own far edge")
 
 
 class Exam:
@@ -214,17 +239,18 @@ def law(
         if id in LAWS:
             raise ValueError(f"law {id!r}: two judgements have this id")
         statement = " ".join((judge.__doc__ or "").split("\n\n")[0].split())
-        entry = LAWS[id] = Law(id, statement, source, judge, choices)
+        unknown = [choice for choice in choices if choice not in CHOICES]
+        if unknown:
+            raise ValueError(f"law {id!r}: no such choice as {unknown[0]!r} (known: {', '.join(CHOICES)})")
+        entry = LAWS[id] = Law(id, statement, source, judge, cases, choices, most)
 
         def test(subject: LossUnderTest, case: Case) -> None:
             entry.examine(subject, case)
 
         for name in ("__name__", "__qualname__", "__module__", "__doc__"):
             setattr(test, name, getattr(judge, name))
-        chosen = GATE if most is None else hypothesis.settings(GATE, max_examples=min(most, GATE.max_examples))
-        examined: Callable[..., None] = pytest.mark.law(entry)(
-            hypothesis.seed(GATE_SEED)(chosen(hypothesis.given(case=cases)(test)))
-        )
+        # The plugin searches by its own settings; as a @given test the law can be run by other tools as well.
+        examined: Callable[..., None] = pytest.mark.law(entry)(GATE(hypothesis.given(case=cases)(test)))
         return examined
 
     return decorate

@@ -11,6 +11,7 @@ from types import ModuleType
 
 import torch
 
+from yololoss.harness.families import FAMILIES
 from yololoss.harness.forms import adapt
 from yololoss.harness.subject import LossUnderTest
 
@@ -21,7 +22,7 @@ class UsageError(Exception):
     """The harness was asked for something that is not there; one line, with the closest match."""
 
 
-def load_loss(spec: str, device: torch.device) -> LossUnderTest:
+def load_loss(spec: str, device: torch.device, family: str = "upstream") -> LossUnderTest:
     """Find the loss named ``path/to/file.py:Name`` or ``package.module:Name``: a class, or a function.
 
     Raises UsageError, one line with the closest match, where the file, module or name does not exist or
@@ -34,12 +35,15 @@ def load_loss(spec: str, device: torch.device) -> LossUnderTest:
     found = getattr(module, name, None)
     if found is None:
         callables = [n for n, v in vars(module).items() if callable(v)]
-        raise UsageError(f"--loss {spec}: {place} has no {name!r}{_closest(name, callables)}")
+        raise UsageError(f"--loss {spec}: {place} has no {name!r}{closest(name, callables)}")
     try:
         make = adapt(found, module)
     except TypeError as error:
         raise UsageError(f"--loss {spec}: {error}") from error
-    return LossUnderTest(spec, make, device)
+    if family not in FAMILIES:
+        known = ", ".join(FAMILIES)
+        raise UsageError(f"--family {family}: no such family{closest(family, FAMILIES)} (known: {known})")
+    return LossUnderTest(spec, make, device, family)
 
 
 def find_device(name: str) -> torch.device:
@@ -50,11 +54,12 @@ def find_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         kinds = ["cpu", "cuda", "mps"]
-        raise UsageError(f"--device {name}: not to be had here: {reason}{_closest(name, kinds)}") from error
+        raise UsageError(f"--device {name}: not to be had here: {reason}{closest(name, kinds)}") from error
     return device
 
 
-def _closest(name: str, known: Iterable[str]) -> str:
+def closest(name: str, known: Iterable[str]) -> str:
+    """A hint at the known name that is closest, or nothing where none is close."""
     close = get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close and close[0] != name else ""
 
@@ -62,7 +67,7 @@ def _closest(name: str, known: Iterable[str]) -> str:
 def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
         near = path.parent.glob("*.py") if path.parent.is_dir() else ()
-        raise UsageError(f"--loss {path}: no such file{_closest(str(path), map(str, near))}")
+        raise UsageError(f"--loss {path}: no such file{closest(str(path), map(str, near))}")
     path = path.resolve()
     root = path.parent
     while (root / "__init__.py").exists():
@@ -96,7 +101,7 @@ def _import_module(name: str) -> ModuleType:
         known = [m.name for m in pkgutil.iter_modules()]
         if parent and (package := sys.modules.get(parent)) is not None:
             known = [f"{parent}.{m.name}" for m in pkgutil.iter_modules(package.__path__)]
-        raise UsageError(f"--loss {name}: no such module{_closest(name, known)}")
+        raise UsageError(f"--loss {name}: no such module{closest(name, known)}")
     return _imported(name, name)
 
 

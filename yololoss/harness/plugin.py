@@ -1,9 +1,10 @@
 """The pytest plugin: options, the subject, and what a broken law looks like.
 
-Found by every pytest run of an environment that has yololoss, so it imports nothing heavy until a test
-asks for a subject or an option of ours is given.
+Found by every pytest run of an environment that has yololoss, so it imports nothing heavy until a test asks for a
+subject or an option of ours is given.
 """
 
+import json
 from collections.abc import Generator
 from os.path import relpath
 from pathlib import Path
@@ -12,18 +13,29 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from yololoss.harness.law import LawBroken
+    from yololoss.harness.config import Config
+    from yololoss.harness.law import Law, LawBroken
     from yololoss.harness.subject import LossUnderTest
 
 USAGE = 2  # exit status where the harness could not run
 SUBJECT: "pytest.StashKey[LossUnderTest]" = pytest.StashKey()
+CONFIG: "pytest.StashKey[Config]" = pytest.StashKey()
+PROPERTY = "yololoss law"  # what a test report carries of its law, for the table at the end
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Our options, in a group of their own."""
     group = parser.getgroup("yololoss", "YOLOv5-style losses under test")
-    group.addoption("--loss", help="the loss to test: path/to/file.py:Class or package.module:Class")
+    group.addoption("--loss", help="the loss to test: path/to/file.py:Name or package.module:Name")
     group.addoption("--device", help="the device to test it on (default: cpu)")
+    group.addoption("--family", help="the family it belongs to, whose choices are no faults (default: upstream)")
+    group.addoption(
+        "--profile",
+        choices=["gate", "explorer"],
+        default="gate",
+        help="gate: the same cases every time; explorer: other cases every time (default: %(default)s)",
+    )
+    group.addoption("--cases", type=int, metavar="N", help="cases a law (default: that of the gate)")
     group.addoption(
         "--findings",
         default=".yololoss/findings",
@@ -42,7 +54,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Find what was asked for by name at once, so that a typing error costs no test run."""
     config.addinivalue_line("markers", "law(law): this test examines a subject by a law")
-    if config.option.loss or config.option.device:
+    if config.option.loss or config.option.device or config.option.family:
         _subject(config)
     for path in config.option.replay:
         _replayed(path)
@@ -50,7 +62,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def subject(pytestconfig: pytest.Config) -> "LossUnderTest":
-    """The loss under test: that of --loss, else the bundled one."""
+    """The loss under test: that of --loss, else of the project's configuration, else the bundled one."""
     return _subject(pytestconfig)
 
 
@@ -58,12 +70,26 @@ def _subject(config: pytest.Config) -> "LossUnderTest":
     from yololoss.harness.load import BUNDLED, UsageError, find_device, load_loss  # noqa: PLC0415
 
     if SUBJECT not in config.stash:
+        project, given = _config(config), config.option
         try:
-            device = find_device(config.option.device or "cpu")
-            config.stash[SUBJECT] = load_loss(config.option.loss or BUNDLED, device)
+            device = find_device(given.device or project.device or "cpu")
+            family = given.family or project.family or "upstream"
+            config.stash[SUBJECT] = load_loss(given.loss or project.loss or BUNDLED, device, family)
         except UsageError as error:
             pytest.exit(str(error), returncode=USAGE)
     return config.stash[SUBJECT]
+
+
+def _config(config: pytest.Config) -> "Config":
+    from yololoss.harness.config import read_config  # noqa: PLC0415
+    from yololoss.harness.load import UsageError  # noqa: PLC0415
+
+    if CONFIG not in config.stash:
+        try:
+            config.stash[CONFIG] = read_config(config.invocation_params.dir)
+        except UsageError as error:
+            pytest.exit(str(error), returncode=USAGE)
+    return config.stash[CONFIG]
 
 
 def _replayed(path: str) -> Any:
@@ -75,28 +101,87 @@ def _replayed(path: str) -> Any:
         pytest.exit(f"--replay {error}", returncode=USAGE)
 
 
+def _law(item: pytest.Item) -> "Law | None":
+    mark = item.get_closest_marker("law")
+    law: Law | None = mark.args[0] if mark is not None else None
+    return law
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With --replay, only the laws that a replayed case was saved under."""
+    """Check waivers against the laws; with --replay keep only the laws that a replayed case was saved under."""
+    laws = {item: law for item in items if (law := _law(item)) is not None}
+    if laws and _config(config).waivers:
+        _check_waivers(config, next(iter(laws)))
     if not config.option.replay:
         return
     wanted = {vector.law for path in config.option.replay for vector in _replayed(path)}
-    marks = {item: item.get_closest_marker("law") for item in items}
-    kept = [item for item, mark in marks.items() if mark is not None and mark.args[0].id in wanted]
+    kept = [item for item, law in laws.items() if law.id in wanted]
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = kept
 
 
+def _check_waivers(config: pytest.Config, item: pytest.Item) -> None:
+    from datetime import datetime, timezone  # noqa: PLC0415
+    from importlib import import_module  # noqa: PLC0415
+
+    from yololoss.harness.config import check_waivers  # noqa: PLC0415
+    from yololoss.harness.law import LAWS  # noqa: PLC0415
+    from yololoss.harness.load import UsageError  # noqa: PLC0415
+
+    # A waiver may name a law of a module that this run does not collect.
+    module = item.getparent(pytest.Module)
+    assert module is not None  # a law is a test, and a test has a module
+    package = module.obj.__name__.rpartition(".")[0]
+    for path in sorted(module.path.parent.glob("test_*.py")):
+        import_module(f"{package}.{path.stem}")
+    try:
+        check_waivers(_config(config), LAWS, datetime.now(tz=timezone.utc).date())
+    except UsageError as error:
+        pytest.exit(str(error), returncode=USAGE)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """With --replay, a law's test judges the replayed cases."""
-    mark = pyfuncitem.get_closest_marker("law")
-    if mark is None or not pyfuncitem.config.option.replay:
+    """Examine the subject by a law: on the replayed cases, else by a search with the profile's settings."""
+    law = _law(pyfuncitem)
+    if law is None:
         return None
-    for path in pyfuncitem.config.option.replay:
-        for vector in _replayed(path):
-            if vector.law == mark.args[0].id:
-                mark.args[0].examine(pyfuncitem.funcargs["subject"], vector.case)
+    under_test = _subject(pyfuncitem.config)
+    otherwise = law.assumes(under_test)
+    if otherwise:
+        pytest.skip(otherwise)
+    if pyfuncitem.config.option.replay:
+        for path in pyfuncitem.config.option.replay:
+            for vector in _replayed(path):
+                if vector.law == law.id:
+                    law.examine(under_test, vector.case)
+        return True
+    waiver = _config(pyfuncitem.config).waiver(law.id)
+    if waiver is None:
+        _search(law, under_test, pyfuncitem.config, shrink=True)
+        return True
+    _search_waived(law, under_test, pyfuncitem.config, waiver.reason)
     return True
+
+
+def _search(law: "Law", under_test: "LossUnderTest", config: pytest.Config, *, shrink: bool) -> None:
+    import hypothesis  # noqa: PLC0415
+
+    from yololoss.harness.law import GATE, GATE_SEED  # noqa: PLC0415
+
+    phases = [hypothesis.Phase.generate, hypothesis.Phase.target, *([hypothesis.Phase.shrink] if shrink else [])]
+    settings = hypothesis.settings(GATE, max_examples=config.option.cases or GATE.max_examples, phases=phases)
+    law.search(under_test, settings, GATE_SEED if config.option.profile == "gate" else None)
+
+
+def _search_waived(law: "Law", under_test: "LossUnderTest", config: pytest.Config, reason: str) -> None:
+    from yololoss.harness.law import LawBroken  # noqa: PLC0415
+
+    try:
+        _search(law, under_test, config, shrink=False)
+    except LawBroken:
+        pytest.xfail(f"waived: {reason}")
+    pytest.fail(f"{law.id} is waived ({reason}), but it holds again: remove the waiver", pytrace=False)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -105,10 +190,14 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """A broken law is reported as a finding: saved, and told without a traceback."""
     report = yield
-    if call.excinfo is not None and item.get_closest_marker("law") is not None:
-        broken = _broken_law(call.excinfo.value)
-        if broken is not None:
-            report.longrepr = _finding(broken, item)
+    law = _law(item)
+    if law is None or call.when != "call":
+        return report
+    broken = _broken_law(call.excinfo.value) if call.excinfo is not None else None
+    if broken is not None:
+        report.longrepr = _finding(broken, item)
+    summary = {"id": law.id, "tried": law.tally.tried, "not applicable": dict(law.tally.not_applicable)}
+    report.user_properties.append((PROPERTY, json.dumps(summary)))
     return report
 
 
@@ -124,9 +213,28 @@ def _broken_law(error: BaseException) -> "LawBroken | None":
 def _finding(broken: "LawBroken", item: pytest.Item) -> str:
     from yololoss.harness.finding import save  # noqa: PLC0415
 
-    config = item.config
-    path = save(broken, Path(config.option.findings), config.option.loss)
-    chosen = f" --loss {config.option.loss}" if config.option.loss else ""
-    device = f" --device {config.option.device}" if config.option.device else ""
-    replay = f"python -m pytest {relpath(item.path)}{chosen}{device} --replay {path}"
+    given = item.config.option
+    path = save(broken, Path(given.findings), given.loss)
+    options = "".join(f" --{name} {value}" for name in ("loss", "device", "family") if (value := getattr(given, name)))
+    replay = f"python -m pytest {relpath(item.path)}{options} --replay {path}"
     return f"{broken}\n  saved as   {path}\n  replay     {replay}"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The table of laws; with -q only those that did not simply hold."""
+    rows = []
+    for outcome, word in (
+        ("passed", "held"),
+        ("failed", "BROKE"),
+        ("xfailed", "waived"),
+        ("skipped", "not applicable"),
+    ):
+        for report in terminalreporter.getreports(outcome):
+            texts = [text for name, text in report.user_properties if name == PROPERTY]
+            rows += [(word, json.loads(text), str(getattr(report, "wasxfail", ""))) for text in texts]
+    if rows:
+        from yololoss.harness.summary import table  # noqa: PLC0415
+
+        quiet = terminalreporter.config.option.verbose < 0
+        text = table(rows, terminalreporter.config.get_terminal_writer().fullwidth, quiet=quiet)
+        terminalreporter.write_line(text)

@@ -51,3 +51,4 @@ class LossUnderTest:
     spec: str
     make: Callable[[Case, torch.device], Subject]
     device: torch.device
+    family: str = "upstream"  # a key of families.FAMILIES

@@ -1,0 +1,1 @@
+"""Losses of every call form, written here: conforming ones, and the same with a fault planted in each."""

@@ -1,0 +1,160 @@
+"""A fault in each call form, and losses that do what no loss should."""
+
+import os
+import sys
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tests.subjects import forms
+from tests.subjects.plain import PlainLoss
+
+
+class WrongBalance(PlainLoss):
+    """The balance of yolov5 4.0."""
+
+    def __init__(self, model: Any, autobalance: bool = False) -> None:
+        super().__init__(model, autobalance)
+        self.balance = [4.0, 1.0, 0.3, 0.1, 0.03]
+
+
+class NoNeighbours(PlainLoss):
+    """Own cells only."""
+
+    def build_targets(self, p: list[Tensor], targets: Tensor) -> tuple[list[Any], ...]:
+        """The first row of each pair: own rows come first, and boxes of neighbours have the same sizes."""
+        classes, found, indices, anchors = super().build_targets(p, targets)
+        for i, box in enumerate(found):
+            inside = ((box[:, :2] >= 0) & (box[:, :2] < 1)).all(dim=1)
+            classes[i], found[i], anchors[i] = classes[i][inside], box[inside], anchors[i][inside]
+            indices[i] = tuple(index[inside] for index in indices[i])
+        return classes, found, indices, anchors
+
+
+class Writes(PlainLoss):
+    """Leaves its inputs other than they were."""
+
+    def __call__(self, p: list[Tensor], targets: Tensor) -> tuple[Tensor, Tensor]:
+        result = super().__call__(p, targets)
+        targets[:, 2:] *= 2
+        return result
+
+
+class Transposed(PlainLoss):
+    """Grid row and column swapped in the gather."""
+
+    def build_targets(self, p: list[Tensor], targets: Tensor) -> tuple[list[Any], ...]:
+        """Rows, with gi before gj."""
+        classes, found, indices, anchors = super().build_targets(p, targets)
+        swapped = []
+        for layer, (image, anchor, row, column) in zip(p, indices, strict=True):
+            swapped.append((image, anchor, column.clamp(max=layer.shape[2] - 1), row.clamp(max=layer.shape[3] - 1)))
+        return classes, found, swapped, anchors
+
+
+class NotDetached(PlainLoss):
+    """Half of each objectness logit's pull goes to the class logits as well."""
+
+    def terms(self, p: list[Tensor], targets: Tensor) -> Tensor:
+        """Terms in which objectness depends on class logits."""
+        terms = super().terms(p, targets)
+        leak = sum((layer[..., 5:].double().sum() for layer in p), start=torch.zeros((), dtype=torch.float64))
+        zero = torch.zeros((), dtype=torch.float64)
+        return terms + torch.stack((zero, (leak - leak.detach()) * 1e-3 * self.hyp["obj"], zero))
+
+
+class OlderWrongBalance(forms.OlderLoss):
+    inner_class = WrongBalance
+
+
+class ImageNoNeighbours(forms.ImageLoss):
+    inner_class = NoNeighbours
+
+
+class ModuleWrites(forms.ModuleLoss):
+    inner_class = Writes
+
+
+class BlackBoxTransposed(forms.BlackBox):
+    inner_class = Transposed
+
+
+class DictNotDetached(forms.DictAdapter):
+    class head_class(forms.DictHead):  # overrides an attribute
+        inner_class = NotDetached
+
+
+def compute_loss(p: list[Tensor], targets: Tensor, model: Any) -> tuple[Tensor, Tensor]:
+    """A function that forgets the batch size."""
+    total, items = forms.compute_loss(p, targets, model)
+    return total / len(p[0]), items
+
+
+class _Does(PlainLoss):
+    """The plain loss, after doing something else."""
+
+    def act(self) -> None:
+        """What else it does."""
+        raise NotImplementedError
+
+    def __call__(self, p: list[Tensor], targets: Tensor) -> tuple[Tensor, Tensor]:
+        self.act()
+        return super().__call__(p, targets)
+
+
+class Raises(_Does):
+    def act(self) -> None:
+        """Raise."""
+        raise IndexError("index 8 is out of bounds for dimension 3 with size 8")
+
+
+class Prints(_Does):
+    def act(self) -> None:
+        """Print."""
+        print("loss called")
+
+
+class Seeds(_Does):
+    def act(self) -> None:
+        """Seed everything."""
+        torch.manual_seed(0)
+        np.random.seed(0)
+
+
+class Exits(_Does):
+    def act(self) -> None:
+        """End the interpreter the polite way."""
+        sys.exit(3)
+
+
+class ExitsHard(_Does):
+    def act(self) -> None:
+        """End the interpreter at once, even where every exception is caught."""
+        try:
+            os._exit(4)
+        except Exception:
+            print("caught")
+
+
+class Hangs(_Does):
+    def act(self) -> None:
+        """Never return."""
+        while True:
+            pass
+
+
+class Sets(_Does):
+    def act(self) -> None:
+        """Change a setting of the process."""
+        torch.set_default_dtype(torch.float64)
+
+
+class Forgets(_Does):
+    calls = 0
+
+    def act(self) -> None:
+        """Keep count in the class, and let it change the loss."""
+        type(self).calls += 1
+        self.hyp = {**self.hyp, "obj": self.hyp["obj"] * (1 + type(self).calls)}

@@ -1,0 +1,119 @@
+"""Every call form is found by looking at it, passes the laws when it conforms, and is caught when it does not."""
+
+import importlib
+
+import hypothesis
+import pytest
+import torch
+
+from tests.test_package import ROOT
+from yololoss.harness.execute import execute
+from yololoss.harness.families import FAMILIES
+from yololoss.harness.law import GATE, LAWS, LawBroken
+from yololoss.harness.load import UsageError, load_loss
+
+for path in sorted((ROOT / "properties").glob("test_*.py")):
+    importlib.import_module(f"properties.{path.stem}")
+
+CPU = torch.device("cpu")
+FEW = hypothesis.settings(GATE, max_examples=15)
+# How many laws apply at least: those of rows need rows, those of items need items.
+CONFORMING = {"OlderLoss": 80, "compute_loss": 78, "ImageLoss": 78, "ModuleLoss": 60, "DictAdapter": 60, "BlackBox": 30}
+
+
+@pytest.mark.parametrize(("name", "least"), CONFORMING.items())
+def test_every_call_form_is_understood_and_none_is_accused(name, least):
+    """All laws hold on a conforming loss of the form, and most apply to it."""
+    under_test = load_loss(f"tests.subjects.forms:{name}", CPU)
+    applied = 0
+    for law in LAWS.values():
+        before = law.tally.tried - law.tally.not_applicable.total()
+        law.search(under_test, FEW, seed=1)
+        applied += law.tally.tried - law.tally.not_applicable.total() > before
+    assert applied >= least
+
+
+@pytest.mark.parametrize(
+    ("name", "law"),
+    [
+        ("WrongBalance", "totals.balance"),
+        ("OlderWrongBalance", "totals.balance"),
+        ("compute_loss", "totals.sum"),
+        ("ImageNoNeighbours", "assign.neighbours"),
+        ("ModuleWrites", "state.inputs-unchanged"),
+        ("BlackBoxTransposed", "gradients.assignment"),
+        ("DictNotDetached", "objectness.detached"),
+        ("Raises", "run.completes"),
+        ("Prints", "run.quiet"),
+        ("Seeds", "state.global-generator"),
+        ("Exits", "run.no-exit"),
+        ("ExitsHard", "run.no-exit"),
+        ("Sets", "state.process-settings"),
+        ("Forgets", "state.two-objects"),
+    ],
+)
+def test_the_fault_planted_in_each_form_is_found(name, law):
+    """The law that names the fault breaks."""
+    under_test = load_loss(f"tests.subjects.faulty:{name}", CPU)
+    with pytest.raises(LawBroken) as broken:
+        LAWS[law].search(under_test, GATE, seed=1)
+    assert broken.value.law.id == law
+    assert len(str(broken.value.case).splitlines()) < 12
+
+
+def test_a_loss_that_never_returns_is_interrupted():
+    """The time limit ends it, and the outcome says where."""
+    case = hypothesis.find(LAWS["run.returns"].cases, lambda c: True)
+    (trouble,) = execute(load_loss("tests.subjects.faulty:Hangs", CPU), case, limit=0.2).troubles
+    assert (trouble.kind, trouble.detail) == ("did not return", "not within 0.2 s, in loss")
+
+
+def test_a_process_is_as_it_was_after_a_loss_that_changed_it():
+    """Settings are put back, so that the next case is not judged under them."""
+    case = hypothesis.find(LAWS["run.returns"].cases, lambda c: True)
+    execute(load_loss("tests.subjects.faulty:Sets", CPU), case)
+    assert torch.get_default_dtype() == torch.float32
+
+
+def test_a_family_is_not_held_to_other_choices():
+    """On a family with a balance of its own, laws about the balance do not apply; all others do."""
+    own = load_loss("tests.subjects.faulty:WrongBalance", CPU, "yolov5-4.0")
+    assert LAWS["totals.balance"].assumes(own) == "family yolov5-4.0 has its own balance"
+    applicable = [law for law in LAWS.values() if law.assumes(own) is None]
+    assert len(applicable) > 60
+    for law in applicable:
+        law.search(own, FEW, seed=2)
+
+
+def test_a_family_without_clamp_is_not_asked_about_the_far_edge():
+    """Cases with a centre at 1.0 say nothing about it."""
+    case = hypothesis.find(LAWS["assign.own-cell"].cases, lambda c: any(t[2] == 1 for t in c.targets))
+    law = LAWS["assign.own-cell"]
+    law.examine(load_loss("tests.subjects.faulty:NoNeighbours", CPU, "mmyolo"), case)
+    assert law.tally.not_applicable["family mmyolo has its own far edge"] == 1
+
+
+def test_an_unknown_family_is_told():
+    """The closest match, and all that are known."""
+    with pytest.raises(
+        UsageError, match=r"^--family mmyol: no such family; did you mean 'mmyolo'\? \(known: upstream, "
+    ):
+        load_loss("yololoss.loss:ComputeLoss", CPU, "mmyol")
+
+
+def test_every_law_says_what_it_is():
+    """An id of area and name, a statement of one sentence, a source, choices that are known; 60 laws at least."""
+    assert len(LAWS) >= 60
+    for law in LAWS.values():
+        assert law.id.count(".") == 1
+        assert law.statement.endswith(".")
+        assert law.source
+    assert {"upstream", "any"} < set(FAMILIES)
+
+
+def test_a_law_can_be_run_as_a_plain_hypothesis_test():
+    """Tools that know only @given can run a law: it is a module-level test over its cases."""
+    from properties.test_totals import test_the_total_carries_the_gradient as law  # noqa: PLC0415
+
+    case = hypothesis.find(LAWS["totals.total-has-gradient"].cases, lambda c: True)
+    law.hypothesis.inner_test(load_loss("yololoss.loss:ComputeLoss", CPU), case)

@@ -1,0 +1,83 @@
+"""What a project asks of the harness: ``[tool.yololoss]`` in pyproject.toml, or yololoss.toml."""
+
+import sys
+from collections.abc import Iterable
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from yololoss.harness.load import UsageError, closest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:  # pragma: no cover  # pytest brings it where Python has none
+    import tomli as tomllib
+
+
+class Waiver(BaseModel):
+    """A law that a loss is known to break: it is run all the same, but its breaking is no failure."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    law: str
+    reason: str = Field(min_length=1)
+    link: str | None = None
+    expires: date | None = None
+
+
+class Config(BaseModel):
+    """The settings of one project."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    loss: str | None = None
+    device: str | None = None
+    family: str | None = None
+    waivers: list[Waiver] = []
+
+    def waiver(self, law: str) -> Waiver | None:
+        """The waiver of a law, if it has one."""
+        return next((w for w in self.waivers if w.law == law), None)
+
+
+def read_config(folder: Path) -> Config:
+    """The settings of the nearest folder upwards that has some, else none. Raises UsageError, in one line."""
+    for place in (folder, *folder.parents):
+        for path, keys in ((place / "yololoss.toml", ()), (place / "pyproject.toml", ("tool", "yololoss"))):
+            if path.is_file():
+                found = _table(path, keys)
+                if found is not None:
+                    return _validated(path, found)
+    return Config()
+
+
+def _table(path: Path, keys: tuple[str, ...]) -> Any:
+    try:
+        table: Any = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: {error}") from error
+    for key in keys:
+        table = table.get(key) if isinstance(table, dict) else None
+    return table
+
+
+def _validated(path: Path, table: Any) -> Config:
+    try:
+        return Config.model_validate(table)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        hint = closest(str(first["loc"][-1]), (*Config.model_fields, *Waiver.model_fields)) if where else ""
+        raise UsageError(f"{path}: {where or 'table'}: {first['msg']}{hint}") from error
+
+
+def check_waivers(config: Config, laws: Iterable[str], today: date) -> None:
+    """Raise UsageError for a waiver that has expired, or that names no law."""
+    known = list(laws)
+    for waiver in config.waivers:
+        if waiver.law not in known:
+            raise UsageError(f"waiver of {waiver.law}: there is no such law{closest(waiver.law, known)}")
+        if waiver.expires is not None and waiver.expires < today:
+            raise UsageError(f"waiver of {waiver.law}: expired on {waiver.expires} ({waiver.reason})")

@@ -1,0 +1,33 @@
+"""Families of losses, and the choices in which each differs from upstream without fault.
+
+A law names the choices it takes for granted. On a loss of a family that chooses otherwise the law does not apply;
+all others do. Source: FAMILIES, "known differences between families that are choices".
+"""
+
+# What a law may take for granted, as upstream does it.
+CHOICES = {
+    "grid lines": "a centre on a grid line has up to 5 rows; else the right and below rules go by the own cell's half",
+    "far edge": "the cell is clamped, so a centre at 1.0 lies in the last cell; else such a target is an error",
+    "row order": "rows come by choice, anchor, target",
+    "iou": "CIoU as it is; else GIoU, or CIoU clamped to [-1, 1]",
+    "label smoothing": "label smoothing is heeded",
+    "balance": "objectness is balanced by layer 4, 1, 0.4 or 4, 1, 0.25, 0.06, 0.02",
+    "batch": "the total is times the batch size",
+    "shared cells": "the last row wins a shared cell unless sort_obj_iou",
+}
+
+FAMILIES: dict[str, frozenset[str]] = {
+    "upstream": frozenset(),
+    "yolov5-1.0": frozenset({"grid lines", "far edge", "iou", "label smoothing", "balance"}),
+    "yolov5-2.0": frozenset({"grid lines", "far edge", "iou", "label smoothing", "balance"}),
+    "yolov5-3": frozenset({"far edge", "label smoothing", "balance"}),
+    "yolov5-4.0": frozenset({"label smoothing", "balance"}),
+    "yolor": frozenset({"grid lines", "label smoothing", "balance"}),
+    "scaledyolov4": frozenset({"grid lines", "label smoothing"}),
+    "yolop": frozenset({"label smoothing", "batch"}),
+    "yolov5-face": frozenset({"label smoothing"}),
+    "mmyolo": frozenset({"far edge", "iou", "label smoothing"}),
+    "okery": frozenset({"grid lines", "far edge", "iou", "batch"}),
+    "tph-yolov5": frozenset({"shared cells"}),
+    "any": frozenset(CHOICES),  # what holds whatever was chosen
+}
