@@ -1,27 +1,40 @@
-"""The pytest options, run as a user runs them: in a process of their own."""
+"""The pytest options, as a user gives them."""
 
+import io
 import re
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.all_laws import ROOT
 from tests.plant import FOUR, Fault, plant
 from tests.test_case import CASE
 from tests.test_docs import README
 from yololoss.harness.load import UsageError, find_device, load_loss
 from yololoss.harness.vectors import Vector, read_vectors, write_vectors
 
-ROOT = Path(__file__).parents[1]
-
-
 README_FINDING = re.search(r"^```text\n(.*?)\n```$", README, re.MULTILINE | re.DOTALL)[1]
 
 
+ALONE = ("-q", "-p", "no:cacheprovider", "-n", "0")
+
+
 def run(*arguments: str, cwd: Path = ROOT) -> tuple[int, str]:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "0", *arguments]
+    """Run pytest in this process, which saves the seconds that importing torch takes; status and output."""
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed), redirect_stderr(printed):
+        patch.chdir(cwd)
+        status = pytest.main([*ALONE, *arguments])
+    return int(status), printed.getvalue()
+
+
+def run_apart(*arguments: str, cwd: Path = ROOT) -> tuple[int, str]:
+    """Run pytest in a process of its own, as a user does."""
+    command = [sys.executable, "-m", "pytest", *ALONE, *arguments]
     done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout + done.stderr
 
@@ -52,7 +65,7 @@ def test_a_planted_fault_makes_pytest_fail_with_a_small_case(fault: Fault, tmp_p
         return  # the command has the same form for all; running one of them is enough
     *shown, _, _ = README_FINDING.splitlines()
     assert "\n".join(shown) in output, "README shows this finding"
-    again, replayed = run(*command.removeprefix("python -m pytest ").split())
+    again, replayed = run_apart(*command.removeprefix("python -m pytest ").split())
     assert again == 1, replayed
     assert f"{vector.law} broke" in replayed
 
@@ -68,7 +81,7 @@ def test_a_replayed_case_that_holds_again_passes(tmp_path: Path):
 
 def test_what_is_not_there_ends_with_exit_status_2_and_one_line():
     """The line is printed alone: no test ran, no traceback."""
-    status, output = run("properties", "--loss", "yololoss/los.py:ComputeLoss")
+    status, output = run_apart("properties", "--loss", "yololoss/los.py:ComputeLoss")
     assert status == 2
     assert output.strip().splitlines()[-1].endswith("no such file; did you mean 'yololoss/loss.py'?")
     assert "Traceback" not in output
@@ -151,5 +164,5 @@ def test_a_project_that_has_yololoss_installed_sees_no_change(tmp_path, monkeypa
         encoding="utf-8",
     )
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # other packages' plugins import what they like
-    status, output = run("-p", "xdist", "-p", "yololoss.harness.plugin", cwd=tmp_path)
+    status, output = run_apart("-p", "xdist", "-p", "yololoss.harness.plugin", cwd=tmp_path)
     assert status == 0, output

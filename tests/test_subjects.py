@@ -1,22 +1,22 @@
 """Every call form is found by looking at it, passes the laws when it conforms, and is caught when it does not."""
 
-import importlib
+import re
+from concurrent.futures import ThreadPoolExecutor
 
 import hypothesis
 import pytest
 import torch
 
-from tests.test_package import ROOT
+from tests.all_laws import LAWS
 from yololoss.harness.execute import execute
 from yololoss.harness.families import FAMILIES
-from yololoss.harness.law import GATE, LAWS, LawBroken
+from yololoss.harness.forms import read_built
+from yololoss.harness.law import GATE, Exam, LawBroken
+from yololoss.harness.law import law as new_law
 from yololoss.harness.load import UsageError, load_loss
 
-for path in sorted((ROOT / "properties").glob("test_*.py")):
-    importlib.import_module(f"properties.{path.stem}")
-
 CPU = torch.device("cpu")
-FEW = hypothesis.settings(GATE, max_examples=15)
+FEW = hypothesis.settings(GATE, max_examples=6)  # a law; whole gates are run by hand, see docs/false-alarms.md
 # How many laws apply at least: those of rows need rows, those of items need items.
 CONFORMING = {"OlderLoss": 80, "compute_loss": 78, "ImageLoss": 78, "ModuleLoss": 60, "DictAdapter": 60, "BlackBox": 30}
 
@@ -111,9 +111,59 @@ def test_every_law_says_what_it_is():
     assert {"upstream", "any"} < set(FAMILIES)
 
 
+def test_a_loss_that_raises_is_accused_once_and_not_by_every_law():
+    """run.completes breaks; laws about results do not apply, and laws about rows are still judged."""
+    under_test = load_loss("tests.subjects.faulty:Raises", CPU)
+    broken = set()
+    for each in LAWS.values():
+        try:
+            each.search(under_test, FEW, seed=3)
+        except LawBroken:
+            broken.add(each.id)
+    assert broken == {"run.completes"}
+
+
+def test_off_the_main_thread_there_is_no_time_limit_but_an_answer():
+    """Signals reach the main thread only; elsewhere a case is run without a limit."""
+    case = hypothesis.find(LAWS["run.returns"].cases, lambda c: True)
+    with ThreadPoolExecutor(1) as pool:
+        outcome = pool.submit(execute, load_loss("yololoss.loss:ComputeLoss", CPU), case).result()
+    assert len(outcome.calls) == 1
+
+
+def test_built_targets_of_an_unknown_form_show_no_rows():
+    """Five tensors are neither upstream's lists nor yolov7's: the gradient will have to tell."""
+    case = hypothesis.find(LAWS["run.returns"].cases, lambda c: True)
+    assert read_built([torch.zeros(3)] * 5, case) is None
+
+
+def test_a_file_outside_any_package_is_loaded_by_its_path(tmp_path):
+    """The class is found, and pickles by the name its module was given."""
+    (tmp_path / "myloss.py").write_text("from tests.subjects.plain import PlainLoss\n", encoding="utf-8")
+    under_test = load_loss(f"{tmp_path / 'myloss.py'}:PlainLoss", CPU)
+    LAWS["totals.sum"].search(under_test, FEW, seed=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"id": "totals.sum"}, "law 'totals.sum': two judgements have this id"),
+        ({"id": "a.b", "choices": ("colour",)}, "law 'a.b': no such choice as 'colour' (known: grid lines, far edge,"),
+    ],
+)
+def test_a_law_that_is_told_wrongly_is_refused(options, text):
+    """One judgement an id; a choice must be one that families know."""
+
+    def judge(exam: Exam) -> None:
+        """Nothing."""
+
+    with pytest.raises(ValueError, match=re.escape(text)):
+        new_law(**options, source="here", cases=LAWS["totals.sum"].cases)(judge)
+
+
 def test_a_law_can_be_run_as_a_plain_hypothesis_test():
     """Tools that know only @given can run a law: it is a module-level test over its cases."""
-    from properties.test_totals import test_the_total_carries_the_gradient as law  # noqa: PLC0415
+    from properties.test_totals import test_the_total_carries_the_gradient as test  # noqa: PLC0415
 
     case = hypothesis.find(LAWS["totals.total-has-gradient"].cases, lambda c: True)
-    law.hypothesis.inner_test(load_loss("yololoss.loss:ComputeLoss", CPU), case)
+    test.hypothesis.inner_test(load_loss("yololoss.loss:ComputeLoss", CPU), case)

@@ -3,7 +3,6 @@
 Each form has the loss it wraps in ``inner_class``, so that `faulty` can plant a fault in it.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,7 +12,6 @@ from typing_extensions import override
 from tests.subjects.plain import PlainLoss
 from yololoss.harness.case import Case
 from yololoss.harness.forms import StandInModel
-from yololoss.harness.outcome import Rows
 from yololoss.harness.subject import Subject, Unsupported
 
 
@@ -137,6 +135,4 @@ class DictAdapter(Subject):
         items = [float(terms[name].detach()) / self.case.batch for name in ("loss_bbox", "loss_obj", "loss_cls")]
         return torch.stack(tuple(terms.values())).sum(), items
 
-    @override
-    def rows(self, p: list[Tensor], targets: Tensor) -> Sequence[Rows] | None:
-        return None  # such a head shows none: the gradient tells the assignment
+    # It shows no rows, so there is no ``rows``: the gradient tells the assignment.

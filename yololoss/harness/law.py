@@ -68,6 +68,11 @@ class Tally:
     tried: int = 0
     not_applicable: Counter[str] = field(default_factory=Counter)
 
+    def clear(self) -> None:
+        """Start counting anew."""
+        self.tried = 0
+        self.not_applicable.clear()
+
 
 @dataclass(frozen=True)
 class Law:

@@ -8,7 +8,7 @@ import json
 from collections.abc import Generator
 from os.path import relpath
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
@@ -146,6 +146,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     law = _law(pyfuncitem)
     if law is None:
         return None
+    law.tally.clear()
     under_test = _subject(pyfuncitem.config)
     otherwise = law.assumes(under_test)
     if otherwise:
@@ -157,10 +158,9 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
                     law.examine(under_test, vector.case)
         return True
     waiver = _config(pyfuncitem.config).waiver(law.id)
-    if waiver is None:
-        _search(law, under_test, pyfuncitem.config, shrink=True)
-        return True
-    _search_waived(law, under_test, pyfuncitem.config, waiver.reason)
+    if waiver is not None:
+        _search_waived(law, under_test, pyfuncitem.config, waiver.reason)
+    _search(law, under_test, pyfuncitem.config, shrink=True)
     return True
 
 
@@ -174,7 +174,7 @@ def _search(law: "Law", under_test: "LossUnderTest", config: pytest.Config, *, s
     law.search(under_test, settings, GATE_SEED if config.option.profile == "gate" else None)
 
 
-def _search_waived(law: "Law", under_test: "LossUnderTest", config: pytest.Config, reason: str) -> None:
+def _search_waived(law: "Law", under_test: "LossUnderTest", config: pytest.Config, reason: str) -> NoReturn:
     from yololoss.harness.law import LawBroken  # noqa: PLC0415
 
     try:
