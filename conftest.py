@@ -1,10 +1,6 @@
 """This repository's own choices for pytest; the options and the subject are the plugin's."""
 
 import pytest
-import torch
-
-# The cases are tiny: a second thread costs more than it brings, and xdist fills the cores.
-torch.set_num_threads(1)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

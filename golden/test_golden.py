@@ -95,10 +95,11 @@ def test_gradients_are_the_recorded_ones(subject: LossUnderTest, vector: Vector,
     assert vector.expected.gradients is not None
     tolerance = HALF_GRADIENT if vector.case.dtype in HALF else FLOAT32
     for observed, recorded in zip(outcome.gradients, vector.expected.gradients, strict=True):
-        count(_compare_gradient(observed, recorded, tolerance))
+        count(compare_gradient(observed, recorded, tolerance))
 
 
-def _compare_gradient(observed: Grid, recorded: LayerGradient, tolerance: float) -> int:
+def compare_gradient(observed: Grid, recorded: LayerGradient, tolerance: float) -> int:
+    """Compare a layer's gradient with what is recorded of it; return how many numbers."""
     objectness = observed[..., 4]
     numbers = close(objectness.sum(), recorded.obj_sum, tolerance, "objectness sum", recorded.obj_abs_sum)
     numbers += close(abs(objectness).sum(), recorded.obj_abs_sum, tolerance, "objectness absolute sum")

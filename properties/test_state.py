@@ -1,5 +1,10 @@
 """State: a loss is a function of what it is given. It leaves no trace in its inputs, in the process, in itself."""
 
+import copy
+import pickle
+from collections.abc import Callable
+from typing import Any
+
 import torch
 
 from yololoss.harness.case import Options
@@ -88,6 +93,26 @@ def same_bits(exam: Exam, other: Exam) -> None:
         exam.expect_equal("total and items", (here.total, *here.items), (there.total, *there.items))
     for i, (one, two) in enumerate(zip(exam.gradients, other.gradients, strict=True)):
         exam.expect_equal(f"gradient of layer {i}", one, two)
+
+
+def survives(exam: Exam, copied: Callable[[Any], Any]) -> None:
+    """A copy of the loss object can be made, and gives the same bits."""
+    other = exam.on(exam.case, lambda subject: subject.put_through(copied))
+    raised = [t.detail for t in other.outcome.troubles if t.kind == "raised in construction"]
+    exam.expect(not raised, "copying the loss object", "a copy", "; ".join(raised))
+    same_bits(exam, other)
+
+
+@law("state.deep-copy", source="DESIGN", cases=cases(), most=50)
+def test_a_deep_copy_gives_the_same_loss(exam: Exam) -> None:
+    """A deep copy of the loss object returns the same numbers and gradients, bit for bit."""
+    survives(exam, copy.deepcopy)
+
+
+@law("state.pickle", source="DESIGN", cases=cases(), most=50)
+def test_a_pickled_copy_gives_the_same_loss(exam: Exam) -> None:
+    """A loss object that was pickled and read back returns the same numbers and gradients, bit for bit."""
+    survives(exam, lambda loss: pickle.loads(pickle.dumps(loss)))
 
 
 @law("state.random-seed", source="DESIGN", cases=cases(min_targets=1))

@@ -109,6 +109,10 @@ class ClassSubject(Subject):
         table = getattr(self.instance, "balance", None)
         return [float(b) for b in table] if isinstance(table, list | tuple) else None
 
+    @override
+    def put_through(self, copy: Callable[[Any], Any]) -> None:
+        self.instance = copy(self.instance)
+
     def _images(self, function: Callable[..., Any]) -> list[Tensor]:
         if len(_required(function)) < 3:
             return []

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Any, NoReturn, TypeVar
 
@@ -16,7 +16,7 @@ from yololoss.harness.case import Case
 from yololoss.harness.execute import execute
 from yololoss.harness.families import CHOICES, FAMILIES
 from yololoss.harness.outcome import Call, Grid, Outcome, Rows
-from yololoss.harness.subject import LossUnderTest, Unsupported
+from yololoss.harness.subject import LossUnderTest, Subject, Unsupported
 
 T = TypeVar("T")
 LAWS: dict[str, "Law"] = {}
@@ -63,15 +63,17 @@ class NotApplicable(Exception):
 
 @dataclass
 class Tally:
-    """How often a law was tried, and why it did not apply."""
+    """How often a law was tried, why it did not apply, and what it noted where it judges nothing."""
 
     tried: int = 0
     not_applicable: Counter[str] = field(default_factory=Counter)
+    notes: Counter[str] = field(default_factory=Counter)
 
     def clear(self) -> None:
         """Start counting anew."""
         self.tried = 0
         self.not_applicable.clear()
+        self.notes.clear()
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class Law:
     id: str
     statement: str
     source: str
-    judge: Callable[["Exam"], None]
+    judge: Callable[["Exam"], str | None]
     cases: SearchStrategy[Case]
     choices: tuple[str, ...] = ()
     most: int | None = None
@@ -92,7 +94,9 @@ class Law:
         self.tally.tried += 1
         try:
             _applies(subject, case)
-            self.judge(Exam(self, subject, case))
+            note = self.judge(Exam(self, subject, case))
+            if note is not None:
+                self.tally.notes[note] += 1
         except NotApplicable as reason:
             self.tally.not_applicable[str(reason)] += 1
         except Unsupported as option:
@@ -170,9 +174,12 @@ class Exam:
             self._made[make] = make(self.case) if self._fresh else _made(make, self.case)
         return self._made[make]  # type: ignore[no-any-return]  # each maker has a type of its own
 
-    def on(self, case: Case) -> "Exam":
-        """The same subject, built anew, on another case: for laws about two calls."""
-        return Exam(self.law, self.subject, case, fresh=True)
+    def on(self, case: Case, change: Callable[[Subject], None] | None = None) -> "Exam":
+        """The same subject, built anew, on another case: for laws about two calls. ``change`` is done to it first."""
+        subject = self.subject
+        if change is not None:
+            subject = replace(subject, make=lambda case, device: _changed(self.subject.make(case, device), change))
+        return Exam(self.law, subject, case, fresh=True)
 
     def only_if(self, condition: bool, reason: str) -> None:
         """End the examination where the law says nothing."""
@@ -215,6 +222,11 @@ class Exam:
             self.fail(f"{what}{list(at) if at else ''}", want[at], got[at])
 
 
+def _changed(subject: Subject, change: Callable[[Subject], None]) -> Subject:
+    change(subject)
+    return subject
+
+
 @lru_cache(maxsize=REMEMBERED)
 def _executed(subject: LossUnderTest, case: Case) -> Outcome:
     return execute(subject, case)
@@ -232,15 +244,16 @@ def _isnan(values: NDArray[Any]) -> NDArray[np.bool_]:
 
 def law(
     id: str, *, source: str, cases: SearchStrategy[Case], choices: tuple[str, ...] = (), most: int | None = None
-) -> Callable[[Callable[[Exam], None]], Callable[..., None]]:
+) -> Callable[[Callable[[Exam], str | None]], Callable[..., None]]:
     """Register the decorated judgement as a law, and make of it a test over ``cases``.
 
-    The first paragraph of its docstring is the law's statement. ``choices`` names what the law takes for granted
+    The judgement breaks the law by `Exam.expect` and the like; what it returns is a note for the table of laws. The
+    first paragraph of its docstring is the law's statement. ``choices`` names what the law takes for granted
     that families of losses choose differently without fault (`families`). ``most`` limits the cases of an
     expensive law.
     """
 
-    def decorate(judge: Callable[[Exam], None]) -> Callable[..., None]:
+    def decorate(judge: Callable[[Exam], str | None]) -> Callable[..., None]:
         if id in LAWS:
             raise ValueError(f"law {id!r}: two judgements have this id")
         statement = " ".join((judge.__doc__ or "").split("\n\n")[0].split())

@@ -75,9 +75,17 @@ def _subject(config: pytest.Config) -> "LossUnderTest":
             device = find_device(given.device or project.device or "cpu")
             family = given.family or project.family or "upstream"
             config.stash[SUBJECT] = load_loss(given.loss or project.loss or BUNDLED, device, family)
+            _one_thread_a_worker()
         except UsageError as error:
             pytest.exit(str(error), returncode=USAGE)
     return config.stash[SUBJECT]
+
+
+def _one_thread_a_worker() -> None:
+    import torch  # noqa: PLC0415
+
+    # Cases are small: a second thread costs more than it brings, and xdist's workers fill the cores.
+    torch.set_num_threads(1)
 
 
 def _config(config: pytest.Config) -> "Config":
@@ -196,8 +204,7 @@ def pytest_runtest_makereport(
     broken = _broken_law(call.excinfo.value) if call.excinfo is not None else None
     if broken is not None:
         report.longrepr = _finding(broken, item)
-    summary = {"id": law.id, "tried": law.tally.tried, "not applicable": dict(law.tally.not_applicable)}
-    report.user_properties.append((PROPERTY, json.dumps(summary)))
+    report.user_properties.append((PROPERTY, json.dumps({"id": law.id, **vars(law.tally)})))
     return report
 
 

@@ -43,6 +43,10 @@ class Subject(ABC):
         """The balance table as it is now, or None where the loss does not show it."""
         return None
 
+    def put_through(self, copy: Callable[[Any], Any]) -> None:
+        """Replace the loss object by a copy of it (deep copy, pickle). Raises Unsupported where there is none."""
+        raise Unsupported("object to copy")
+
 
 @dataclass(frozen=True)
 class LossUnderTest:

@@ -11,17 +11,17 @@ Row = tuple[str, dict[str, Any], str]  # outcome, what the law's tally says, why
 
 
 def table(rows: Sequence[Row], width: int, *, quiet: bool) -> str:
-    """A line a law: outcome, cases tried, and why it did not apply where it did not; quiet: only what did not hold."""
-    grid = Table("law", "outcome", "cases", "did not apply", title="laws", title_justify="left", box=None)
+    """A line a law: outcome, cases tried, what it noted and why it did not apply; quiet: only what did not hold."""
+    grid = Table("law", "outcome", "cases", "notes", title="laws", title_justify="left", box=None)
     grid.columns[2].justify = "right"
     shown = 0
     for word, law, waived in sorted(rows, key=lambda row: row[1]["id"]):
-        reasons = law["not applicable"]
+        reasons = law["not_applicable"]
         outcome = "not applicable" if word == "held" and _vacuous(law) else word
         if quiet and outcome == "held":
             continue
-        why = [f"{count} x {reason}" for reason, count in sorted(reasons.items(), key=lambda item: -item[1])]
-        grid.add_row(law["id"], outcome, str(law["tried"]), "; ".join([waived, *why] if waived else why))
+        notes = [*_counted(law["notes"]), *(f"not applicable: {text}" for text in _counted(reasons))]
+        grid.add_row(law["id"], outcome, str(law["tried"]), "; ".join([waived, *notes] if waived else notes))
         shown += 1
     held = sum(word == "held" and not _vacuous(law) for word, law, _ in rows)
     tried = sum(law["tried"] for _, law, _ in rows)
@@ -31,6 +31,10 @@ def table(rows: Sequence[Row], width: int, *, quiet: bool) -> str:
     return f"{text.getvalue()}laws: {held} of {len(rows)} held, {tried} cases"
 
 
+def _counted(texts: dict[str, int]) -> list[str]:
+    return [f"{count} x {text}" for text, count in sorted(texts.items(), key=lambda item: -item[1])]
+
+
 def _vacuous(law: dict[str, Any]) -> bool:
     """Whether the law applied to no case at all."""
-    return bool(sum(law["not applicable"].values()) == law["tried"])
+    return bool(sum(law["not_applicable"].values()) == law["tried"])

@@ -1,0 +1,134 @@
+"""Bad input: what a loss does with what no data loader should give it.
+
+These laws judge nothing: a loss may leave such checks to others. Each notes what happens: an error, and of what
+type; silence, in which training goes on with a wrong or useless loss; or the end of the interpreter. The bundled loss
+refuses all of it with a ValueError or TypeError that names the place, as its own tests say.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from torch import Tensor
+
+from yololoss.harness.law import Exam, law
+from yololoss.harness.subject import Subject
+
+from .strategies import OPTIONS, cases
+
+GOOD = cases(min_targets=1, max_targets=2, dtypes=("float32",), layouts=("contiguous",), options=OPTIONS[:1])
+NAN, INFINITY = float("nan"), float("inf")
+
+
+def what_happens(exam: Exam) -> str:
+    """An error and its type, silence, or a crash."""
+    kinds = {t.kind: t.detail for t in exam.outcome.troubles}
+    for kind, detail in kinds.items():
+        if kind in ("exited", "did not return"):
+            return f"crash: {kind}"
+        if kind.startswith("raised in"):
+            return f"error: {detail.split(':')[0]}"
+    numbers = np.array([(call.total, *call.items[:3]) for call in exam.outcome.calls])
+    return "silent" if np.isfinite(numbers).all() else "silent, and the loss is NaN"
+
+
+def with_value(exam: Exam, column: int, value: float) -> str:
+    """What happens when the first target has this value in this column."""
+    first, *others = exam.case.targets
+    bad = (*first[:column], value, *first[column + 1 :])
+    plain = exam.case.predictions.model_copy(update={"overrides": ()})
+    return what_happens(exam.on(exam.case.changed(targets=(bad, *others), predictions=plain)))
+
+
+def with_inputs(exam: Exam, spoil: Callable[[list[Tensor], Tensor], tuple[list[Tensor], Tensor]]) -> str:
+    """What happens when the loss is called on spoiled inputs."""
+
+    def change(subject: Subject) -> None:
+        call = subject.loss
+        subject.loss = lambda p, targets: call(*spoil(p, targets))  # type: ignore[method-assign]
+        subject.rows = lambda p, targets: None  # type: ignore[method-assign]  # build_targets is not asked
+
+    return what_happens(exam.on(exam.case, change))
+
+
+@law("input.class-negative", source="SPEC 7", cases=GOOD, most=25)
+def test_what_a_negative_class_does(exam: Exam) -> str:
+    """A target of class -1 is refused; upstream trains the last class instead."""
+    return with_value(exam, 1, -1.0)
+
+
+@law("input.class-too-large", source="SPEC 7", cases=GOOD, most=25)
+def test_what_a_class_beyond_the_last_does(exam: Exam) -> str:
+    """A target of class C is refused; upstream raises IndexError, or poisons an accelerator's context."""
+    return with_value(exam, 1, float(exam.case.classes))
+
+
+@law("input.class-fraction", source="SPEC 7", cases=GOOD, most=25)
+def test_what_a_fractional_class_does(exam: Exam) -> str:
+    """A target of class 0.9 is refused; upstream truncates it."""
+    return with_value(exam, 1, 0.9)
+
+
+@law("input.image-negative", source="SPEC 7", cases=GOOD, most=25)
+def test_what_a_negative_image_does(exam: Exam) -> str:
+    """A target of image -1 is refused; upstream gives it to the last image."""
+    return with_value(exam, 0, -1.0)
+
+
+@law("input.image-too-large", source="SPEC 7", cases=GOOD, most=25)
+def test_what_an_image_beyond_the_batch_does(exam: Exam) -> str:
+    """A target of image B is refused."""
+    return with_value(exam, 0, float(exam.case.batch))
+
+
+@law("input.not-a-number", source="SPEC 7", cases=GOOD, most=25)
+def test_what_a_nan_coordinate_does(exam: Exam) -> str:
+    """A NaN centre is refused; upstream's loss is NaN for the whole batch."""
+    return with_value(exam, 2, NAN)
+
+
+@law("input.infinite-size", source="SPEC 7", cases=GOOD, most=25)
+def test_what_an_infinite_size_does(exam: Exam) -> str:
+    """An infinite width is refused; upstream drops the target without a word."""
+    return with_value(exam, 4, INFINITY)
+
+
+@law("input.no-size", source="SPEC 7", cases=GOOD, most=25)
+def test_what_a_width_of_zero_does(exam: Exam) -> str:
+    """A width of 0 is refused; upstream drops the target without a word."""
+    return with_value(exam, 4, 0.0)
+
+
+@law("input.negative-size", source="SPEC 7", cases=GOOD, most=25)
+def test_what_a_negative_height_does(exam: Exam) -> str:
+    """A negative height is refused."""
+    return with_value(exam, 5, -0.1)
+
+
+@law("input.centre-outside", source="SPEC 7", cases=GOOD, most=25)
+def test_what_a_centre_outside_the_image_does(exam: Exam) -> str:
+    """A centre at x = 1.5 is refused; upstream clamps its cell and teaches a box it cannot reach."""
+    return with_value(exam, 2, 1.5)
+
+
+@law("input.integer-targets", source="SPEC 7", cases=GOOD, most=25)
+def test_what_integer_targets_do(exam: Exam) -> str:
+    """Integer targets are refused; upstream truncates every coordinate to 0 and finds no object."""
+    return with_inputs(exam, lambda p, targets: (p, targets.long()))
+
+
+@law("input.five-columns", source="SPEC 7", cases=GOOD, most=25)
+def test_what_targets_without_an_image_index_do(exam: Exam) -> str:
+    """Targets of five columns are refused."""
+    return with_inputs(exam, lambda p, targets: (p, targets[:, 1:]))
+
+
+@law("input.missing-layer", source="SPEC 7", cases=GOOD, most=25)
+def test_what_a_missing_layer_does(exam: Exam) -> str:
+    """Predictions of too few layers are refused."""
+    return with_inputs(exam, lambda p, targets: (p[:-1], targets))
+
+
+@law("input.extra-channel", source="SPEC 7", cases=GOOD, most=25)
+def test_what_a_channel_too_many_does(exam: Exam) -> str:
+    """Predictions with a channel more than 5 + C are refused."""
+    return with_inputs(exam, lambda p, targets: ([x.repeat_interleave(2, dim=-1) for x in p], targets))
