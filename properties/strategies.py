@@ -128,9 +128,10 @@ def _side(ratio: int, ulp: int, anchor: float, cells: int, anchor_t: float) -> f
 
 def _target(codes: tuple[int, int, int, int], frame: Frame, earlier: Sequence[Drawn], crowded: bool) -> Drawn:
     who, size, x, y = codes
-    cls, image, layer, copy = digits(who, frame.classes, frame.batch, len(frame.grids), 6)
-    anchor, across, down, ulp, spot = digits(
-        size, len(frame.anchors[0]), len(RATIOS), len(RATIOS), len(ULPS), len(SPOTS)
+    # what depends on the frame comes last, so that a smaller frame leaves the rest of a target as it was
+    copy, cls, image, layer = digits(who, 6, frame.classes, frame.batch, len(frame.grids))
+    across, down, ulp, spot, anchor = digits(
+        size, len(RATIOS), len(RATIOS), len(ULPS), len(SPOTS), len(frame.anchors[0])
     )
     rows, columns = frame.grids[layer]
     wide, high = frame.anchors[layer][anchor]
@@ -236,8 +237,8 @@ def cases(
     """
     shape = draw(st.integers(0, len(GRIDS) * len(LAYERS) * len(FIRST_STRIDES) - 1))
     style = draw(st.integers(0, len(classes) * len(ANCHORS) * len(BATCHES) * 8 - 1))
-    kinds = (len(dtypes), len(layouts), len(target_dtypes), len(logits))
-    dtype, layout, target_dtype, bulk = digits(draw(st.integers(0, math.prod(kinds) - 1)), *kinds)
+    kinds = (len(logits), len(dtypes), len(layouts), len(target_dtypes))
+    bulk, dtype, layout, target_dtype = digits(draw(st.integers(0, math.prod(kinds) - 1)), *kinds)
     hyp, option = digits(draw(st.integers(0, len(hyps) * len(options) - 1)), len(hyps), len(options))
     seed = draw(st.integers(0, 2**16 - 1))
     codes = draw(st.lists(st.tuples(_CODES, _CODES, _CODES, _CODES), min_size=min_targets, max_size=max_targets))
@@ -246,29 +247,44 @@ def cases(
     drawn: list[Drawn] = []
     for code in codes:
         drawn.append(_target(code, frame, drawn, crowded))
-    spotted = [d for d in drawn if d.spot != "nothing"] if spots else []
-    chosen = options[option]
-    if chosen.autobalance and 16.0 not in strides:
+    case = _case(
+        frame,
+        strides,
+        drawn,
+        overrides=tuple(o for d in drawn if spots and d.spot != "nothing" for o in _spot(d, frame)),
+        seed=seed,
+        scale_offset=logits[bulk],
+        dtype=dtypes[dtype],
+        targets_dtype=target_dtypes[target_dtype],
+        layout=layouts[layout],
+        hyp=hyps[hyp],
+        options=options[option],
+    )
+    for region in regions(case):
+        event(region)
+    return case
+
+
+def _case(
+    frame: Frame,
+    strides: tuple[float, ...],
+    drawn: Sequence[Drawn],
+    overrides: tuple[Override, ...],
+    seed: int,
+    scale_offset: tuple[float, float],
+    **rest: Any,
+) -> Case:
+    """Put together what was drawn."""
+    if rest["options"].autobalance and 16.0 not in strides:
         strides = tuple(s * 16 / strides[0] for s in strides)
-    case = Case(
+    scale, offset = scale_offset
+    return Case(
         batch=frame.batch,
         classes=frame.classes,
         grids=frame.grids,
         strides=strides,
         anchors=frame.anchors,
         targets=tuple(d.row for d in drawn),
-        dtype=dtypes[dtype],
-        targets_dtype=target_dtypes[target_dtype],  # type: ignore[arg-type]  # validated by Case
-        layout=layouts[layout],
-        hyp=hyps[hyp],
-        options=chosen,
-        predictions=SeededLogits(
-            seed=seed,
-            scale=logits[bulk][0],
-            offset=logits[bulk][1],
-            overrides=tuple(o for d in spotted for o in _spot(d, frame)),
-        ),
+        predictions=SeededLogits(seed=seed, scale=scale, offset=offset, overrides=overrides),
+        **rest,
     )
-    for region in regions(case):
-        event(region)
-    return case

@@ -1,0 +1,107 @@
+"""The strategies: what they can generate, that it is reached in the gate's budget, and what cases shrink to."""
+
+from collections import Counter
+
+import hypothesis
+import pytest
+import torch
+
+from properties.regions import REGIONS, regions
+from properties.strategies import SPOTS, cases, nudged
+from tests.all_laws import LAWS
+from tests.plant import BY_NAME, plant
+from yololoss.harness.case import Case
+from yololoss.harness.law import GATE, GATE_SEED, LawBroken
+from yololoss.harness.load import load_loss
+
+
+def drawn(strategy: hypothesis.strategies.SearchStrategy[Case]) -> list[Case]:
+    """What the gate draws from a strategy."""
+    found: list[Case] = []
+
+    @hypothesis.seed(GATE_SEED)
+    @GATE
+    @hypothesis.given(strategy)
+    def run(case: Case) -> None:
+        found.append(case)
+
+    run()
+    return found
+
+
+def test_every_region_is_reached_in_the_gates_budget():
+    """Each place where losses go wrong is in at least three of the cases that every law over `cases` sees."""
+    reached = Counter(region for case in drawn(cases()) for region in regions(case))
+    assert set(reached) <= set(REGIONS)
+    assert not [region for region in REGIONS if reached[region] < 3], reached
+
+
+def test_cases_are_what_they_were_asked_to_be():
+    """The arguments of `cases` narrow what is drawn."""
+    for case in drawn(cases(min_targets=2, max_targets=3, dtypes=("float64",), classes=(1,), exact=True, spots=False)):
+        assert 2 <= len(case.targets) <= 3
+        assert (case.dtype, case.classes, case.predictions.overrides) == ("float64", 1, ())
+        assert not {"on a grid line", "at half a cell", "beside a grid line"} & set(regions(case))
+
+
+def test_a_crowded_case_has_shared_cells():
+    """Most targets lie where an earlier one does."""
+    crowded = drawn(cases(min_targets=2, crowded=True))
+    assert sum("same centre, other size" in regions(case) for case in crowded) > len(crowded) / 3
+
+
+def test_the_simplest_case_is_simple():
+    """One small layer, one anchor, no targets, default everything."""
+    simplest = hypothesis.find(cases(), lambda case: True)
+    assert str(simplest) == (
+        "1 image(s), 2 class(es), float32 predictions, contiguous\n"
+        "layer 0: 2 rows x 2 columns, stride 8, anchors 1 x 1 cells\n"
+        "no targets\n"
+        "logits: from -4 to 4, seed 0"
+    )
+
+
+def test_neighbours_of_a_float32_are_one_ulp_away():
+    """nudged steps through float32, either way."""
+    half = torch.tensor(0.5)
+    assert nudged(0.5, 1) == torch.nextafter(half, torch.tensor(1.0)).item()
+    assert nudged(0.5, -1) == torch.nextafter(half, torch.tensor(0.0)).item()
+    assert nudged(0.5, 0) == 0.5
+
+
+def test_logits_set_by_hand_are_of_every_kind():
+    """Perfect fits, boxes without size or height, certainty and its opposite all occur."""
+    values = {(o.channel, o.value) for case in drawn(cases(min_targets=1)) for o in case.predictions.overrides}
+    assert {(2, -60.0), (3, -60.0), (4, 60.0), (4, -60.0)} <= values
+    assert len(values) > 20, "fits have logits of their own"
+    assert len(set(SPOTS)) == 6
+
+
+# A fault, the law that names it, and how many targets its smallest case needs at most.
+SMALLEST = [
+    ("ratio_one_way", "assign.matched-pairs", 1),
+    ("clamp_dropped", "assign.clamped-indices", 1),
+    ("neighbour_sign", "assign.neighbours", 1),
+    ("height_width_swapped", "assign.box-plus-cell", 1),
+    ("one_pi", "boxes.item", 1),
+    ("target_is_one", "objectness.target", 1),
+    ("first_row_wins", "objectness.last-row-wins", 2),
+    ("no_smoothing", "classes.smoothing", 1),
+    ("balance_reversed", "totals.balance", 0),
+    ("faster_autobalance", "totals.autobalance", 0),
+]
+
+
+@pytest.mark.parametrize(("name", "law", "targets"), SMALLEST)
+def test_the_smallest_case_of_a_fault_can_be_checked_by_hand(name, law, targets, tmp_path):
+    """As few targets as the fault needs, one image, small grids, no more layers than it takes, one anchor."""
+    subject = load_loss(plant(BY_NAME[name], tmp_path), torch.device("cpu"))
+    with pytest.raises(LawBroken) as broken:
+        LAWS[law].search(subject, GATE, GATE_SEED)
+    case = broken.value.case
+    assert len(case.targets) <= targets
+    assert case.batch == 1
+    assert len(case.anchors[0]) == 1
+    # one layer has no balance to lose; after 1 the strategy's next smallest number of layers is 3
+    assert case.layers == (3 if law in {"totals.balance", "totals.autobalance"} else 1)
+    assert len(str(case).splitlines()) <= 10
