@@ -3,8 +3,10 @@
 import re
 import subprocess
 import sys
+from datetime import date
 
-from tests.test_package import ROOT
+from tests.all_laws import LAWS, ROOT
+from yololoss.harness.config import check_waivers, read_config
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -42,6 +44,22 @@ def test_the_pictures_are_those_that_the_command_makes(tmp_path):
         sys.path.pop(0)
     for path in make(tmp_path):
         assert path.read_bytes() == (ROOT / "docs" / path.name).read_bytes()
+
+
+def test_the_readmes_settings_are_read(tmp_path):
+    """The [tool.yololoss] example is valid, and its waiver names a law."""
+    (settings,) = blocks("toml")
+    (tmp_path / "pyproject.toml").write_text(settings, encoding="utf-8")
+    config = read_config(tmp_path)
+    check_waivers(config, LAWS, date(2027, 1, 1))
+    assert config.waiver("assign.row-order")
+
+
+def test_every_option_in_the_readme_is_one(pytestconfig):
+    """Each --option of ours that README names exists."""
+    named = set(re.findall(r"(?<![\w-])--([a-z]+)", README))
+    assert {"loss", "device", "family", "profile", "cases", "replay"} <= named
+    assert not [name for name in named if not hasattr(pytestconfig.option, name)]
 
 
 def test_links_lead_somewhere():

@@ -7,7 +7,8 @@ import hypothesis
 import pytest
 import torch
 
-from tests.all_laws import LAWS
+from tests.all_laws import LAWS, ROOT
+from tests.law_table import BREAKS, REPORTS, page
 from yololoss.harness.execute import execute
 from yololoss.harness.families import FAMILIES
 from yololoss.harness.forms import read_built
@@ -159,6 +160,12 @@ def test_a_law_that_is_told_wrongly_is_refused(options, text):
 
     with pytest.raises(ValueError, match=re.escape(text)):
         new_law(**options, source="here", cases=LAWS["totals.sum"].cases)(judge)
+
+
+def test_every_law_that_judges_has_a_fault_that_breaks_it():
+    """`tests.law_table` names one for each, and docs/laws.md shows them; .ci/run sees them break."""
+    assert set(BREAKS) == {name for name in LAWS if not name.startswith(REPORTS)}
+    assert (ROOT / "docs" / "laws.md").read_text(encoding="utf-8") == "\n".join(page()) + "\n"
 
 
 def test_a_law_can_be_run_as_a_plain_hypothesis_test():

@@ -110,8 +110,8 @@ def ciou(
 
     ``v = 4 / pi^2 (atan(w2 / h2) - atan(w1 / h1))^2``, ``alpha = v / (1 - iou + v + eps)``; alpha carries
     no gradient. ``angle1`` is atan(w1 / h1) of the first boxes where it is known better than their sides
-    tell (`aspect_angle`). Without it a box of zero width and height counts as angle 0, and its gradient is
-    NaN, because sides that underflowed no longer tell their ratio.
+    tell (`aspect_angle`). Without it a box of zero width and height counts as angle 0, and its gradient by the
+    sides may be 0 or not finite, because sides that underflowed no longer tell their ratio.
     Source: Zheng et al. 2020, "Distance-IoU Loss", section "Complete IoU"; SPEC section 2.
     """
     o = _overlap(box1, box2, corners, eps)
