@@ -1,11 +1,15 @@
-"""The IoU family on boxes whose values can be worked out by hand."""
+"""The IoU family on boxes whose values can be worked out by hand, and its laws on boxes of any kind."""
 
 import math
 
+import hypothesis
+import numpy as np
 import pytest
 import torch
+from hypothesis import strategies as st
 
-from yololoss import boxes
+from properties import formulas
+from yololoss import BCEBlurWithLogitsLoss, QFocalLoss, boxes
 
 # Two unit squares, the second moved by half a side to the right: overlap 1/2, union 3/2, enclosing 3/2 x 1.
 UNIT = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
@@ -70,3 +74,67 @@ def test_decoding_is_its_formula():
     assert box.tolist()[0] == pytest.approx([0.5, 1.0, 1.0, 5.0])
     angle = boxes.aspect_angle(logits, torch.tensor([[4.0, 5.0]]))
     assert angle.item() == pytest.approx(math.atan(1 / 5))
+
+
+COORDINATE = st.integers(-64, 64).map(lambda n: n / 16)
+SIDE = st.integers(1, 128).map(lambda n: n / 16)
+BOX = st.tuples(COORDINATE, COORDINATE, SIDE, SIDE).map(lambda b: torch.tensor([b], dtype=torch.float64))
+FAMILY = ("iou", "giou", "diou", "ciou")
+# float64 rounding of some 30 operations on numbers up to 300, and eps = 1e-7 in areas and squares of 1/256 or more
+NEAR = 1e-10
+
+
+def family(one: torch.Tensor, two: torch.Tensor, eps: float = boxes.EPS) -> dict[str, float]:
+    return {name: getattr(boxes, name)(one, two, eps=eps).item() for name in FAMILY}
+
+
+@hypothesis.given(BOX, BOX)
+def test_the_family_is_ordered_and_bounded(one, two):
+    """0 <= IoU <= 1; GIoU and DIoU are at most IoU and above -1; CIoU is at most DIoU and above -2."""
+    v = family(one, two)
+    assert 0 <= v["iou"] <= 1 + NEAR
+    assert -1 - NEAR <= v["giou"] <= v["iou"] + 1e-4  # GIoU's eps stands in both areas: 1e-7 / (1/256) of it
+    assert -1 - NEAR <= v["diou"] <= v["iou"] + NEAR
+    assert -2 <= v["ciou"] <= v["diou"] + NEAR
+
+
+@hypothesis.given(BOX, BOX)
+def test_the_family_is_symmetric(one, two):
+    """Exchanging the boxes changes nothing."""
+    assert family(one, two) == pytest.approx(family(two, one), abs=NEAR)
+
+
+@hypothesis.given(BOX, BOX, COORDINATE, st.sampled_from((0.25, 2.0, 8.0)))
+def test_moving_and_scaling_both_boxes_changes_nothing(one, two, shift, scale):
+    """Translation, and with eps scaled as areas are, scale."""
+    moved = [box + torch.tensor([shift, -shift, 0, 0]) for box in (one, two)]
+    assert family(*moved) == pytest.approx(family(one, two), abs=NEAR)
+    scaled = family(one * scale, two * scale, eps=boxes.EPS * scale**2)
+    exact = {name: scaled[name] for name in ("iou", "giou", "diou")}  # alpha's eps is a ratio and does not scale
+    assert exact == pytest.approx({name: family(one, two)[name] for name in exact}, abs=NEAR)
+
+
+@hypothesis.given(BOX)
+def test_a_box_fits_itself(box):
+    """Every member is 1 for equal boxes, but for eps."""
+    assert family(box, box) == pytest.approx(dict.fromkeys(FAMILY, 1.0), abs=1e-7 * 256 * 2)
+
+
+@hypothesis.given(BOX, BOX)
+def test_the_family_equals_the_reference(one, two):
+    """The same values as the independent formulas."""
+    a, b = one.numpy(), two.numpy()
+    angle = np.arctan2(a[:, 2], a[:, 3])
+    want = [formulas.iou(a, b), formulas.giou(a, b), formulas.diou(a, b), formulas.ciou(a, angle, b)]
+    assert list(family(one, two).values()) == pytest.approx([float(w[0]) for w in want], abs=NEAR)
+
+
+def test_quality_focal_and_blur_equal_the_reference():
+    """The criteria beside the loss, against the independent formulas."""
+    x, t = torch.linspace(-6, 6, 49, dtype=torch.float64), torch.linspace(0, 1, 49, dtype=torch.float64)
+    bce = torch.nn.BCEWithLogitsLoss(pos_weight=torch.tensor([1.3], dtype=torch.float64))
+    want = formulas.quality_focal(x.numpy(), t.numpy(), 1.3, 1.5).mean()
+    assert QFocalLoss(bce, 1.5)(x, t).item() == pytest.approx(float(want), rel=1e-12)
+    assert BCEBlurWithLogitsLoss()(x, t).item() == pytest.approx(
+        float(formulas.bce_blur(x.numpy(), t.numpy()).mean()), rel=1e-12
+    )
