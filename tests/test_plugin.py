@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from tests.all_laws import ROOT
-from tests.plant import FOUR, Fault, plant
+from tests.plant import BY_NAME, FOUR, Fault, plant
 from tests.test_case import CASE
 from tests.test_docs import README
+from yololoss.harness.case import Case, SeededLogits
 from yololoss.harness.load import UsageError, find_device, load_loss
 from yololoss.harness.vectors import Vector, read_vectors, write_vectors
 
@@ -63,11 +64,32 @@ def test_a_planted_fault_makes_pytest_fail_with_a_small_case(fault: Fault, tmp_p
     assert len(vector.case.targets) <= 1, "one target is enough for each of these faults"
     if fault.name != "clamp_dropped":
         return  # the command has the same form for all; running one of them is enough
-    *shown, _, _ = README_FINDING.splitlines()
-    assert "\n".join(shown) in output, "README shows this finding"
     again, replayed = run_apart(*command.removeprefix("python -m pytest ").split())
     assert again == 1, replayed
     assert f"{vector.law} broke" in replayed
+
+
+def test_the_readmes_finding_is_what_is_printed(tmp_path: Path):
+    """README's finding, word for word, from its case replayed on a loss without the clamp."""
+    case = Case(
+        batch=1,
+        classes=2,
+        grids=((2, 2),),
+        strides=(8.0,),
+        anchors=(((1.0, 1.0),),),
+        targets=((0.0, 0.0, 0.09375, 1.0, 0.5, 0.5),),
+        predictions=SeededLogits(seed=0),
+    )
+    write_vectors(tmp_path / "case.json", {}, [Vector(id="a", law="assign.clamped-indices", case=case)])
+    spec = plant(BY_NAME["clamp_dropped"], tmp_path)
+    options = ("--loss", spec, "--replay", str(tmp_path / "case.json"), "--findings", str(tmp_path))
+    status, output = run("properties/test_assign.py", *options)
+    assert status == 1
+    *shown, saved, replay = README_FINDING.splitlines()
+    assert "\n".join(shown) in output
+    name = Path(saved.split()[-1]).name
+    assert name in output
+    assert replay.split() == [*replay.split()[:5], "--loss", "utils/loss.py:ComputeLoss", "--replay", saved.split()[-1]]
 
 
 def test_a_replayed_case_that_holds_again_passes(tmp_path: Path):

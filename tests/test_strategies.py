@@ -77,17 +77,14 @@ def test_logits_set_by_hand_are_of_every_kind():
     assert len(set(SPOTS)) == 6
 
 
-# A fault, the law that names it, and how many targets its smallest case needs at most.
+# A fault, the law that names it, and how many targets its smallest case needs at most. For four more faults
+# tests/test_plugin.py shows the whole finding.
 SMALLEST = [
     ("ratio_one_way", "assign.matched-pairs", 1),
-    ("clamp_dropped", "assign.clamped-indices", 1),
-    ("neighbour_sign", "assign.neighbours", 1),
-    ("height_width_swapped", "assign.box-plus-cell", 1),
     ("one_pi", "boxes.item", 1),
     ("target_is_one", "objectness.target", 1),
     ("first_row_wins", "objectness.last-row-wins", 2),
     ("no_smoothing", "classes.smoothing", 1),
-    ("balance_reversed", "totals.balance", 0),
     ("faster_autobalance", "totals.autobalance", 0),
 ]
 
@@ -103,5 +100,5 @@ def test_the_smallest_case_of_a_fault_can_be_checked_by_hand(name, law, targets,
     assert case.batch == 1
     assert len(case.anchors[0]) == 1
     # one layer has no balance to lose; after 1 the strategy's next smallest number of layers is 3
-    assert case.layers == (3 if law in {"totals.balance", "totals.autobalance"} else 1)
+    assert case.layers == (3 if law == "totals.autobalance" else 1)
     assert len(str(case).splitlines()) <= 10
