@@ -197,7 +197,7 @@ def test_rows_carry_the_image_and_class_of_their_target(exam: Exam) -> None:
         exam.expect_equal(f"layer {i}, (image, class)", np.array(wanted), np.array(built))
 
 
-@law("assign.larger-limit", source="SPEC 1.2", cases=cases(min_targets=1, spots=False))
+@law("assign.larger-limit", source="SPEC 1.2", cases=cases(min_targets=1, spots=False), most=60)
 def test_a_larger_ratio_limit_only_adds_rows(exam: Exam) -> None:
     """Every row built with anchor_t is built with twice that too."""
     wider = exam.case.hyp.model_copy(update={"anchor_t": 2 * exam.case.hyp.anchor_t})
@@ -206,7 +206,7 @@ def test_a_larger_ratio_limit_only_adds_rows(exam: Exam) -> None:
         exam.expect(not lost, f"layer {i}, {WHOLE} lost with anchor_t {wider.anchor_t:g}", "none", str(lost[:1]))
 
 
-@law("assign.one-by-one", source="SPEC 1", cases=cases(min_targets=2, max_targets=4, spots=False))
+@law("assign.one-by-one", source="SPEC 1", cases=cases(min_targets=2, max_targets=4, spots=False), most=60)
 def test_targets_do_not_influence_each_others_rows(exam: Exam) -> None:
     """The rows of several targets are those that the targets get alone, taken together."""
     alone = [exam.on(exam.case.changed(targets=(t,))).rows for t in exam.case.targets]
@@ -215,7 +215,7 @@ def test_targets_do_not_influence_each_others_rows(exam: Exam) -> None:
         exam.expect_equal(f"layer {i}, sorted {WHOLE}", np.array(together), np.array(sorted(whole(rows))))
 
 
-@law("assign.ignores-logits", source="SPEC 1", cases=cases(min_targets=1, spots=False))
+@law("assign.ignores-logits", source="SPEC 1", cases=cases(min_targets=1, spots=False), most=60)
 def test_rows_follow_targets_not_predictions(exam: Exam) -> None:
     """Rows depend on targets, anchors and grids alone: the negated logits give the same rows."""
     other = exam.on(exam.case.with_logits(tuple(-x for x in exam.case.logits)))

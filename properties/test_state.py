@@ -71,13 +71,13 @@ def test_a_second_call_gives_the_same_loss(exam: Exam) -> None:
         exam.expect_equal(f"total and items of call {n}", want, got)
 
 
-@law("state.two-objects", source="DESIGN", cases=cases())
+@law("state.two-objects", source="DESIGN", cases=cases(), most=60)
 def test_a_second_object_gives_the_same_loss(exam: Exam) -> None:
     """A loss built anew for the same case returns the same numbers and gradients, bit for bit."""
     same_bits(exam, exam.on(exam.case))
 
 
-@law("state.other-case-between", source="DESIGN", cases=cases(min_targets=1))
+@law("state.other-case-between", source="DESIGN", cases=cases(min_targets=1), most=60)
 def test_another_case_in_between_changes_nothing(exam: Exam) -> None:
     """Running another case first leaves nothing behind in the process that changes this one."""
     before = exam.calls
@@ -115,7 +115,7 @@ def test_a_pickled_copy_gives_the_same_loss(exam: Exam) -> None:
     survives(exam, lambda loss: pickle.loads(pickle.dumps(loss)))
 
 
-@law("state.random-seed", source="DESIGN", cases=cases(min_targets=1))
+@law("state.random-seed", source="DESIGN", cases=cases(min_targets=1), most=60)
 def test_the_seed_of_the_global_generator_does_not_matter(exam: Exam) -> None:
     """The loss is the same whatever the state of torch's global generator."""
     _ = exam.calls
@@ -124,7 +124,7 @@ def test_the_seed_of_the_global_generator_does_not_matter(exam: Exam) -> None:
         same_bits(exam, exam.on(exam.case))
 
 
-@law("state.layout", source="DESIGN", cases=cases(layouts=("channels_last", "sliced", "transposed")))
+@law("state.layout", source="DESIGN", cases=cases(layouts=("channels_last", "sliced", "transposed")), most=60)
 def test_the_layout_in_memory_does_not_matter(exam: Exam) -> None:
     """Predictions that are not contiguous give the loss of contiguous ones."""
     plain = exam.on(exam.case.changed(layout="contiguous"))

@@ -84,19 +84,19 @@ def mirrored(exam: Exam, axis: int, channel: int, row: Callable[..., Row]) -> No
     same_gradient(exam, other, turn)
 
 
-@law("symmetry.left-right", source="FAMILIES, relations", cases=SYMMETRIC)
+@law("symmetry.left-right", source="FAMILIES, relations", cases=SYMMETRIC, most=60)
 def test_a_mirrored_image_has_the_same_loss(exam: Exam) -> None:
     """Mirroring predictions and targets left to right changes neither loss nor (mirrored) gradient."""
     mirrored(exam, axis=3, channel=0, row=lambda b, c, x, y, w, h: (b, c, 1 - x, y, w, h))
 
 
-@law("symmetry.up-down", source="FAMILIES, relations", cases=SYMMETRIC)
+@law("symmetry.up-down", source="FAMILIES, relations", cases=SYMMETRIC, most=60)
 def test_an_upturned_image_has_the_same_loss(exam: Exam) -> None:
     """Mirroring predictions and targets top to bottom changes neither loss nor (mirrored) gradient."""
     mirrored(exam, axis=2, channel=1, row=lambda b, c, x, y, w, h: (b, c, x, 1 - y, w, h))
 
 
-@law("symmetry.transposition", source="FAMILIES, relations", cases=SYMMETRIC)
+@law("symmetry.transposition", source="FAMILIES, relations", cases=SYMMETRIC, most=60)
 def test_a_transposed_image_has_the_same_loss(exam: Exam) -> None:
     """Swapping x and y everywhere (grids, anchors' sides, targets, logits) changes neither loss nor gradient."""
     no_shared_cells(exam)
@@ -123,7 +123,7 @@ def plain(case: Case) -> object:
     return case.predictions.model_copy(update={"overrides": ()})
 
 
-@law("symmetry.image-order", source="FAMILIES, relations", cases=SYMMETRIC)
+@law("symmetry.image-order", source="FAMILIES, relations", cases=SYMMETRIC, most=60)
 def test_the_order_of_images_does_not_matter(exam: Exam) -> None:
     """Reversing the batch, predictions and targets' image numbers alike, changes neither loss nor gradient."""
     last = exam.case.batch - 1
@@ -137,7 +137,7 @@ def test_the_order_of_images_does_not_matter(exam: Exam) -> None:
     same_gradient(exam, other, lambda g: g.flip(0))
 
 
-@law("symmetry.target-order", source="FAMILIES, relations", cases=SYMMETRIC)
+@law("symmetry.target-order", source="FAMILIES, relations", cases=SYMMETRIC, most=60)
 def test_the_order_of_targets_does_not_matter_where_no_cell_is_shared(exam: Exam) -> None:
     """Reversing the target rows changes neither loss nor gradient, unless rows share a cell."""
     no_shared_cells(exam)
@@ -146,7 +146,7 @@ def test_the_order_of_targets_does_not_matter_where_no_cell_is_shared(exam: Exam
     same_gradient(exam, other, lambda g: g)
 
 
-@law("symmetry.class-numbers", source="SPEC 4", cases=SYMMETRIC)
+@law("symmetry.class-numbers", source="SPEC 4", cases=SYMMETRIC, most=60)
 def test_the_numbers_of_classes_do_not_matter(exam: Exam) -> None:
     """Reversing the classes, channels and targets alike, changes neither loss nor gradient."""
     last = exam.case.classes - 1
@@ -164,7 +164,7 @@ def test_the_numbers_of_classes_do_not_matter(exam: Exam) -> None:
     same_gradient(exam, other, turn)
 
 
-@law("symmetry.anchor-order", source="SPEC 1.2", cases=SYMMETRIC)
+@law("symmetry.anchor-order", source="SPEC 1.2", cases=SYMMETRIC, most=60)
 def test_the_order_of_anchors_does_not_matter(exam: Exam) -> None:
     """Reversing the anchors of every layer, and their predictions, changes neither loss nor gradient."""
     no_shared_cells(exam)
@@ -178,7 +178,7 @@ def test_the_order_of_anchors_does_not_matter(exam: Exam) -> None:
     same_gradient(exam, other, lambda g: g.flip(1))
 
 
-@law("symmetry.layer-order", source="SPEC 3, balance", cases=SYMMETRIC)
+@law("symmetry.layer-order", source="SPEC 3, balance", cases=SYMMETRIC, most=60)
 def test_the_order_of_layers_does_not_matter_to_box_and_class(exam: Exam) -> None:
     """Reversing the layers changes neither the box nor the class item; objectness is balanced by layer."""
     case = exam.case
@@ -195,7 +195,7 @@ def test_the_order_of_layers_does_not_matter_to_box_and_class(exam: Exam) -> Non
     exam.expect_close("items (box, cls)", exam.items[::2], other.items[::2], 2 * budget[::2], BECAUSE)
 
 
-@law("symmetry.double-batch", source="FAMILIES, relations", cases=SYMMETRIC, choices=("batch",))
+@law("symmetry.double-batch", source="FAMILIES, relations", cases=SYMMETRIC, choices=("batch",), most=60)
 def test_a_batch_twice_over_costs_twice_as_much(exam: Exam) -> None:
     """Two equal copies in one batch have the same items and twice the total."""
     batch = exam.case.batch
@@ -205,7 +205,7 @@ def test_a_batch_twice_over_costs_twice_as_much(exam: Exam) -> None:
     same_loss(exam, other, factor=2.0)
 
 
-@law("symmetry.two-batches", source="SPEC 6", cases=SYMMETRIC)
+@law("symmetry.two-batches", source="SPEC 6", cases=SYMMETRIC, most=60)
 def test_a_batch_is_the_mean_of_its_halves_in_objectness(exam: Exam) -> None:
     """The objectness item of two batches in one is the mean of theirs."""
     case = exam.case
@@ -220,7 +220,7 @@ def test_a_batch_is_the_mean_of_its_halves_in_objectness(exam: Exam) -> None:
     exam.expect_close("objectness item", mean, both.items[1], 2 * tolerance, BECAUSE)
 
 
-@law("symmetry.stride", source="SPEC 1, 2", cases=SYMMETRIC)
+@law("symmetry.stride", source="SPEC 1, 2", cases=SYMMETRIC, most=60)
 def test_stride_alone_changes_nothing(exam: Exam) -> None:
     """Pixels never enter: other strides with the same anchors in cells give the same loss, bit for bit."""
     other = exam.on(exam.case.changed(strides=tuple(2 * s for s in exam.case.strides)))

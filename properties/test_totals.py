@@ -50,19 +50,19 @@ def gain_is_linear(exam: Exam, name: str) -> None:
     exam.expect_close("items (box, obj, cls)", want, other.items, 2.0**-22 * abs(want), "two roundings to float32")
 
 
-@law("totals.box-gain", source="SPEC 6", cases=cases(min_targets=1))
+@law("totals.box-gain", source="SPEC 6", cases=cases(min_targets=1), most=60)
 def test_the_box_item_grows_with_its_gain(exam: Exam) -> None:
     """Twice the gain ``box`` gives twice the box item and changes no other."""
     gain_is_linear(exam, "box")
 
 
-@law("totals.obj-gain", source="SPEC 6", cases=cases())
+@law("totals.obj-gain", source="SPEC 6", cases=cases(), most=60)
 def test_the_objectness_item_grows_with_its_gain(exam: Exam) -> None:
     """Twice the gain ``obj`` gives twice the objectness item and changes no other."""
     gain_is_linear(exam, "obj")
 
 
-@law("totals.cls-gain", source="SPEC 6", cases=cases(min_targets=1))
+@law("totals.cls-gain", source="SPEC 6", cases=cases(min_targets=1), most=60)
 def test_the_class_item_grows_with_its_gain(exam: Exam) -> None:
     """Twice the gain ``cls`` gives twice the class item and changes no other."""
     gain_is_linear(exam, "cls")
@@ -88,7 +88,7 @@ def test_layers_weigh_as_the_balance_table_says(exam: Exam) -> None:
     exam.expect_close("sum of a layer's objectness gradients", np.array(table) * share, summed, allowed, BECAUSE)
 
 
-@law("totals.layers-add", source="SPEC 6", cases=cases(dtypes=("float32", "float64"), spots=False))
+@law("totals.layers-add", source="SPEC 6", cases=cases(dtypes=("float32", "float64"), spots=False), most=60)
 def test_layers_contribute_independently(exam: Exam) -> None:
     """What changing one layer's logits does to the total does not depend on another layer's logits."""
     exam.only_if(exam.case.layers > 1, "one layer")

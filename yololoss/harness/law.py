@@ -1,5 +1,6 @@
 """A law: one property that must hold, and the examination of a subject by it."""
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -109,7 +110,8 @@ class Law:
             self.examine(subject, case)
 
         if self.most is not None:
-            settings = hypothesis.settings(settings, max_examples=min(self.most, settings.max_examples))
+            share = settings.max_examples * self.most / GATE.max_examples
+            settings = hypothesis.settings(settings, max_examples=math.ceil(share))
         run = settings(hypothesis.given(case=self.cases)(test))
         (run if seed is None else hypothesis.seed(seed)(run))()
 
@@ -250,7 +252,7 @@ def law(
     The judgement breaks the law by `Exam.expect` and the like; what it returns is a note for the table of laws. The
     first paragraph of its docstring is the law's statement. ``choices`` names what the law takes for granted
     that families of losses choose differently without fault (`families`). ``most`` limits the cases of an
-    expensive law.
+    expensive law in the gate; longer runs are limited in proportion.
     """
 
     def decorate(judge: Callable[[Exam], str | None]) -> Callable[..., None]:
