@@ -1,7 +1,7 @@
 """The error budget: how far a correct loss may be from the reference. Written down here, used by every law.
 
-A subject computes in the dtype of the predictions, or better; the reference in float64. Rounding to a dtype
-changes a number by at most u of itself (`UNITS`), so
+A subject computes in float32 or better; the reference in float64. Rounding to a dtype changes a number by at most u
+of itself (`UNITS`), so
 
 - a decoded coordinate, a chain of at most `CHAIN` operations, is off by 8 u of its size and of what it is added
   to; the angle likewise;
@@ -12,6 +12,10 @@ changes a number by at most u of itself (`UNITS`), so
 - a BCE of logit x is a difference of numbers of the size of x: it is off by u (1 + |x|), also where its value is
   near 0, while its gradient sigma - t is off by u only;
 - a mean of n numbers of one sign, summed pairwise, adds 2 log2 n roundings.
+
+Of half-precision predictions a subject may take sigmoid, 2 sigmoid - 1/2, (2 sigmoid)^2 and the criteria in their
+dtype, and its gradient back through them, as upstream does (SPEC, notation): `HALF_CHAIN` roundings of that dtype on
+top. Anchors, CIoU, sums and results are float32 all the same.
 """
 
 import math
@@ -23,18 +27,22 @@ from yololoss.harness.case import Case
 from yololoss.harness.outcome import Grid
 
 from .formulas import box_logit_gradient, ciou, ciou_gradient, criterion, criterion_gradient, sigmoid
-from .reference import Reference, rebalanced
+from .reference import LEAST_LOSS, Reference, rebalanced
 
 BECAUSE = "rounding, see properties/budget.py"
 # Half the distance from 1 to the next number. For float64 predictions that of float32: targets, anchors and
 # results are float32 all the same.
 UNITS = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float32": 2.0**-24, "float64": 2.0**-24}
 CHAIN = 8
+HALF_CHAIN = 8
 RESULT = 32
+U = UNITS["float32"]
 # A gradient smaller than the dtype's smallest number may come back as 0.
 # The angle atan(e^u) may be held flat beyond |u| = 30 (SPEC 7), where its slope is below e^-30; times at most 8.
 FLAT = 8 * math.exp(-30)
+ANYTHING = 1e100  # finite, so that times 0 it is 0
 SMALLEST = {"float16": 2.0**-24, "bfloat16": 2.0**-126, "float32": 2.0**-126, "float64": 2.0**-126}
+QUARTER = math.pi / 2  # no angle of a box is off by more
 
 
 class Budget:
@@ -44,16 +52,24 @@ class Budget:
         self.case = case
         self.reference = Reference(case)
         self.unit = UNITS[case.dtype]
+        self.half = HALF_CHAIN * self.unit if case.dtype in ("float16", "bfloat16") else 0.0
 
     @cached_property
     def _moved(self) -> tuple[tuple[Grid, Grid], ...]:
-        """Per layer: boxes (10, n, 4) and angles (10, n), each coordinate and the angle moved both ways."""
+        """Per layer: boxes (20, n, 4) and angles (20, n): coordinates and angle moved both ways, once and twice."""
         out = []
-        for box, angle, target in zip(self.reference.decoded, self.reference.angles, self.reference.boxes, strict=True):
+        r = self.reference
+        for box, angle, target, rows in zip(r.decoded, r.angles, r.boxes, r.rows, strict=True):
             reach = 1 + abs(box[:, :2]) + abs(target[:, :2]) + box[:, 2:] + target[:, 2:]
             size = box[:, 2:] + reach / 4  # sides are differences of edges, each rounded at its own size
-            error = CHAIN * self.unit * np.concatenate((reach, size, np.ones((len(box), 1))), axis=1)
-            steps = np.concatenate((np.eye(5), -np.eye(5)))[:, None] * error
+            error = CHAIN * U * np.concatenate((reach, size, np.ones((len(box), 1))), axis=1)
+            if self.half:
+                share = box[:, 2:] / rows.anchor_wh  # (2 sigmoid)^2, which may be subnormal, or vanish
+                relative = self.half / 2 + SMALLEST[self.case.dtype] / np.maximum(share, 1e-300)
+                turn = np.minimum(relative.sum(axis=1, keepdims=True) / 2, QUARTER)  # atan(w / h): at most half of it
+                half = (np.full_like(reach, self.half / 2), relative * box[:, 2:], turn)
+                error += np.concatenate(half, axis=1)
+            steps = np.concatenate((np.eye(5), -np.eye(5), 2 * np.eye(5), -2 * np.eye(5)))[:, None] * error
             out.append((np.maximum(box + steps[..., :4], [-np.inf, -np.inf, 0, 0]), angle + steps[..., 4]))
         return tuple(out)
 
@@ -62,7 +78,7 @@ class Budget:
         """Of each row's CIoU, (n,) a layer."""
         r = self.reference
         moved = (ciou(*m, t) - o for m, t, o in zip(self._moved, r.boxes, r.overlaps, strict=True))
-        return tuple(_either_way(change) + RESULT * self.unit for change in moved)
+        return tuple(_around(change) + RESULT * U for change in moved)
 
     @cached_property
     def objectness(self) -> tuple[Grid, ...]:
@@ -104,7 +120,7 @@ class Budget:
         return np.asarray((1 + weight) * (1 + np.minimum(abs(x), 1e30)) / CHAIN)
 
     def _mean_error(self, values: Grid) -> float:
-        return (RESULT + 2 * math.log2(max(values.size, 2))) * self.unit * float(abs(values).mean())
+        return ((RESULT + 2 * math.log2(max(values.size, 2))) * U + self.half) * float(abs(values).mean())
 
     @cached_property
     def balances(self) -> tuple[Grid, ...]:
@@ -120,6 +136,11 @@ class Budget:
                 moved = [rebalanced(call.balance, np.maximum(objectness + step, 0), kept) for step in (*steps, *-steps)]
                 carried = after * (off / used + off[kept] / used[kept])
                 off = _either_way(np.array(moved) - after) + carried + RESULT * 2.0**-53 * after
+                # A loss that rounding may take below the project's bound may be bounded otherwise, or not at all
+                # (SPEC 3, 7). What is added then is free, and if it is to the layer kept at 1, so are the others.
+                free = np.zeros(len(off), dtype=bool)
+                free[: len(objectness)] = objectness - np.diag(steps) < LEAST_LOSS
+                off[np.where(free[kept], np.arange(len(off)) != kept, free)] = ANYTHING
             out.append(off)
         return tuple(out)
 
@@ -133,14 +154,14 @@ class Budget:
         for call, off in zip(self.reference.calls, self.balances, strict=False):
             weighted = objectness * call.balance[:layers] + losses * off[:layers]
             sums = np.array((hyp.box * box.sum(), hyp.obj * weighted.sum(), hyp.cls * cls.sum()))
-            out.append(sums + RESULT * self.unit * np.abs(call.items))
+            out.append(sums + RESULT * U * np.abs(call.items))
         return tuple(out)
 
     @cached_property
     def totals(self) -> tuple[float, ...]:
         """Of each call's total."""
         pairs = zip(self.items, self.reference.calls, strict=True)
-        return tuple(self.case.batch * float(o.sum()) + RESULT * self.unit * abs(c.total) for o, c in pairs)
+        return tuple(self.case.batch * float(o.sum()) + RESULT * U * abs(c.total) for o, c in pairs)
 
     @cached_property
     def gradients(self) -> tuple[Grid, ...]:
@@ -156,23 +177,29 @@ class Budget:
             by_cell = self._criterion_gradient(r.logits[i][..., 4], r.objectness[i], self.objectness[i], False)
             used = self.balances[-2][i] / r.calls[-1].balance[i]
             grid[..., 4] = objectness * by_cell + used * abs(r.gradients[i][..., 4])
-            out.append(grid + RESULT * self.unit * abs(r.gradients[i]) + SMALLEST[self.case.dtype])
+            out.append(grid + (RESULT * U + self.half) * abs(r.gradients[i]) + SMALLEST[self.case.dtype])
         return tuple(out)
 
     def _box_gradient(self, i: int) -> Grid:
         """Of each row's gradient of CIoU by its logits, (n, 4)."""
         r = self.reference
         logits, anchors = r.selected[i][:, :4], r.rows[i].anchor_wh.astype(np.float64)
-        base = box_logit_gradient(logits, anchors, *ciou_gradient(r.decoded[i], r.angles[i], r.boxes[i]))
+        by_box, by_angle = ciou_gradient(r.decoded[i], r.angles[i], r.boxes[i])
+        base = box_logit_gradient(logits, anchors, by_box, by_angle)
         moved, angles = self._moved[i]
         change = box_logit_gradient(logits, anchors, *ciou_gradient(moved, angles, r.boxes[i])) - base
         # Each part of CIoU's gradient by a coordinate is a few times 1 / the larger box's side at most, and by
-        # the angle 2. Sigmoid's slope p (1 - p) is a difference, so it is off by u p however small it is.
+        # the angle 2. Sigmoid and its slope, and the slope of atan(e^u), are off by u of 1 however small they are:
+        # by tanh, say, they are 1 + t and 1 - t^2. So 2 p' is off by u, 8 a p p' by 8 a u (p + u), 2 q turn by 2 q u.
         slope = 8 / np.maximum(r.decoded[i][:, 2:], r.boxes[i][:, 2:])
         p = sigmoid(logits)
-        size = np.concatenate((2 * p[:, :2] * slope, 2 * r.decoded[i][:, 2:] * slope), axis=1)
+        size = np.concatenate((2 * slope, 8 * anchors * (p[:, 2:] + U) * slope), axis=1)
         turn = abs(box_logit_gradient(logits, anchors, np.zeros_like(logits), np.full(len(logits), 2.0)))
-        return _either_way(change) + RESULT * self.unit * (size + turn) + FLAT
+        exact = U * (size + turn)
+        exact[:, 2:] += 2 * U * sigmoid(-logits[:, 2:]) * abs(by_angle)[:, None]
+        # in half precision sigmoid's slope is p (1 - p), off by u p
+        half = np.concatenate((2 * p[:, :2] * slope, 2 * r.decoded[i][:, 2:] * slope), axis=1) / 4 + turn
+        return _around(change) + RESULT * exact + self.half * half + FLAT
 
     def _criterion_gradient(self, x: Grid, t: Grid, off: Grid | float, classes: bool) -> Grid:
         """Of the gradient of BCE or focal losses whose targets may be off by ``off``."""
@@ -181,9 +208,19 @@ class Budget:
         base = criterion_gradient(x, t, weight, gamma)
         up, down = (criterion_gradient(x, np.clip(t + s, 0, 1), weight, gamma) - base for s in (off, -off))
         size = (1 + weight) * (1 + np.minimum(abs(x), 1e30) if gamma > 0 else 1)
-        return np.asarray(np.maximum(abs(up), abs(down)) + RESULT * self.unit * size)
+        return np.asarray(np.maximum(abs(up), abs(down)) + (RESULT * U + self.half) * size)
 
 
 def _either_way(changes: Grid) -> Grid:
     """Changes (2 k, ...) by k quantities moved one way, then the other: the larger of each, summed."""
     return np.asarray(abs(changes).reshape(2, len(changes) // 2, *changes.shape[1:]).max(axis=0).sum(axis=0))
+
+
+def _around(changes: Grid) -> Grid:
+    """The same of changes (4 k, ...) by moving once, and twice as far: how large a change within one move may be.
+
+    Where a tie lies within the move, the gradient jumps there and goes on changing beyond: at the jump it is as far
+    from where the move ends as it changes on the next stretch.
+    """
+    once, twice = np.split(changes, 2)
+    return _either_way(abs(once) + abs(twice - once))

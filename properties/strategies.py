@@ -1,23 +1,25 @@
 """Cases: inputs drawn so that the places where losses go wrong are common, not rare.
 
-Drawn are whole numbers: a few for the structure, four a target, one for the seed of the bulk logits. They are
-decoded by hand in mixed bases, most plain at 0, so that a case costs few draws and shrinks to one that a
-person can check.
+A case is drawn as one string of bytes of fixed length: `FRAME` for the structure, then `CHUNK` a target, each byte a
+choice that is most plain at 0. One draw is cheap and uniform, where Hypothesis draws wide integers near 0; and what is
+one draw Hypothesis cannot vary by copying parts of it, on which else five of six cases would go. Bytes shrink one by
+one, to a case that a person can check.
 """
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from hypothesis import event
 from hypothesis import strategies as st
 
-from yololoss.harness.case import Case, Dtype, Layout, Options, Override, SeededLogits
+from yololoss.harness.case import Case, Dtype, Layout, Options, Override, SeededLogits, TargetsDtype
 from yololoss.hyp import Hyperparameters
 
 from .regions import regions
 
+T = TypeVar("T")
 Target = tuple[float, float, float, float, float, float]
 
 # First-layer grids (rows, columns); deeper layers halve them, rounding up. Square, wide, tall, odd, single.
@@ -27,7 +29,8 @@ FIRST_STRIDES = (8.0, 16.0, 4.0)
 BATCHES = (1, 2, 3)
 CLASSES = (2, 1, 3, 5, 20)
 ANCHORS = (1, 3, 2, 3, 5)
-SIDES = (1.0, 2.0, 1.25, 3.75, 0.5, 4.125, 1.625, 2.875, 6.1875)
+# Anchors' sides in cells: exact in every dtype, in none, tiny.
+SIDES = (1.0, 2.0, 1.3, 3.75, 0.5, 4.125, 0.25, 1.7, 2.875, 6.1875, 0.06, 0.86297)
 DTYPES: tuple[Dtype, ...] = ("float32", "float32", "float32", "float32", "float16", "bfloat16", "float64")
 LAYOUTS: tuple[Layout, ...] = (
     "contiguous",
@@ -37,7 +40,7 @@ LAYOUTS: tuple[Layout, ...] = (
     "transposed",
     "expanded",
 )
-TARGET_DTYPES = ("float32", "float32", "float32", "float64", "float16")
+TARGET_DTYPES: tuple[TargetsDtype, ...] = ("float32", "float32", "float32", "float64", "float16")
 # (scale, offset) of the bulk logits: usual, none, wide, confident background, tiny boxes, saturated, narrow.
 LOGITS = ((4.0, 0.0), (0.0, 0.0), (8.0, 0.0), (2.0, -12.0), (1.0, -20.0), (60.0, 0.0), (1.0, 0.0))
 HYPS = (
@@ -52,23 +55,37 @@ HYPS = (
     Hyperparameters(fl_gamma=0.7, label_smoothing=0.2, cls_pw=0.5, obj_pw=2.0),
     Hyperparameters(obj_pw=3.0),
     Hyperparameters(cls_pw=0.25),
+    Hyperparameters(fl_gamma=2.0, cls_pw=2.5, obj_pw=3.0),
+    Hyperparameters(fl_gamma=0.2, label_smoothing=0.05),
+    Hyperparameters(box=7.5, obj=4.0, cls=2.5),
 )
-OPTIONS = (
-    Options(),
-    Options(),
-    Options(sort_obj_iou=True),
-    Options(gr=0.5),
-    Options(calls=2),
-    Options(gr=0.0),
-    Options(autobalance=True, calls=2),
-)
+# Several calls only where a law is about them: what goes wrong in the second call is then told by such a law.
+ONE_CALL = (Options(), Options(), Options(sort_obj_iou=True), Options(gr=0.5), Options(gr=0.0))
+ALL_OPTIONS = (*ONE_CALL, Options(calls=2), Options(autobalance=True, calls=2))
 ULPS = (0, 0, 0, 1, -1, 4, -4)
+# A case that is large in one respect is small in all others. Targets are repeated, each time further to the right.
+LARGE = ("targets", "images", "classes", "anchors", "columns", "rows")
+REPEATS, SHIFT = 25, 0.0390625
 # Sides of a target as multiples of its anchor's, as exponents of anchor_t and factors: a fit, inside the
 # limit, at the limit both ways, beyond it both ways.
 RATIOS = ((0, 1.0), (0, 1.5), (0, 0.4), (1, 1.0), (-1, 1.0), (0, 2.7), (1, 1.1), (-1, 0.9))
-# What is written over the logits of the cell and anchor that a target was made for.
-SPOTS = ("nothing", "nothing", "nothing", "fit", "no size", "no height", "certain", "denied")
+# What is written over the logits of the cell and anchor that a target was made for. An exact fit also moves the target
+# to where all logits 0 predict it without rounding: the cell's centre, with the anchor's size.
+SPOTS = (
+    "nothing",
+    "nothing",
+    "nothing",
+    "fit",
+    "no size",
+    "no height",
+    "certain",
+    "denied",
+    "exact fit",
+    "far off",
+    "gone",
+)
 EXTREME = 60.0  # beyond it sigmoid is 0 or 1 in every dtype
+BEYOND = 1e4
 
 
 class Frame(NamedTuple):
@@ -77,6 +94,7 @@ class Frame(NamedTuple):
     batch: int
     classes: int
     grids: tuple[tuple[int, int], ...]
+    strides: tuple[float, ...]
     anchors: tuple[tuple[tuple[float, float], ...], ...]
     anchor_t: float
     exact: bool
@@ -91,13 +109,23 @@ class Drawn(NamedTuple):
     spot: str
 
 
-def digits(code: int, *bases: int) -> list[int]:
-    """Digits of a whole number in mixed bases, the first one fastest; code 0 gives all zeros."""
-    out = []
-    for base in bases:
-        code, digit = divmod(code, base)
-        out.append(digit)
-    return out
+class Choices:
+    """Reads choices off bytes, one after the other; 0 is always the first of what there is to choose from."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = iter(data)
+
+    def index(self, count: int) -> int:
+        """One of ``count``, for at most 256."""
+        return next(self._data) % count
+
+    def of(self, values: Sequence[T]) -> T:
+        """One of the values."""
+        return values[self.index(len(values))]
+
+    def wide(self) -> int:
+        """A number of 16 bits."""
+        return 256 * next(self._data) + next(self._data)
 
 
 def nudged(value: float, ulps: int) -> float:
@@ -112,58 +140,71 @@ def _coordinate(code: int, cells: int, exact: bool) -> float:
     """A centre in [0, 1]: inside a half cell; on or beside a grid line, half cell or edge; anywhere."""
     if exact:
         return (2 * (code % 256) + 1) / 512
-    kind, half, ulp = digits(code, 3, 2 * cells + 1, len(ULPS))
+    rest, kind = divmod(code, 3)
+    ulp, half = divmod(rest, 2 * cells + 1)
     if kind == 0:
         return float(np.float32(min(half + 0.375, 2 * cells) / (2 * cells)))
     if kind == 1:
-        return min(max(nudged(half / (2 * cells), ULPS[ulp]), 0.0), 1.0)
+        return min(max(nudged(half / (2 * cells), ULPS[ulp % len(ULPS)]), 0.0), 1.0)
     return float(np.float32(code * 0.6180339887498949 % 1))
 
 
-def _side(ratio: int, ulp: int, anchor: float, cells: int, anchor_t: float) -> float:
+def _side(ratio: tuple[int, float], ulps: int, anchor: float, cells: int, anchor_t: float) -> float:
     """A side as a fraction of the image, a chosen multiple of an anchor's side of a layer."""
-    power, factor = RATIOS[ratio]
-    return nudged(anchor * anchor_t**power * factor / cells, ULPS[ulp])
+    power, factor = ratio
+    return nudged(anchor * anchor_t**power * factor / cells, ulps)
 
 
-def _target(codes: tuple[int, int, int, int], frame: Frame, earlier: Sequence[Drawn], crowded: bool) -> Drawn:
-    who, size, x, y = codes
-    # what depends on the frame comes last, so that a smaller frame leaves the rest of a target as it was
-    copy, cls, image, layer = digits(who, 6, frame.classes, frame.batch, len(frame.grids))
-    across, down, ulp, spot, anchor = digits(
-        size, len(RATIOS), len(RATIOS), len(ULPS), len(SPOTS), len(frame.anchors[0])
-    )
-    rows, columns = frame.grids[layer]
-    wide, high = frame.anchors[layer][anchor]
-    width = _side(across, ulp, wide, columns, frame.anchor_t)
-    height = _side(down, ulp, high, rows, frame.anchor_t)
-    row = (
-        float(image),
-        float(cls),
-        _coordinate(x, columns, frame.exact),
-        _coordinate(y, rows, frame.exact),
-        width,
-        height,
-    )
+def _target(chunk: bytes, frame: Frame, earlier: Sequence[Drawn], crowded: bool) -> Drawn:
+    choose = Choices(chunk)
+    copy = max(choose.index(256) - 1, 0) % 6
+    image, cls, layer = choose.index(frame.batch), choose.index(frame.classes), choose.index(len(frame.grids))
+    anchor = choose.index(len(frame.anchors[layer]))
+    (rows, columns), (wide, high) = frame.grids[layer], frame.anchors[layer][anchor]
+    across, down, ulps, spot = choose.of(RATIOS), choose.of(RATIOS), choose.of(ULPS), choose.of(SPOTS)
+    width = _side(across, ulps, wide, columns, frame.anchor_t)
+    height = _side(down, ulps, high, rows, frame.anchor_t)
+    centre = (_coordinate(choose.wide(), columns, frame.exact), _coordinate(choose.wide(), rows, frame.exact))
+    if spot == "exact fit" and frame.exact:
+        spot = "fit"
+    if spot == "exact fit":
+        column, line = _cell(*centre, (rows, columns))
+        centre = ((column + 0.5) / columns, (line + 0.5) / rows)
+        width, height = wide / columns, high / rows
+    row = (float(image), float(cls), *centre, width, height)
     if earlier and copy == 4 and not crowded:  # a duplicate row
         return earlier[-1]
     if earlier and (copy == 5 or (crowded and copy > 0)):  # the same place, another class and size: cells are shared
         first = earlier[-1].row
         row = (first[0], float(cls), first[2], first[3], width, height)
-    return Drawn(row, layer, anchor, SPOTS[spot])
+    return Drawn(row, layer, anchor, spot)
+
+
+def _cell(x: float, y: float, grid: tuple[int, int]) -> tuple[int, int]:
+    """Column and row of the cell that holds a centre, the last ones on the far edge."""
+    rows, columns = grid
+    return min(int(x * columns), columns - 1), min(int(y * rows), rows - 1)
 
 
 def _spot(drawn: Drawn, frame: Frame) -> list[Override]:
     """Logits of the cell and anchor a target was made for: a perfect fit, a vanishing box, certainty."""
     image, cls, x, y, w, h = drawn.row
     rows, columns = frame.grids[drawn.layer]
-    at = (min(int(x * columns), columns - 1), min(int(y * rows), rows - 1))
+    at = _cell(x, y, frame.grids[drawn.layer])
     if drawn.spot == "fit":
         centre = [_logit((v * n - i + 0.5) / 2) for v, n, i in zip((x, y), (columns, rows), at, strict=True)]
         sides = zip((w, h), (columns, rows), frame.anchors[drawn.layer][drawn.anchor], strict=True)
         values = dict(enumerate((*centre, *(_logit(math.sqrt(v * n / a) / 2) for v, n, a in sides))))
     elif drawn.spot in ("no size", "no height"):
         values = {3: -EXTREME} | ({2: -EXTREME} if drawn.spot == "no size" else {})
+    elif drawn.spot == "gone":  # where even the logarithm of sigmoid's value is infinite
+        values = {2: -BEYOND, 3: -1.2 * BEYOND}
+    elif drawn.spot == "exact fit":
+        values = dict.fromkeys(range(4), 0.0)
+    elif drawn.spot == "far off":  # without size, and as narrow as the target is wide, or the other way round
+        aside = [-EXTREME if v * n - i > 0.5 else EXTREME for v, n, i in zip((x, y), (columns, rows), at, strict=True)]
+        thin = (-EXTREME, -EXTREME / 2)
+        values = dict(enumerate((*aside, *(thin if w * columns > h * rows else thin[::-1]))))
     else:
         sure = EXTREME if drawn.spot == "certain" else -EXTREME
         values = {4: sure, 5 + int(cls): sure}
@@ -182,32 +223,56 @@ def _logit(probability: float) -> float:
     return math.log(clipped / (1 - clipped))
 
 
-def _frame(
-    shape: int, style: int, hyp: Hyperparameters, exact: bool, numbers: Sequence[int]
-) -> tuple[Frame, tuple[float, ...]]:
-    grid, depth, first = digits(shape, len(GRIDS), len(LAYERS), len(FIRST_STRIDES))
-    classes, anchors, batch, turn = digits(style, len(numbers), len(ANCHORS), len(BATCHES), 8)
-    layers = range(LAYERS[depth])
-    rows, columns = GRIDS[grid]
+def _frame(choose: Choices, hyp: Hyperparameters, exact: bool, numbers: Sequence[int]) -> Frame:
+    rows, columns = choose.of(GRIDS)
+    layers = range(choose.of(LAYERS))
+    first, classes, anchors, batch, turn = (
+        choose.of(FIRST_STRIDES),
+        choose.of(numbers),
+        choose.of(ANCHORS),
+        choose.of(BATCHES),
+        choose.index(len(SIDES)),
+    )
     sides = tuple(
         tuple(
             (SIDES[(turn + 3 * i + 2 * a) % len(SIDES)], SIDES[(turn * 4 + 5 * i + 7 * a) % len(SIDES)])
-            for a in range(ANCHORS[anchors])
+            for a in range(anchors)
         )
         for i in layers
     )
-    frame = Frame(
-        batch=BATCHES[batch],
-        classes=numbers[classes],
+    return Frame(
+        batch=batch,
+        classes=classes,
         grids=tuple((-(-rows // 2**i), -(-columns // 2**i)) for i in layers),
+        strides=tuple(first * 2**i for i in layers),
         anchors=sides,
         anchor_t=hyp.anchor_t,
         exact=exact,
     )
-    return frame, tuple(FIRST_STRIDES[first] * 2**i for i in layers)
 
 
-_CODES = st.integers(0, 2**20 - 1)
+def _enlarged(frame: Frame, what: str) -> Frame:
+    """A frame that is small but for one thing, which is larger than a byte with a sign can count, or several times."""
+    first = frame.anchors[0]
+    small = frame._replace(batch=1, classes=2, grids=((2, 2),), strides=frame.strides[:1], anchors=(first[:1],))
+    if what == "targets":
+        return small._replace(grids=((8, 8),), anchors=(first,))
+    if what == "images":
+        return small._replace(batch=200)
+    if what == "classes":
+        return small._replace(classes=200)
+    if what == "anchors":
+        return small._replace(anchors=(tuple((w, h) for w in SIDES[:4] for h in SIDES[:3]),))
+    return small._replace(grids=((2, 300) if what == "columns" else (300, 2),))
+
+
+def _repeated(drawn: Sequence[Drawn]) -> list[Drawn]:
+    """The targets many times over, each time a step to the right; past the edge they come in from the left."""
+    rows = [(d, d.row[2] + SHIFT * n) for n in range(REPEATS) for d in drawn]
+    return [d._replace(row=(*d.row[:2], x % 1.0 if x > 1 else x, *d.row[3:])) for d, x in rows]
+
+
+FRAME, CHUNK = 17, 13  # bytes
 
 
 @st.composite
@@ -219,72 +284,63 @@ def cases(
     dtypes: Sequence[Dtype] = DTYPES,
     layouts: Sequence[Layout] = LAYOUTS,
     hyps: Sequence[Hyperparameters] = HYPS,
-    options: Sequence[Options] = OPTIONS,
-    target_dtypes: Sequence[str] = TARGET_DTYPES,
+    options: Sequence[Options] = ONE_CALL,
+    target_dtypes: Sequence[TargetsDtype] = TARGET_DTYPES,
     logits: Sequence[tuple[float, float]] = LOGITS,
     spots: bool = True,
     exact: bool = False,
     classes: Sequence[int] = CLASSES,
     crowded: bool = False,
+    large: bool = False,
 ) -> Case:
     """Valid cases, with every region of `regions` common; the arguments narrow what is drawn.
 
     ``exact``: centres are odd multiples of 1/512, on no grid line or half cell of any grid here, and scaling and
     mirroring them is exact in float32: for laws about symmetry, which rounding would blur. ``crowded``: most
-    targets lie where an earlier one does, with another class and size.
+    targets lie where an earlier one does, with another class and size. ``large``: one of `LARGE` is large.
 
     The first entry of each sequence is what a case shrinks to.
     """
-    shape = draw(st.integers(0, len(GRIDS) * len(LAYERS) * len(FIRST_STRIDES) - 1))
-    style = draw(st.integers(0, len(classes) * len(ANCHORS) * len(BATCHES) * 8 - 1))
-    kinds = (len(logits), len(dtypes), len(layouts), len(target_dtypes))
-    bulk, dtype, layout, target_dtype = digits(draw(st.integers(0, math.prod(kinds) - 1)), *kinds)
-    hyp, option = digits(draw(st.integers(0, len(hyps) * len(options) - 1)), len(hyps), len(options))
-    seed = draw(st.integers(0, 2**16 - 1))
-    codes = draw(st.lists(st.tuples(_CODES, _CODES, _CODES, _CODES), min_size=min_targets, max_size=max_targets))
-
-    frame, strides = _frame(shape, style, hyps[hyp], exact, classes)
+    size = FRAME + CHUNK * max_targets
+    data = draw(st.binary(min_size=size, max_size=size))
+    choose = Choices(data)
+    count, hyp = min_targets + choose.index(max_targets - min_targets + 1), choose.of(hyps)
+    frame = _frame(choose, hyp, exact, classes)
+    what = choose.of(LARGE)
+    if large:
+        frame = _enlarged(frame, what)
+    chunks = [data[i : i + CHUNK] for i in range(FRAME, FRAME + CHUNK * count, CHUNK)]
+    # A target that begins with 0 is left out, so that every one can be shrunk away, not only the last.
+    chunks.sort(key=lambda chunk: chunk[0] == 0)
     drawn: list[Drawn] = []
-    for code in codes:
-        drawn.append(_target(code, frame, drawn, crowded))
-    case = _case(
-        frame,
-        strides,
-        drawn,
-        overrides=tuple(o for d in drawn if spots and d.spot != "nothing" for o in _spot(d, frame)),
-        seed=seed,
-        scale_offset=logits[bulk],
-        dtype=dtypes[dtype],
-        targets_dtype=target_dtypes[target_dtype],
-        layout=layouts[layout],
-        hyp=hyps[hyp],
-        options=options[option],
-    )
-    for region in regions(case):
-        event(region)
-    return case
-
-
-def _case(
-    frame: Frame,
-    strides: tuple[float, ...],
-    drawn: Sequence[Drawn],
-    overrides: tuple[Override, ...],
-    seed: int,
-    scale_offset: tuple[float, float],
-    **rest: Any,
-) -> Case:
-    """Put together what was drawn."""
-    if rest["options"].autobalance and 16.0 not in strides:
+    for i, chunk in enumerate(chunks):
+        if i < min_targets or chunk[0] > 0:
+            drawn.append(_target(chunk, frame, drawn, crowded))
+    overrides = tuple(o for d in drawn if spots and d.spot != "nothing" for o in _spot(d, frame))
+    if large and what == "targets":
+        drawn = _repeated(drawn)
+    scale, offset = choose.of(logits)
+    chosen = choose.of(options)
+    strides = frame.strides
+    if chosen.autobalance and 16.0 not in strides:
         strides = tuple(s * 16 / strides[0] for s in strides)
-    scale, offset = scale_offset
-    return Case(
+    case = Case(
         batch=frame.batch,
         classes=frame.classes,
         grids=frame.grids,
         strides=strides,
         anchors=frame.anchors,
         targets=tuple(d.row for d in drawn),
-        predictions=SeededLogits(seed=seed, scale=scale, offset=offset, overrides=overrides),
-        **rest,
+        dtype=choose.of(dtypes),
+        layout=choose.of(layouts),
+        targets_dtype=choose.of(target_dtypes),
+        hyp=hyp,
+        options=chosen,
+        predictions=SeededLogits(seed=choose.wide(), scale=scale, offset=offset, overrides=overrides),
     )
+    for region in regions(case):
+        event(region)
+    return case
+
+
+ANY = cases(options=ALL_OPTIONS)  # for laws about everything that a loss may be asked for

@@ -49,6 +49,67 @@ def row_identities(rows: Rows) -> list[tuple[float, ...]]:
     return list(zip(rows.image, rows.cls, *rows.box[:, 2:].T.tolist(), rows.anchor, strict=True))
 
 
+@law("assign.clamped-indices", source="SPEC 1.4", cases=cases(min_targets=1))
+def test_every_index_lies_inside_its_grid(exam: Exam) -> None:
+    """Image, anchor, grid row, grid column and class of every built row lie inside their ranges."""
+    for i, rows in enumerate(exam.rows):
+        height, width = exam.case.grids[i]
+        for name, values, end in (
+            ("image", rows.image, exam.case.batch),
+            ("anchor", rows.anchor, len(exam.case.anchors[i])),
+            ("grid row", rows.row, height),
+            ("grid column", rows.column, width),
+            ("class", rows.cls, exam.case.classes),
+        ):
+            exam.expect((values >= 0) & (values < end), f"layer {i}, {name}", f"0 to {end - 1}", values)
+
+
+@law("assign.classes", source="SPEC 1, build_targets", cases=cases(min_targets=1))
+def test_rows_carry_the_image_and_class_of_a_target(exam: Exam) -> None:
+    """The image and class of every built row are those of one of the targets."""
+    known = {(int(image), int(cls)) for image, cls, *_ in exam.case.targets}
+    for i, rows in enumerate(exam.rows):
+        built = list(zip(rows.image.tolist(), rows.cls.tolist(), strict=True))
+        own = [pair in known for pair in built]
+        exam.expect(own, f"layer {i}, (image, class) of row", f"one of {sorted(known)}", [str(pair) for pair in built])
+
+
+@law("assign.box-plus-cell", source="SPEC 1.5", cases=cases(min_targets=1))
+def test_a_box_moved_by_its_cell_is_its_target(exam: Exam) -> None:
+    """A built box moved by its (clamped) cell is one of the scaled targets of its image and class."""
+    for i, rows in enumerate(exam.rows):
+        wanted = scaled(exam, i)
+        who = exam.case.target_rows.numpy()
+        cell = np.stack((rows.column, rows.row), axis=1)
+        for n, (box, place) in enumerate(zip(rows.box, cell, strict=True)):
+            mine = wanted[(who[:, 0] == rows.image[n]) & (who[:, 1] == rows.cls[n])]
+            # The box is target minus cell rounded once: exactly what the same subtraction gives.
+            exact = np.concatenate((mine[:, :2] - place.astype(F32), mine[:, 2:]), axis=1)
+            exam.expect(
+                bool((exact == box).all(axis=1).any()),
+                f"layer {i}, box of row {n} in cell {tuple(place.tolist())}",
+                f"one of {exact.tolist()}",
+                str(box.tolist()),
+            )
+
+
+@law("assign.anchors", source="SPEC 1, build_targets", cases=cases(min_targets=1))
+def test_rows_carry_the_sides_of_their_anchor(exam: Exam) -> None:
+    """The anchor sides of a row are those of its anchor index on its layer."""
+    for i, rows in enumerate(exam.rows):
+        sides = np.array(exam.case.anchors[i], dtype=F32)
+        inside = (rows.anchor >= 0) & (rows.anchor < len(sides))  # else assign.clamped-indices says so
+        exam.expect_equal(f"layer {i}, anchor sides", sides[rows.anchor[inside]], rows.anchor_wh[inside])
+
+
+@law("assign.offset-range", source="SPEC 1, consequences", cases=cases(min_targets=1))
+def test_centres_lie_at_most_half_a_cell_outside_their_cell(exam: Exam) -> None:
+    """A built box's centre, relative to its cell, lies in [-0.5, 1.5] on both axes."""
+    for i, rows in enumerate(exam.rows):
+        xy = rows.box[:, :2]
+        exam.expect((xy >= -0.5) & (xy <= 1.5), f"layer {i}, box x, y of row", "in [-0.5, 1.5]", xy)
+
+
 @law("assign.matched-pairs", source="SPEC 1.2", cases=cases(min_targets=1))
 def test_rows_are_made_for_exactly_the_pairs_within_the_ratio_limit(exam: Exam) -> None:
     """A target and an anchor get rows if and only if no side is anchor_t times the other's or more."""
@@ -78,48 +139,6 @@ def test_a_pair_has_one_to_five_rows_and_at_most_three_off_the_grid_lines(exam: 
                 f"layer {i}, rows of target {target} with anchor {name[-1]}",
                 f"from {same} to {most * same}",
                 built.count(name),
-            )
-
-
-@law("assign.offset-range", source="SPEC 1, consequences", cases=cases(min_targets=1))
-def test_centres_lie_at_most_half_a_cell_outside_their_cell(exam: Exam) -> None:
-    """A built box's centre, relative to its cell, lies in [-0.5, 1.5] on both axes."""
-    for i, rows in enumerate(exam.rows):
-        xy = rows.box[:, :2]
-        exam.expect((xy >= -0.5) & (xy <= 1.5), f"layer {i}, box x, y of row", "in [-0.5, 1.5]", xy)
-
-
-@law("assign.clamped-indices", source="SPEC 1.4", cases=cases(min_targets=1))
-def test_every_index_lies_inside_its_grid(exam: Exam) -> None:
-    """Image, anchor, grid row, grid column and class of every built row lie inside their ranges."""
-    for i, rows in enumerate(exam.rows):
-        height, width = exam.case.grids[i]
-        for name, values, end in (
-            ("image", rows.image, exam.case.batch),
-            ("anchor", rows.anchor, len(exam.case.anchors[i])),
-            ("grid row", rows.row, height),
-            ("grid column", rows.column, width),
-            ("class", rows.cls, exam.case.classes),
-        ):
-            exam.expect((values >= 0) & (values < end), f"layer {i}, {name}", f"0 to {end - 1}", values)
-
-
-@law("assign.box-plus-cell", source="SPEC 1.5", cases=cases(min_targets=1))
-def test_a_box_moved_by_its_cell_is_its_target(exam: Exam) -> None:
-    """A built box moved by its (clamped) cell is one of the scaled targets of its image and class."""
-    for i, rows in enumerate(exam.rows):
-        wanted = scaled(exam, i)
-        who = exam.case.target_rows.numpy()
-        cell = np.stack((rows.column, rows.row), axis=1)
-        for n, (box, place) in enumerate(zip(rows.box, cell, strict=True)):
-            mine = wanted[(who[:, 0] == rows.image[n]) & (who[:, 1] == rows.cls[n])]
-            # The box is target minus cell rounded once: exactly what the same subtraction gives.
-            exact = np.concatenate((mine[:, :2] - place.astype(F32), mine[:, 2:]), axis=1)
-            exam.expect(
-                bool((exact == box).all(axis=1).any()),
-                f"layer {i}, box of row {n} in cell {tuple(place.tolist())}",
-                f"one of {exact.tolist()}",
-                str(box.tolist()),
             )
 
 
@@ -176,25 +195,6 @@ def test_rows_come_in_upstreams_order(exam: Exam) -> None:
     """Rows come by choice (own, left, above, right, below), then by anchor, then by target."""
     for i, (rows, wanted) in enumerate(zip(exam.rows, exam.of(Reference).rows, strict=True)):
         exam.expect_equal(f"layer {i}, in order {WHOLE}", np.array(whole(wanted)), np.array(whole(rows)))
-
-
-@law("assign.anchors", source="SPEC 1, build_targets", cases=cases(min_targets=1))
-def test_rows_carry_the_sides_of_their_anchor(exam: Exam) -> None:
-    """The anchor sides of a row are those of its anchor index on its layer."""
-    for i, rows in enumerate(exam.rows):
-        sides = np.array(exam.case.anchors[i], dtype=F32)
-        inside = (rows.anchor >= 0) & (rows.anchor < len(sides))  # else assign.clamped-indices says so
-        exam.expect_equal(f"layer {i}, anchor sides", sides[rows.anchor[inside]], rows.anchor_wh[inside])
-
-
-@law("assign.classes", source="SPEC 1, build_targets", cases=cases(min_targets=1))
-def test_rows_carry_the_image_and_class_of_their_target(exam: Exam) -> None:
-    """The (image, class) pairs of a layer's rows are those of its matched targets."""
-    who = exam.case.target_rows.numpy()
-    for i, rows in enumerate(exam.rows):
-        wanted = sorted({(int(who[t, 0]), int(who[t, 1])) for _, t in pairs(exam, i)})
-        built = sorted({(int(b), int(c)) for b, c in zip(rows.image, rows.cls, strict=True)})
-        exam.expect_equal(f"layer {i}, (image, class)", np.array(wanted), np.array(built))
 
 
 @law("assign.larger-limit", source="SPEC 1.2", cases=cases(min_targets=1, spots=False), most=60)

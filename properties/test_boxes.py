@@ -70,7 +70,7 @@ def fit(exam: Exam) -> tuple[Tensor, ...]:
 
 @law("boxes.gradient", source="SPEC 2, 7", cases=FEW_ROWS, choices=("iou", "grid lines"))
 def test_the_gradient_of_the_box_logits_is_that_of_the_reference(exam: Exam) -> None:
-    """x, y, w, h get the gradient of 1 - CIoU, in which alpha is held fixed."""
+    """x, y, w, h get gain x batch / rows times the gradient of 1 - CIoU, in which alpha is held fixed."""
     budget = exam.of(Budget)
     for i, (want, off) in enumerate(zip(budget.reference.gradients, budget.gradients, strict=True)):
         exam.expect_close(

@@ -15,14 +15,12 @@ from yololoss.harness.outcome import Grid
 
 from .budget import BECAUSE, Budget
 from .formulas import sigmoid
-from .strategies import HYPS, OPTIONS, cases
+from .strategies import HYPS, ONE_CALL, cases
 
-NO_AUTOBALANCE = [o for o in OPTIONS if not o.autobalance]
 # Without focal and positive weight the gradient is sigmoid - target; logits are small enough to tell one from 0.
 READABLE = cases(
     min_targets=1,
     hyps=[h for h in HYPS if h.fl_gamma == 0 and h.obj_pw == 1],
-    options=NO_AUTOBALANCE,
     logits=((4.0, 0.0), (0.0, 0.0), (1.0, 0.0)),
 )
 
@@ -90,7 +88,7 @@ def shared(exam: Exam, i: int) -> NDArray[np.bool_]:
 SHARED = cases(
     min_targets=2,
     hyps=HYPS[:1],
-    options=[o for o in NO_AUTOBALANCE if not o.sort_obj_iou and o.gr == 1],
+    options=[o for o in ONE_CALL if not o.sort_obj_iou and o.gr == 1],
     logits=((4.0, 0.0), (1.0, 0.0)),
     crowded=True,
 )
@@ -115,7 +113,7 @@ def test_the_last_row_wins_a_shared_cell(exam: Exam) -> None:
     cases=cases(
         min_targets=2,
         hyps=HYPS[:1],
-        options=[o for o in OPTIONS if o.sort_obj_iou],
+        options=[o for o in ONE_CALL if o.sort_obj_iou],
         logits=((4.0, 0.0), (1.0, 0.0)),
         crowded=True,
     ),
@@ -134,7 +132,7 @@ def test_with_sorting_the_largest_overlap_wins_a_shared_cell(exam: Exam) -> None
 @law(
     "objectness.ratio",
     source="SPEC 3, gr",
-    cases=cases(min_targets=1, hyps=HYPS[:1], options=[o for o in OPTIONS if o.gr < 1], logits=((1.0, 0.0),)),
+    cases=cases(min_targets=1, hyps=HYPS[:1], options=[o for o in ONE_CALL if o.gr < 1], logits=((1.0, 0.0),)),
     choices=("balance", "grid lines"),
 )
 def test_a_smaller_ratio_draws_targets_towards_1(exam: Exam) -> None:

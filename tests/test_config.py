@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.plant import FOUR, plant
+from tests.faults import plant
+from tests.faults.catalogue import FOUR
 from tests.test_plugin import ROOT, run
 from yololoss.harness.config import Config, check_waivers, read_config
 from yololoss.harness.load import UsageError

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from tests.all_laws import ROOT
-from tests.plant import BY_NAME, FOUR, Fault, plant
+from tests.faults import Fault, plant
+from tests.faults.catalogue import BY_NAME, FOUR
 from tests.test_case import CASE
 from tests.test_docs import README
 from yololoss.harness.case import Case, SeededLogits
@@ -188,3 +189,10 @@ def test_a_project_that_has_yololoss_installed_sees_no_change(tmp_path, monkeypa
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # other packages' plugins import what they like
     status, output = run_apart("-p", "xdist", "-p", "yololoss.harness.plugin", cwd=tmp_path)
     assert status == 0, output
+
+
+def test_fewer_cases_than_one_are_refused():
+    """One line that says what came and what was expected; exit status 2."""
+    status, output = run("properties/test_assign.py", "--cases", "0")
+    assert status == 2
+    assert "--cases 0: expected 1 or more" in output

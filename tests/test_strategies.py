@@ -9,7 +9,8 @@ import torch
 from properties.regions import REGIONS, regions
 from properties.strategies import SPOTS, cases, nudged
 from tests.all_laws import LAWS
-from tests.plant import BY_NAME, plant
+from tests.faults import plant
+from tests.faults.catalogue import BY_NAME
 from yololoss.harness.case import Case
 from yololoss.harness.law import GATE, GATE_SEED, LawBroken
 from yololoss.harness.load import load_loss
@@ -72,9 +73,10 @@ def test_neighbours_of_a_float32_are_one_ulp_away():
 def test_logits_set_by_hand_are_of_every_kind():
     """Perfect fits, boxes without size or height, certainty and its opposite all occur."""
     values = {(o.channel, o.value) for case in drawn(cases(min_targets=1)) for o in case.predictions.overrides}
-    assert {(2, -60.0), (3, -60.0), (4, 60.0), (4, -60.0)} <= values
+    assert {(0, 60.0), (1, -60.0), (2, -30.0), (2, -60.0), (3, -60.0), (4, 60.0), (4, -60.0)} <= values
+    assert {(channel, 0.0) for channel in range(4)} <= values, "an exact fit"
     assert len(values) > 20, "fits have logits of their own"
-    assert len(set(SPOTS)) == 6
+    assert len(set(SPOTS)) == 9
 
 
 # A fault, the law that names it, and how many targets its smallest case needs at most. For four more faults
@@ -84,21 +86,20 @@ SMALLEST = [
     ("one_pi", "boxes.item", 1),
     ("target_is_one", "objectness.target", 1),
     ("first_row_wins", "objectness.last-row-wins", 2),
-    ("no_smoothing", "classes.smoothing", 1),
-    ("faster_autobalance", "totals.autobalance", 0),
+    ("smoothing_ignored", "classes.smoothing", 1),
+    ("autobalance_faster", "totals.autobalance", 0),
 ]
 
 
 @pytest.mark.parametrize(("name", "law", "targets"), SMALLEST)
 def test_the_smallest_case_of_a_fault_can_be_checked_by_hand(name, law, targets, tmp_path):
-    """As few targets as the fault needs, one image, small grids, no more layers than it takes, one anchor."""
+    """As few targets as the fault needs, one image, small grids, no more layers than it takes, few anchors."""
     subject = load_loss(plant(BY_NAME[name], tmp_path), torch.device("cpu"))
     with pytest.raises(LawBroken) as broken:
         LAWS[law].search(subject, GATE, GATE_SEED)
     case = broken.value.case
     assert len(case.targets) <= targets
     assert case.batch == 1
-    assert len(case.anchors[0]) == 1
-    # one layer has no balance to lose; after 1 the strategy's next smallest number of layers is 3
-    assert case.layers == (3 if law == "totals.autobalance" else 1)
+    assert len(case.anchors[0]) <= 3
+    assert case.layers == 1
     assert len(str(case).splitlines()) <= 10

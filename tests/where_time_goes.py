@@ -70,7 +70,7 @@ def main() -> None:
         *lazily(budget.Budget, "reference and budget"),
         *(
             patch.object(strategies, n, timed("strategies", getattr(strategies, n)))
-            for n in ("_frame", "_target", "_spot", "_case", "regions")
+            for n in ("_frame", "_target", "_spot", "Case", "regions")
         ),
     ]
     for each in parts:

@@ -38,7 +38,8 @@ class _WeightedBCE(nn.Module):
         """Loss of ``logits`` against soft ``targets`` in [0, 1], both of one shape."""
         # The loss is defined up to logits of 1e30; past them the BCE itself may overflow, and an infinity
         # times a weight of 0 is NaN.
-        logits = logits.clamp(-1e30, 1e30)
+        limit = min(1e30, torch.finfo(logits.dtype).max)
+        logits = logits.clamp(-limit, limit)
         bce = binary_cross_entropy_with_logits(
             logits,
             targets,

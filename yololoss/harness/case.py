@@ -55,6 +55,7 @@ Index = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Dtype = Literal["float16", "bfloat16", "float32", "float64"]
+TargetsDtype = Literal["float16", "float32", "float64", "int64"]
 Layout = Literal["contiguous", "channels_last", "sliced", "expanded", "transposed"]
 
 
@@ -172,7 +173,7 @@ class Case(Data):
     anchors: tuple[tuple[tuple[Positive, Positive], ...], ...]
     targets: tuple[tuple[Number, Number, Number, Number, Number, Number], ...]
     dtype: Dtype = "float32"
-    targets_dtype: Literal["float16", "float32", "float64", "int64"] = "float32"
+    targets_dtype: TargetsDtype = "float32"
     layout: Layout = "contiguous"
     hyp: Hyperparameters = Hyperparameters()
     options: Options = Options()

@@ -4,6 +4,7 @@ import io
 import random
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any, NoReturn
@@ -116,14 +117,27 @@ def _watched(troubles: list[Trouble]) -> Iterator[None]:
     """Write down prints, use of the global generators and changed settings; put back what was changed."""
     printed = io.StringIO()
     settings = {name: get() for name, (get, _) in SETTINGS.items()}
+    for draw in (torch.rand, np.random.random, lambda _: random.random()):
+        draw(1)  # so that each run finds other generators, and seeding them again leaves a trace
+    found = (torch.get_rng_state(), np.random.get_state(), random.getstate())
     generators = _generators()
-    with redirect_stdout(printed), redirect_stderr(printed), patch("os._exit", _exit_asked):
+    with (
+        redirect_stdout(printed),
+        redirect_stderr(printed),
+        patch("os._exit", _exit_asked),
+        warnings.catch_warnings(),
+    ):
+        # a warning is no fault, and whether it is an error is for the run's own settings to say, of its own code
+        warnings.simplefilter("ignore")
         yield
     if printed.getvalue():
         troubles.append(Trouble("printed", repr(printed.getvalue()[:200])))
     for name, after in _generators().items():
         if after != generators[name]:
             troubles.append(Trouble("used the global generator", name))
+    torch.set_rng_state(found[0])
+    np.random.set_state(found[1])
+    random.setstate(found[2])
     for name, (get, put_back) in SETTINGS.items():
         if get() != settings[name]:
             troubles.append(Trouble("changed a setting of the process", f"{name}({get()})"))
@@ -165,9 +179,10 @@ def _time_limit(seconds: float) -> Iterator[None]:
 def _call(subject: Subject, total: Tensor, items: Any) -> Call:
     balance = subject.balance()
     tensors = [t for t in (total, items) if isinstance(t, Tensor)]
-    values = (
-        items.detach().double().flatten().tolist() if isinstance(items, Tensor) else [float(v) for v in items or ()]
-    )
+    if isinstance(items, Tensor):
+        values = items.detach().double().flatten().tolist()
+    else:  # a NumPy array, too, has no truth value
+        values = [float(v) for v in (() if items is None else items)]
     return Call(
         total=float(total.detach().sum()),
         items=tuple(values),

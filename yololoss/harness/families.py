@@ -14,9 +14,10 @@ CHOICES = {
     "balance": "objectness is balanced by layer 4, 1, 0.4 or 4, 1, 0.25, 0.06, 0.02",
     "batch": "the total is times the batch size",
     "shared cells": "the last row wins a shared cell unless sort_obj_iou",
+    "bad input": "what is no valid input is refused with a ValueError or TypeError; else what happens is noted only",
 }
 
-FAMILIES: dict[str, frozenset[str]] = {
+_OTHERS: dict[str, frozenset[str]] = {
     "upstream": frozenset(),
     "yolov5-1.0": frozenset({"grid lines", "far edge", "iou", "label smoothing", "balance"}),
     "yolov5-2.0": frozenset({"grid lines", "far edge", "iou", "label smoothing", "balance"}),
@@ -29,5 +30,8 @@ FAMILIES: dict[str, frozenset[str]] = {
     "mmyolo": frozenset({"far edge", "iou", "label smoothing"}),
     "okery": frozenset({"grid lines", "far edge", "iou", "batch"}),
     "tph-yolov5": frozenset({"shared cells"}),
+    "own-order": frozenset({"row order"}),  # upstream in all but the order of what build_targets returns
     "any": frozenset(CHOICES),  # what holds whatever was chosen
 }
+
+FAMILIES = {"yololoss": frozenset[str](), **{name: chosen | {"bad input"} for name, chosen in _OTHERS.items()}}

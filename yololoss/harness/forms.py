@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -55,13 +55,18 @@ def adapt(found: Any, module: ModuleType) -> Make:
         return found
     needed = _required(found)
     if inspect.isclass(found):
-        if len(needed) != 1:
+        if len(needed) != 1 and not _open(found):
             raise TypeError(f"expected a constructor with one required argument, the model, got {_shown(needed)}")
         return lambda case, device: ClassSubject(case, device, loss_class=found)
     if len(needed) != 3:
         raise TypeError(f"expected a function of (p, targets, model), got {_shown(needed)}")
     builder = getattr(module, "build_targets", None)
     return lambda case, device: FunctionSubject(case, device, function=found, builder=builder)
+
+
+def _open(function: Callable[..., Any]) -> bool:
+    """Whether it takes any positional arguments, as one that hands them on does."""
+    return any(p.kind is p.VAR_POSITIONAL for p in inspect.signature(function).parameters.values())
 
 
 def _required(function: Callable[..., Any]) -> list[str]:
@@ -84,25 +89,30 @@ class ClassSubject(Subject):
         if options.autobalance and "autobalance" not in inspect.signature(loss_class).parameters:
             raise Unsupported("autobalance")
         switches = {"autobalance": True} if options.autobalance else {}
-        self.instance = loss_class(StandInModel(case).to(device), **switches)
+        self.model = StandInModel(case).to(device)  # kept: a loss may hold its model weakly
+        self.instance = loss_class(self.model, **switches)
         self._set("sort_obj_iou", options.sort_obj_iou, usual=False)
         self._set("gr", options.gr, usual=1.0)
 
     def _set(self, name: str, value: Any, usual: Any) -> None:
-        if hasattr(self.instance, name):
-            setattr(self.instance, name, value)
-        elif value != usual:
+        if getattr(self.instance, name, usual) == value:
+            return
+        if not hasattr(self.instance, name):
             raise Unsupported(name)
+        try:
+            setattr(self.instance, name, value)
+        except AttributeError as error:  # it can be read only
+            raise Unsupported(name) from error
 
     @override
     def loss(self, p: list[Tensor], targets: Tensor) -> tuple[Tensor, Any]:
-        called = self.instance.forward if isinstance(self.instance, nn.Module) else self.instance
-        return _total_and_items(self.instance(p, targets, *self._images(called)))
+        return _total_and_items(self.instance(p, targets, *self._images(self._called)))
 
     @override
     def rows(self, p: list[Tensor], targets: Tensor) -> Sequence[Rows] | None:
         builder = getattr(self.instance, "build_targets", None)
-        return None if builder is None else read_built(builder(p, targets, *self._images(builder)), self.case)
+        given = (p, targets, *([] if builder is None else self._images(builder)))
+        return read_built(builder(*given), self.case) if _takes(builder, given) else None
 
     @override
     def balance(self) -> Sequence[float] | None:
@@ -111,10 +121,19 @@ class ClassSubject(Subject):
 
     @override
     def put_through(self, copy: Callable[[Any], Any]) -> None:
-        self.instance = copy(self.instance)
+        try:
+            self.instance = copy(self.instance)
+        except Exception as error:  # a lambda, a lock or a weak reference among its attributes is no fault
+            raise Unsupported("object to copy") from error
+
+    @property
+    def _called(self) -> Callable[..., Any]:
+        called: Callable[..., Any] = self.instance.forward if isinstance(self.instance, nn.Module) else self.instance
+        return called
 
     def _images(self, function: Callable[..., Any]) -> list[Tensor]:
-        if len(_required(function)) < 3:
+        # a third argument is images where the loss itself is called with three; else a builder's is something else
+        if min(len(_required(function)), len(_required(self._called))) < 3:
             return []
         (rows, columns), stride = self.case.grids[0], self.case.strides[0]
         size = (self.case.batch, 3, int(rows * stride), int(columns * stride))
@@ -140,7 +159,16 @@ class FunctionSubject(Subject):
 
     @override
     def rows(self, p: list[Tensor], targets: Tensor) -> Sequence[Rows] | None:
-        return None if self.builder is None else read_built(self.builder(p, targets, self.model), self.case)
+        given = (p, targets, self.model)
+        return read_built(self.builder(*given), self.case) if _takes(self.builder, given) else None
+
+
+def _takes(builder: Callable[..., Any] | None, given: tuple[Any, ...]) -> TypeGuard[Callable[..., Any]]:
+    """Whether there is a builder, and one that is called so: a method of that name may be for the loss's own use."""
+    try:
+        return builder is not None and inspect.signature(builder).bind(*given) is not None
+    except (TypeError, ValueError):  # other arguments; no signature
+        return False
 
 
 def _total_and_items(result: Any) -> tuple[Tensor, Any]:
@@ -151,16 +179,18 @@ def _total_and_items(result: Any) -> tuple[Tensor, Any]:
     return total, items
 
 
-def read_built(built: Sequence[Any], case: Case) -> list[Rows] | None:
+def read_built(built: Any, case: Case) -> list[Rows] | None:
     """Rows from what a build_targets returned; None where it is of no known form.
 
     Four lists over layers or more: classes, boxes, indices (image, anchor, grid row, grid column), anchors.
     Six lists in yolov7's form: images, anchors, grid rows, grid columns, target rows, anchor sides.
     """
-    if len(built) >= 4 and len(built[2]) and isinstance(built[2][0], tuple | list):
+    if not _lists(built) or not all(map(_lists, built[:4])):
+        return None
+    if len(built) >= 4 and _lists(built[2][0]) and isinstance(built[0][0], Tensor):
         layers = zip(*built[:4], strict=True)
         return [_rows(*indices, cls=cls, box=box, anchor_wh=wh) for cls, box, indices, wh in layers]
-    if len(built) != 6:
+    if len(built) != 6 or not all(map(_lists, built)):
         return None
     found = []
     for grid, *indices, targets, wh in zip(case.grids, *built, strict=True):
@@ -169,6 +199,10 @@ def read_built(built: Sequence[Any], case: Case) -> list[Rows] | None:
         box = torch.cat((scaled[:, :2] - cell, scaled[:, 2:]), dim=1)
         found.append(_rows(*indices, cls=targets[:, 1], box=box, anchor_wh=wh))
     return found
+
+
+def _lists(value: Any) -> bool:
+    return isinstance(value, tuple | list) and len(value) > 0
 
 
 def _rows(*indices: Tensor, cls: Tensor, box: Tensor, anchor_wh: Tensor) -> Rows:

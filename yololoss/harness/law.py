@@ -25,6 +25,10 @@ LAWS: dict[str, "Law"] = {}
 # Laws over the same strategy then see the same cases, and what subject and reference make of them is remembered.
 # No database: Hypothesis keys it by the test's source; what is found is kept in case files.
 GATE_SEED = 20261122
+# The parts of a law's id, in the order in which laws are run: that of the loss, so that the first law to break tells
+# most, since what is made of a wrong assignment is wrong as well. Laws that run a loss more than once come after.
+PARTS = ("assign", "boxes", "objectness", "classes", "totals", "gradients", "run", "state", "symmetry", "input")
+FIRST = ("totals.form", "totals.sum")  # what is said of the total itself, before what it is made of
 REMEMBERED = 256  # cases
 GATE = hypothesis.settings(
     max_examples=100,
@@ -43,6 +47,7 @@ class LawBroken(AssertionError):
         super().__init__(law, case, what, expected, observed, because)
         self.law, self.case = law, case
         self.what, self.expected, self.observed, self.because = what, expected, observed, because
+        self.repeats = True  # whether the subject does the same with the case again
 
     def __str__(self) -> str:
         lines = [
@@ -55,6 +60,10 @@ class LawBroken(AssertionError):
             "  case",
             *(f"    {line}" for line in str(self.case).splitlines()),
         ]
+        if not self.repeats:
+            lines.insert(
+                3, "  repeats    no: run again, this case gave something else. The loss keeps state, or is random"
+            )
         return "\n".join(lines)
 
 
@@ -64,15 +73,17 @@ class NotApplicable(Exception):
 
 @dataclass
 class Tally:
-    """How often a law was tried, why it did not apply, and what it noted where it judges nothing."""
+    """How often a law was tried, when it first broke, why it did not apply, what it noted where it judges nothing."""
 
     tried: int = 0
+    judged: int = 0  # cases in which there was something to judge
+    broke_at: int = 0  # the how many-th case; 0 where none broke it
     not_applicable: Counter[str] = field(default_factory=Counter)
     notes: Counter[str] = field(default_factory=Counter)
 
     def clear(self) -> None:
         """Start counting anew."""
-        self.tried = 0
+        self.tried = self.judged = self.broke_at = 0
         self.not_applicable.clear()
         self.notes.clear()
 
@@ -90,21 +101,35 @@ class Law:
     most: int | None = None
     tally: Tally = field(default_factory=Tally)
 
+    @property
+    def place(self) -> tuple[bool, bool, int]:
+        """What laws are sorted by: cheap ones first, in the order of `PARTS`."""
+        costly = self.most is not None and self.most < GATE.max_examples
+        return self.id not in FIRST, costly, PARTS.index(self.id.partition(".")[0])
+
     def examine(self, subject: LossUnderTest, case: Case) -> None:
         """Judge the subject on one case. Raises LawBroken."""
         self.tally.tried += 1
+        exam = Exam(self, subject, case)
         try:
             _applies(subject, case)
-            note = self.judge(Exam(self, subject, case))
+            note = self.judge(exam)
+            self.tally.judged += exam.judged
             if note is not None:
                 self.tally.notes[note] += 1
+        except LawBroken:
+            self.tally.broke_at = self.tally.broke_at or self.tally.tried
+            raise
         except NotApplicable as reason:
             self.tally.not_applicable[str(reason)] += 1
         except Unsupported as option:
             self.tally.not_applicable[f"the subject has no {option}"] += 1
 
     def search(self, subject: LossUnderTest, settings: hypothesis.settings, seed: int | None) -> None:
-        """Judge the subject on many cases. Raises LawBroken with the smallest case that breaks the law."""
+        """Judge the subject on many cases. Raises LawBroken with the smallest case that breaks the law.
+
+        A failure that does not repeat is one as well: the loss is no function of what it is given.
+        """
 
         def test(case: Case) -> None:
             self.examine(subject, case)
@@ -113,12 +138,26 @@ class Law:
             share = settings.max_examples * self.most / GATE.max_examples
             settings = hypothesis.settings(settings, max_examples=math.ceil(share))
         run = settings(hypothesis.given(case=self.cases)(test))
-        (run if seed is None else hypothesis.seed(seed)(run))()
+        try:
+            (run if seed is None else hypothesis.seed(seed)(run))()
+        except Exception as error:
+            broken = _broken(error)
+            if broken is None:
+                raise
+            broken.repeats = execute(subject, broken.case).same(execute(subject, broken.case))
+            raise broken from None
 
     def assumes(self, subject: LossUnderTest) -> str | None:
         """Why the law does not apply to the subject's family; None where it does."""
         other = [choice for choice in self.choices if choice in FAMILIES[subject.family]]
         return f"family {subject.family} has its own {', '.join(other)}" if other else None
+
+
+def _broken(error: BaseException) -> LawBroken | None:
+    if isinstance(error, LawBroken):
+        return error
+    # Hypothesis groups what it saw when a failure does not repeat.
+    return next(filter(None, map(_broken, getattr(error, "exceptions", ()))), None)
 
 
 def _applies(subject: LossUnderTest, case: Case) -> None:
@@ -134,6 +173,7 @@ class Exam:
         self.law = law
         self.subject = subject
         self.case = case
+        self.judged = False  # whether anything was compared
         self._fresh = fresh  # run and make everything anew, whatever is remembered of an equal case
         self._made: dict[Any, Any] = {}
 
@@ -200,6 +240,7 @@ class Exam:
     def expect(self, holds: ArrayLike, what: str, expected: Any, observed: ArrayLike) -> None:
         """Every element of ``holds`` must be true; the first that is not is shown with its observed value."""
         ok = np.asarray(holds)
+        self.judged |= ok.size > 0
         if not ok.all():
             at = tuple(int(i) for i in np.argwhere(~ok)[0])
             values = np.broadcast_to(np.asarray(observed), ok.shape)
@@ -210,6 +251,7 @@ class Exam:
     ) -> None:
         """Both must differ by ``tolerance`` at most; the element that differs most in tolerances is shown."""
         want, got, allowed = np.broadcast_arrays(expected, observed, tolerance)
+        self.judged |= want.size > 0
         different = abs(got - want)
         bad = ~(different <= allowed)  # NaN is not within any tolerance
         if bad.any():
@@ -221,6 +263,7 @@ class Exam:
     def expect_equal(self, what: str, expected: ArrayLike, observed: ArrayLike) -> None:
         """Both must have the same shape and the same elements; the first that differs is shown."""
         want, got = np.asarray(expected), np.asarray(observed)
+        self.judged |= want.size > 0
         if want.shape != got.shape:
             self.fail(f"{what}, shape", want.shape, got.shape)
         different = (want != got) & ~(_isnan(want) & _isnan(got))
@@ -256,13 +299,15 @@ def law(
 
     The judgement breaks the law by `Exam.expect` and the like; what it returns is a note for the table of laws. The
     first paragraph of its docstring is the law's statement. ``choices`` names what the law takes for granted
-    that families of losses choose differently without fault (`families`). ``most`` limits the cases of an
-    expensive law in the gate; longer runs are limited in proportion.
+    that families of losses choose differently without fault (`families`). ``most`` is how many cases
+    the law sees in the gate, if not as many as others; longer runs are in proportion.
     """
 
     def decorate(judge: Callable[[Exam], str | None]) -> Callable[..., None]:
         if id in LAWS:
             raise ValueError(f"law {id!r}: two judgements have this id")
+        if id.partition(".")[0] not in PARTS:
+            raise ValueError(f"law {id!r}: an id begins with its part (one of {', '.join(PARTS)}) and a dot")
         statement = " ".join((judge.__doc__ or "").split("\n\n")[0].split())
         unknown = [choice for choice in choices if choice not in CHOICES]
         if unknown:

@@ -4,7 +4,9 @@ import importlib
 import importlib.util
 import pkgutil
 import sys
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
@@ -84,10 +86,8 @@ def _import_file(path: Path) -> ModuleType:
     assert file_spec.loader is not None
     module = importlib.util.module_from_spec(file_spec)
     sys.modules[alias] = module
-    try:
+    with _importing(str(path)):
         file_spec.loader.exec_module(module)
-    except Exception as error:
-        raise _import_failed(str(path), error) from error
     return module
 
 
@@ -106,11 +106,15 @@ def _import_module(name: str) -> ModuleType:
 
 
 def _imported(name: str, shown: str) -> ModuleType:
-    try:
+    with _importing(shown):
         return importlib.import_module(name)
+
+
+@contextmanager
+def _importing(shown: str) -> Iterator[None]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # else a run that makes errors of warnings makes one of it
+            yield
     except Exception as error:
-        raise _import_failed(shown, error) from error
-
-
-def _import_failed(shown: str, error: Exception) -> UsageError:
-    return UsageError(f"--loss {shown}: importing it raised {type(error).__name__}: {error}")
+        raise UsageError(f"--loss {shown}: importing it raised {type(error).__name__}: {error}") from error

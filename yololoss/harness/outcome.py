@@ -1,6 +1,7 @@
 """An outcome: what a subject did with a case."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,3 +62,11 @@ class Outcome:
     rows: tuple[Rows, ...] | None = None  # a layer each; None where the subject does not show them
     gradients: tuple[Grid, ...] = ()  # of the last call's total, (B, A, H, W, 5 + C) a layer
     troubles: tuple[Trouble, ...] = ()
+
+    def same(self, other: "Outcome") -> bool:
+        """Whether both did the same, bit for bit: calls, gradients, troubles. NaN equals NaN here."""
+        return (
+            repr((self.calls, self.troubles)) == repr((other.calls, other.troubles))
+            and len(self.gradients) == len(other.gradients)
+            and all(map(partial(np.array_equal, equal_nan=True), self.gradients, other.gradients))
+        )

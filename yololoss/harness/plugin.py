@@ -8,6 +8,7 @@ import json
 from collections.abc import Generator
 from os.path import relpath
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
@@ -28,7 +29,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("yololoss", "YOLOv5-style losses under test")
     group.addoption("--loss", help="the loss to test: path/to/file.py:Name or package.module:Name")
     group.addoption("--device", help="the device to test it on (default: cpu)")
-    group.addoption("--family", help="the family it belongs to, whose choices are no faults (default: upstream)")
+    group.addoption(
+        "--family",
+        help="the family it belongs to, whose choices are no faults (default: upstream, of the bundled loss yololoss)",
+    )
     group.addoption(
         "--profile",
         choices=["gate", "explorer"],
@@ -58,6 +62,8 @@ def pytest_configure(config: pytest.Config) -> None:
         _subject(config)
     for path in config.option.replay:
         _replayed(path)
+    if config.option.cases is not None and config.option.cases < 1:
+        pytest.exit(f"--cases {config.option.cases}: expected 1 or more", returncode=USAGE)
 
 
 @pytest.fixture(scope="session")
@@ -73,8 +79,9 @@ def _subject(config: pytest.Config) -> "LossUnderTest":
         project, given = _config(config), config.option
         try:
             device = find_device(given.device or project.device or "cpu")
-            family = given.family or project.family or "upstream"
-            config.stash[SUBJECT] = load_loss(given.loss or project.loss or BUNDLED, device, family)
+            spec = given.loss or project.loss or BUNDLED
+            family = given.family or project.family or ("yololoss" if spec == BUNDLED else "upstream")
+            config.stash[SUBJECT] = load_loss(spec, device, family)
             _one_thread_a_worker()
         except UsageError as error:
             pytest.exit(str(error), returncode=USAGE)
@@ -116,8 +123,9 @@ def _law(item: pytest.Item) -> "Law | None":
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Check waivers against the laws; with --replay keep only the laws that a replayed case was saved under."""
+    """Laws in reading order; check waivers against them; with --replay keep only those the cases were saved under."""
     laws = {item: law for item in items if (law := _law(item)) is not None}
+    items.sort(key=lambda item: (item not in laws, item in laws and laws[item].place))
     if laws and _config(config).waivers:
         _check_waivers(config, next(iter(laws)))
     if not config.option.replay:
@@ -201,20 +209,12 @@ def pytest_runtest_makereport(
     law = _law(item)
     if law is None or call.when != "call":
         return report
-    broken = _broken_law(call.excinfo.value) if call.excinfo is not None else None
-    if broken is not None:
-        report.longrepr = _finding(broken, item)
-    report.user_properties.append((PROPERTY, json.dumps({"id": law.id, **vars(law.tally)})))
-    return report
-
-
-def _broken_law(error: BaseException) -> "LawBroken | None":
     from yololoss.harness.law import LawBroken  # noqa: PLC0415
 
-    if isinstance(error, LawBroken):
-        return error
-    # Hypothesis groups what it saw when a failure does not repeat.
-    return next(filter(None, map(_broken_law, getattr(error, "exceptions", ()))), None)
+    if call.excinfo is not None and isinstance(call.excinfo.value, LawBroken):
+        report.longrepr = _finding(call.excinfo.value, item)
+    report.user_properties.append((PROPERTY, json.dumps({"id": law.id, **vars(law.tally)})))
+    return report
 
 
 def _finding(broken: "LawBroken", item: pytest.Item) -> str:
@@ -222,8 +222,10 @@ def _finding(broken: "LawBroken", item: pytest.Item) -> str:
 
     given = item.config.option
     path = save(broken, Path(given.findings), given.loss)
-    options = "".join(f" --{name} {value}" for name in ("loss", "device", "family") if (value := getattr(given, name)))
-    replay = f"python -m pytest {relpath(item.path)}{options} --replay {path}"
+    options = "".join(
+        f" --{name} {quote(str(value))}" for name in ("loss", "device", "family") if (value := getattr(given, name))
+    )
+    replay = f"python -m pytest {quote(relpath(item.path))}{options} --replay {quote(str(path))}"
     return f"{broken}\n  saved as   {path}\n  replay     {replay}"
 
 

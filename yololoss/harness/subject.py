@@ -23,6 +23,8 @@ class Subject(ABC):
     strides, anchors (cells), classes, hyp, options. Raise `Unsupported` there for options it does not have.
     """
 
+    any_size = True  # takes inputs of other batches and grids than its case's, as training at several scales gives it
+
     def __init__(self, case: Case, device: torch.device) -> None:
         self.case = case
         self.device = device

@@ -36,5 +36,5 @@ def _counted(texts: dict[str, int]) -> list[str]:
 
 
 def _vacuous(law: dict[str, Any]) -> bool:
-    """Whether the law applied to no case at all."""
-    return bool(sum(law["not_applicable"].values()) == law["tried"])
+    """Whether there was nothing to judge or to note in any case."""
+    return law["judged"] == 0 and not law["notes"]

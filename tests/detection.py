@@ -1,0 +1,203 @@
+"""What the gate makes of every planted fault: ``python -m tests.detection > docs/detection.md``.
+
+For each fault of the catalogue the laws are run in the order of the gate, with its settings and its seed, until one
+breaks: that is the first law, and the time to it includes making the smallest case. Then the law that the fault names
+is run, which must break as well; with ``--all`` every other law too, without making cases small. A first law that says
+nothing about the step at fault is a failure, as is a fault that no law notices.
+
+``--check`` is quick, for every CI run: the law that a fault names must break within the gate's cases, and speak of the
+step at fault.
+"""
+
+import argparse
+import math
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from tests.all_laws import LAWS
+from tests.faults import STEPS, Fault, plant
+from tests.faults.catalogue import FAULTS
+from tests.faults.unnoticeable import UNNOTICEABLE
+from tests.judging import QUICK, apart, search
+from yololoss.harness.law import GATE, LawBroken
+from yololoss.harness.load import load_loss
+
+Mode = Literal["first", "all", "check"]
+# The steps that a law speaks of. Laws that compare all with the reference, or the loss with itself, speak of the
+# step that their finding shows, so they are given only what their statement names.
+ABOUT = {
+    "run": " ".join(STEPS),  # what was raised, printed or left undone, and where
+    "assign.matched-pairs": "MATCH NEIGH",  # a pair without any row is one that was not matched, too
+    "assign.count-bounds": "MATCH NEIGH",
+    "assign.offset-range": "NEIGH INDEX TBOX",
+    "assign.clamped-indices": "NEIGH INDEX",
+    "assign.box-plus-cell": "INDEX TBOX",
+    "assign.own-cell": "NEIGH INDEX",
+    "assign.neighbours": "NEIGH INDEX",
+    "assign.rows": "MATCH NEIGH INDEX TBOX",
+    "assign.row-order": "NEIGH",
+    "assign.anchors": "INDEX MATCH",
+    "assign.classes": "INDEX CLS",
+    "assign.larger-limit": "MATCH",
+    "assign.one-by-one": "MATCH",
+    "assign.ignores-logits": "MATCH",
+    "assign.no-targets": "OBJ RETURN",
+    "boxes.alone": "SCALE AUTOGRAD",
+    "boxes": "DECODE IOU INDEX SCALE RETURN",  # of the wrong cell; times its gain, and the first of the items
+    "boxes.gradient": "DECODE IOU AUTOGRAD INDEX SCALE",
+    "objectness.item": "OBJ BCE/FOCAL SCALE RETURN",
+    "objectness": "OBJ BCE/FOCAL SCALE AUTOGRAD",
+    "classes.item": "CLS BCE/FOCAL SCALE RETURN",
+    "classes": "CLS BCE/FOCAL SCALE AUTOGRAD",
+    "totals.autobalance": "SCALE STATE",
+    "totals.autobalance-late": "SCALE STATE",
+    "totals.large-sizes": "MATCH INDEX OBJ CLS SCALE",
+    "totals": "SCALE RETURN AUTOGRAD",
+    "gradients.finite": "DECODE IOU BCE/FOCAL AUTOGRAD",
+    "gradients.rows-agree": "INDEX AUTOGRAD",
+    "gradients": "AUTOGRAD",
+    "state.target-dtype": "DTYPE",
+    "state.layout": "INDEX STATE",
+    "state": "STATE",
+    "symmetry.stride": "MATCH SCALE",
+    "symmetry": "SCALE",
+    "input": "INPUT",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A law that broke on a fault, and with which case."""
+
+    law: str
+    cases: int  # in which it was noticed, those of the laws before it included
+    seconds: float  # to the smallest case, the laws before it included
+    targets: int
+    logits: int
+    about: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Detection:
+    """What the gate made of a fault."""
+
+    fault: Fault
+    first: Finding | None
+    laws: tuple[str, ...]  # that broke, of those that were run
+
+    def complaints(self) -> Iterator[str]:
+        """What is wrong with it."""
+        if self.first is None:
+            yield f"{self.fault.name}: no law notices it"
+            return
+        if not self.first.about & {*self.fault.steps}:
+            yield f"{self.fault.name}: {self.fault.step}, but first {self.first.law}"
+        if self.fault.law not in self.laws:
+            yield f"{self.fault.name}: {self.fault.law} holds"
+
+
+def about(broken: LawBroken) -> frozenset[str]:
+    """The steps that a finding speaks of: its law's, and what its smallest case cannot do without."""
+    law = broken.law.id
+    found = {*(ABOUT.get(law) or ABOUT[law.partition(".")[0]]).split()}
+    case = broken.case
+    if case.dtype != "float32" or case.targets_dtype != "float32":
+        found.add("DTYPE")
+    if not broken.repeats or case.options.calls > 1:
+        found.add("STATE")
+    return frozenset(found)
+
+
+def detect(task: tuple[Fault, Mode]) -> Detection:
+    """Run the gate on a fault, in a process of its own."""
+    fault, mode = task
+    first, laws, cases = None, [], 0
+    order = [LAWS[fault.law]] if mode == "check" else sorted(LAWS.values(), key=lambda law: law.place)
+    with tempfile.TemporaryDirectory() as folder:
+        subject = load_loss(plant(fault, Path(folder)), torch.device("cpu"), "yololoss")
+        start = time.perf_counter()
+        for law in order:
+            if first is not None and mode != "all" and law.id != fault.law:
+                continue
+            broken = search(law, subject, GATE if first is None and mode != "check" else QUICK)
+            if broken is not None:
+                laws.append(law.id)
+            if broken is not None and first is None:
+                first = Finding(
+                    law.id,
+                    cases + law.tally.broke_at,
+                    time.perf_counter() - start,
+                    len(broken.case.targets),
+                    sum(math.prod(broken.case.shape(i)) for i in range(broken.case.layers)),
+                    about(broken),
+                )
+            cases += law.tally.tried
+    return Detection(fault, first, tuple(laws))
+
+
+def page(found: list[Detection], seconds: float) -> Iterator[str]:
+    """The Markdown page."""
+    firsts = [d.first for d in found if d.first is not None]
+    times = [first.seconds for first in firsts]
+    cases = [first.cases for first in firsts]
+    minutes, cores = seconds / 60, os.cpu_count()
+    targets = statistics.mean(first.targets for first in firsts)
+    logits = statistics.median(first.logits for first in firsts)
+    yield "# What the gate notices\n"
+    yield f"{len(found)} planted faults (`tests/faults/`), each a single careless edit of the bundled loss. On each the"
+    yield "laws were run in their order, with the gate's settings, in one process, until one broke."
+    yield f"**{len(firsts)} of {len(found)} faults were noticed.**"
+    yield "Made by `python -m tests.detection > docs/detection.md`"
+    yield f"in {minutes:.0f} minutes on {cores} cores. `.ci/run` fails where"
+    yield "the law named for a fault no longer breaks, or says nothing about the step at fault.\n"
+    yield "| to the first broken law, with its smallest case | median | 90 % | worst |\n|---|---:|---:|---:|"
+    for name, values in (("seconds", times), ("cases", [float(n) for n in cases])):
+        ninth = statistics.quantiles(values, n=10)[-1]
+        yield f"| {name} | {statistics.median(values):.3g} | {ninth:.3g} | {max(values):.3g} |"
+    yield f"\nThe smallest case has {targets:.1f} targets in the mean, and {logits:.0f} logits in the median. F01 to"
+    yield "F73: faults seen in losses of this family that the project began with.\n"
+    yield "| fault | step | kind | known as | first law | cases | seconds | targets | logits | law named for it |"
+    yield "|---|---|---|---|---|---:|---:|---:|---:|---|"
+    for d in sorted(found, key=lambda d: min(map(STEPS.index, d.fault.steps))):
+        name, kind, known, law = d.fault.name, d.fault.kind, d.fault.field, d.fault.law
+        if d.first is not None:
+            first = f"`{d.first.law}` | {d.first.cases} | {d.first.seconds:.1f} | {d.first.targets} | {d.first.logits}"
+            named = "the same" if law == d.first.law else f"`{law}`"
+            yield f"| {name} | {d.fault.step} | {kind} | {known} | {first} | {named} |"
+    yield "\n## What cannot be noticed\n"
+    yield "Through the interface that losses share, or on a CPU, or by this loss:\n"
+    yield "| fault | known as | why not |\n|---|---|---|"
+    yield from (f"| {what} | {known} | {why} |" for what, known, why in UNNOTICEABLE)
+
+
+def main() -> int:
+    """Detect every fault; print the page, or with --check what is wrong."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--check", action="store_true", help="run only the laws that the faults name; print only what is wrong"
+    )
+    parser.add_argument("--all", action="store_true", help="run every law on every fault")
+    parser.add_argument("names", nargs="*", help="only these faults")
+    given = parser.parse_args()
+    mode: Mode = "check" if given.check else "all" if given.all else "first"
+    start = time.perf_counter()
+    tasks = [(fault, mode) for fault in FAULTS if not given.names or fault.name in given.names]
+    found = apart(detect, tasks, "faults")
+    if mode != "check":
+        print("\n".join(page(found, time.perf_counter() - start)))
+    complaints = [line for detection in found for line in detection.complaints()]
+    print("\n".join(complaints), file=sys.stderr)
+    return 1 if complaints else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,95 @@
+"""The catalogue of planted faults: single careless edits of the bundled loss, each of which the gate must notice.
+
+A fault is a text of one module of the loss, and what stands there instead. ``step`` says where in the loss it is (two
+steps where it is at both), ``law`` which law is expected to notice, ``field`` under which number it is known from the
+field (F01 to F73, a list of faults seen in losses of this family that the project began with).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import yololoss
+
+HOME = Path(yololoss.__file__).parent
+STEPS = (
+    "INPUT",
+    "MATCH",
+    "NEIGH",
+    "INDEX",
+    "TBOX",
+    "DECODE",
+    "IOU",
+    "OBJ",
+    "CLS",
+    "BCE/FOCAL",
+    "SCALE",
+    "STATE",
+    "DEVICE",
+    "DTYPE",
+    "AUTOGRAD",
+    "RETURN",
+)
+KINDS = ("edge case", "missing step", "wrong primitive", "modified parameter", "known field bug", "legacy behaviour")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One careless edit: in a module of the loss, ``old``, which stands there once, has become ``new``."""
+
+    name: str
+    step: str
+    kind: str
+    law: str
+    module: str
+    old: str
+    new: str
+    field: str = ""
+
+    def __post_init__(self) -> None:
+        unknown = {*self.steps} - {*STEPS}
+        if unknown or self.kind not in KINDS:
+            raise ValueError(f"{self.name}: unknown step or kind: {self.step}, {self.kind}")
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """Its steps, one or two."""
+        return tuple(self.step.split(", "))
+
+
+def faults_of(step: str, module: str, law: str) -> Callable[..., Fault]:
+    """A maker of faults of one step and module: (name, kind, old, new, field="", law=law)."""
+
+    def make(name: str, kind: str, old: str, new: str, field: str = "", law: str = law) -> Fault:
+        return Fault(name, step, kind, law, module, old, new, field)
+
+    return make
+
+
+def in_loss(name: str, step: str, kind: str, law: str, old: str, new: str, field: str = "") -> Fault:
+    """A fault of loss.py."""
+    return Fault(name, step, kind, law, "loss", old, new, field)
+
+
+def plant(fault: Fault, folder: Path) -> str:
+    """Copy the loss into ``folder`` as a package of its own with the fault in it; return its --loss spec."""
+    return plant_text(f"planted_{fault.name}", {fault.module: faulty_text(fault)}, folder)
+
+
+def faulty_text(fault: Fault) -> str:
+    """The module's text with the fault in it."""
+    text = (HOME / f"{fault.module}.py").read_text(encoding="utf-8")
+    if text.count(fault.old) != 1:
+        raise ValueError(f"{fault.name}: its text stands {text.count(fault.old)} times in {fault.module}.py, not once")
+    return text.replace(fault.old, fault.new)
+
+
+def plant_text(name: str, texts: dict[str, str], folder: Path) -> str:
+    """Copy the loss into ``folder`` as package ``name``, some modules with other texts; return its --loss spec."""
+    package = folder / name
+    package.mkdir(parents=True)
+    for source in HOME.glob("*.py"):
+        text = texts.get(source.stem) or source.read_text(encoding="utf-8")
+        text = text.replace("yololoss.", f"{name}.").replace("from yololoss import", f"from {name} import")
+        (package / source.name).write_text(text, encoding="utf-8")
+    return f"{package / 'loss.py'}:ComputeLoss"

@@ -1,0 +1,338 @@
+"""Faults of the assignment: matching, neighbours, indices, boxes of rows."""
+
+from tests.faults import Fault, faults_of
+
+MATCHED = "matched = ratio < anchor_t"
+RATIO = "torch.maximum(side_ratio, 1 / side_ratio).amax(2)"
+START = "near_start = (centre - centre.floor() < 0.5) & (centre > 1)"
+END = "near_end = (from_end - from_end.floor() < 0.5) & (from_end > 1)"
+CLAMPED = """shifted.long().clamp(
+        min=torch.zeros(2, dtype=torch.long, device=targets.device),
+        max=torch.tensor((columns - 1, rows - 1), device=targets.device),
+    )"""
+BOX = "torch.cat((centre - cell, size), dim=1)"
+PAIRS, NEIGHBOURS, CELLS = "assign.matched-pairs", "assign.neighbours", "assign.clamped-indices"
+
+
+_match = faults_of("MATCH", "assign", PAIRS)
+_neighbour = faults_of("NEIGH", "assign", NEIGHBOURS)
+_index = faults_of("INDEX", "assign", CELLS)
+_box = faults_of("TBOX", "assign", "assign.box-plus-cell")
+
+MATCH = (
+    _match("ratio_one_way", "missing step", RATIO, "side_ratio.amax(2)", "F12"),
+    _match("ratio_other_way", "missing step", RATIO, "(1 / side_ratio).amax(2)"),
+    _match("width_ratio_only", "missing step", RATIO, "torch.maximum(side_ratio, 1 / side_ratio)[..., 0]", "F13"),
+    _match("height_ratio_only", "missing step", RATIO, "torch.maximum(side_ratio, 1 / side_ratio)[..., 1]", "F13"),
+    _match("mean_of_ratios", "wrong primitive", RATIO, "torch.maximum(side_ratio, 1 / side_ratio).mean(2)", "F13"),
+    _match("smaller_ratio", "wrong primitive", RATIO, "torch.maximum(side_ratio, 1 / side_ratio).amin(2)", "F13"),
+    _match("ratio_of_areas", "wrong primitive", RATIO, "torch.maximum(side_ratio, 1 / side_ratio).prod(2).sqrt()"),
+    _match("ratio_in_half", "wrong primitive", RATIO, f"{RATIO}.half().float()"),
+    _match("limit_included", "edge case", MATCHED, "matched = ratio <= anchor_t"),
+    _match("limit_too_small", "modified parameter", MATCHED, "matched = ratio < anchor_t - 0.1"),
+    _match("limit_fixed", "modified parameter", MATCHED, "matched = ratio < 4.0"),
+    _match("limit_squared", "modified parameter", MATCHED, "matched = ratio < anchor_t * anchor_t"),
+    _match(
+        "iou_threshold",
+        "legacy behaviour",
+        MATCHED,
+        "inter = torch.minimum(scaled[None, :, 2:], anchors[:, None]).prod(2)\n"
+        "    matched = inter / (scaled[:, 2:].prod(1) + anchors.prod(1)[:, None] - inter) > 0.2",
+        "F14",
+    ),
+    _match(
+        "best_anchor_forced", "legacy behaviour", MATCHED, f"{MATCHED}\n    matched |= ratio == ratio.amin(0)", "F15"
+    ),
+    _match("best_anchor_only", "legacy behaviour", MATCHED, f"{MATCHED}\n    matched &= ratio == ratio.amin(0)"),
+    _match(
+        "far_edge_dropped",
+        "legacy behaviour",
+        MATCHED,
+        "matched = (ratio < anchor_t) & (scaled[:, :2] < scaled.new_tensor((columns, rows))).all(1)",
+        "F24",
+    ),
+    _match(
+        "far_ratios_only",
+        "modified parameter",
+        MATCHED,
+        "matched = (ratio < anchor_t) & (ratio > anchor_t / 4)",
+        law="assign.larger-limit",
+    ),
+    _match(
+        "first_target_only",
+        "missing step",
+        MATCHED,
+        "matched = (ratio < anchor_t) & (ratio <= ratio[:, :1])",
+        law="assign.one-by-one",
+    ),
+    _match(
+        "last_anchor_forgotten", "edge case", MATCHED, f"{MATCHED}\n    matched[len(anchors) - 1 :] &= len(anchors) < 2"
+    ),
+    _match(
+        "anchors_of_match_swapped", "wrong primitive", "2:] / anchors[:, None]", "2:] / anchors.flip(1)[:, None]", "F18"
+    ),
+    _match("match_in_fractions", "missing step", "scaled[None, :, 2:] /", "targets[None, :, 4:] /"),
+    Fault(
+        "anchors_in_pixels",
+        "MATCH",
+        "missing step",
+        PAIRS,
+        "loss",
+        "self.anchors = anchors\n",
+        "self.anchors = anchors * strides[:, None, None].to(anchors.device)\n",
+        "F17",
+    ),
+    Fault(
+        "anchors_of_first_stride",
+        "MATCH",
+        "modified parameter",
+        "symmetry.stride",
+        "loss",
+        "self.anchors = anchors\n",
+        "self.anchors = anchors * (strides[0] / 8)\n",
+    ),
+    Fault(
+        "first_layers_anchors",
+        "MATCH",
+        "wrong primitive",
+        PAIRS,
+        "loss",
+        "zip(p, self.anchors, strict=True)",
+        "zip(p, self.anchors[:1].expand_as(self.anchors), strict=True)",
+    ),
+    Fault(
+        "rows_follow_logits",
+        "MATCH",
+        "wrong primitive",
+        "assign.ignores-logits",
+        "loss",
+        'self.hyp["anchor_t"])',
+        'self.hyp["anchor_t"] * (1 + bool(layer.mean() > 0)))',
+    ),
+)
+
+NEIGH = (
+    _neighbour(
+        "near_is_farther",
+        "modified parameter",
+        "centre.floor() < 0.5",
+        "centre.floor() < 0.8",
+        law="assign.count-bounds",
+    ),
+    _neighbour("near_is_nearer", "modified parameter", "from_end.floor() < 0.5", "from_end.floor() < 0.4"),
+    _neighbour("half_included", "edge case", "centre.floor() < 0.5", "centre.floor() <= 0.5"),
+    _neighbour("half_included_at_end", "edge case", "from_end.floor() < 0.5", "from_end.floor() <= 0.5"),
+    _neighbour(
+        "shift_too_far",
+        "modified parameter",
+        "(0.5, 0.0), (0.0, 0.5)",
+        "(1.5, 0.0), (0.0, 1.5)",
+        "F28",
+        "assign.offset-range",
+    ),
+    _neighbour("shift_right_a_whole_cell", "modified parameter", "(-0.5, 0.0)", "(-1.0, 0.0)"),
+    _neighbour("neighbour_sign", "wrong primitive", "shifted = centre - offset", "shifted = centre + offset", "F22"),
+    _neighbour("no_own_cell", "missing step", "own = torch.ones_like", "own = torch.zeros_like", law="assign.own-cell"),
+    _neighbour(
+        "no_neighbours", "missing step", "(own, near_start, near_end)", "(own, near_start & False, near_end & False)"
+    ),
+    _neighbour(
+        "no_right_and_below", "missing step", "(own, near_start, near_end)", "(own, near_start, near_end & False)"
+    ),
+    _neighbour(
+        "no_above",
+        "missing step",
+        "(own, near_start, near_end)",
+        "(own, near_start[:, :1], near_start[:, 1:] & False, near_end)",
+    ),
+    _neighbour("guard_at_start_missing", "missing step", " & (centre > 1)", "", "F23"),
+    _neighbour("guard_at_end_missing", "missing step", " & (from_end > 1)", "", "F23"),
+    _neighbour("guard_at_start_too_low", "modified parameter", "(centre > 1)", "(centre > 0.25)", "F23"),
+    _neighbour("guard_at_start_too_high", "modified parameter", "(centre > 1)", "(centre > 2)"),
+    _neighbour("guard_at_end_included", "edge case", "(from_end > 1)", "(from_end >= 1)"),
+    _neighbour(
+        "right_by_own_fraction", "legacy behaviour", END, "near_end = (centre % 1 > 0.5) & (centre < extent - 1)", "F21"
+    ),
+    _neighbour(
+        "always_one_neighbour", "legacy behaviour", END, "near_end = (centre % 1 >= 0.5) & (from_end > 1)", "F24"
+    ),
+    _neighbour(
+        "nearer_axis_only",
+        "legacy behaviour",
+        START,
+        f"{START}\n    near_start &= centre % 1 <= (centre % 1).amin(1, keepdim=True)",
+    ),
+    _neighbour(
+        "left_and_above_swapped",
+        "wrong primitive",
+        "(own, near_start, near_end)",
+        "(own, near_start.flip(1), near_end)",
+    ),
+    _neighbour(
+        "start_and_end_swapped", "wrong primitive", "(own, near_start, near_end)", "(own, near_end, near_start)"
+    ),
+    _neighbour(
+        "extent_swapped", "wrong primitive", "scaled.new_tensor((columns, rows))", "scaled.new_tensor((rows, columns))"
+    ),
+    _neighbour(
+        "extent_of_columns",
+        "wrong primitive",
+        "scaled.new_tensor((columns, rows))",
+        "scaled.new_tensor((columns, columns))",
+    ),
+    _neighbour(
+        "offsets_in_other_order",
+        "wrong primitive",
+        "(OFFSETS)[row_choice]",
+        "(OFFSETS)[choice.T.nonzero(as_tuple=True)[1]]",
+        "F25",
+    ),
+    _neighbour(
+        "rows_by_pair",
+        "wrong primitive",
+        "row_choice, row_pair = choice.nonzero(as_tuple=True)",
+        "row_pair, row_choice = choice.T.nonzero(as_tuple=True)",
+        law="assign.row-order",
+    ),
+    _neighbour(
+        "by_target_first",
+        "wrong primitive",
+        "matched.nonzero(as_tuple=True)",
+        "matched.T.nonzero(as_tuple=True)[::-1]",
+        law="assign.row-order",
+    ),
+)
+
+INDEX = (
+    _index("clamp_dropped", "known field bug", CLAMPED, "shifted.long()", "F01"),
+    _index(
+        "clamp_by_float_bound",
+        "known field bug",
+        CLAMPED,
+        "shifted.long().clamp_(max=scaled.new_tensor((columns - 1, rows - 1)))",
+        "F02",
+        "run.completes",
+    ),
+    _index(
+        "clamp_bounds_swapped", "wrong primitive", "(columns - 1, rows - 1)", "(rows - 1, columns - 1)", law=NEIGHBOURS
+    ),
+    _index(
+        "clamp_one_short", "edge case", "(columns - 1, rows - 1)", "(columns - 1, max(rows - 2, 0))", law=NEIGHBOURS
+    ),
+    _index("clamp_one_far", "edge case", "(columns - 1, rows - 1)", "(columns, rows)"),
+    _index("clamp_columns_only", "missing step", "(columns - 1, rows - 1)", "(columns - 1, rows)"),
+    _index(
+        "wraps_at_the_edge",
+        "wrong primitive",
+        CLAMPED,
+        "shifted.long() % torch.tensor((columns, rows), device=targets.device)",
+        law=NEIGHBOURS,
+    ),
+    _index("cell_rounded", "wrong primitive", "shifted.long()", "shifted.round().long()", law=NEIGHBOURS),
+    _index(
+        "grid_indices_swapped",
+        "wrong primitive",
+        "self.cell[:, 1], self.cell[:, 0]",
+        "self.cell[:, 0], self.cell[:, 1]",
+        "F04",
+        NEIGHBOURS,
+    ),
+    _index(
+        "height_width_swapped",
+        "wrong primitive",
+        "(columns, rows, columns, rows)",
+        "(rows, columns, rows, columns)",
+        "F05",
+        "assign.box-plus-cell",
+    ),
+    _index(
+        "sizes_by_height_only",
+        "wrong primitive",
+        "(columns, rows, columns, rows)",
+        "(columns, rows, rows, rows)",
+        "F05",
+        "assign.box-plus-cell",
+    ),
+    _index(
+        "image_class_swapped", "wrong primitive", ".long().unbind(1)", ".long().flip(1).unbind(1)", law="assign.classes"
+    ),
+    _index(
+        "anchor_sides_swapped",
+        "wrong primitive",
+        "anchor_wh=anchors[anchor]",
+        "anchor_wh=anchors[anchor].flip(1)",
+        "F18",
+        "assign.anchors",
+    ),
+    _index(
+        "first_anchor_always",
+        "wrong primitive",
+        "anchor_wh=anchors[anchor]",
+        "anchor_wh=anchors[anchor * 0]",
+        law="assign.anchors",
+    ),
+    _index(
+        "sides_of_next_anchor",
+        "edge case",
+        "anchor_wh=anchors[anchor]",
+        "anchor_wh=anchors[(anchor + 1) % len(anchors)]",
+        law="assign.anchors",
+    ),
+    _index(
+        "image_of_first_row",
+        "edge case",
+        "image, cls = targets[target, :2].long().unbind(1)",
+        "image, cls = targets[target, :2].long().unbind(1)\n    image = image[:1].expand_as(image)",
+        law="assign.classes",
+    ),
+    Fault(
+        "row_column_swapped",
+        "INDEX",
+        "wrong primitive",
+        "gradients.rows-agree",
+        "loss",
+        "logits[rows.indices]",
+        "logits[rows.image, rows.anchor, rows.cell[:, 0] % logits.shape[2], rows.cell[:, 1] % logits.shape[3]]",
+        "F04",
+    ),
+    Fault(
+        "anchor_never_asked",
+        "INDEX",
+        "wrong primitive",
+        "gradients.rows-agree",
+        "loss",
+        "logits[rows.indices]",
+        "logits[rows.image, 0 * rows.anchor, rows.cell[:, 1], rows.cell[:, 0]]",
+    ),
+    Fault(
+        "targets_in_first_image",
+        "INDEX, OBJ",
+        "missing step",
+        "objectness.target",
+        "loss",
+        "(image * anchors + anchor)",
+        "(0 * image + anchor)",
+    ),
+    Fault(
+        "flat_index_by_width",
+        "INDEX, OBJ",
+        "wrong primitive",
+        "objectness.target",
+        "loss",
+        "* height + row) * width",
+        "* width + row) * width % (height * width)",
+    ),
+)
+
+TBOX = (
+    _box("box_from_unclamped_cell", "known field bug", BOX, "torch.cat((centre - shifted.long(), size), dim=1)", "F03"),
+    _box("box_from_own_cell", "wrong primitive", BOX, "torch.cat((centre - centre.floor(), size), dim=1)", "F26"),
+    _box("box_of_shifted_centre", "wrong primitive", BOX, "torch.cat((shifted - cell, size), dim=1)"),
+    _box("box_in_the_grid", "missing step", BOX, "torch.cat((centre, size), dim=1)"),
+    _box("size_in_fractions", "missing step", BOX, "torch.cat((centre - cell, targets[target, 4:]), dim=1)", "F27"),
+    _box("size_in_anchors", "missing step", BOX, "torch.cat((centre - cell, size / anchors[anchor]), dim=1)"),
+    _box("size_swapped", "wrong primitive", BOX, "torch.cat((centre - cell, size.flip(1)), dim=1)"),
+    _box("corner_for_centre", "legacy behaviour", BOX, "torch.cat((centre - cell - size / 2, size), dim=1)"),
+)
+
+ASSIGNMENT = (*MATCH, *NEIGH, *INDEX, *TBOX)

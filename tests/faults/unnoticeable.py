@@ -1,0 +1,54 @@
+"""Faults that nobody can notice through the loss's interface, or that this loss cannot have, and why."""
+
+UNNOTICEABLE: tuple[tuple[str, str, str], ...] = (
+    (
+        "Anchors replaced on the model go on unseen",
+        "F19",
+        "A loss holds the anchors of its construction, by contract; `refresh` is the one way to renew them. It is no part "
+        "of the interface that losses share, so no law asks for it: `tests/test_loss.py` does.",
+    ),
+    (
+        "Tensors made on another device than the predictions'",
+        "F20, F69, F70",
+        "On the CPU all devices are one. It takes an accelerator to notice (`docs/devices.md`).",
+    ),
+    (
+        "IoU of boxes given as corners",
+        "F39",
+        "The loss has its boxes as centre and size and never calls it so: `tests/test_boxes.py` does.",
+    ),
+    (
+        "A focal loss changes the reduction of the BCE it was given",
+        "F54",
+        "Each criterion of the loss has a BCE of its own, which nobody else sees: `tests/test_criteria.py` looks.",
+    ),
+    ("Infinite logits give NaN", "F57", "The loss is defined for finite logits only."),
+    ("Masks of the wrong image", "F71", "This loss has no segmentation."),
+    ("The value changes with another package", "F72", "It imports nothing but torch that computes."),
+    ("Means over one process's rows", "F73", "A loss sees one process; the mean over several is the trainer's."),
+    (
+        "A fourth item, the total",
+        "F65",
+        "Older versions return it, so it is accepted; another order or number of items is not.",
+    ),
+    (
+        "Cells not clamped from below, or rounded down in place of towards zero",
+        "",
+        "No centre inside the image has a neighbour at a negative coordinate: left needs x > 1. Equal for valid input.",
+    ),
+    (
+        "Spare entries of the balance table dropped",
+        "",
+        "Only the first entries, one a layer, weigh anything. `tests/test_loss.py` looks at the attribute.",
+    ),
+    (
+        "Columns of targets not counted before the rest is checked",
+        "",
+        "Five columns are refused all the same: the class is read as an image, x as a class, which is no whole number.",
+    ),
+    (
+        "Half-precision predictions decoded in half precision",
+        "",
+        "Allowed, as upstream does it; the error budget knows how far off that may be (`properties/budget.py`).",
+    ),
+)

@@ -1,0 +1,37 @@
+"""What the commands that run laws on many losses share: the settings, one search, and all processors at once."""
+
+import multiprocessing
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import hypothesis
+import torch
+from rich.console import Console
+from rich.progress import track
+
+from yololoss.harness.law import GATE, GATE_SEED, Law, LawBroken
+from yololoss.harness.subject import LossUnderTest
+
+T = TypeVar("T")
+R = TypeVar("R")
+# The gate's cases, where it is asked whether a law breaks, and not for the smallest case.
+QUICK = hypothesis.settings(GATE, phases=[hypothesis.Phase.generate])
+
+
+def search(
+    law: Law, subject: LossUnderTest, settings: hypothesis.settings = QUICK, seed: int | None = GATE_SEED
+) -> LawBroken | None:
+    """How the law breaks on the subject; None where it holds."""
+    law.tally.clear()
+    try:
+        law.search(subject, settings, seed)
+    except LawBroken as broken:
+        return broken
+    return None
+
+
+def apart(function: Callable[[T], R], tasks: Sequence[T], what: str) -> list[R]:
+    """What the function makes of each task, in a process of its own, as many at once as there are processors."""
+    torch.set_num_threads(1)
+    with multiprocessing.get_context("fork").Pool(maxtasksperchild=1) as pool:
+        return list(track(pool.imap(function, tasks), what, len(tasks), console=Console(stderr=True)))

@@ -1,0 +1,189 @@
+"""The mutation score of the loss: ``python -m tests.mutation > docs/mutation.md`` (about an hour on two cores).
+
+It needs the extra ``mutation``: ``python -m pip install -c constraints.txt -e '.[mutation]'``.
+
+Every mutant is judged by the gate: the laws in their order, with the gate's cases, until one breaks. One that no law
+notices, or in a line that no law makes run, is judged by the tests of what the gate cannot reach (GIoU, the quality
+focal loss, error texts). What survives both must be argued to be equivalent in `tests.equivalent`; an argument for a
+mutant that does not survive is an error.
+
+The cases of the gate, and what the reference makes of them, are the same for every mutant: they are made once, and
+inherited by the processes that judge.
+"""
+
+import argparse
+import ast
+import gc
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from unittest.mock import patch
+
+import torch
+from coverage import Coverage
+from rich.console import Console
+from rich.progress import track
+
+from tests.all_laws import LAWS, ROOT
+from tests.equivalent import argument, unused
+from tests.faults import HOME, plant_text
+from tests.judging import QUICK, apart
+from tests.mutants import MODULES, Mutant, mutants
+from yololoss.harness import law as law_module
+from yololoss.harness.case import Case
+from yololoss.harness.law import GATE_SEED, Law, LawBroken
+from yololoss.harness.load import UsageError, load_loss
+from yololoss.harness.subject import LossUnderTest
+
+# The tests of what the gate cannot reach, by module of the loss.
+BESIDE = {
+    "assign": ("loss", "docs"),
+    "boxes": ("boxes",),
+    "criteria": ("criteria",),
+    "loss": ("loss", "contract"),
+    "checks": ("contract",),
+}
+NOTICED, TESTS, SURVIVED = "a law", "tests beside the gate", "nothing"
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What the gate makes of the bundled loss: its cases by law, and the lines of the loss that run."""
+
+    cases: dict[str, list[Case]]
+    lines: dict[str, set[int]]
+
+    def reaches(self, mutant: Mutant) -> bool:
+        """Whether a mutant's line runs in the gate; what stands outside functions runs when it is imported."""
+        return mutant.line in self.lines[mutant.module] or mutant.line not in _inside_functions(mutant.module)
+
+
+def run_gate() -> Gate:
+    """Run the gate on the bundled loss, remember all that the reference makes of its cases, and watch the lines."""
+    law_module._made = lru_cache(maxsize=None)(law_module._made.__wrapped__)  # type: ignore[attr-defined]
+    subject = load_loss("yololoss.loss:ComputeLoss", torch.device("cpu"), "yololoss")
+    cases: dict[str, list[Case]] = {law: [] for law in LAWS}
+    examine = Law.examine
+
+    def noted(self: Law, subject: LossUnderTest, case: Case) -> None:
+        cases[self.id].append(case)
+        examine(self, subject, case)
+
+    watch = Coverage(data_file=None, config_file=False, source=[str(HOME)])
+    with watch.collect(), patch.object(Law, "examine", noted):
+        for law in track(LAWS.values(), "the gate", console=Console(stderr=True)):
+            law.search(subject, QUICK, GATE_SEED)
+    lines = {module: set(watch.get_data().lines(str(HOME / f"{module}.py")) or ()) for module in MODULES}
+    gc.freeze()  # so that the processes that judge share it
+    return Gate(cases, lines)
+
+
+@lru_cache
+def _inside_functions(module: str) -> set[int]:
+    tree = ast.parse((HOME / f"{module}.py").read_text(encoding="utf-8"))
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    return {line for f in functions for line in range(f.body[0].lineno, (f.end_lineno or 0) + 1)}
+
+
+def judge(mutant: Mutant) -> tuple[Mutant, str, str]:
+    """What noticed the mutant, and which law; in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        law = _by_gate(mutant, Path(folder)) if GATE.reaches(mutant) else None
+        if law is not None:
+            return mutant, NOTICED, law
+        return mutant, TESTS if _by_tests(mutant, Path(folder)) else SURVIVED, ""
+
+
+def _by_gate(mutant: Mutant, folder: Path) -> str | None:
+    try:
+        spec = plant_text("mutant", {mutant.module: mutant.text}, folder)
+        subject = load_loss(spec, torch.device("cpu"), "yololoss")
+    except UsageError:
+        return "it cannot be imported"
+    # most mutants raise; and what checks bad input is noticed by the laws about that, which come last
+    soon = ("run.completes", "input" if mutant.module == "checks" else "run.completes")
+    for law in sorted(LAWS.values(), key=lambda law: (not law.id.startswith(soon), law.place)):
+        try:
+            for case in GATE.cases[law.id]:
+                law.examine(subject, case)
+        except LawBroken:
+            return law.id
+    return None
+
+
+def _by_tests(mutant: Mutant, folder: Path) -> bool:
+    shutil.copytree(ROOT, folder / "copy", ignore=shutil.ignore_patterns(".*", "__pycache__", "docs"))
+    (folder / "copy" / "yololoss" / f"{mutant.module}.py").write_text(mutant.text, encoding="utf-8")
+    slow = "not docs_show and not gradient_is_that_of"  # and about what the gate judges
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-k", slow]
+    done = subprocess.run(
+        [*command, *(f"tests/test_{name}.py" for name in BESIDE[mutant.module])],
+        cwd=folder / "copy",
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": "."},
+        capture_output=True,
+        check=False,
+    )
+    return done.returncode != 0
+
+
+def page(judged: list[tuple[Mutant, str, str]], seconds: float) -> Iterator[str]:
+    """The Markdown page."""
+    count = Counter(by for _, by, _ in judged)
+    yield "# Mutation score\n"
+    names = ", ".join(f"`{module}.py`" for module in MODULES)
+    yield f"{len(judged)} mutants of {names}, each one small change: operators and numbers"
+    yield "by cosmic-ray; calls, arguments and statements taken away, functions exchanged (`tests/mutants.py`)."
+    yield f"Made by `python -m tests.mutation > docs/mutation.md` in {seconds / 60:.0f} minutes.\n"
+    yield "| noticed by | mutants |\n|---|---:|"
+    yield f"| a law of the gate | {count[NOTICED]} |"
+    beside = ", ".join(sorted({f"`test_{name}.py`" for names in BESIDE.values() for name in names}))
+    yield f"| only tests of what the gate cannot reach: {beside} | {count[TESTS]} |"
+    yield f"| nothing: equivalent, argued below | {count[SURVIVED]} |"
+    yield "\n## Survivors\n"
+    for reason, group in _by_reason(judged).items():
+        yield f"{reason}\n"
+        yield from (f"- `{mutant}`" for mutant in group)
+        yield ""
+    yield "## Which laws noticed\n\n| law | mutants |\n|---|---:|"
+    yield from (f"| {law} | {n} |" for law, n in Counter(law for _, by, law in judged if by == NOTICED).most_common())
+
+
+def _by_reason(judged: list[tuple[Mutant, str, str]]) -> dict[str, list[Mutant]]:
+    groups: dict[str, list[Mutant]] = {}
+    for mutant, by, _ in judged:
+        if by == SURVIVED:
+            groups.setdefault(argument(mutant) or "**Not argued**", []).append(mutant)
+    return groups
+
+
+def main() -> int:
+    """Judge every mutant and print the page; the exit status says whether each survivor is argued."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("modules", nargs="*", default=MODULES, help=f"which modules (default: {' '.join(MODULES)})")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="only every N-th mutant")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    global GATE  # noqa: PLW0603  # too large to be sent to each process, so they inherit it
+    GATE = run_gate()
+    all_mutants = [m for module in given.modules for m in mutants(module)][:: given.every]
+    start = time.perf_counter()
+    judged = apart(judge, all_mutants, "mutants")
+    print("\n".join(page(judged, time.perf_counter() - start)))
+    survivors = [mutant for mutant, by, _ in judged if by == SURVIVED]
+    wrong = [f"not argued: {m}" for m in survivors if argument(m) is None]
+    if given.every == 1 and tuple(given.modules) == MODULES:
+        wrong += [f"argued, but it does not survive: {entry}" for entry in unused(survivors)]
+    print("\n".join(wrong), file=sys.stderr)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

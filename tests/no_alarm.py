@@ -1,0 +1,53 @@
+"""Every conforming loss through all laws: ``python -m tests.no_alarm``; a table, and exit status 1 for an accusation.
+
+``--cases N`` and ``--explore`` as for pytest: other cases every time, and more of them.
+"""
+
+import argparse
+import sys
+
+import hypothesis
+
+from tests.all_laws import LAWS
+from tests.judging import QUICK, apart, search
+from tests.test_conforming import VARIANTS, load
+from yololoss.harness.law import GATE_SEED
+
+OTHERS = ("tests.subjects.plain:PlainLoss", "tests.subjects.forms:BlackBox")
+
+
+def accusations(task: tuple[str, int, int | None]) -> tuple[str, int, int, dict[str, str]]:
+    """The loss, how many laws apply to it, in how many cases they judged it, and which of them broke."""
+    spec, cases, seed = task
+    subject = load(spec)
+    settings = hypothesis.settings(QUICK, max_examples=cases)
+    judged, applied, broken = 0, 0, {}
+    for law in LAWS.values():
+        if law.assumes(subject) is not None:
+            continue
+        found = search(law, subject, settings, seed)
+        if found is not None:
+            broken[law.id] = str(found)
+        judged += law.tally.judged
+        applied += law.tally.judged > 0
+    return spec, applied, judged, broken
+
+
+def main() -> int:
+    """Run them all, as many at once as there are processors."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", type=int, default=100)
+    parser.add_argument("--explore", action="store_true", help="other cases every time")
+    given = parser.parse_args()
+    seed = None if given.explore else GATE_SEED
+    tasks = [(spec, given.cases, seed) for spec in (*VARIANTS, *OTHERS)]
+    done = apart(accusations, tasks, "losses")
+    print("| loss | laws | cases judged | accused by |\n|---|---:|---:|---|")
+    for spec, laws, judged, broken in done:
+        print(f"| `{spec}` | {laws} | {judged:,} | {', '.join(broken) or 'none'} |")
+    print("\n\n".join(f"{spec}\n{text}" for spec, _, _, broken in done for text in broken.values()), file=sys.stderr)
+    return 1 if any(broken for *_, broken in done) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

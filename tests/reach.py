@@ -1,0 +1,63 @@
+"""How many of the gate's cases each law judges, by region: ``python -m tests.reach > docs/reach.md``.
+
+Counted are the cases in which the law compared something; one that did not apply, or had no row to look at, does not
+count. With ``--check`` nothing is printed but the laws that judge fewer than `ENOUGH`.
+"""
+
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from unittest.mock import patch
+
+import torch
+
+from properties.regions import REGIONS, regions
+from tests.all_laws import LAWS
+from yololoss.harness.case import Case
+from yololoss.harness.law import GATE, GATE_SEED, Law
+from yololoss.harness.load import load_loss
+from yololoss.harness.subject import LossUnderTest
+
+ENOUGH = 20
+JUDGED = "judged"
+
+
+def reach(law: Law, subject: LossUnderTest) -> Counter[str]:
+    """How many of the gate's cases the law judges, in all (`JUDGED`) and by region."""
+    found: Counter[str] = Counter()
+    examine = Law.examine
+
+    def counted(self: Law, subject: LossUnderTest, case: Case) -> None:
+        before = self.tally.judged
+        examine(self, subject, case)
+        if self.tally.judged > before:
+            found.update([JUDGED, *regions(case)])
+
+    with patch.object(Law, "examine", counted):
+        law.search(subject, GATE, GATE_SEED)
+    return found
+
+
+def page(table: dict[str, Counter[str]]) -> Iterator[str]:
+    """The Markdown page."""
+    yield "# What the gate's cases reach\n"
+    yield "For each law, in how many of the gate's cases it judged the bundled loss, and how many of those lie in each"
+    yield "of the regions where losses go wrong (`properties/regions.py`). Made by"
+    yield f"`python -m tests.reach > docs/reach.md`; `.ci/run` fails where a law judges fewer than {ENOUGH} cases.\n"
+    yield "| law | judged | " + " | ".join(REGIONS) + " |\n|---|" + "---:|" * (len(REGIONS) + 1)
+    for law in sorted(table):
+        yield f"| `{law}` | {' | '.join(str(table[law][name]) for name in (JUDGED, *REGIONS))} |"
+
+
+def main() -> int:
+    """Print the page, or with --check the laws that judge too few cases."""
+    torch.set_num_threads(1)
+    subject = load_loss("yololoss.loss:ComputeLoss", torch.device("cpu"), "yololoss")
+    table = {name: reach(law, subject) for name, law in LAWS.items()}
+    few = [f"{name} judges {table[name][JUDGED]} cases" for name in table if table[name][JUDGED] < ENOUGH]
+    print("\n".join(few if "--check" in sys.argv else page(table)))
+    return 1 if few else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

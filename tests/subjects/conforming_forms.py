@@ -1,0 +1,297 @@
+"""Conforming losses that differ from the bundled one in the form of what they show, or in the state they keep.
+
+Those that build rows in another order, `RowsByTarget` and `RowsReversed`, need `--family own-order`.
+"""
+
+import warnings
+import weakref
+from dataclasses import replace
+from functools import cached_property
+from operator import attrgetter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from yololoss.assign import LayerAssignment
+from yololoss.loss import ComputeLoss
+
+BY_ROW = "row_choice", "row_pair", "offset", "shifted", "cls", "image", "anchor", "cell", "box", "anchor_wh"
+
+
+def pick(rows: LayerAssignment, order: Tensor) -> LayerAssignment:
+    """The rows in another order."""
+    return replace(rows, **{name: getattr(rows, name)[order] for name in BY_ROW})
+
+
+def sort(rows: LayerAssignment, *names: str) -> LayerAssignment:
+    """The rows by choice, anchor and target, in the order in which these are named, the last one fastest."""
+    values = {"choice": rows.row_choice, "anchor": rows.anchor, "target": rows.pair_target[rows.row_pair]}
+    key = torch.zeros_like(rows.cls)
+    for name in names:
+        key = key * (max(5, *rows.ratio.shape) + 1) + values[name]
+    return pick(rows, key.argsort())
+
+
+class RowsByTarget(ComputeLoss):
+    """Builds rows by target, anchor, choice, and still lets the row that is last in upstream's order win a cell."""
+
+    def order(self, rows: LayerAssignment) -> LayerAssignment:
+        return sort(rows, "target", "anchor", "choice")
+
+    def assign(self, p: Any, targets: Tensor) -> list[LayerAssignment]:
+        return [self.order(rows) for rows in super().assign(p, targets)]
+
+    def _place(self, values: Tensor, rows: LayerAssignment, objectness: Tensor) -> Tensor:
+        back = sort(replace(rows, box=values[:, None]), "choice", "anchor", "target")
+        return super()._place(back.box[:, 0], back, objectness)
+
+
+class RowsReversed(RowsByTarget):
+    """Builds rows in upstream's order, last to first, and lets the first of them win a shared cell."""
+
+    def order(self, rows: LayerAssignment) -> LayerAssignment:
+        return pick(rows, torch.arange(len(rows.cls)).flip(0))
+
+
+class WorksByTarget(RowsByTarget):
+    """Shows its rows in upstream's order and works on them by target."""
+
+    def build_targets(self, p: Any, targets: Tensor) -> Any:
+        shown = ComputeLoss.assign(self, p, targets)
+        return [[get(r) for r in shown] for get in map(attrgetter, ("cls", "box", "indices", "anchor_wh"))]
+
+
+class OtherContainers(ComputeLoss):
+    """build_targets gives tuples for lists and lists for tuples, indices and classes in int32."""
+
+    def build_targets(self, p: Any, targets: Tensor) -> Any:
+        cls, box, at, wh = super().build_targets(p, targets)
+        return [tuple(c.int() for c in cls), tuple(box), tuple([i.int() for i in index] for index in at), tuple(wh)]
+
+
+class WiderNumbers(ComputeLoss):
+    """build_targets gives boxes and anchors in float64, in memory turned round, and one thing more."""
+
+    def build_targets(self, p: Any, targets: Tensor) -> Any:
+        cls, box, at, wh = super().build_targets(p, targets)
+        turned = [[x.double().T.contiguous().T for x in each] for each in (box, wh)]
+        return cls, turned[0], at, turned[1], "more"
+
+
+class CopiesInputs(ComputeLoss):
+    """Works on contiguous copies of its inputs, and assigns without grad."""
+
+    def __call__(self, p: Any, targets: Tensor) -> Any:
+        return super().__call__(tuple(x.contiguous().clone() for x in p), targets.detach().clone())
+
+    @torch.no_grad()
+    def assign(self, p: Any, targets: Tensor) -> list[LayerAssignment]:
+        return super().assign(p, targets)
+
+
+class Checkpointed(ComputeLoss):
+    """Keeps nothing of a layer for the backward pass, and computes it again there."""
+
+    def _layer_terms(self, logits: Tensor, rows: LayerAssignment) -> Any:
+        return checkpoint(super()._layer_terms, logits, rows, use_reentrant=False)
+
+
+class Whole(torch.autograd.Function):
+    """A loss and its gradient by the predictions, both worked out in the forward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, loss: ComputeLoss, targets: Tensor, *p: Tensor) -> Any:
+        with torch.enable_grad():
+            leaves = [x.detach().requires_grad_() for x in p]
+            total, items = ComputeLoss.__call__(loss, leaves, targets)
+            ctx.save_for_backward(*torch.autograd.grad(total.sum(), leaves))
+        ctx.mark_non_differentiable(items)
+        return total.detach(), items
+
+    @staticmethod
+    def backward(ctx: Any, by_total: Tensor, *_: Any) -> Any:
+        return None, None, *((by_total * gradient).to(gradient.dtype) for gradient in ctx.saved_tensors)
+
+
+class WholeFunction(ComputeLoss):
+    """Is one autograd function that has its gradient before it is asked."""
+
+    def __call__(self, p: Any, targets: Tensor) -> Any:
+        return Whole.apply(self, targets, *p)
+
+
+class ScalarTotal(ComputeLoss):
+    """Returns a total of shape () and a tuple of Python floats."""
+
+    def __call__(self, p: Any, targets: Tensor) -> Any:
+        total, items = super().__call__(p, targets)
+        return total.squeeze(), tuple(items.tolist())
+
+
+class ListOfFour(ComputeLoss):
+    """Returns a list of a total and a list of four tensors of shape (), the last one the total."""
+
+    def __call__(self, p: Any, targets: Tensor) -> Any:
+        total, items = super().__call__(p, targets)
+        return [total, [*items, total.detach()[0]]]
+
+
+class NumPyItems(ComputeLoss):
+    """Returns items as a NumPy array."""
+
+    def __call__(self, p: Any, targets: Tensor) -> Any:
+        total, items = super().__call__(p, targets)
+        return total, items.numpy()
+
+
+class TupleBalance(ComputeLoss):
+    """Keeps the balance in a tuple without spare entries."""
+
+    def __init__(self, model: Any, autobalance: bool = False) -> None:
+        super().__init__(model, autobalance)
+        self.balance = tuple(self.balance[: self.nl])
+
+    def _rebalance(self, losses: list[float]) -> None:
+        self.balance = list(self.balance)
+        super()._rebalance(losses)
+        self.balance = tuple(self.balance)
+
+
+class TensorBalance(ComputeLoss):
+    """Keeps the balance in a tensor of float32."""
+
+    def __init__(self, model: Any, autobalance: bool = False) -> None:
+        super().__init__(model, autobalance)
+        self.balance = torch.tensor(self.balance)
+
+    def _rebalance(self, losses: list[float]) -> None:
+        self.balance = self.balance.clone()  # the graph still needs what it was
+        super()._rebalance(losses)
+        self.balance = torch.stack(self.balance)
+
+
+class AsModule(nn.Module, ComputeLoss):
+    """Is a module, its anchors a buffer."""
+
+    forward = ComputeLoss.__call__
+
+    def __init__(self, model: Any, autobalance: bool = False) -> None:
+        super().__init__()
+        ComputeLoss.__init__(self, model, autobalance)
+        anchors = self.__dict__.pop("anchors")
+        self.register_buffer("anchors", anchors.clone())
+
+
+class Slotted:
+    """Keeps everything in slots."""
+
+    __slots__ = ("inner",)
+    gr, sort_obj_iou = (
+        property(attrgetter(f"inner.{name}"), lambda self, value, name=name: setattr(self.inner, name, value))
+        for name in ("gr", "sort_obj_iou")
+    )
+    balance = property(attrgetter("inner.balance"))
+
+    def __init__(self, model: Any, autobalance: bool = False) -> None:
+        self.inner = ComputeLoss(model, autobalance)
+
+    def __call__(self, p: Any, targets: Tensor) -> Any:
+        return self.inner(p, targets)
+
+    def build_targets(self, p: Any, targets: Tensor) -> Any:
+        return self.inner.build_targets(p, targets)
+
+
+class Lazy:
+    """Builds itself when it is first called."""
+
+    sort_obj_iou, gr = False, 1.0
+
+    def __init__(self, model: Any, autobalance: bool = False) -> None:
+        self.model, self.autobalance = model, autobalance
+
+    @cached_property
+    def inner(self) -> ComputeLoss:
+        inner = ComputeLoss(self.model, self.autobalance)
+        inner.gr, inner.sort_obj_iou = self.gr, self.sort_obj_iou
+        return inner
+
+    def __call__(self, p: Any, targets: Tensor) -> Any:
+        return self.inner(p, targets)
+
+
+class Remembers(ComputeLoss):
+    """Remembers assignments by its inputs, counts its calls, and keeps its last result."""
+
+    def __init__(self, model: Any, autobalance: bool = False) -> None:
+        super().__init__(model, autobalance)
+        self.memory: dict[Any, list[LayerAssignment]] = {}
+        self.calls, self.last = 0, None
+
+    def assign(self, p: Any, targets: Tensor) -> list[LayerAssignment]:
+        key = targets.double().numpy().tobytes(), tuple(x.shape for x in p), self.hyp["anchor_t"]
+        return self.memory.get(key) or self.memory.setdefault(key, super().assign(p, targets))
+
+    def __call__(self, p: Any, targets: Tensor) -> Any:
+        self.calls, self.last = self.calls + 1, super().__call__(p, targets)
+        return self.last
+
+
+class SettingsForAWhile(ComputeLoss):
+    """Sets a default dtype and draws from the global generator, and puts both back."""
+
+    def __call__(self, p: Any, targets: Tensor) -> Any:
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float64)
+        with torch.random.fork_rng(devices=[]):
+            torch.rand(3)
+            result = super().__call__(p, targets)
+        torch.set_default_dtype(before)
+        return result
+
+
+class WeakModel(ComputeLoss):
+    """Holds its model weakly, as a loss that the model holds does, and cannot be pickled."""
+
+    def __init__(self, model: Any, autobalance: bool = False) -> None:
+        self.model = weakref.ref(model)
+        super().__init__(model, autobalance)
+
+    hyp = property(lambda self: self.model().hyp, lambda self, value: None)
+
+
+class ReadOnlyRatio(Lazy):
+    """Has gr fixed at 1."""
+
+    gr = property(lambda self: 1.0)
+
+
+class Warns(ComputeLoss):
+    """Warns that it is old."""
+
+    def __call__(self, p: Any, targets: Tensor) -> Any:
+        warnings.warn("old", DeprecationWarning, stacklevel=2)
+        return super().__call__(p, targets)
+
+
+class OwnBuilder(ComputeLoss):
+    """Has a build_targets that takes other arguments than upstream's."""
+
+    def build_targets(self, targets: Tensor, anchors: Tensor, grid: Any, limit: float) -> Any:
+        raise NotImplementedError
+
+
+class OwnRows(ComputeLoss):
+    """build_targets gives an object a layer."""
+
+    def build_targets(self, p: Any, targets: Tensor) -> Any:
+        return self.assign(p, targets)
+
+
+class NamedRows(ComputeLoss):
+    """build_targets gives a dict."""
+
+    def build_targets(self, p: Any, targets: Tensor) -> Any:
+        return dict(zip(("cls", "box", "indices", "anchors"), super().build_targets(p, targets), strict=True))
