@@ -99,7 +99,11 @@ def judge(mutant: Mutant) -> tuple[Mutant, str, str]:
         law = _by_gate(mutant, Path(folder)) if GATE.reaches(mutant) else None
         if law is not None:
             return mutant, NOTICED, law
-        return mutant, TESTS if _by_tests(mutant, Path(folder)) else SURVIVED, ""
+        if _by_tests(mutant, Path(folder)):
+            return mutant, TESTS, ""
+        if argument(mutant) is None:
+            print(f"nothing noticed {mutant}", file=sys.stderr)  # now: the page is printed an hour later
+        return mutant, SURVIVED, ""
 
 
 def _by_gate(mutant: Mutant, folder: Path) -> str | None:

@@ -88,7 +88,7 @@ OBJ = (
         "if not len(rows.cls):",
         "if not objectness.numel():",
         "F67",
-        "totals.finite",
+        "assign.no-targets",
     ),
     _obj(
         "empty_is_one",

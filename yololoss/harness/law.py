@@ -27,7 +27,7 @@ LAWS: dict[str, "Law"] = {}
 GATE_SEED = 20261122
 # The parts of a law's id, in the order in which laws are run: that of the loss, so that the first law to break tells
 # most, since what is made of a wrong assignment is wrong as well. Laws that run a loss more than once come after.
-PARTS = ("assign", "boxes", "objectness", "classes", "totals", "gradients", "run", "state", "symmetry", "input")
+PARTS = ("assign", "boxes", "objectness", "classes", "totals", "gradients", "input", "run", "state", "symmetry")
 FIRST = ("totals.form", "totals.sum")  # what is said of the total itself, before what it is made of
 REMEMBERED = 256  # cases
 GATE = hypothesis.settings(
@@ -104,8 +104,9 @@ class Law:
     @property
     def place(self) -> tuple[bool, bool, int]:
         """What laws are sorted by: cheap ones first, in the order of `PARTS`."""
-        costly = self.most is not None and self.most < GATE.max_examples
-        return self.id not in FIRST, costly, PARTS.index(self.id.partition(".")[0])
+        part = self.id.partition(".")[0]
+        costly = self.most is not None and self.most < GATE.max_examples and part != "input"  # those end at once
+        return self.id not in FIRST, costly, PARTS.index(part)
 
     def examine(self, subject: LossUnderTest, case: Case) -> None:
         """Judge the subject on one case. Raises LawBroken."""
