@@ -163,7 +163,7 @@ def page(found: list[Detection], seconds: float) -> Iterator[str]:
     for name, values in (("seconds", times), ("cases", [float(n) for n in cases])):
         ninth = statistics.quantiles(values, n=10)[-1]
         yield f"| {name} | {statistics.median(values):.3g} | {ninth:.3g} | {max(values):.3g} |"
-    yield f"\nThe smallest case has {targets:.1f} targets in the mean, and {logits:.0f} logits in the median. F01 to"
+    yield f"\nThe smallest case has {targets:.1f} targets on average, and {logits:.0f} logits in the median. F01 to"
     yield "F73: faults seen in losses of this family that the project began with.\n"
     yield "| fault | step | kind | known as | first law | cases | seconds | targets | logits | law named for it |"
     yield "|---|---|---|---|---|---:|---:|---:|---:|---|"

@@ -74,6 +74,7 @@ def test_a_waiver_of_no_law_or_out_of_date_is_an_error():
         check_waivers(config(law="assign.row"), LAWS, today)
 
 
+BALANCE = "layers_weigh_as_the_balance_table_says"
 WAIVER = '[tool.yololoss]\nloss = "{loss}"\n[[tool.yololoss.waivers]]\nlaw = "{law}"\nreason = "own balance"\n'
 
 
@@ -83,13 +84,14 @@ def test_a_waived_law_is_run_and_its_breaking_is_no_failure(tmp_path):
     law = f"{ROOT / 'properties' / 'test_totals.py'}"
     options = ("-c", str(ROOT / "pyproject.toml"), "-v")
     written(tmp_path, WAIVER.format(loss=loss, law="totals.balance"))
-    status, output = run(f"{law}::test_layers_weigh_as_the_balance_table_says", *options, cwd=tmp_path)
+    status, output = run(f"{law}::test_{BALANCE}", *options, cwd=tmp_path)
     assert status == 0, output
     assert re.search(r"totals.balance +waived +\d+ +waived: own balance", output)
     written(tmp_path, WAIVER.format(loss=loss, law="totals.sum"))
     status, output = run(f"{law}::test_the_total_is_the_sum_of_the_items_times_the_batch", *options, cwd=tmp_path)
     assert status == 1, output
     assert "totals.sum is waived (own balance), but it holds again: remove the waiver" in output
+    assert re.search(r"totals.sum +failed", output)
 
 
 def test_a_waiver_is_checked_against_laws_that_are_not_run(tmp_path):
@@ -120,7 +122,14 @@ def test_the_explorer_draws_as_many_cases_as_asked_for():
 
 def test_a_law_that_does_not_apply_to_the_family_is_skipped_with_the_reason():
     """The table says not applicable; the skip says why."""
-    law = "properties/test_totals.py::test_layers_weigh_as_the_balance_table_says"
-    status, output = run(law, "--family", "yolor", "-rs")
+    laws = [f"properties/test_totals.py::test_{name}" for name in (BALANCE, "the_items_are_detached")]
+    status, output = run(*laws, "--family", "yolor", "-v")
     assert status == 0, output
-    assert "family yolor has its own balance" in output
+    assert re.search(r"totals.balance +not applicable +0 +family yolor has its own balance", output)
+
+
+def test_a_run_that_judged_nothing_is_no_success():
+    """Exit status 2, and a line that says so: a guard that guards nothing must not be green."""
+    status, output = run(f"properties/test_totals.py::test_{BALANCE}", "--family", "yolor")
+    assert status == 2, output
+    assert "nothing was judged: none of these laws applies to this loss and these cases" in output

@@ -81,6 +81,11 @@ class Tally:
     not_applicable: Counter[str] = field(default_factory=Counter)
     notes: Counter[str] = field(default_factory=Counter)
 
+    @property
+    def vacuous(self) -> bool:
+        """Whether there was nothing to judge or to note in any case."""
+        return self.judged == 0 and not self.notes
+
     def clear(self) -> None:
         """Start counting anew."""
         self.tried = self.judged = self.broke_at = 0

@@ -55,8 +55,8 @@ def find_device(name: str) -> torch.device:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
-        kinds = ["cpu", "cuda", "mps"]
-        raise UsageError(f"--device {name}: not to be had here: {reason}{closest(name, kinds)}") from error
+        kinds, device_kind = ["cpu", "cuda", "mps"], name.partition(":")[0]
+        raise UsageError(f"--device {name}: not available here{closest(device_kind, kinds)} ({reason})") from error
     return device
 
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
+from yololoss.harness.families import FAMILIES
+
 if TYPE_CHECKING:
     from yololoss.harness.config import Config
     from yololoss.harness.law import Law, LawBroken
@@ -31,7 +33,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--device", help="the device to test it on (default: cpu)")
     group.addoption(
         "--family",
-        help="the family it belongs to, whose choices are no faults (default: upstream, of the bundled loss yololoss)",
+        help="the family it belongs to, whose choices are no faults (default: upstream, of the bundled loss yololoss; "
+        f"known: {', '.join(FAMILIES)})",
     )
     group.addoption(
         "--profile",
@@ -132,6 +135,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     wanted = {vector.law for path in config.option.replay for vector in _replayed(path)}
     kept = [item for item, law in laws.items() if law.id in wanted]
+    if wanted and not kept:
+        files = " ".join(map(str, config.option.replay))
+        pytest.exit(
+            f"--replay {files}: saved under {', '.join(sorted(map(str, wanted)))}, which is no law of the tests given; "
+            "to look in all of them, give the folder properties",
+            returncode=USAGE,
+        )
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = kept
 
@@ -213,8 +223,25 @@ def pytest_runtest_makereport(
 
     if call.excinfo is not None and isinstance(call.excinfo.value, LawBroken):
         report.longrepr = _finding(call.excinfo.value, item)
-    report.user_properties.append((PROPERTY, json.dumps({"id": law.id, **vars(law.tally)})))
+    why = getattr(report, "wasxfail", None) or _skipped_because(report)
+    row = {"id": law.id, "word": _word(report, law), "why": why, **vars(law.tally)}
+    report.user_properties.append((PROPERTY, json.dumps(row)))
     return report
+
+
+def _skipped_because(report: pytest.TestReport) -> str:
+    return report.longrepr[2].removeprefix("Skipped: ") if isinstance(report.longrepr, tuple) else ""
+
+
+def _word(report: pytest.TestReport, law: "Law") -> str:
+    """The outcome, in the words of the table at the end."""
+    if hasattr(report, "wasxfail"):
+        return "waived"
+    if report.skipped or (report.passed and law.tally.vacuous):
+        return "not applicable"
+    if report.passed:
+        return "held"
+    return "BROKE" if law.tally.broke_at else "failed"  # a waiver that is not needed, an error of the harness
 
 
 def _finding(broken: "LawBroken", item: pytest.Item) -> str:
@@ -229,21 +256,33 @@ def _finding(broken: "LawBroken", item: pytest.Item) -> str:
     return f"{broken}\n  saved as   {path}\n  replay     {replay}"
 
 
+def _rows(reporter: pytest.TerminalReporter) -> list[dict[str, Any]]:
+    """What the reports carry of their laws."""
+    reports = [r for outcome in ("passed", "failed", "xfailed", "skipped") for r in reporter.getreports(outcome)]
+    return [json.loads(text) for report in reports for name, text in report.user_properties if name == PROPERTY]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A run in which no law judged anything has not shown that the loss is right."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None and session.exitstatus == 0 and _nothing_judged(reporter):
+        session.exitstatus = USAGE
+
+
+def _nothing_judged(reporter: pytest.TerminalReporter) -> bool:
+    rows = _rows(reporter)
+    # a case that broke a law may, once the loss is mended, have nothing to judge
+    return bool(rows) and not reporter.config.option.replay and all(row["word"] == "not applicable" for row in rows)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """The table of laws; with -q only those that did not simply hold."""
-    rows = []
-    for outcome, word in (
-        ("passed", "held"),
-        ("failed", "BROKE"),
-        ("xfailed", "waived"),
-        ("skipped", "not applicable"),
-    ):
-        for report in terminalreporter.getreports(outcome):
-            texts = [text for name, text in report.user_properties if name == PROPERTY]
-            rows += [(word, json.loads(text), str(getattr(report, "wasxfail", ""))) for text in texts]
+    rows = _rows(terminalreporter)
     if rows:
         from yololoss.harness.summary import table  # noqa: PLC0415
 
         quiet = terminalreporter.config.option.verbose < 0
-        text = table(rows, terminalreporter.config.get_terminal_writer().fullwidth, quiet=quiet)
-        terminalreporter.write_line(text)
+        terminalreporter.write_line(table(rows, terminalreporter.config.get_terminal_writer().fullwidth, quiet=quiet))
+        if _nothing_judged(terminalreporter):
+            terminalreporter.write_line("nothing was judged: none of these laws applies to this loss and these cases")
