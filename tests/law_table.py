@@ -138,9 +138,9 @@ def page() -> Iterator[str]:
     yield "SPEC: the specification of facts and formulas from which loss and reference were written; the modules of"
     yield "`properties/` tell the same. 1: assignment (1.1 scaling to the grid, 1.2 match of target and anchor, 1.3 own"
     yield "cell and neighbours, 1.4 cells and their clamp, 1.5 boxes); 2: box loss; 3: objectness; 4: classes; 5: BCE"
-    yield "and focal loss; 6: the result; 7: what the bundled loss promises beyond upstream. DESIGN: what a function in a"
-    yield "training loop must be (it changes nothing but its own state). FAMILIES: how losses in the wild are called,"
-    yield "and what follows for values of two calls that belong together.\n"
+    yield "and focal loss; 6: the result; 7: what the bundled loss promises beyond upstream. DESIGN: what a function in"
+    yield "a training loop must be (it changes nothing but its own state). FAMILIES: how losses in the wild are"
+    yield "called, and what follows for values of two calls that belong together.\n"
     yield "| law | statement | source | broken by |\n|---|---|---|---|"
     for law in sorted(LAWS):
         yield f"| `{law}` | {LAWS[law].statement} | {LAWS[law].source} | `{BREAKS[law]}` |"
