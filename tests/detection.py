@@ -21,15 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from tests.all_laws import LAWS
 from tests.faults import STEPS, Fault, plant
 from tests.faults.catalogue import FAULTS
 from tests.faults.unnoticeable import UNNOTICEABLE
 from tests.judging import QUICK, apart, search
 from yololoss.harness.law import GATE, LawBroken
-from yololoss.harness.load import load_loss
+from yololoss.harness.load import find_device, load_loss
 
 Mode = Literal["first", "all", "check"]
 # The steps that a law speaks of. Laws that compare all with the reference, or the loss with itself, speak of the
@@ -71,6 +69,9 @@ ABOUT = {
     "symmetry.stride": "MATCH SCALE",
     "symmetry": "SCALE",
     "input": "INPUT",
+    "devices.shared-cells": "OBJ DEVICE",
+    "devices.autocast": "DTYPE DEVICE",
+    "devices": "DEVICE",
 }
 
 
@@ -123,7 +124,7 @@ def detect(task: tuple[Fault, Mode]) -> Detection:
     first, laws, cases = None, [], 0
     order = [LAWS[fault.law]] if mode == "check" else sorted(LAWS.values(), key=lambda law: law.place)
     with tempfile.TemporaryDirectory() as folder:
-        subject = load_loss(plant(fault, Path(folder)), torch.device("cpu"), "yololoss")
+        subject = load_loss(plant(fault, Path(folder)), find_device(fault.device), "yololoss")
         start = time.perf_counter()
         for law in order:
             if first is not None and mode != "all" and law.id != fault.law:

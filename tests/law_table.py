@@ -9,13 +9,11 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
-
 from tests.all_laws import LAWS, ROOT
 from tests.faults import plant
 from tests.faults.catalogue import BY_NAME
 from tests.judging import search
-from yololoss.harness.load import load_loss
+from yololoss.harness.load import find_device, load_loss
 from yololoss.harness.subject import LossUnderTest
 
 BREAKS = {
@@ -46,6 +44,15 @@ BREAKS = {
     "classes.positive-weight": "weights_swapped",
     "classes.pull": "right_class_pushed_away",
     "classes.smoothing": "smoothing_ignored",
+    "devices.autocast": "half_under_autocast",
+    "devices.deterministic": "by_histogram",
+    "devices.made-there": "offsets_looked_up_on_cpu",
+    "devices.repeatable": "mean_by_atomics",
+    "devices.results": "items_on_cpu",
+    "devices.rows": "rows_rounded_on_device",
+    "devices.shared-cells": "winner_by_chance",
+    "devices.targets-from-host": "work_where_targets_are",
+    "devices.values": "target_not_initialised",
     "gradients.assignment": "row_column_swapped",
     "gradients.finite": "angle_by_division",
     "gradients.rows-agree": "row_column_swapped",
@@ -125,7 +132,7 @@ BREAKS = {
 def planted(fault: str, folder: Path) -> LossUnderTest:
     """The loss with that fault."""
     spec = plant(BY_NAME[fault], folder / fault) if fault in BY_NAME else f"tests.subjects.faulty:{fault}"
-    return load_loss(spec, torch.device("cpu"), "yololoss")
+    return load_loss(spec, find_device(BY_NAME[fault].device if fault in BY_NAME else "cpu"), "yololoss")
 
 
 def page() -> Iterator[str]:

@@ -15,7 +15,7 @@ from properties.regions import REGIONS, regions
 from tests.all_laws import LAWS
 from yololoss.harness.case import Case
 from yololoss.harness.law import GATE, GATE_SEED, Law
-from yololoss.harness.load import load_loss
+from yololoss.harness.load import find_device, load_loss
 from yololoss.harness.subject import LossUnderTest
 
 ENOUGH = 20
@@ -41,8 +41,9 @@ def reach(law: Law, subject: LossUnderTest) -> Counter[str]:
 def page(table: dict[str, Counter[str]]) -> Iterator[str]:
     """The Markdown page."""
     yield "# What the gate's cases reach\n"
-    yield "For each law, in how many of the gate's cases it judged the bundled loss, and how many of those lie in each"
-    yield "of the regions where losses go wrong (`properties/regions.py`). Made by"
+    yield "For each law, in how many of the gate's cases it judged the bundled loss (on the CPU; what needs an"
+    yield "accelerator, on the mirror), and how many of those lie in each of the regions where losses go wrong"
+    yield "(`properties/regions.py`). Made by"
     yield f"`python -m tests.reach > docs/reach.md`; `.ci/run` fails where a law judges fewer than {ENOUGH} cases.\n"
     yield "| law | judged | " + " | ".join(REGIONS) + " |\n|---|" + "---:|" * (len(REGIONS) + 1)
     for law in sorted(table):
@@ -52,8 +53,8 @@ def page(table: dict[str, Counter[str]]) -> Iterator[str]:
 def main() -> int:
     """Print the page, or with --check the laws that judge too few cases."""
     torch.set_num_threads(1)
-    subject = load_loss("yololoss.loss:ComputeLoss", torch.device("cpu"), "yololoss")
-    table = {name: reach(law, subject) for name, law in LAWS.items()}
+    subjects = {d: load_loss("yololoss.loss:ComputeLoss", find_device(d), "yololoss") for d in ("cpu", "mirror")}
+    table = {name: reach(law, subjects["mirror" if law.on else "cpu"]) for name, law in LAWS.items()}
     few = [f"{name} judges {table[name][JUDGED]} cases" for name in table if table[name][JUDGED] < ENOUGH]
     print("\n".join(few if "--check" in sys.argv else page(table)))
     return 1 if few else 0

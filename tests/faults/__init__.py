@@ -45,6 +45,7 @@ class Fault:
     old: str
     new: str
     field: str = ""
+    device: str = "cpu"  # on which it is a fault
 
     def __post_init__(self) -> None:
         unknown = {*self.steps} - {*STEPS}

@@ -8,11 +8,6 @@ UNNOTICEABLE: tuple[tuple[str, str, str], ...] = (
         "of the interface that losses share, so no law asks for it: `tests/test_loss.py` does.",
     ),
     (
-        "Tensors made on another device than the predictions'",
-        "F20, F69, F70",
-        "On the CPU all devices are one. It takes an accelerator to notice (`docs/devices.md`).",
-    ),
-    (
         "IoU of boxes given as corners",
         "F39",
         "The loss has its boxes as centre and size and never calls it so: `tests/test_boxes.py` does.",

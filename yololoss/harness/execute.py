@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from yololoss.harness import devices
 from yololoss.harness.case import Case, Layout
+from yololoss.harness.mirror import NAME
 from yololoss.harness.outcome import Call, Grid, Outcome, Rows, Trouble
 from yololoss.harness.subject import LossUnderTest, Subject, Unsupported
 
@@ -50,31 +52,55 @@ def execute(under_test: LossUnderTest, case: Case, limit: float = TIME_LIMIT) ->
     Whatever the subject does is told in the outcome's troubles; only Unsupported is raised, where it does not
     have an option of the case.
     """
-    p, targets = inputs(case, under_test.device)
+    device, around = under_test.device, under_test.around
+    devices.begin(device, case, around)
+    p, targets = inputs(case, device)
+    if around.targets_on_host:
+        targets = targets.cpu()
     before = [t.detach().clone() for t in (*p, targets)]
     rows: tuple[Rows, ...] | None = None
     calls: list[Call] = []
     gradients: tuple[Grid, ...] = ()
     troubles: list[Trouble] = []
-    with _watched(troubles), _time_limit(limit):
+    notes = devices.Notes(device, watched=around.watched)
+    with devices.surrounded(device, around), _watched(troubles), _time_limit(limit):
         subject = None
         with _stage("construction", troubles):
-            subject = under_test.make(case, under_test.device)
+            subject = under_test.make(case, device)
         if subject is not None:
             with _stage("build_targets", troubles):
                 built = subject.rows(p, targets)
                 rows = None if built is None else tuple(built)
             with _stage("loss", troubles):
                 for _ in range(case.options.calls):
-                    total, items = subject.loss(p, targets)
+                    notes = devices.Notes(device, watched=around.watched)
+                    with notes.taken():
+                        total, items = subject.loss(p, targets)
                     calls.append(_call(subject, total, items))
                 with _stage("backward", troubles):
-                    gradients = _gradients(total, p)
+                    with notes.taken():
+                        grads = torch.autograd.grad(total.sum(), p, allow_unused=True)
+                    gradients = tuple(_grid(x, g) for x, g in zip(p, grads, strict=True))
+    if devices.is_lost(device):
+        _lost(case, device, troubles)
+    else:
+        troubles += _written(before, p, targets)
+    return Outcome(tuple(calls), rows, gradients, tuple(troubles), notes.waits, notes.elsewhere, notes.peak)
+
+
+def _lost(case: Case, device: torch.device, troubles: list[Trouble]) -> None:
+    """The device answers nothing any more: the mirror does again when it begins anew, others not in this process."""
+    detail = "; ".join(t.detail for t in troubles)
+    if device.type != NAME:
+        raise devices.DeviceLost(case, detail)
+    troubles.append(Trouble("killed the device", detail))
+
+
+def _written(before: list[Tensor], p: list[Tensor], targets: Tensor) -> Iterator[Trouble]:
     names = [*(f"predictions[{i}]" for i in range(len(p))), "targets"]
     for name, old, new in zip(names, before, (*p, targets), strict=True):
         if not torch.equal(old.nan_to_num(), new.detach().nan_to_num()):
-            troubles.append(Trouble("changed its input", name))
-    return Outcome(tuple(calls), rows, gradients, tuple(troubles))
+            yield Trouble("changed its input", name)
 
 
 def inputs(case: Case, device: torch.device) -> tuple[list[Tensor], Tensor]:
@@ -201,9 +227,7 @@ def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _gradients(total: Tensor, p: list[Tensor]) -> tuple[Grid, ...]:
-    grads = torch.autograd.grad(total.sum(), p, allow_unused=True)
-    return tuple(
-        np.zeros(tuple(x.shape)) if g is None else g.detach().double().cpu().numpy()
-        for x, g in zip(p, grads, strict=True)
-    )
+def _grid(x: Tensor, gradient: Tensor | None) -> Grid:
+    if gradient is None:
+        return np.zeros(tuple(x.shape))
+    return gradient.detach().cpu().double().numpy()

@@ -10,6 +10,7 @@ from typing import Any, NoReturn, TypeVar
 import hypothesis
 import numpy as np
 import pytest
+import torch
 from hypothesis.strategies import SearchStrategy
 from numpy.typing import ArrayLike, NDArray
 
@@ -17,7 +18,7 @@ from yololoss.harness.case import Case
 from yololoss.harness.execute import execute
 from yololoss.harness.families import CHOICES, FAMILIES
 from yololoss.harness.outcome import Call, Grid, Outcome, Rows
-from yololoss.harness.subject import LossUnderTest, Subject, Unsupported
+from yololoss.harness.subject import Around, LossUnderTest, Subject, Unsupported
 
 T = TypeVar("T")
 LAWS: dict[str, "Law"] = {}
@@ -27,7 +28,19 @@ LAWS: dict[str, "Law"] = {}
 GATE_SEED = 20261122
 # The parts of a law's id, in the order in which laws are run: that of the loss, so that the first law to break tells
 # most, since what is made of a wrong assignment is wrong as well. Laws that run a loss more than once come after.
-PARTS = ("assign", "boxes", "objectness", "classes", "totals", "gradients", "input", "run", "state", "symmetry")
+PARTS = (
+    "assign",
+    "boxes",
+    "objectness",
+    "classes",
+    "totals",
+    "gradients",
+    "input",
+    "run",
+    "state",
+    "symmetry",
+    "devices",
+)
 FIRST = ("totals.form", "totals.sum")  # what is said of the total itself, before what it is made of
 REMEMBERED = 256  # cases
 GATE = hypothesis.settings(
@@ -104,6 +117,7 @@ class Law:
     cases: SearchStrategy[Case]
     choices: tuple[str, ...] = ()
     most: int | None = None
+    on: tuple[str, ...] = ()  # kinds of device; any where there is none
     tally: Tally = field(default_factory=Tally)
 
     @property
@@ -154,7 +168,9 @@ class Law:
             raise broken from None
 
     def assumes(self, subject: LossUnderTest) -> str | None:
-        """Why the law does not apply to the subject's family; None where it does."""
+        """Why the law does not apply to the subject's family or device; None where it does."""
+        if self.on and subject.device.type not in self.on:
+            return f"needs --device {' or '.join(self.on)}"
         other = [choice for choice in self.choices if choice in FAMILIES[subject.family]]
         return f"family {subject.family} has its own {', '.join(other)}" if other else None
 
@@ -227,9 +243,20 @@ class Exam:
             self._made[make] = make(self.case) if self._fresh else _made(make, self.case)
         return self._made[make]  # type: ignore[no-any-return]  # each maker has a type of its own
 
-    def on(self, case: Case, change: Callable[[Subject], None] | None = None) -> "Exam":
-        """The same subject, built anew, on another case: for laws about two calls. ``change`` is done to it first."""
-        subject = self.subject
+    def on(
+        self,
+        case: Case,
+        change: Callable[[Subject], None] | None = None,
+        *,
+        device: torch.device | None = None,
+        around: Around | None = None,
+    ) -> "Exam":
+        """The same subject, built anew, on another case: for laws about two calls. ``change`` is done to it first.
+
+        Or on another device, or in other surroundings.
+        """
+        own = self.subject
+        subject = replace(own, device=device or own.device, around=around or own.around)
         if change is not None:
             subject = replace(subject, make=lambda case, device: _changed(self.subject.make(case, device), change))
         return Exam(self.law, subject, case, fresh=True)
@@ -299,7 +326,13 @@ def _isnan(values: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def law(
-    id: str, *, source: str, cases: SearchStrategy[Case], choices: tuple[str, ...] = (), most: int | None = None
+    id: str,
+    *,
+    source: str,
+    cases: SearchStrategy[Case],
+    choices: tuple[str, ...] = (),
+    most: int | None = None,
+    on: tuple[str, ...] = (),
 ) -> Callable[[Callable[[Exam], str | None]], Callable[..., None]]:
     """Register the decorated judgement as a law, and make of it a test over ``cases``.
 

@@ -13,11 +13,13 @@ from types import ModuleType
 
 import torch
 
+from yololoss.harness.devices import get_device
 from yololoss.harness.families import FAMILIES
 from yololoss.harness.forms import adapt
 from yololoss.harness.subject import LossUnderTest
 
 BUNDLED = "yololoss.loss:ComputeLoss"
+DEVICES = ("cpu", "mirror", "cuda", "mps")
 
 
 class UsageError(Exception):
@@ -51,13 +53,34 @@ def load_loss(spec: str, device: torch.device, family: str = "upstream") -> Loss
 def find_device(name: str) -> torch.device:
     """The device of that name. Raises UsageError, one line, where there is none."""
     try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        return get_device(name)
+    except RuntimeError as error:
         reason = str(error).splitlines()[0].rstrip(".")
-        kinds, device_kind = ["cpu", "cuda", "mps"], name.partition(":")[0]
-        raise UsageError(f"--device {name}: not available here{closest(device_kind, kinds)} ({reason})") from error
-    return device
+        hint = closest(name.partition(":")[0], DEVICES)
+        raise UsageError(f"--device {name}: not available here{hint} ({reason})") from error
+
+
+def find_devices(names: str, worker: int = 0) -> tuple[dict[str, torch.device], list[str]]:
+    """The devices of those names, separated by commas; of ``auto``, all of them, what is not there, and why.
+
+    Each of several workers takes a GPU of its own. Raises UsageError, one line, where a device that was asked for by
+    its own name is not there.
+    """
+    found, absent = {}, []
+    given = [name.strip() for name in names.split(",")]
+    for name in dict.fromkeys((*given, *DEVICES) if "auto" in given else given):
+        try:
+            if name != "auto":
+                found[name] = find_device(_one_of_several(name, worker))
+        except UsageError as error:
+            if name in given:
+                raise
+            absent.append(str(error).removeprefix("--device "))
+    return found, absent
+
+
+def _one_of_several(name: str, worker: int) -> str:
+    return f"cuda:{worker % torch.cuda.device_count()}" if name == "cuda" and torch.cuda.is_available() else name
 
 
 def closest(name: str, known: Iterable[str]) -> str:

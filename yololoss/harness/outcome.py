@@ -54,6 +54,15 @@ class Trouble:
     detail: str
 
 
+@dataclass(frozen=True, order=True)
+class Wait:
+    """The host waited for the device."""
+
+    place: str  # file:line, or backward
+    what: str  # item, nonzero, boolean index, copy to the host, ...
+    times: int
+
+
 @dataclass(frozen=True, eq=False)
 class Outcome:
     """What a subject did with a case."""
@@ -62,6 +71,9 @@ class Outcome:
     rows: tuple[Rows, ...] | None = None  # a layer each; None where the subject does not show them
     gradients: tuple[Grid, ...] = ()  # of the last call's total, (B, A, H, W, 5 + C) a layer
     troubles: tuple[Trouble, ...] = ()
+    waits: tuple[Wait, ...] = ()  # of the last call and its backward, on the mirror
+    elsewhere: tuple[str, ...] = ()  # tensors made on another device, if that was watched
+    peak: int | None = None  # bytes that the last call and its backward took beyond their inputs, on CUDA
 
     def same(self, other: "Outcome") -> bool:
         """Whether both did the same, bit for bit: calls, gradients, troubles. NaN equals NaN here."""

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from yololoss.harness.subject import LossUnderTest
 
 USAGE = 2  # exit status where the harness could not run
-SUBJECT: "pytest.StashKey[LossUnderTest]" = pytest.StashKey()
+SUBJECTS: "pytest.StashKey[dict[str, LossUnderTest]]" = pytest.StashKey()  # by device
+ABSENT: "pytest.StashKey[list[str]]" = pytest.StashKey()  # devices that are not there, and why
 CONFIG: "pytest.StashKey[Config]" = pytest.StashKey()
 PROPERTY = "yololoss law"  # what a test report carries of its law, for the table at the end
 
@@ -30,7 +31,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Our options, in a group of their own."""
     group = parser.getgroup("yololoss", "YOLOv5-style losses under test")
     group.addoption("--loss", help="the loss to test: path/to/file.py:Name or package.module:Name")
-    group.addoption("--device", help="the device to test it on (default: cpu)")
+    group.addoption(
+        "--device",
+        help="the devices to test it on: cpu, cuda, cuda:N, mps, mirror (a pretend accelerator), several with commas "
+        "between, or auto for all that are there (default: cpu)",
+    )
     group.addoption(
         "--family",
         help="the family it belongs to, whose choices are no faults (default: upstream, of the bundled loss yololoss; "
@@ -62,33 +67,52 @@ def pytest_configure(config: pytest.Config) -> None:
     """Find what was asked for by name at once, so that a typing error costs no test run."""
     config.addinivalue_line("markers", "law(law): this test examines a subject by a law")
     if config.option.loss or config.option.device or config.option.family:
-        _subject(config)
+        _subjects(config)
     for path in config.option.replay:
         _replayed(path)
     if config.option.cases is not None and config.option.cases < 1:
         pytest.exit(f"--cases {config.option.cases}: expected 1 or more", returncode=USAGE)
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Every test of a subject runs on every device; they are in the tests' names where there are several."""
+    if "subject" in metafunc.fixturenames and len(_subjects(metafunc.config)) > 1:
+        metafunc.parametrize("subject", list(_subjects(metafunc.config)), indirect=True, scope="session")
+
+
 @pytest.fixture(scope="session")
-def subject(pytestconfig: pytest.Config) -> "LossUnderTest":
+def subject(pytestconfig: pytest.Config, request: pytest.FixtureRequest) -> "LossUnderTest":
     """The loss under test: that of --loss, else of the project's configuration, else the bundled one."""
-    return _subject(pytestconfig)
+    subjects = _subjects(pytestconfig)
+    return subjects[getattr(request, "param", next(iter(subjects)))]
 
 
-def _subject(config: pytest.Config) -> "LossUnderTest":
-    from yololoss.harness.load import BUNDLED, UsageError, find_device, load_loss  # noqa: PLC0415
+def _subject(item: pytest.Item) -> "LossUnderTest":
+    """The loss on the device that the test is for."""
+    subjects = _subjects(item.config)
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    return subjects[params.get("subject", next(iter(subjects)))]
 
-    if SUBJECT not in config.stash:
+
+def _subjects(config: pytest.Config) -> "dict[str, LossUnderTest]":
+    from yololoss.harness.load import BUNDLED, UsageError, find_devices, load_loss  # noqa: PLC0415
+
+    if SUBJECTS not in config.stash:
         project, given = _config(config), config.option
         try:
-            device = find_device(given.device or project.device or "cpu")
+            devices, config.stash[ABSENT] = find_devices(given.device or project.device or "cpu", _worker(config))
             spec = given.loss or project.loss or BUNDLED
             family = given.family or project.family or ("yololoss" if spec == BUNDLED else "upstream")
-            config.stash[SUBJECT] = load_loss(spec, device, family)
+            config.stash[SUBJECTS] = {name: load_loss(spec, device, family) for name, device in devices.items()}
             _one_thread_a_worker()
         except UsageError as error:
             pytest.exit(str(error), returncode=USAGE)
-    return config.stash[SUBJECT]
+    return config.stash[SUBJECTS]
+
+
+def _worker(config: pytest.Config) -> int:
+    """Which of xdist's workers this is; 0 where there are none."""
+    return int(getattr(config, "workerinput", {"workerid": "gw0"})["workerid"].removeprefix("gw"))
 
 
 def _one_thread_a_worker() -> None:
@@ -125,10 +149,11 @@ def _law(item: pytest.Item) -> "Law | None":
     return law
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Laws in reading order; check waivers against them; with --replay keep only those the cases were saved under."""
     laws = {item: law for item in items if (law := _law(item)) is not None}
-    items.sort(key=lambda item: (item not in laws, item in laws and laws[item].place))
+    items.sort(key=lambda item: (item not in laws, item in laws and laws[item].place))  # stable: devices in order
     if laws and _config(config).waivers:
         _check_waivers(config, next(iter(laws)))
     if not config.option.replay:
@@ -173,7 +198,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     if law is None:
         return None
     law.tally.clear()
-    under_test = _subject(pyfuncitem.config)
+    under_test = _subject(pyfuncitem)
     otherwise = law.assumes(under_test)
     if otherwise:
         pytest.skip(otherwise)
@@ -224,7 +249,8 @@ def pytest_runtest_makereport(
     if call.excinfo is not None and isinstance(call.excinfo.value, LawBroken):
         report.longrepr = _finding(call.excinfo.value, item)
     why = getattr(report, "wasxfail", None) or _skipped_because(report)
-    row = {"id": law.id, "word": _word(report, law), "why": why, **vars(law.tally)}
+    name = f"{law.id} {_subject(item).device.type}" if len(_subjects(item.config)) > 1 else law.id
+    row = {"id": name, "word": _word(report, law), "why": why, **vars(law.tally)}
     report.user_properties.append((PROPERTY, json.dumps(row)))
     return report
 
@@ -249,8 +275,11 @@ def _finding(broken: "LawBroken", item: pytest.Item) -> str:
 
     given = item.config.option
     path = save(broken, Path(given.findings), given.loss)
+    device = str(_subject(item).device) if given.device else None
     options = "".join(
-        f" --{name} {quote(str(value))}" for name in ("loss", "device", "family") if (value := getattr(given, name))
+        f" --{name} {quote(value)}"
+        for name, value in (("loss", given.loss), ("device", device), ("family", given.family))
+        if value
     )
     replay = f"python -m pytest {quote(relpath(item.path))}{options} --replay {quote(str(path))}"
     return f"{broken}\n  saved as   {path}\n  replay     {replay}"
@@ -284,5 +313,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
         quiet = terminalreporter.config.option.verbose < 0
         terminalreporter.write_line(table(rows, terminalreporter.config.get_terminal_writer().fullwidth, quiet=quiet))
+        for absent in terminalreporter.config.stash.get(ABSENT, ()):
+            terminalreporter.write_line(f"device {absent}: skipped")
         if _nothing_judged(terminalreporter):
             terminalreporter.write_line("nothing was judged: none of these laws applies to this loss and these cases")

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from yololoss.harness.case import Case
+from yololoss.harness.case import Case, Dtype
 from yololoss.harness.outcome import Rows
 
 
@@ -51,6 +51,17 @@ class Subject(ABC):
 
 
 @dataclass(frozen=True)
+class Around:
+    """What surrounds a run of a case, beside the device."""
+
+    chance: int = 0  # the seed of what the mirror does by chance; on real devices another run
+    autocast: Dtype | None = None  # to this dtype
+    deterministic: bool = False  # torch.use_deterministic_algorithms
+    targets_on_host: bool = False  # as a data loader hands them over
+    watched: bool = False  # note what is made on another device
+
+
+@dataclass(frozen=True)
 class LossUnderTest:
     """Makes a fresh subject for every case."""
 
@@ -58,3 +69,4 @@ class LossUnderTest:
     make: Callable[[Case, torch.device], Subject]
     device: torch.device
     family: str = "upstream"  # a key of families.FAMILIES
+    around: Around = Around()

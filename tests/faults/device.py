@@ -1,0 +1,145 @@
+"""Faults that show on an accelerator only; the mirror must notice them."""
+
+from tests.faults import Fault
+
+GRID = "grid = torch.zeros_like(objectness, memory_format=torch.contiguous_format).flatten()"
+WINNERS = "flat = grid.scatter(0, cell, values[last[cell]])"
+OFFSET = "offset = scaled.new_tensor(OFFSETS)[row_choice]"
+NUMBER = "number = torch.arange(len(cell), device=cell.device)"
+CALL = "        box, obj, cls = self.terms(p, targets)\n"
+ITEMS = "torch.stack((box, obj, cls)).detach().float()"
+TOTAL = "total = (box + obj + cls) * p[0].shape[0]"
+MEAN = "return (1 - overlap).mean()"
+
+
+def _on_mirror(
+    name: str, kind: str, module: str, old: str, new: str, law: str = "run.completes", field: str = "", more: str = ""
+) -> Fault:
+    return Fault(name, f"DEVICE{more}", kind, law, module, old, new, field, device="mirror")
+
+
+DEVICE: tuple[Fault, ...] = (
+    _on_mirror(
+        "anchors_left_on_cpu",
+        "missing step",
+        "loss",
+        "return head.anchors.to(next(model.parameters()).device), torch.as_tensor(head.stride)",
+        "return head.anchors.cpu(), torch.as_tensor(head.stride)",
+    ),
+    _on_mirror(
+        "constant_without_device",
+        "missing step",
+        "assign",
+        "min=torch.zeros(2, dtype=torch.long, device=targets.device)",
+        "min=torch.zeros(2, dtype=torch.long)",
+    ),
+    _on_mirror(
+        "anchor_index_on_cpu",
+        "known field bug",
+        "assign",
+        "anchor = pair_anchor[row_pair]",
+        "anchor = torch.arange(len(anchors))[pair_anchor[row_pair]]",
+        field="F20",
+    ),
+    _on_mirror("row_numbers_on_cpu", "missing step", "loss", NUMBER, "number = torch.arange(len(cell))", field="F69"),
+    _on_mirror(
+        "offsets_looked_up_on_cpu",
+        "wrong primitive",
+        "assign",
+        OFFSET,
+        "offset = torch.tensor(OFFSETS)[row_choice.cpu()].to(scaled.device)",
+        "devices.made-there",
+    ),
+    _on_mirror(
+        "first_gpu_always",
+        "known field bug",
+        "loss",
+        NUMBER,
+        "number = torch.arange(len(cell), device='cpu' if cell.device.type == 'cpu' else 'cuda:0')",
+        field="F68",
+    ),
+    _on_mirror(
+        "winner_by_chance",
+        "known field bug",
+        "loss",
+        WINNERS,
+        "flat = grid.scatter(0, cell, values)",
+        "devices.shared-cells",
+        "F40",
+        ", OBJ",
+    ),
+    _on_mirror(
+        "winner_by_chance_in_place",
+        "legacy behaviour",
+        "loss",
+        WINNERS,
+        "flat = grid.index_put((cell,), values)",
+        "devices.repeatable",
+        "F40",
+        ", OBJ",
+    ),
+    _on_mirror(
+        "target_not_initialised",
+        "wrong primitive",
+        "loss",
+        GRID,
+        GRID.replace("zeros_like", "empty_like"),
+        "objectness.background",
+        more=", OBJ",
+    ),
+    _on_mirror(
+        "work_where_targets_are",
+        "known field bug",
+        "loss",
+        CALL,
+        "        p, self.anchors = [x.to(targets.device) for x in p], self.anchors.to(targets.device)\n"
+        "        self.BCEcls.to(targets.device), self.BCEobj.to(targets.device)\n"
+        f"        self.device = targets.device\n{CALL}",
+        "devices.targets-from-host",
+        "F70",
+    ),
+    _on_mirror(
+        "rows_rounded_on_device",
+        "wrong primitive",
+        "assign",
+        "box=torch.cat((centre - cell, size), dim=1)",
+        "box=torch.cat((centre - cell, size), dim=1) * (1 + 1e-6 * (cell.device.type != 'cpu'))",
+        "devices.rows",
+        more=", TBOX",
+    ),
+    _on_mirror("items_on_cpu", "wrong primitive", "loss", ITEMS, f"{ITEMS}.cpu()", "devices.results"),
+    _on_mirror(
+        "total_on_cpu",
+        "wrong primitive",
+        "loss",
+        "return total.reshape(1)",
+        "return total.cpu().reshape(1)",
+        "devices.results",
+    ),
+    _on_mirror(
+        "mean_by_atomics",
+        "wrong primitive",
+        "loss",
+        MEAN,
+        "return 1 - torch.zeros_like(overlap).index_add(0, torch.zeros_like(rows.cls), overlap)[0] / len(overlap)",
+        "devices.repeatable",
+        more=", SCALE",
+    ),
+    _on_mirror(
+        "by_histogram",
+        "wrong primitive",
+        "loss",
+        NUMBER,
+        f"{NUMBER} + 0 * cell.float().histc(1).long()",
+        "devices.deterministic",
+    ),
+    _on_mirror(
+        "half_under_autocast",
+        "wrong primitive",
+        "loss",
+        TOTAL,
+        "total = torch.stack((box, obj, cls))[None] @ torch.ones(3, 1, device=box.device, dtype=box.dtype) * len(p[0])",
+        "devices.autocast",
+        more=", DTYPE",
+    ),
+)

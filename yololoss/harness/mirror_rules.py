@@ -1,0 +1,213 @@
+"""What an accelerator refuses, waits for, and does otherwise than a CPU: the rules of the mirror.
+
+Each follows what CUDA does, as torch's documentation has it: notes on CUDA semantics, reproducibility and autocast.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+aten = torch.ops.aten
+GARBAGE = -(2**40) + 3  # cut to the width of an integer, it is no index of anything
+MASKS = (torch.bool, torch.uint8)
+INDEXING = ("index", "index_put", "index_put_", "_unsafe_index", "_index_put_impl_")
+# Besides pointwise operations, these take a number, a tensor without dimension, from the CPU.
+NUMBER_TAKEN = (*INDEXING, "masked_fill", "masked_fill_", "fill", "fill_", "index_fill", "index_fill_")
+WAITS = {
+    "_local_scalar_dense": "item",
+    "equal": "equal",
+    "masked_select": "boolean index",
+    "nonzero": "nonzero",
+    "_unique2": "unique",
+    "unique_consecutive": "unique",
+    "unique_dim": "unique",
+    "bincount": "bincount",
+}
+# Of what losses use, what has no deterministic form: torch.use_deterministic_algorithms.
+UNDETERMINISTIC = ("histc", "kthvalue", "median", "put_")
+# Of what losses use, what autocast makes float32, its own dtype, or the widest of: "Autocast Op Reference".
+FULL_PRECISION = (
+    *("binary_cross_entropy_with_logits", "cumprod", "cumsum", "exp", "expm1", "log", "log10", "log1p", "log2"),
+    *("pow", "prod", "reciprocal", "rsqrt", "softplus", "sum"),
+)
+HALF_PRECISION = ("mm", "mv", "bmm", "matmul", "addmm", "addmv", "addbmm", "baddbmm", "linear")
+PROMOTED = ("index_put", "scatter_add", "addcdiv", "addcmul", "atan2", "dot")
+FLOATS = (torch.float16, torch.bfloat16, torch.float32)
+
+
+def name(func: Any, *, overload: bool = False) -> str:
+    """An operation's name, without its namespace."""
+    packet: str = func._schema.name.removeprefix("aten::")
+    return f"{packet}.{func._schema.overload_name}" if overload and func._schema.overload_name else packet
+
+
+def _operations() -> Iterator[Any]:
+    for schema in torch._C._jit_get_all_schemas():
+        if schema.name.startswith("aten::"):
+            packet = getattr(aten, schema.name.removeprefix("aten::"), None)
+            if packet is not None and (schema.overload_name or "default") in packet.overloads():
+                yield getattr(packet, schema.overload_name or "default")
+
+
+def factories() -> Iterator[Any]:
+    """The operations that make a tensor of none, on a device that they are told."""
+    for func in _operations():
+        arguments = func._schema.arguments
+        if any(a.name == "device" for a in arguments) and not any("Tensor" in str(a.type) for a in arguments):
+            yield func
+
+
+def autocast() -> Iterator[tuple[Any, Callable[[list[Tensor], torch.dtype], torch.dtype]]]:
+    """The operations that autocast changes, and what dtype each takes, by its tensors and autocast's own dtype."""
+    for func in _operations():
+        if func._schema.is_mutable:
+            continue
+        if name(func) in FULL_PRECISION:
+            yield func, lambda tensors, half: torch.float32
+        if name(func) in HALF_PRECISION:
+            yield func, lambda tensors, half: half
+        if name(func) in PROMOTED:
+            yield func, lambda tensors, half: max((t.dtype for t in tensors), key=FLOATS.index)
+        if name(func) == "binary_cross_entropy":
+            yield func, _unsafe
+
+
+def _unsafe(tensors: list[Tensor], half: torch.dtype) -> torch.dtype:
+    raise RuntimeError("binary_cross_entropy is unsafe to autocast: use binary_cross_entropy_with_logits")
+
+
+def refuse_two_devices(func: Any, named: str, args: tuple[Any, ...], tensors: list[Tensor]) -> None:
+    """Raise RuntimeError where tensors lie on two devices and it matters.
+
+    A number may come from the CPU in pointwise operations, indices where the tensor indexed is on the device.
+    """
+    if named in ("copy_", "_to_copy", "_copy_from"):
+        return
+    if named in INDEXING:
+        indices = [i for i in args[1] if i is not None]
+        if args[0].device.type == "cpu" and any(i.device.type != "cpu" for i in indices):
+            raise RuntimeError("indices should be either on cpu or on the same device as the indexed tensor (cpu)")
+        tensors = [t for t in tensors if not any(t is i for i in indices)]
+    others = [t for t in tensors if t.device.type == "cpu"]
+    if not others or len(others) == len(tensors):
+        return
+    written = func._schema.is_mutable and tensors[0] is others[0]
+    numbers = torch.Tag.pointwise in func.tags or named in NUMBER_TAKEN
+    if written or not numbers or any(t.dim() for t in others):
+        two = " and ".join(sorted({str(t.device) for t in tensors}, reverse=True))
+        raise RuntimeError(
+            f"Expected all tensors to be on the same device, but found at least two devices, {two}! (in {named})"
+        )
+
+
+def refuse_undeterministic(named: str) -> None:
+    """Raise RuntimeError for an operation without a deterministic form, where torch was told to have no other."""
+    if torch.are_deterministic_algorithms_enabled() and named in UNDETERMINISTIC:
+        raise RuntimeError(f"{named} does not have a deterministic implementation, but you set it to be required")
+
+
+def waits_for(named: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    """Why the host waits for the device here; "" where it does not."""
+    if named in INDEXING:
+        masks = any(i is not None and i.dtype in MASKS and i.device.type != "cpu" for i in args[1])
+        return "boolean index" if masks else ""
+    if named == "_to_copy" and kwargs.get("device") is not None:
+        return _copy(args[0], kwargs["device"])
+    if named == "copy_":
+        return _copy(args[1], args[0].device)
+    if named == "repeat_interleave" and kwargs.get("output_size") is None:
+        return "repeat_interleave"
+    return WAITS.get(named, "")
+
+
+def _copy(source: Tensor, to: torch.device) -> str:
+    if source.device.type == to.type:
+        return ""
+    return "copy to the host" if to.type == "cpu" else "copy from the host"
+
+
+def done(func: Any, named: str, args: tuple[Any, ...], kwargs: dict[str, Any], chance: torch.Generator) -> Any:
+    """The operation on the CPU, as an accelerator may do it. Out of range raises as torch does."""
+    if re.match(r"(new_)?empty", named):
+        return _garbage(func(*args, **kwargs))
+    otherwise = OTHERWISE.get(named)
+    if otherwise is None:
+        return func(*args, **kwargs)
+    if torch.are_deterministic_algorithms_enabled():
+        chance = torch.Generator().manual_seed(0)
+    return otherwise(func, args, kwargs, chance)
+
+
+def _garbage(memory: Tensor) -> Tensor:
+    """What is found in memory that nothing was written to."""
+    if memory.dtype.is_floating_point or memory.dtype.is_complex:
+        return memory.fill_(float("nan"))
+    if memory.dtype is torch.bool:
+        return memory.fill_(True)
+    info = torch.iinfo(memory.dtype)
+    return memory.fill_(GARBAGE if info.min <= GARBAGE else info.max)
+
+
+def _always(size: int) -> Tensor:
+    """An order of so many things that is always the same, but not the usual one."""
+    return torch.randperm(size, generator=torch.Generator().manual_seed(size))
+
+
+def _by_index(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], chance: torch.Generator) -> Any:
+    """index_put: without accumulation any of the writes to a place is the last; else sorted, not as on the CPU."""
+    target, indices, values, *rest = args
+    accumulate = rest[0] if rest else kwargs.get("accumulate", False)
+    found: list[Any] = []
+    for index in indices:
+        found += index.nonzero(as_tuple=True) if index is not None and index.dtype in MASKS else (index,)
+    if any(index is None for index in found):  # where the rows then lie is intricate; no loss known writes so
+        return func(*args, **kwargs)
+    shape = torch.broadcast_tensors(*found)[0].shape  # type: ignore[no-untyped-call]
+    beyond = target.shape[len(found) :]
+    rows = values.expand(*shape, *beyond).reshape(-1, *beyond)
+    order = _always(len(rows)) if accumulate else torch.randperm(len(rows), generator=chance)
+    moved = [index.expand(shape).reshape(-1)[order] for index in found]
+    return func(target, moved, rows[order], accumulate)
+
+
+def _along_axis(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], chance: torch.Generator) -> Any:
+    """scatter, index_add and the like: (target, axis, index, source, ...), in any order along the axis."""
+    target, axis, index, source, *rest = args
+    if not isinstance(source, Tensor) or not index.numel():
+        return func(*args, **kwargs)
+    along = axis if index.dim() == source.dim() else 0  # index_add and index_copy have one index for each slice
+    order = torch.randperm(index.shape[along], generator=chance)
+    return func(target, axis, index.index_select(along, order), source.index_select(axis, order), *rest, **kwargs)
+
+
+def _reordered(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], chance: torch.Generator) -> Any:
+    """sum and mean, of all or along axes."""
+    values, *rest = args
+    if not rest or not rest[0]:
+        if values.dim():
+            flat = values.reshape(-1)
+            values = flat[_always(len(flat))].reshape(values.shape)
+    else:
+        for axis in [rest[0]] if isinstance(rest[0], int) else rest[0]:
+            values = values.index_select(axis, _always(values.shape[axis]))
+    return func(values, *rest, **kwargs)
+
+
+def _criterion(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], chance: torch.Generator) -> Any:
+    """Binary cross-entropy with logits: (logits, targets, weight, positive weight, reduction)."""
+    each, reduction = (*args, None, None)[:4], args[4] if len(args) > 4 else kwargs.get("reduction", 1)
+    losses = func(*each, 0)
+    reduce = {0: None, 1: aten.mean.default, 2: aten.sum.default}[reduction]
+    return losses if reduce is None else _reordered(reduce, (losses,), {}, chance)
+
+
+OTHERWISE: dict[str, Callable[[Any, tuple[Any, ...], dict[str, Any], torch.Generator], Any]] = {
+    **dict.fromkeys(("index_put", "index_put_", "_index_put_impl_"), _by_index),
+    **dict.fromkeys(("scatter", "scatter_", "scatter_add", "scatter_add_", "scatter_reduce"), _along_axis),
+    **dict.fromkeys(("index_add", "index_add_", "index_copy", "index_copy_"), _along_axis),
+    **dict.fromkeys(("sum", "mean"), _reordered),
+    "binary_cross_entropy_with_logits": _criterion,
+}
