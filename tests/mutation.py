@@ -2,10 +2,10 @@
 
 It needs the extra ``mutation``: ``python -m pip install -c constraints.txt -e '.[mutation]'``.
 
-Every mutant is judged by the gate: the laws in their order, with the gate's cases, until one breaks. One that no law
-notices, or in a line that no law makes run, is judged by the tests of what the gate cannot reach (GIoU, the quality
-focal loss, error texts). What survives both must be argued to be equivalent in `tests.equivalent`; an argument for a
-mutant that does not survive is an error.
+Every mutant is judged by the gate: the laws in their order, with the gate's cases, until one breaks. What the gate
+cannot reach (GIoU, the quality focal loss, error texts) is judged by the tests of it; they come after the first `SOON`
+of each law's cases, because they are quicker than the rest. What survives both must be argued to be equivalent in
+`tests.equivalent`; an argument for a mutant that does not survive is an error.
 
 The cases of the gate, and what the reference makes of them, are the same for every mutant: they are made once, and
 inherited by the processes that judge.
@@ -14,19 +14,20 @@ inherited by the processes that judge.
 import argparse
 import ast
 import gc
-import os
-import shutil
-import subprocess
+import io
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import import_module
 from pathlib import Path
 from unittest.mock import patch
 
+import pytest
 import torch
 from coverage import Coverage
 from rich.console import Console
@@ -35,11 +36,11 @@ from rich.progress import track
 from tests.all_laws import LAWS, ROOT
 from tests.equivalent import argument, unused
 from tests.faults import HOME, plant_text
-from tests.judging import QUICK, apart
+from tests.judging import apart, search
 from tests.mutants import MODULES, Mutant, mutants
 from yololoss.harness import law as law_module
 from yololoss.harness.case import Case
-from yololoss.harness.law import GATE_SEED, Law, LawBroken
+from yololoss.harness.law import Law, LawBroken
 from yololoss.harness.load import UsageError, load_loss
 from yololoss.harness.subject import LossUnderTest
 
@@ -51,6 +52,7 @@ BESIDE = {
     "loss": ("loss", "contract"),
     "checks": ("contract",),
 }
+SOON = 10
 NOTICED, TESTS, SURVIVED = "a law", "tests beside the gate", "nothing"
 
 
@@ -68,7 +70,8 @@ class Gate:
 
 def run_gate() -> Gate:
     """Run the gate on the bundled loss, remember all that the reference makes of its cases, and watch the lines."""
-    law_module._made = lru_cache(maxsize=None)(law_module._made.__wrapped__)  # type: ignore[attr-defined]
+    for name in ("_made", "_executed"):
+        setattr(law_module, name, lru_cache(maxsize=None)(getattr(law_module, name).__wrapped__))
     subject = load_loss("yololoss.loss:ComputeLoss", torch.device("cpu"), "yololoss")
     cases: dict[str, list[Case]] = {law: [] for law in LAWS}
     examine = Law.examine
@@ -80,7 +83,8 @@ def run_gate() -> Gate:
     watch = Coverage(data_file=None, config_file=False, source=[str(HOME)])
     with watch.collect(), patch.object(Law, "examine", noted):
         for law in track(LAWS.values(), "the gate", console=Console(stderr=True)):
-            law.search(subject, QUICK, GATE_SEED)
+            search(law, subject)
+    law_module._executed.cache_clear()
     lines = {module: set(watch.get_data().lines(str(HOME / f"{module}.py")) or ()) for module in MODULES}
     gc.freeze()  # so that the processes that judge share it
     return Gate(cases, lines)
@@ -96,46 +100,42 @@ def _inside_functions(module: str) -> set[int]:
 def judge(mutant: Mutant) -> tuple[Mutant, str, str]:
     """What noticed the mutant, and which law; in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
-        law = _by_gate(mutant, Path(folder)) if GATE.reaches(mutant) else None
-        if law is not None:
-            return mutant, NOTICED, law
-        if _by_tests(mutant, Path(folder)):
-            return mutant, TESTS, ""
-        if argument(mutant) is None:
-            print(f"nothing noticed {mutant}", file=sys.stderr)  # now: the page is printed an hour later
-        return mutant, SURVIVED, ""
-
-
-def _by_gate(mutant: Mutant, folder: Path) -> str | None:
-    try:
-        spec = plant_text("mutant", {mutant.module: mutant.text}, folder)
-        subject = load_loss(spec, torch.device("cpu"), "yololoss")
-    except UsageError:
-        return "it cannot be imported"
-    # most mutants raise; and what checks bad input is noticed by the laws about that, which come last
-    soon = ("run.completes", "input" if mutant.module == "checks" else "run.completes")
-    for law in sorted(LAWS.values(), key=lambda law: (not law.id.startswith(soon), law.place)):
         try:
-            for case in GATE.cases[law.id]:
+            spec = plant_text("mutant", {mutant.module: mutant.text}, Path(folder))
+            subject = load_loss(spec, torch.device("cpu"), "yololoss")
+        except UsageError:
+            return mutant, NOTICED, "it cannot be imported"
+        reached = GATE.reaches(mutant)
+        law = _by_gate(subject, slice(SOON)) if reached else None
+        if law is None and _by_tests(mutant):
+            return mutant, TESTS, ""
+        law = law or (_by_gate(subject, slice(SOON, None)) if reached else None)
+        if law is None and argument(mutant) is None:
+            print(f"nothing noticed {mutant}", file=sys.stderr, flush=True)  # the page is printed at the end
+        return mutant, NOTICED if law else SURVIVED, law or ""
+
+
+def _by_gate(subject: LossUnderTest, part: slice) -> str | None:
+    # most mutants raise
+    for law in sorted(LAWS.values(), key=lambda law: (law.id != "run.completes", law.place)):
+        try:
+            for case in GATE.cases[law.id][part]:
                 law.examine(subject, case)
         except LawBroken:
             return law.id
     return None
 
 
-def _by_tests(mutant: Mutant, folder: Path) -> bool:
-    shutil.copytree(ROOT, folder / "copy", ignore=shutil.ignore_patterns(".*", "__pycache__", "docs"))
-    (folder / "copy" / "yololoss" / f"{mutant.module}.py").write_text(mutant.text, encoding="utf-8")
-    slow = "not docs_show and not gradient_is_that_of"  # and about what the gate judges
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-k", slow]
-    done = subprocess.run(
-        [*command, *(f"tests/test_{name}.py" for name in BESIDE[mutant.module])],
-        cwd=folder / "copy",
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": "."},
-        capture_output=True,
-        check=False,
-    )
-    return done.returncode != 0
+def _by_tests(mutant: Mutant) -> bool:
+    """Whether the tests beside the gate notice the mutant in the place of the bundled loss, in this process alone."""
+    for module in MODULES:  # each takes what it needs from those before it
+        path = HOME / f"{module}.py"
+        text = mutant.text if module == mutant.module else path.read_text(encoding="utf-8")
+        exec(compile(text, str(path), "exec"), vars(import_module(f"yololoss.{module}")))
+    slow = "not docs_show and not gradient_is_that_of and not distributed"  # and about what the gate judges
+    tests = [str(ROOT / "tests" / f"test_{name}.py") for name in BESIDE[mutant.module]]
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        return pytest.main(["-x", "-q", "-n", "0", "--assert=plain", "-p", "no:cacheprovider", "-k", slow, *tests]) != 0
 
 
 def page(judged: list[tuple[Mutant, str, str]], seconds: float) -> Iterator[str]:
@@ -177,6 +177,9 @@ def main() -> int:
     torch.set_num_threads(1)
     global GATE  # noqa: PLW0603  # too large to be sent to each process, so they inherit it
     GATE = run_gate()
+    loss = [Mutant(m, 0, "", "", (HOME / f"{m}.py").read_text(encoding="utf-8")) for m in MODULES]
+    if any(apart(_by_tests, loss, "the loss itself")):
+        raise SystemExit("the tests beside the gate fail on the loss as it is")
     all_mutants = [m for module in given.modules for m in mutants(module)][:: given.every]
     start = time.perf_counter()
     judged = apart(judge, all_mutants, "mutants")
