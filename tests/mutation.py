@@ -135,7 +135,9 @@ def _by_tests(mutant: Mutant) -> bool:
     slow = "not docs_show and not gradient_is_that_of and not distributed"  # and about what the gate judges
     tests = [str(ROOT / "tests" / f"test_{name}.py") for name in BESIDE[mutant.module]]
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-        return pytest.main(["-x", "-q", "-n", "0", "--assert=plain", "-p", "no:cacheprovider", "-k", slow, *tests]) != 0
+        # Hypothesis's plugin wants to come before any strategy is used
+        plugins = ["-n", "0", "-p", "no:cacheprovider", "-p", "no:hypothesispytest", "--assert=plain"]
+        return pytest.main(["-x", "-q", *plugins, "-k", slow, *tests]) != 0
 
 
 def page(judged: list[tuple[Mutant, str, str]], seconds: float) -> Iterator[str]:

@@ -12,14 +12,16 @@ from tests.all_laws import LAWS
 from tests.judging import QUICK, apart, search
 from tests.test_conforming import VARIANTS, load
 from yololoss.harness.law import GATE_SEED
+from yololoss.harness.load import find_device
 
-OTHERS = ("tests.subjects.plain:PlainLoss", "tests.subjects.forms:BlackBox")
+FORMS = ("OlderLoss", "compute_loss", "ImageLoss", "ModuleLoss", "BlackBox", "DictAdapter")
+OTHERS = ("tests.subjects.plain:PlainLoss", *(f"tests.subjects.forms:{name}" for name in FORMS))
 
 
-def accusations(task: tuple[str, int, int | None]) -> tuple[str, int, int, dict[str, str]]:
+def accusations(task: tuple[str, str, int, int | None]) -> tuple[str, int, int, dict[str, str]]:
     """The loss, how many laws apply to it, in how many cases they judged it, and which of them broke."""
-    spec, cases, seed = task
-    subject = load(spec)
+    spec, device, cases, seed = task
+    subject = load(spec, find_device(device))
     settings = hypothesis.settings(QUICK, max_examples=cases)
     judged, applied, broken = 0, 0, {}
     for law in LAWS.values():
@@ -37,10 +39,11 @@ def main() -> int:
     """Run them all, as many at once as there are processors."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=100)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--explore", action="store_true", help="other cases every time")
     given = parser.parse_args()
     seed = None if given.explore else GATE_SEED
-    tasks = [(spec, given.cases, seed) for spec in (*VARIANTS, *OTHERS)]
+    tasks = [(spec, given.device, given.cases, seed) for spec in (*VARIANTS, *OTHERS)]
     done = apart(accusations, tasks, "losses")
     print("| loss | laws | cases judged | accused by |\n|---|---:|---:|---|")
     for spec, laws, judged, broken in done:

@@ -26,9 +26,9 @@ OWN_ORDER = ("RowsByTarget", "RowsReversed")
 POOL = 5  # cases a law; each variant is given one of them, of every third law
 
 
-def load(spec):
+def load(spec, device=CPU):
     """The variant, of the family whose choices are its own."""
-    return load_loss(spec, CPU, "own-order" if spec.endswith(OWN_ORDER) else "upstream")
+    return load_loss(spec, device, "own-order" if spec.endswith(OWN_ORDER) else "upstream")
 
 
 def drawn(law):

@@ -64,7 +64,7 @@ class ImageLoss:
         out: tuple[list[Any], ...] = ([], [], [], [], [], [])
         for layer, cls, box, at, wh in zip(p, *self.inner.build_targets(p, targets), strict=True):
             image, _, row, column = at
-            size = torch.tensor((layer.shape[3], layer.shape[2]) * 2)
+            size = torch.tensor((layer.shape[3], layer.shape[2]) * 2, device=layer.device)
             fractions = torch.cat((box[:, :2] + torch.stack((column, row), dim=1), box[:, 2:]), dim=1) / size
             rows = torch.cat((image[:, None], cls[:, None], fractions), dim=1)
             for kept, values in zip(out, (*at, rows, wh), strict=True):

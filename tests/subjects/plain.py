@@ -26,8 +26,8 @@ def rows_of_layer(targets: Tensor, anchors: Tensor, grid: tuple[int, int], limit
     height, width = grid
     found: list[tuple[Any, ...]] = []
     for choice, (right, down) in enumerate(SHIFTS):
-        for a, (aw, ah) in enumerate(anchors.numpy().astype(F32)):
-            for image, cls, *fractions in targets.detach().float().numpy():
+        for a, (aw, ah) in enumerate(anchors.cpu().numpy().astype(F32)):
+            for image, cls, *fractions in targets.detach().float().cpu().numpy():
                 x, y, w, h = (F32(f) * F32(n) for f, n in zip(fractions, (width, height, width, height), strict=True))
                 sides = (w / aw, F32(1) / (w / aw), h / ah, F32(1) / (h / ah))
                 if max(sides) >= F32(limit):
@@ -91,10 +91,11 @@ class PlainLoss:
         out: tuple[list[Any], ...] = ([], [], [], [])
         for layer, anchors in zip(p, self.anchors, strict=True):
             rows = rows_of_layer(targets, anchors, (layer.shape[2], layer.shape[3]), self.hyp["anchor_t"])
-            columns = [torch.tensor([r[k] for r in rows], dtype=torch.int32) for k in range(5)]
+            columns = [torch.tensor([r[k] for r in rows], dtype=torch.int32, device=layer.device) for k in range(5)]
             image, anchor, row, column, cls = columns
             out[0].append(cls)
-            out[1].append(torch.tensor(np.array([r[5] for r in rows], dtype=F32).reshape(-1, 4)))
+            boxes = np.array([r[5] for r in rows], dtype=F32).reshape(-1, 4)
+            out[1].append(torch.tensor(boxes, device=layer.device))
             out[2].append((image, anchor, row, column))
             out[3].append(anchors[anchor.long()])
         return out
@@ -107,11 +108,11 @@ class PlainLoss:
     def terms(self, p: list[Tensor], targets: Tensor) -> Tensor:
         """Box, objectness and class terms times gain, (3,) float64, with gradient."""
         hyp = self.hyp
-        box = objectness = cls = torch.zeros((), dtype=torch.float64)
+        box = objectness = cls = torch.zeros((), dtype=torch.float64, device=p[0].device)
         losses = []
         for i, (layer, numbers, target, at, anchors) in enumerate(zip(p, *self.build_targets(p, targets), strict=True)):
             logits = layer.double()
-            wanted = torch.zeros(logits.shape[:4], dtype=torch.float64)
+            wanted = logits.new_zeros(logits.shape[:4])
             if len(numbers):
                 mine = logits[tuple(index.long() for index in at)]
                 ciou = overlap(mine[:, :4], anchors.double(), target.double())
@@ -120,7 +121,7 @@ class PlainLoss:
                 if self.nc > 1:
                     half = hyp["label_smoothing"] / 2
                     truth = torch.full_like(mine[:, 5:], half)
-                    truth[range(len(numbers)), numbers.long()] = 1 - half
+                    truth[torch.arange(len(numbers), device=layer.device), numbers.long()] = 1 - half
                     cls = cls + criterion(mine[:, 5:], truth, hyp["cls_pw"], hyp["fl_gamma"])
             losses.append(criterion(logits[..., 4], wanted, hyp["obj_pw"], hyp["fl_gamma"]))
             objectness = objectness + losses[-1] * self.balance[i]
@@ -132,8 +133,9 @@ class PlainLoss:
         """Write the objectness targets one by one, the last (or largest) staying."""
         values = ((1 - self.gr) + self.gr * ciou.clamp(min=0)).tolist()
         order = range(len(values))
+        cells = list(zip(*(index.tolist() for index in at), strict=True))
         for n in sorted(order, key=values.__getitem__) if self.sort_obj_iou else order:
-            wanted[tuple(int(index[n]) for index in at)] = values[n]
+            wanted[cells[n]] = values[n]
 
     def rebalance(self, losses: list[float]) -> None:
         """Autobalance after a call."""
