@@ -179,3 +179,21 @@ def test_a_device_without_autocast_is_served():
     """Where torch has no autocast for a device there is none to switch off."""
     with loss_module._full_precision(torch.device("meta")):
         assert torch.zeros(1).sum() == 0
+
+
+def test_the_assignment_explains_itself():
+    """A sentence a target and anchor, met or not, and one a row: its cell, and from where that was clamped."""
+    loss = ComputeLoss.from_parts([[[1.0, 1.0], [4.0, 1.0]]], [8], CLASSES)
+    rows = torch.tensor([[0, 1, 1.0, 0.6, 0.4, 0.5], [0, 0, 0.5, 0.1, 0.9, 0.1]])
+    assert loss.assign([torch.zeros(1, 2, 2, 3, 5 + CLASSES)], rows)[0].explain() == [
+        "target 0 meets anchor 0: side ratio 1.2",
+        "target 1 does not meet anchor 0: side ratio 5",
+        "target 0 meets anchor 1: side ratio 3.333",
+        "target 1 does not meet anchor 1: side ratio 5",
+        "row 0: target 0, anchor 0, centre (3, 1.2), own cell (2, 1), clamped from (3, 1)",
+        "row 1: target 0, anchor 1, centre (3, 1.2), own cell (2, 1), clamped from (3, 1)",
+        "row 2: target 0, anchor 0, centre (3, 1.2), left cell (2, 1)",
+        "row 3: target 0, anchor 1, centre (3, 1.2), left cell (2, 1)",
+        "row 4: target 0, anchor 0, centre (3, 1.2), above cell (2, 0), clamped from (3, 0)",
+        "row 5: target 0, anchor 1, centre (3, 1.2), above cell (2, 0), clamped from (3, 0)",
+    ]

@@ -110,6 +110,54 @@ def test_a_replay_among_other_tests_is_told(tmp_path: Path):
     assert "case.json: saved under assign.offset-range, which is no law of the tests given" in output
 
 
+SUBJECT = """
+from tests.subjects.plain import PlainLoss
+from yololoss.harness import devices
+
+class Loss(PlainLoss):
+    def __call__(self, p, targets):
+        devices.is_lost = lambda device: True
+        raise RuntimeError("CUDA error: device-side assert triggered")
+"""
+
+
+def test_a_lost_device_is_a_finding_and_the_run_goes_on_in_another_worker(tmp_path: Path):
+    """The case is saved and shown for each law; alone the run stops, since nothing can be run on it any more."""
+    (tmp_path / "lost.py").write_text(SUBJECT, encoding="utf-8")
+    names = ("total_is_the_sum_of_the_items_times_the_batch", "total_of_every_call_is_that_of_the_reference")
+    given = [*(f"properties/test_totals.py::test_the_{name}" for name in names), "--loss", f"{tmp_path}/lost.py:Loss"]
+    for options, findings in ((["-n", "1"], 2), ([], 1)):
+        status, output = run_apart(*given, *options, "--findings", str(tmp_path / "found"))
+        assert status in (1, 2), output
+        assert output.count("the device, after this case") == findings
+        assert output.count("observed   RuntimeError: CUDA error: device-side assert triggered") == findings
+        assert output.count("replay     python -m pytest properties/test_totals.py") == findings
+    assert "the device is lost; with -n 1 the run goes on in another process" in output
+    assert len(list((tmp_path / "found").iterdir())) == 2
+
+
+ROWS = "rows_are_those_of_the_cpu"
+
+
+def test_every_law_runs_on_every_device(tmp_path: Path):
+    """The tests' names and the table say which; what only an accelerator shows is found, and replayed there."""
+    laws = [f"properties/test_devices.py::test_{name}" for name in ("results_lie_where_the_predictions_lie", ROWS)]
+    spec = plant(BY_NAME["items_on_cpu"], tmp_path)
+    given = ("--loss", spec, "--cases", "3", "-v")
+    status, output = run(*laws, *given, "--device", "auto", "--findings", str(tmp_path / "found"))
+    assert status == 1, output
+    assert re.search(r"devices.results cpu +held", output)
+    assert re.search(r"devices.results mirror +BROKE", output)
+    assert re.search(r"devices.rows cpu +not applicable +0 +needs --device", output)
+    assert re.search(r"devices.rows mirror +held", output)
+    if not torch.cuda.is_available():
+        assert re.search(r"device cuda: not available here \(.+\): skipped", output)
+    found = str(next((tmp_path / "found").iterdir()))
+    assert f"--device mirror:0 --replay {found}" in output
+    status, output = run(laws[0], "--loss", spec, "--device", "mirror:0", "--replay", found)
+    assert status == 1, output
+
+
 def test_what_is_not_there_ends_with_exit_status_2_and_one_line():
     """The line is printed alone: no test ran, no traceback."""
     status, output = run_apart("properties", "--loss", "yololoss/los.py:ComputeLoss")

@@ -61,6 +61,7 @@ class LawBroken(AssertionError):
         self.law, self.case = law, case
         self.what, self.expected, self.observed, self.because = what, expected, observed, because
         self.repeats = True  # whether the subject does the same with the case again
+        self.lost = False  # whether the device answers nothing any more
 
     def __str__(self) -> str:
         lines = [
@@ -339,7 +340,8 @@ def law(
     The judgement breaks the law by `Exam.expect` and the like; what it returns is a note for the table of laws. The
     first paragraph of its docstring is the law's statement. ``choices`` names what the law takes for granted
     that families of losses choose differently without fault (`families`). ``most`` is how many cases
-    the law sees in the gate, if not as many as others; longer runs are in proportion.
+    the law sees in the gate, if not as many as others; longer runs are in proportion. ``on`` names the kinds of
+    device that it is about, if not all.
     """
 
     def decorate(judge: Callable[[Exam], str | None]) -> Callable[..., None]:
@@ -351,7 +353,7 @@ def law(
         unknown = [choice for choice in choices if choice not in CHOICES]
         if unknown:
             raise ValueError(f"law {id!r}: no such choice as {unknown[0]!r} (known: {', '.join(CHOICES)})")
-        entry = LAWS[id] = Law(id, statement, source, judge, cases, choices, most)
+        entry = LAWS[id] = Law(id, statement, source, judge, cases, choices, most, on)
 
         def test(subject: LossUnderTest, case: Case) -> None:
             entry.examine(subject, case)

@@ -5,7 +5,9 @@ subject or an option of ours is given.
 """
 
 import json
+import os
 from collections.abc import Generator
+from hashlib import sha256
 from os.path import relpath
 from pathlib import Path
 from shlex import quote
@@ -202,17 +204,29 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     otherwise = law.assumes(under_test)
     if otherwise:
         pytest.skip(otherwise)
-    if pyfuncitem.config.option.replay:
-        for path in pyfuncitem.config.option.replay:
+    from yololoss.harness.devices import DeviceLost  # noqa: PLC0415
+    from yololoss.harness.law import LawBroken  # noqa: PLC0415
+
+    try:
+        _examine(law, under_test, pyfuncitem.config)
+    except DeviceLost as lost:
+        broken = LawBroken(law, lost.case, "the device, after this case", "an answer", lost.detail, "none: it is lost")
+        broken.lost = True
+        raise broken from None
+    return True
+
+
+def _examine(law: "Law", under_test: "LossUnderTest", config: pytest.Config) -> None:
+    if config.option.replay:
+        for path in config.option.replay:
             for vector in _replayed(path):
                 if vector.law == law.id:
                     law.examine(under_test, vector.case)
-        return True
-    waiver = _config(pyfuncitem.config).waiver(law.id)
+        return
+    waiver = _config(config).waiver(law.id)
     if waiver is not None:
-        _search_waived(law, under_test, pyfuncitem.config, waiver.reason)
-    _search(law, under_test, pyfuncitem.config, shrink=True)
-    return True
+        _search_waived(law, under_test, config, waiver.reason)
+    _search(law, under_test, config, shrink=True)
 
 
 def _search(law: "Law", under_test: "LossUnderTest", config: pytest.Config, *, shrink: bool) -> None:
@@ -248,11 +262,35 @@ def pytest_runtest_makereport(
 
     if call.excinfo is not None and isinstance(call.excinfo.value, LawBroken):
         report.longrepr = _finding(call.excinfo.value, item)
+        if call.excinfo.value.lost:
+            _leave(item, str(report.longrepr))
     why = getattr(report, "wasxfail", None) or _skipped_because(report)
     name = f"{law.id} {_subject(item).device.type}" if len(_subjects(item.config)) > 1 else law.id
     row = {"id": name, "word": _word(report, law), "why": why, **vars(law.tally)}
     report.user_properties.append((PROPERTY, json.dumps(row)))
     return report
+
+
+def _leave(item: pytest.Item, finding: str) -> None:
+    """Nothing can be run on a lost device in this process: xdist replaces a worker that is gone, and goes on."""
+    if hasattr(item.config, "workerinput"):
+        _farewell(item.config, item.nodeid).write_text(finding, encoding="utf-8")
+        os._exit(1)
+    item.session.shouldstop = "the device is lost; with -n 1 the run goes on in another process"
+
+
+def _farewell(config: pytest.Config, test: str) -> Path:
+    """Where a worker leaves the finding that was its last."""
+    return Path(config.option.findings) / f"lost-{sha256(test.encode()).hexdigest()[:8]}.txt"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_handlecrashitem(crashitem: str, report: pytest.TestReport, sched: Any) -> None:
+    """A worker that left with a lost device left its finding as well."""
+    farewell = _farewell(sched.config, crashitem)
+    if farewell.exists():
+        report.longrepr = farewell.read_text(encoding="utf-8")
+        farewell.unlink()
 
 
 def _skipped_because(report: pytest.TestReport) -> str:

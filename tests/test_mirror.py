@@ -1,0 +1,271 @@
+"""The mirror refuses what CUDA refuses, does otherwise what CUDA may, and counts what makes the host wait."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import binary_cross_entropy, binary_cross_entropy_with_logits
+
+from yololoss.harness import mirror
+from yololoss.harness.load import UsageError, find_device, find_devices
+from yololoss.harness.mirror import MIRROR, DeviceAssert, MirrorTensor
+
+
+@pytest.fixture(autouse=True)
+def device():
+    """The mirror, without a past."""
+    found = find_device("mirror")
+    MIRROR.begin(0)
+    return found
+
+
+def on(values, **options):
+    return torch.tensor(values, device="mirror", **options)
+
+
+def test_a_tensor_on_the_mirror_is_a_tensor_like_any_other():
+    """Made there or moved there, written, sliced, copied, pickled, converted, with gradients."""
+    x = torch.arange(6.0).to("mirror").reshape(2, 3).requires_grad_()
+    (2 * x[:, 1:]).sum().backward()
+    assert x.grad.tolist() == [[0, 2, 2], [0, 2, 2]]
+    y = on([[1.0, 2.0], [3.0, 4.0]])
+    y[0] *= 10
+    y.unsqueeze_(0)
+    assert y.shape == (1, 2, 2)
+    assert y.cpu().tolist() == [[[10, 20], [3, 4]]]
+    assert str(y[0, 0]) == "tensor([10., 20.], device='mirror:0')"
+    for copied in (copy.deepcopy(x.detach()), pickle.loads(pickle.dumps(x.detach())), y.new_tensor([1.0])):
+        assert isinstance(copied, MirrorTensor)
+    assert pickle.loads(pickle.dumps(x)).requires_grad
+    assert y.sum().item() == 37
+    np.testing.assert_array_equal(y.numpy(force=True), [[[10, 20], [3, 4]]])
+
+
+def test_it_is_no_numpy_array():
+    """As on CUDA: it must be copied to the host first."""
+    with pytest.raises(TypeError, match=r"can't convert mirror:0 device type tensor to numpy\. Use Tensor\.cpu\(\)"):
+        on([1.0]).numpy()
+    with pytest.raises(TypeError, match="to numpy"):
+        np.asarray(on([1.0]))
+
+
+@pytest.mark.parametrize(
+    "mixed",
+    [
+        lambda x: x + torch.ones(3),
+        lambda x: torch.ones(3).add_(x),
+        lambda x: torch.tensor(1.0).add_(x[0]),
+        lambda x: torch.stack((x[0], torch.tensor(1.0))),
+        lambda x: x.gather(0, torch.tensor([0])),
+        lambda x: x.index_put_((on([0]),), torch.ones(1)),
+        lambda x: torch.ones(3)[on([0])],
+        lambda x: x.clamp(min=torch.zeros(3)),
+        lambda x: binary_cross_entropy_with_logits(x, x, pos_weight=torch.tensor([1.0])),
+    ],
+)
+def test_tensors_of_two_devices_are_refused(mixed):
+    """Where CUDA refuses them."""
+    with pytest.raises(RuntimeError, match="same device"):
+        mixed(on([1.0, 2.0, 3.0]))
+
+
+@pytest.mark.parametrize(
+    "mixed",
+    [
+        lambda x: x + torch.tensor(1.0),
+        lambda x: torch.where(x > 2, torch.tensor(0.0), x),
+        lambda x: x[torch.tensor([0, 1])],
+        lambda x: x.index_put_((torch.tensor([0]),), torch.tensor(5.0)),
+        lambda x: x.copy_(torch.ones(3)),
+        lambda x: torch.ones(3).copy_(x),
+        lambda x: x.masked_fill(x > 1, torch.tensor(0.0)),
+    ],
+)
+def test_numbers_and_indices_may_come_from_the_cpu(mixed):
+    """Where CUDA takes them."""
+    mixed(on([1.0, 2.0, 3.0]))
+
+
+def last_written(write):
+    """What was written last into one cell, over many seeds."""
+    found = set()
+    for seed in range(20):
+        MIRROR.begin(seed)
+        found.add(float(write(torch.zeros(2, device="mirror"), on([1, 1, 1]), on([1.0, 2.0, 3.0]))[1]))
+    return found
+
+
+WRITES = {
+    "index_put_": lambda x, i, v: x.index_put_((i,), v),
+    "index_put": lambda x, i, v: x.index_put((i,), v),
+    "mask": lambda x, i, v: torch.stack((x, x)).index_put_((on([True, False]), i[:2]), v[:2])[0],
+    "scatter": lambda x, i, v: x.scatter(0, i, v),
+    "index_copy": lambda x, i, v: x[:, None].index_copy(0, i, v[:, None])[:, 0],
+}
+
+
+@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
+def test_any_write_to_a_place_may_be_the_last(write):
+    """By the seed, and the same by the same seed; in order where algorithms must be deterministic."""
+    found = last_written(write)
+    assert len(found) > 1
+    assert last_written(write) == found
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert len(last_written(write)) == 1
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def test_scalars_and_slices_are_written_as_they_are():
+    """What has no order has none to change: a number written by index, an index beside a slice, no index at all."""
+    x = torch.zeros(2, 2, device="mirror")
+    x[:, on([0, 0])] = 1.0
+    x.scatter_(1, on([[1], [1]]), 5.0)
+    assert x.tolist() == [[1, 5], [1, 5]]
+    assert x.scatter(0, on([[]], dtype=torch.long), on([[]])).tolist() == x.tolist()
+
+
+def test_sums_come_in_another_order_than_on_the_cpu():
+    """Always the same; equal but for rounding. Atomic additions come in any order."""
+    torch.manual_seed(0)
+    x = torch.randn(3, 1001)
+    there = x.to("mirror")
+    for reduce in (
+        lambda x: x.sum(),
+        lambda x: x.mean(),
+        lambda x: x.sum(1),
+        lambda x: binary_cross_entropy_with_logits(x, x.sigmoid(), reduction="sum"),
+        lambda x: binary_cross_entropy_with_logits(x, x.sigmoid()),
+    ):
+        MIRROR.begin(1)
+        once = reduce(there).cpu()
+        MIRROR.begin(2)
+        assert torch.equal(reduce(there).cpu(), once)
+        torch.testing.assert_close(once, reduce(x))
+    assert any(not torch.equal(x.sum(axis).cpu(), there.sum(axis).cpu()) for axis in (0, 1))
+    each = binary_cross_entropy_with_logits(there, there.sigmoid(), reduction="none")
+    assert torch.equal(each.cpu(), binary_cross_entropy_with_logits(x, x.sigmoid(), reduction="none"))
+    assert len({float(_added(there[0], seed)) for seed in range(20)}) > 1
+
+
+def _added(values, seed):
+    MIRROR.begin(seed)
+    return torch.zeros(1, device="mirror").index_add(
+        0, torch.zeros(len(values), dtype=torch.long, device="mirror"), values
+    )
+
+
+def test_memory_that_nothing_was_written_to_is_garbage():
+    """NaN, or a number that is no index; zeros and ones are what they say."""
+    assert torch.empty(2, device="mirror").isnan().all()
+    assert torch.empty_like(on([1.0])).isnan().all()
+    assert on([1.0]).new_empty(2).isnan().all()
+    assert torch.empty_strided((1,), (1,), device="mirror").isnan().all()
+    assert torch.empty(1, dtype=torch.long, device="mirror").item() < -(2**32)
+    assert torch.empty(1, dtype=torch.uint8, device="mirror").item() == 255
+    assert torch.empty(1, dtype=torch.bool, device="mirror").item()
+    assert torch.zeros(2, device="mirror").tolist() == [0, 0]
+    assert torch.arange(2, device="mirror").tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("read", [lambda x: x[on([3])], lambda x: x.gather(0, on([3]))])
+def test_an_index_out_of_range_kills_the_device(read):
+    """What is asked of it from then on fails, until it begins anew."""
+    x = on([1.0, 2.0])
+    with pytest.raises(DeviceAssert, match="device-side assertion failed: index 3 is out of bounds"):
+        read(x)
+    with pytest.raises(DeviceAssert, match="an assertion failed on the device before"):
+        x + 1
+    MIRROR.begin(0)
+    assert (x + 1).tolist() == [2, 3]
+
+
+def test_other_errors_are_those_of_torch():
+    """A shape that does not fit does not kill the device."""
+    with pytest.raises(RuntimeError, match="size"):
+        on([1.0, 2.0]) + on([1.0, 2.0, 3.0])
+    assert on([1.0]).item() == 1
+
+
+def test_what_has_no_deterministic_form_is_refused_where_one_is_required():
+    """As torch.use_deterministic_algorithms says."""
+    torch.use_deterministic_algorithms(True)
+    try:
+        with pytest.raises(RuntimeError, match="histc does not have a deterministic implementation"):
+            on([1.0]).histc()
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def test_autocast_does_as_on_cuda():
+    """Full precision for what needs it, half for products, the widest for what mixes; what is unsafe is refused."""
+    half = on([[1.0, 2.0], [3.0, 4.0]], dtype=torch.float16)
+    with torch.autocast("mirror", dtype=torch.bfloat16):
+        assert half.exp().dtype == half.sum().dtype == half.pow(2).dtype == torch.float32
+        assert (half * half).dtype == torch.float16
+        assert (half.float() @ half.float()).dtype == torch.bfloat16
+        assert half.float().index_put((on([0]),), half[0]).dtype == torch.float32
+        assert torch.arange(2, device="mirror").cumsum(0).dtype == torch.int64
+        with pytest.raises(RuntimeError, match="unsafe to autocast"):
+            binary_cross_entropy(half.sigmoid(), half.sigmoid())
+    with torch.autocast("mirror", enabled=False):
+        assert half.exp().dtype == torch.float16
+
+
+def test_waits_are_counted_where_they_happen():
+    """What makes the host wait, and the line that asked."""
+    x = on([1.0, 2.0, 0.0])
+    MIRROR.begin(0)
+    _ = x[0].item(), x[x > 1], x.nonzero(), x.tolist(), torch.equal(x, x)
+    _ = torch.tensor([1.0], device="mirror"), x.copy_(torch.ones(3)), torch.repeat_interleave(on([1, 2]))
+    _ = x.clone(), torch.repeat_interleave(x, 2), x[on([0])]  # of these only the making of an index
+    counted = {}
+    for (what, place), times in MIRROR.waits.items():
+        assert place.startswith("test_mirror.py:")
+        counted[what] = counted.get(what, 0) + times
+    assert counted == {
+        "item": 1,
+        "boolean index": 1,
+        "nonzero": 1,
+        "copy to the host": 1,
+        "copy from the host": 4,
+        "equal": 1,
+        "repeat_interleave": 1,
+    }
+
+
+def test_torch_finds_a_device_module():
+    """Programs that ask torch for its accelerator are answered."""
+    module = torch.mirror
+    assert module.is_available()
+    assert module.is_initialized()
+    assert (module.current_device(), module.device_count()) == (0, 1)
+    module.synchronize()
+    torch.manual_seed(0)
+
+
+def test_a_torch_that_cannot_have_a_mirror_is_told(monkeypatch):
+    """An older one, or one whose place is taken: the reason, in one line."""
+    monkeypatch.setattr(torch._C, "_get_privateuse1_backend_name", lambda: "npu")
+    with pytest.raises(mirror.Unavailable, match="another backend, npu, has the one place"):
+        mirror.install.__wrapped__()
+    monkeypatch.delattr(torch.utils.backend_registration, "_setup_privateuseone_for_python_backend")
+    with pytest.raises(mirror.Unavailable, match="has no backends written in Python; a newer one has"):
+        mirror.install.__wrapped__()
+    monkeypatch.setattr(mirror, "install", mirror.install.__wrapped__)
+    with pytest.raises(UsageError, match=r"--device mirror: not available here \(torch .* has no backends"):
+        find_device("mirror")
+
+
+def test_auto_is_every_device_that_is_there():
+    """The others are told with the reason; one that is asked for by name must be there."""
+    found, absent = find_devices("auto")
+    assert {"cpu", "mirror"} <= set(found)
+    missing = {"cuda", "mps"} - set(found)
+    assert {line.partition(":")[0] for line in absent} == missing
+    if "cuda" in missing:
+        with pytest.raises(UsageError, match="--device cuda: not available here"):
+            find_devices("auto,cuda")
