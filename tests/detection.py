@@ -25,9 +25,8 @@ from tests.all_laws import LAWS
 from tests.faults import STEPS, Fault, plant
 from tests.faults.catalogue import FAULTS
 from tests.faults.unnoticeable import UNNOTICEABLE
-from tests.judging import QUICK, apart, search
+from tests.judging import QUICK, apart, on_its_device, search
 from yololoss.harness.law import GATE, LawBroken
-from yololoss.harness.load import find_device, load_loss
 
 Mode = Literal["first", "all", "check"]
 # The steps that a law speaks of. Laws that compare all with the reference, or the loss with itself, speak of the
@@ -72,6 +71,7 @@ ABOUT = {
     "devices.shared-cells": "OBJ DEVICE",
     "devices.autocast": "DTYPE DEVICE",
     "devices": "DEVICE",
+    "compile": "DEVICE",
 }
 
 
@@ -124,7 +124,7 @@ def detect(task: tuple[Fault, Mode]) -> Detection:
     first, laws, cases = None, [], 0
     order = [LAWS[fault.law]] if mode == "check" else sorted(LAWS.values(), key=lambda law: law.place)
     with tempfile.TemporaryDirectory() as folder:
-        subject = load_loss(plant(fault, Path(folder)), find_device(fault.device), "yololoss")
+        subject = on_its_device(plant(fault, Path(folder)), fault.device)
         start = time.perf_counter()
         for law in order:
             if first is not None and mode != "all" and law.id != fault.law:

@@ -12,8 +12,7 @@ from pathlib import Path
 from tests.all_laws import LAWS, ROOT
 from tests.faults import plant
 from tests.faults.catalogue import BY_NAME
-from tests.judging import search
-from yololoss.harness.load import find_device, load_loss
+from tests.judging import on_its_device, search
 from yololoss.harness.subject import LossUnderTest
 
 BREAKS = {
@@ -44,6 +43,8 @@ BREAKS = {
     "classes.positive-weight": "weights_swapped",
     "classes.pull": "right_class_pushed_away",
     "classes.smoothing": "smoothing_ignored",
+    "compile.other-input": "scaled_when_compiled",
+    "compile.values": "scaled_when_compiled",
     "devices.autocast": "half_under_autocast",
     "devices.deterministic": "by_histogram",
     "devices.made-there": "offsets_looked_up_on_cpu",
@@ -132,7 +133,7 @@ BREAKS = {
 def planted(fault: str, folder: Path) -> LossUnderTest:
     """The loss with that fault."""
     spec = plant(BY_NAME[fault], folder / fault) if fault in BY_NAME else f"tests.subjects.faulty:{fault}"
-    return load_loss(spec, find_device(BY_NAME[fault].device if fault in BY_NAME else "cpu"), "yololoss")
+    return on_its_device(spec, BY_NAME[fault].device if fault in BY_NAME else "cpu")
 
 
 def page() -> Iterator[str]:

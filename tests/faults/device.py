@@ -133,6 +133,16 @@ DEVICE: tuple[Fault, ...] = (
         f"{NUMBER} + 0 * cell.float().histc(1).long()",
         "devices.deterministic",
     ),
+    Fault(
+        "scaled_when_compiled",
+        "DEVICE",
+        "edge case",
+        "compile.values",
+        "loss",
+        TOTAL,
+        f"{TOTAL} * (0.5 if torch.compiler.is_compiling() else 1.0)",
+        device="compile",
+    ),
     _on_mirror(
         "half_under_autocast",
         "wrong primitive",

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from yololoss.harness import devices
+from yololoss.harness import compiled, devices
 from yololoss.harness.case import Case, Layout
 from yololoss.harness.mirror import NAME
 from yololoss.harness.outcome import Call, Grid, Outcome, Rows, Trouble
-from yololoss.harness.subject import LossUnderTest, Subject, Unsupported
+from yololoss.harness.subject import Around, LossUnderTest, Subject, Unsupported
 
 TIME_LIMIT = 10.0  # seconds a case may take: a thousand times what one takes
 # What a subject may not leave changed behind it, and how to put it back.
@@ -46,7 +46,7 @@ class _Stopped(BaseException):
         self.trouble = Trouble(kind, detail)
 
 
-def execute(under_test: LossUnderTest, case: Case, limit: float = TIME_LIMIT) -> Outcome:
+def execute(under_test: LossUnderTest, case: Case, limit: float | None = None) -> Outcome:
     """Build the subject, ask for its rows, call it as often as the case says, take the gradient.
 
     Whatever the subject does is told in the outcome's troubles; only Unsupported is raised, where it does not
@@ -63,7 +63,8 @@ def execute(under_test: LossUnderTest, case: Case, limit: float = TIME_LIMIT) ->
     gradients: tuple[Grid, ...] = ()
     troubles: list[Trouble] = []
     notes = devices.Notes(device, watched=around.watched)
-    with devices.surrounded(device, around), _watched(troubles), _time_limit(limit):
+    usual = compiled.TIME_LIMIT if around.compiled else TIME_LIMIT
+    with devices.surrounded(device, around), _watched(troubles), _time_limit(limit or usual):
         subject = None
         with _stage("construction", troubles):
             subject = under_test.make(case, device)
@@ -89,10 +90,11 @@ def execute(under_test: LossUnderTest, case: Case, limit: float = TIME_LIMIT) ->
 
 
 def _lost(case: Case, device: torch.device, troubles: list[Trouble]) -> None:
-    """The device answers nothing any more: the mirror does again when it begins anew, others not in this process."""
+    """The device answers nothing any more; the mirror begins anew, no other does in this process."""
     detail = "; ".join(t.detail for t in troubles)
     if device.type != NAME:
         raise devices.DeviceLost(case, detail)
+    devices.begin(device, case, Around())
     troubles.append(Trouble("killed the device", detail))
 
 

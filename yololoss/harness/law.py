@@ -15,6 +15,7 @@ from hypothesis.strategies import SearchStrategy
 from numpy.typing import ArrayLike, NDArray
 
 from yololoss.harness.case import Case
+from yololoss.harness.compiled import Compiled
 from yololoss.harness.execute import execute
 from yololoss.harness.families import CHOICES, FAMILIES
 from yololoss.harness.outcome import Call, Grid, Outcome, Rows
@@ -40,6 +41,7 @@ PARTS = (
     "state",
     "symmetry",
     "devices",
+    "compile",
 )
 FIRST = ("totals.form", "totals.sum")  # what is said of the total itself, before what it is made of
 REMEMBERED = 256  # cases
@@ -149,8 +151,11 @@ class Law:
     def search(self, subject: LossUnderTest, settings: hypothesis.settings, seed: int | None) -> None:
         """Judge the subject on many cases. Raises LawBroken with the smallest case that breaks the law.
 
-        A failure that does not repeat is one as well: the loss is no function of what it is given.
+        A failure that does not repeat is one as well: the loss is no function of what it is given. A law that does not
+        apply to the subject is not tried.
         """
+        if self.assumes(subject) is not None:
+            return
 
         def test(case: Case) -> None:
             self.examine(subject, case)
@@ -170,8 +175,9 @@ class Law:
 
     def assumes(self, subject: LossUnderTest) -> str | None:
         """Why the law does not apply to the subject's family or device; None where it does."""
-        if self.on and subject.device.type not in self.on:
-            return f"needs --device {' or '.join(self.on)}"
+        kind = "compile" if subject.compile else subject.device.type
+        if kind not in (self.on or (subject.device.type,)):
+            return f"needs --device {' or '.join(self.on)}" if self.on else "is not about compilation"
         other = [choice for choice in self.choices if choice in FAMILIES[subject.family]]
         return f"family {subject.family} has its own {', '.join(other)}" if other else None
 
@@ -257,9 +263,16 @@ class Exam:
         Or on another device, or in other surroundings.
         """
         own = self.subject
-        subject = replace(own, device=device or own.device, around=around or own.around)
-        if change is not None:
-            subject = replace(subject, make=lambda case, device: _changed(self.subject.make(case, device), change))
+
+        def make(case: Case, device: torch.device) -> Subject:
+            subject = own.make(case, device)
+            if around is not None and around.compiled:
+                subject = Compiled(subject)
+            if change is not None:
+                change(subject)
+            return subject
+
+        subject = replace(own, make=make, device=device or own.device, around=around or own.around)
         return Exam(self.law, subject, case, fresh=True)
 
     def only_if(self, condition: bool, reason: str) -> None:
@@ -304,11 +317,6 @@ class Exam:
         if different.any():
             at = tuple(int(i) for i in np.argwhere(different)[0])
             self.fail(f"{what}{list(at) if at else ''}", want[at], got[at])
-
-
-def _changed(subject: Subject, change: Callable[[Subject], None]) -> Subject:
-    change(subject)
-    return subject
 
 
 @lru_cache(maxsize=REMEMBERED)

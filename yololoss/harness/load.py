@@ -13,20 +13,21 @@ from types import ModuleType
 
 import torch
 
+from yololoss.harness.compiled import NAME as COMPILE
 from yololoss.harness.devices import get_device
 from yololoss.harness.families import FAMILIES
 from yololoss.harness.forms import adapt
 from yololoss.harness.subject import LossUnderTest
 
 BUNDLED = "yololoss.loss:ComputeLoss"
-DEVICES = ("cpu", "mirror", "cuda", "mps")
+DEVICES = ("cpu", "mirror", "cuda", "mps")  # of auto
 
 
 class UsageError(Exception):
     """The harness was asked for something that is not there; one line, with the closest match."""
 
 
-def load_loss(spec: str, device: torch.device, family: str = "upstream") -> LossUnderTest:
+def load_loss(spec: str, device: torch.device, family: str = "upstream", *, compiled: bool = False) -> LossUnderTest:
     """Find the loss named ``path/to/file.py:Name`` or ``package.module:Name``: a class, or a function.
 
     Raises UsageError, one line with the closest match, where the file, module or name does not exist or
@@ -47,16 +48,16 @@ def load_loss(spec: str, device: torch.device, family: str = "upstream") -> Loss
     if family not in FAMILIES:
         known = ", ".join(FAMILIES)
         raise UsageError(f"--family {family}: no such family{closest(family, FAMILIES)} (known: {known})")
-    return LossUnderTest(spec, make, device, family)
+    return LossUnderTest(spec, make, device, family, compile=compiled)
 
 
 def find_device(name: str) -> torch.device:
-    """The device of that name. Raises UsageError, one line, where there is none."""
+    """The device of that name, of "compile" the CPU. Raises UsageError, one line, where there is none."""
     try:
-        return get_device(name)
+        return get_device("cpu" if name == COMPILE else name)
     except RuntimeError as error:
         reason = str(error).splitlines()[0].rstrip(".")
-        hint = closest(name.partition(":")[0], DEVICES)
+        hint = closest(name.partition(":")[0], (*DEVICES, COMPILE))
         raise UsageError(f"--device {name}: not available here{hint} ({reason})") from error
 
 

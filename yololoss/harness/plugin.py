@@ -35,8 +35,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--loss", help="the loss to test: path/to/file.py:Name or package.module:Name")
     group.addoption(
         "--device",
-        help="the devices to test it on: cpu, cuda, cuda:N, mps, mirror (a pretend accelerator), several with commas "
-        "between, or auto for all that are there (default: cpu)",
+        help="the devices to test it on: cpu, cuda, cuda:N, mps, mirror (a pretend accelerator), compile (the CPU, "
+        "under torch.compile, by laws of its own), several with commas between; or auto: all devices that are there "
+        "(default: cpu)",
     )
     group.addoption(
         "--family",
@@ -79,7 +80,10 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Every test of a subject runs on every device; they are in the tests' names where there are several."""
     if "subject" in metafunc.fixturenames and len(_subjects(metafunc.config)) > 1:
-        metafunc.parametrize("subject", list(_subjects(metafunc.config)), indirect=True, scope="session")
+        mark = metafunc.definition.get_closest_marker("law")
+        about_compile = mark is not None and "compile" in mark.args[0].on
+        names = [name for name in _subjects(metafunc.config) if (name == "compile") == about_compile]
+        metafunc.parametrize("subject", names, indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")
@@ -92,8 +96,13 @@ def subject(pytestconfig: pytest.Config, request: pytest.FixtureRequest) -> "Los
 def _subject(item: pytest.Item) -> "LossUnderTest":
     """The loss on the device that the test is for."""
     subjects = _subjects(item.config)
+    return subjects[next(iter((*_params(item), *subjects)))]
+
+
+def _params(item: pytest.Item) -> tuple[str, ...]:
+    """The device that the test's name says, where there are several."""
     params = item.callspec.params if hasattr(item, "callspec") else {}
-    return subjects[params.get("subject", next(iter(subjects)))]
+    return (params["subject"],) if "subject" in params else ()
 
 
 def _subjects(config: pytest.Config) -> "dict[str, LossUnderTest]":
@@ -105,7 +114,9 @@ def _subjects(config: pytest.Config) -> "dict[str, LossUnderTest]":
             devices, config.stash[ABSENT] = find_devices(given.device or project.device or "cpu", _worker(config))
             spec = given.loss or project.loss or BUNDLED
             family = given.family or project.family or ("yololoss" if spec == BUNDLED else "upstream")
-            config.stash[SUBJECTS] = {name: load_loss(spec, device, family) for name, device in devices.items()}
+            config.stash[SUBJECTS] = {
+                name: load_loss(spec, device, family, compiled=name == "compile") for name, device in devices.items()
+            }
             _one_thread_a_worker()
         except UsageError as error:
             pytest.exit(str(error), returncode=USAGE)
@@ -265,8 +276,7 @@ def pytest_runtest_makereport(
         if call.excinfo.value.lost:
             _leave(item, str(report.longrepr))
     why = getattr(report, "wasxfail", None) or _skipped_because(report)
-    name = f"{law.id} {_subject(item).device.type}" if len(_subjects(item.config)) > 1 else law.id
-    row = {"id": name, "word": _word(report, law), "why": why, **vars(law.tally)}
+    row = {"id": " ".join((law.id, *_params(item))), "word": _word(report, law), "why": why, **vars(law.tally)}
     report.user_properties.append((PROPERTY, json.dumps(row)))
     return report
 
@@ -313,7 +323,7 @@ def _finding(broken: "LawBroken", item: pytest.Item) -> str:
 
     given = item.config.option
     path = save(broken, Path(given.findings), given.loss)
-    device = str(_subject(item).device) if given.device else None
+    device = next(iter(_params(item)), given.device)
     options = "".join(
         f" --{name} {quote(value)}"
         for name, value in (("loss", given.loss), ("device", device), ("family", given.family))

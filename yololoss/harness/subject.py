@@ -59,6 +59,7 @@ class Around:
     deterministic: bool = False  # torch.use_deterministic_algorithms
     targets_on_host: bool = False  # as a data loader hands them over
     watched: bool = False  # note what is made on another device
+    compiled: bool = False  # under torch.compile
 
 
 @dataclass(frozen=True)
@@ -70,3 +71,4 @@ class LossUnderTest:
     device: torch.device
     family: str = "upstream"  # a key of families.FAMILIES
     around: Around = Around()
+    compile: bool = False  # judged by the laws of compilation, and by no others
