@@ -5,7 +5,24 @@ from collections.abc import Iterable, Iterator
 from tests.mutants import Mutant
 
 # Reason: the changes, each a part of what `Mutant` prints.
-ARGUED: dict[str, tuple[str, ...]] = {}
+ARGUED: dict[str, tuple[str, ...]] = {
+    "No centre inside the image has a cell before the first, so nothing is clamped from below.": (
+        "min=torch.zeros( 1, dtype=torch.long",
+        "cell = shifted.long().clamp(max=torch.tensor((columns - 1, rows - 1), device=targets.device))",
+        '-> clamped = "" if [int(v) for v in shifted] <= cell',
+    ),
+    "What is put together has the same length in every case.": (
+        "strict=False",
+        "self.shifted.tolist())",
+    ),
+    "A number too many is read and not used.": ("[self.row_pair], : 3].tolist()",),
+    "A tensor without dimensions is printed as its number.": (
+        "for a, t in torch.cartesian_prod(*map(torch.arange, self.ratio.shape)):",
+        "centre = self.scaled[self.pair_target[self.row_pair], :2]$",
+        "target = self.pair_target[self.row_pair]$",
+    ),
+    "The larger of two numbers is that of the two the other way round.": ("torch.maximum(1 / side_ratio, side_ratio)",),
+}
 
 
 def argument(mutant: Mutant) -> str | None:

@@ -9,6 +9,7 @@ import ast
 import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 
 from cosmic_ray.mutating import mutate_code
 from cosmic_ray.plugins import get_operator
@@ -75,6 +76,11 @@ class Mutant:
     old: str  # the lines that changed, without indentation
     new: str
     text: str
+
+    @property
+    def key(self) -> str:
+        """What tells it from others."""
+        return sha256(f"{self.module} {self.text}".encode()).hexdigest()[:16]
 
     def __str__(self) -> str:
         return f"{self.module}.py:{self.line}: {self.old}  ->  {self.new}"

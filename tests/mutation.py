@@ -15,13 +15,14 @@ import argparse
 import ast
 import gc
 import io
+import json
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
@@ -54,6 +55,16 @@ BESIDE = {
 }
 SOON = 10
 NOTICED, TESTS, SURVIVED = "a law", "tests beside the gate", "nothing"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What noticed a mutant, which law, and the processor time to it."""
+
+    key: str
+    by: str
+    law: str
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -97,22 +108,29 @@ def _inside_functions(module: str) -> set[int]:
     return {line for f in functions for line in range(f.body[0].lineno, (f.end_lineno or 0) + 1)}
 
 
-def judge(mutant: Mutant) -> tuple[Mutant, str, str]:
-    """What noticed the mutant, and which law; in a process of its own."""
+def judge(mutant: Mutant) -> Judged:
+    """What noticed the mutant, and which law; in a process of its own. Written to the results at once."""
+    start = time.process_time()
+    by, law = _judge(mutant)
+    judged = Judged(mutant.key, by, law, time.process_time() - start)
+    with RESULTS.open("a", encoding="utf-8") as results:
+        results.write(json.dumps(asdict(judged)) + "\n")
+    return judged
+
+
+def _judge(mutant: Mutant) -> tuple[str, str]:
     with tempfile.TemporaryDirectory() as folder:
         try:
             spec = plant_text("mutant", {mutant.module: mutant.text}, Path(folder))
             subject = load_loss(spec, torch.device("cpu"), "yololoss")
         except UsageError:
-            return mutant, NOTICED, "it cannot be imported"
+            return NOTICED, "it cannot be imported"
         reached = GATE.reaches(mutant)
         law = _by_gate(subject, slice(SOON)) if reached else None
         if law is None and _by_tests(mutant):
-            return mutant, TESTS, ""
+            return TESTS, ""
         law = law or (_by_gate(subject, slice(SOON, None)) if reached else None)
-        if law is None and argument(mutant) is None:
-            print(f"nothing noticed {mutant}", file=sys.stderr, flush=True)  # the page is printed at the end
-        return mutant, NOTICED if law else SURVIVED, law or ""
+        return NOTICED if law else SURVIVED, law or ""
 
 
 def _by_gate(subject: LossUnderTest, part: slice) -> str | None:
@@ -131,7 +149,10 @@ def _by_tests(mutant: Mutant) -> bool:
     for module in MODULES:  # each takes what it needs from those before it
         path = HOME / f"{module}.py"
         text = mutant.text if module == mutant.module else path.read_text(encoding="utf-8")
-        exec(compile(text, str(path), "exec"), vars(import_module(f"yololoss.{module}")))
+        names = vars(import_module(f"yololoss.{module}"))
+        for name in [name for name in names if not name.startswith("__")]:
+            del names[name]
+        exec(compile(text, str(path), "exec"), names)
     slow = "not docs_show and not gradient_is_that_of and not distributed"  # and about what the gate judges
     tests = [str(ROOT / "tests" / f"test_{name}.py") for name in BESIDE[mutant.module]]
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
@@ -140,14 +161,15 @@ def _by_tests(mutant: Mutant) -> bool:
         return pytest.main(["-x", "-q", *plugins, "-k", slow, *tests]) != 0
 
 
-def page(judged: list[tuple[Mutant, str, str]], seconds: float) -> Iterator[str]:
+def page(judged: dict[Mutant, Judged]) -> Iterator[str]:
     """The Markdown page."""
-    count = Counter(by for _, by, _ in judged)
+    count = Counter(each.by for each in judged.values())
+    minutes = sum(each.seconds for each in judged.values()) / 60
     yield "# Mutation score\n"
     names = ", ".join(f"`{module}.py`" for module in MODULES)
     yield f"{len(judged)} mutants of {names}, each one small change: operators and numbers"
     yield "by cosmic-ray; calls, arguments and statements taken away, functions exchanged (`tests/mutants.py`)."
-    yield f"Made by `python -m tests.mutation > docs/mutation.md` in {seconds / 60:.0f} minutes.\n"
+    yield f"Made by `python -m tests.mutation > docs/mutation.md` in {minutes:.0f} minutes of one processor.\n"
     yield "| noticed by | mutants |\n|---|---:|"
     yield f"| a law of the gate | {count[NOTICED]} |"
     beside = ", ".join(sorted({f"`test_{name}.py`" for names in BESIDE.values() for name in names}))
@@ -158,16 +180,31 @@ def page(judged: list[tuple[Mutant, str, str]], seconds: float) -> Iterator[str]
         yield f"{reason}\n"
         yield from (f"- `{mutant}`" for mutant in group)
         yield ""
+    laws = Counter(each.law for each in judged.values() if each.by == NOTICED)
     yield "## Which laws noticed\n\n| law | mutants |\n|---|---:|"
-    yield from (f"| {law} | {n} |" for law, n in Counter(law for _, by, law in judged if by == NOTICED).most_common())
+    yield from (f"| {law} | {n} |" for law, n in laws.most_common())
 
 
-def _by_reason(judged: list[tuple[Mutant, str, str]]) -> dict[str, list[Mutant]]:
+def _by_reason(judged: dict[Mutant, Judged]) -> dict[str, list[Mutant]]:
     groups: dict[str, list[Mutant]] = {}
-    for mutant, by, _ in judged:
-        if by == SURVIVED:
+    for mutant, each in judged.items():
+        if each.by == SURVIVED:
             groups.setdefault(argument(mutant) or "**Not argued**", []).append(mutant)
     return groups
+
+
+def _read_results() -> dict[str, Judged]:
+    lines = RESULTS.read_text(encoding="utf-8").splitlines() if RESULTS.exists() else []
+    return {each.key: each for each in (Judged(**json.loads(line)) for line in lines)}
+
+
+def _judge_all(wanted: list[Mutant]) -> None:
+    global GATE  # noqa: PLW0603  # too large to be sent to each process, so they inherit it
+    GATE = run_gate()
+    loss = [Mutant(m, 0, "", "", (HOME / f"{m}.py").read_text(encoding="utf-8")) for m in MODULES]
+    if any(apart(_by_tests, loss, "the loss itself")):
+        raise SystemExit("the tests beside the gate fail on the loss as it is")
+    apart(judge, wanted, "mutants")
 
 
 def main() -> int:
@@ -175,18 +212,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("modules", nargs="*", default=MODULES, help=f"which modules (default: {' '.join(MODULES)})")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="only every N-th mutant")
+    parser.add_argument("--results", type=Path, help="judge only what this file does not have, and add to it")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    global GATE  # noqa: PLW0603  # too large to be sent to each process, so they inherit it
-    GATE = run_gate()
-    loss = [Mutant(m, 0, "", "", (HOME / f"{m}.py").read_text(encoding="utf-8")) for m in MODULES]
-    if any(apart(_by_tests, loss, "the loss itself")):
-        raise SystemExit("the tests beside the gate fail on the loss as it is")
-    all_mutants = [m for module in given.modules for m in mutants(module)][:: given.every]
-    start = time.perf_counter()
-    judged = apart(judge, all_mutants, "mutants")
-    print("\n".join(page(judged, time.perf_counter() - start)))
-    survivors = [mutant for mutant, by, _ in judged if by == SURVIVED]
+    with tempfile.TemporaryDirectory() as folder:
+        global RESULTS  # noqa: PLW0603  # inherited, as the gate
+        RESULTS = given.results or Path(folder) / "results"
+        wanted = [m for module in given.modules for m in mutants(module)][:: given.every]
+        known = _read_results()
+        if not {m.key for m in wanted} <= set(known):
+            _judge_all([m for m in wanted if m.key not in known])
+            known = _read_results()
+    judged = {m: known[m.key] for m in wanted}
+    print("\n".join(page(judged)))
+    survivors = [mutant for mutant, each in judged.items() if each.by == SURVIVED]
     wrong = [f"not argued: {m}" for m in survivors if argument(m) is None]
     if given.every == 1 and tuple(given.modules) == MODULES:
         wrong += [f"argued, but it does not survive: {entry}" for entry in unused(survivors)]

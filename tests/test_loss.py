@@ -3,6 +3,7 @@
 import copy
 import pickle
 import re
+from dataclasses import FrozenInstanceError, replace
 
 import pytest
 import torch
@@ -197,3 +198,17 @@ def test_the_assignment_explains_itself():
         "row 4: target 0, anchor 0, centre (3, 1.2), above cell (2, 0), clamped from (3, 0)",
         "row 5: target 0, anchor 1, centre (3, 1.2), above cell (2, 0), clamped from (3, 0)",
     ]
+
+
+def test_an_assignment_is_read_only_and_equal_to_itself_alone():
+    """Its tensors have no one truth value, so comparing them is no use."""
+    one = parts().assign(predictions(), targets())[0]
+    with pytest.raises(FrozenInstanceError):
+        one.grid = (1, 1)
+    assert one != replace(one)
+
+
+def test_anchors_of_a_model_in_half_precision_are_used_in_float32():
+    """Rows and their anchor sides are float32 whatever the model is."""
+    assigned = ComputeLoss(Model().half()).assign(predictions(), targets())
+    assert {layer.anchor_wh.dtype for layer in assigned} == {torch.float32}
