@@ -81,7 +81,7 @@ class Finding:
 
     law: str
     cases: int  # in which it was noticed, those of the laws before it included
-    seconds: float  # to the smallest case, the laws before it included
+    seconds: float  # of one processor, to the smallest case, the laws before it included
     targets: int
     logits: int
     about: frozenset[str]
@@ -125,7 +125,7 @@ def detect(task: tuple[Fault, Mode]) -> Detection:
     order = [LAWS[fault.law]] if mode == "check" else sorted(LAWS.values(), key=lambda law: law.place)
     with tempfile.TemporaryDirectory() as folder:
         subject = on_its_device(plant(fault, Path(folder)), fault.device)
-        start = time.perf_counter()
+        start = time.process_time()
         for law in order:
             if first is not None and mode != "all" and law.id != fault.law:
                 continue
@@ -136,7 +136,7 @@ def detect(task: tuple[Fault, Mode]) -> Detection:
                 first = Finding(
                     law.id,
                     cases + law.tally.broke_at,
-                    time.perf_counter() - start,
+                    time.process_time() - start,
                     len(broken.case.targets),
                     sum(math.prod(broken.case.shape(i)) for i in range(broken.case.layers)),
                     about(broken),
@@ -158,8 +158,9 @@ def page(found: list[Detection], seconds: float) -> Iterator[str]:
     yield "laws were run in their order, with the gate's settings, in one process, until one broke."
     yield f"**{len(firsts)} of {len(found)} faults were noticed.**"
     yield "Made by `python -m tests.detection > docs/detection.md`"
-    yield f"in {minutes:.0f} minutes on {cores} cores. `.ci/run` fails where"
-    yield "the law named for a fault no longer breaks, or says nothing about the step at fault.\n"
+    yield f"in {minutes:.0f} minutes on {cores} cores; seconds are of one processor. `.ci/run` fails where the law named"
+    yield "for a fault no longer breaks, or says nothing about the step at fault. What is a fault of the step DEVICE was run"
+    yield "on the mirror, the pretend accelerator, and one of them under torch.compile.\n"
     yield "| to the first broken law, with its smallest case | median | 90 % | worst |\n|---|---:|---:|---:|"
     for name, values in (("seconds", times), ("cases", [float(n) for n in cases])):
         ninth = statistics.quantiles(values, n=10)[-1]
