@@ -158,9 +158,9 @@ def page(found: list[Detection], seconds: float) -> Iterator[str]:
     yield "laws were run in their order, with the gate's settings, in one process, until one broke."
     yield f"**{len(firsts)} of {len(found)} faults were noticed.**"
     yield "Made by `python -m tests.detection > docs/detection.md`"
-    yield f"in {minutes:.0f} minutes on {cores} cores; seconds are of one processor. `.ci/run` fails where the law named"
-    yield "for a fault no longer breaks, or says nothing about the step at fault. What is a fault of the step DEVICE was run"
-    yield "on the mirror, the pretend accelerator, and one of them under torch.compile.\n"
+    yield f"in {minutes:.0f} minutes on {cores} cores; seconds are of one processor."
+    yield "`.ci/run` fails where the law named for a fault no longer breaks, or says nothing about the step at fault."
+    yield "Faults of the step DEVICE were run on the mirror, a pretend accelerator, one of them under torch.compile.\n"
     yield "| to the first broken law, with its smallest case | median | 90 % | worst |\n|---|---:|---:|---:|"
     for name, values in (("seconds", times), ("cases", [float(n) for n in cases])):
         ninth = statistics.quantiles(values, n=10)[-1]

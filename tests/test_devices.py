@@ -103,10 +103,13 @@ def test_surroundings_are_as_asked_for_and_put_back():
     assert not torch.are_deterministic_algorithms_enabled()
 
 
-@pytest.mark.parametrize("name", ["OlderLoss", "compute_loss", "ImageLoss", "ModuleLoss", "BlackBox", "DictAdapter"])
+FORMS = ("OlderLoss", "compute_loss", "ImageLoss", "ModuleLoss", "BlackBox", "DictAdapter")
+
+
+@pytest.mark.parametrize("name", ["plain:PlainLoss", "in_place:InPlace", *(f"forms:{name}" for name in FORMS)])
 def test_every_call_form_runs_on_the_mirror(name):
     """Forward and backward, unchanged, with the values of the CPU."""
-    under_test = load_loss(f"tests.subjects.forms:{name}", find_device("mirror"))
+    under_test = load_loss(f"tests.subjects.{name}", find_device("mirror"))
     there, here = execute(under_test, CASE), execute(replace(under_test, device=torch.device("cpu")), CASE)
     assert not there.troubles
     assert there.calls[0].total == pytest.approx(here.calls[0].total, rel=1e-6)

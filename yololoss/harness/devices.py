@@ -62,6 +62,8 @@ def surrounded(device: torch.device, around: Around) -> Iterator[None]:
     """Autocast and deterministic algorithms, where they are asked for."""
     before = torch.are_deterministic_algorithms_enabled()
     with ExitStack() as stack:
+        if device.type == mirror.NAME:  # autograd has no threads for a device that was not there when it began
+            stack.enter_context(torch.autograd.set_multithreading_enabled(False))
         if around.autocast:
             stack.enter_context(torch.autocast(device.type, DTYPES[around.autocast]))
         if around.deterministic:
@@ -121,5 +123,5 @@ class _Elsewhere(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if str(func) in self._factories:
             made = [t for t in pytree.tree_leaves(result) if isinstance(t, Tensor)]
             if any(t.device.type == "cpu" and t.dim() for t in made):
-                self.found.append(f"{mirror_rules.name(func)} at {mirror.place()}")
+                self.found.append(f"{mirror_rules.operation(func).name} at {mirror.place()}")
         return result

@@ -16,7 +16,7 @@ It stands on torch's experimental support for backends written in Python.
 
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from types import FrameType
@@ -24,12 +24,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 from typing_extensions import Self, override
 
 from yololoss.harness import mirror_rules as rules
 
 NAME = "mirror"
+CPU = torch.device("cpu")
 # Frames that are not the loss's own: torch's and the harness's.
 OTHERS = (str(Path(torch.__file__).parent), str(Path(__file__).parent), "<")
 RUN = str(Path(__file__).parent / "execute.py")  # what is outside of it is not the loss's either
@@ -118,35 +118,52 @@ class Mirror:
         """Do one operation of which an argument, or the device asked for, is the mirror."""
         if self.dead:
             raise DeviceAssert(f"{NAME}: an assertion failed on the device before")
-        name = rules.name(func)
-        tensors = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
-        rules.refuse_two_devices(func, name, args, tensors)
-        rules.refuse_undeterministic(name)
+        op = rules.operation(func)
+        tensors = _tensors(args) + _tensors(kwargs.values())
+        rules.refuse_two_devices(op, args, tensors)
+        rules.refuse_undeterministic(op.name)
         device = kwargs.get("device")
-        waits = rules.waits_for(name, args, kwargs)
+        waits = rules.waits_for(op.name, args, kwargs)
         if waits:
             self.waits[waits, place()] += 1
-        inner_args, inner_kwargs = pytree.tree_map(_inner, (args, kwargs))
+        inner = {key: _mapped(_inner, value) for key, value in kwargs.items()}
         if device is not None:
-            inner_kwargs["device"] = torch.device("cpu")
+            inner["device"] = CPU
         try:
-            result = rules.done(func, name, inner_args, inner_kwargs, self.chance)
+            result = rules.done(func, _mapped(_inner, args), inner, self.chance)
         except (IndexError, RuntimeError) as error:
             if "out of bounds" not in str(error):
                 raise
             self.dead = True
             raise DeviceAssert(f"{NAME}: device-side assertion failed: {error}") from error
-        if torch.Tag.inplace_view in func.tags:  # the wrapper's own sizes and strides change as well
+        if op.reshapes:  # the wrapper's own sizes and strides change as well
             with torch._C._DisableTorchDispatch():
                 func(*args, **kwargs)
         if device is not None and device.type != NAME:
             return result
         # what is written to stays the same tensor, wherever it is
-        same = {id(_inner(t)): t for t in tensors} if func._schema.is_mutable else {}
-        return pytree.tree_map(lambda v: same[id(v)] if id(v) in same else _wrapped(v), result)
+        same = {id(_inner(t)): t for t in tensors} if op.writes else {}
+        return _mapped(lambda v: same[id(v)] if id(v) in same else _wrapped(v), result)
 
 
 MIRROR = Mirror()
+
+
+def _tensors(values: Iterable[Any]) -> list[Tensor]:
+    found: list[Tensor] = []
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, list | tuple):
+            found += _tensors(value)
+    return found
+
+
+def _mapped(change: Callable[[Any], Any], value: Any) -> Any:
+    """The value, or each in a list or tuple, changed: torch's own trees take several times as long."""
+    if isinstance(value, list | tuple):
+        return type(value)([_mapped(change, each) for each in value])
+    return change(value)
 
 
 def _inner(value: Any) -> Any:
@@ -183,10 +200,10 @@ def install() -> None:
     for kernel, function in {"_to_copy": _to_copy, "_copy_from": _copy_from, "lift_fresh": lambda x: x}.items():
         aten.impl(kernel, function, "PrivateUse1")
     for func in rules.factories():
-        aten.impl(rules.name(func, overload=True), _factory(func), "PrivateUse1")
+        aten.impl(rules.operation(func).full_name, _factory(func), "PrivateUse1")
     everything.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")
     for func, dtype in rules.autocast():
-        aten.impl(rules.name(func, overload=True), _cast(func, dtype), "AutocastPrivateUse1")
+        aten.impl(rules.operation(func).full_name, _cast(func, dtype), "AutocastPrivateUse1")
     _KEPT.extend((aten, everything))  # what they registered goes with them
 
 
@@ -239,12 +256,14 @@ def _cast(func: Any, dtype: Callable[[list[Tensor], torch.dtype], torch.dtype]) 
     key = getattr(torch._C.DispatchKey, "AutocastPrivateUse1")  # noqa: B009  # not in torch's annotations
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        tensors = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor) and t.dtype in rules.FLOATS]
+        tensors = [t for t in _tensors((*args, *kwargs.values())) if t.dtype in rules.FLOATS]
         if tensors:
             wanted = dtype(tensors, torch.get_autocast_dtype(NAME))
-            args, kwargs = pytree.tree_map(
-                lambda v: v.to(wanted) if any(v is t for t in tensors) else v, (args, kwargs)
-            )
+
+            def cast(value: Any) -> Any:
+                return value.to(wanted) if any(value is t for t in tensors) else value
+
+            args, kwargs = _mapped(cast, args), {name: _mapped(cast, value) for name, value in kwargs.items()}
         with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(key)):
             return func(*args, **kwargs)
 

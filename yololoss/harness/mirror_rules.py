@@ -3,8 +3,9 @@
 Each follows what CUDA does, as torch's documentation has it: notes on CUDA semantics, reproducibility and autocast.
 """
 
-import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
@@ -38,10 +39,31 @@ PROMOTED = ("index_put", "scatter_add", "addcdiv", "addcmul", "atan2", "dot")
 FLOATS = (torch.float16, torch.bfloat16, torch.float32)
 
 
-def name(func: Any, *, overload: bool = False) -> str:
-    """An operation's name, without its namespace."""
-    packet: str = func._schema.name.removeprefix("aten::")
-    return f"{packet}.{func._schema.overload_name}" if overload and func._schema.overload_name else packet
+@dataclass(frozen=True)
+class Operation:
+    """What the rules ask of one of torch's operations."""
+
+    name: str  # without namespace and overload
+    full_name: str
+    writes: bool  # to an argument
+    pointwise: bool
+    reshapes: bool  # an argument, in place
+    allocates: bool  # memory that nothing was written to
+
+
+@cache
+def operation(func: Any) -> Operation:
+    """Looked up once: torch's own look-up is slow."""
+    schema, tags = func._schema, func.tags
+    name = schema.name.removeprefix("aten::")
+    return Operation(
+        name,
+        f"{name}.{schema.overload_name}" if schema.overload_name else name,
+        schema.is_mutable,
+        torch.Tag.pointwise in tags,
+        torch.Tag.inplace_view in tags,
+        name.removeprefix("new_").startswith("empty"),
+    )
 
 
 def _operations() -> Iterator[Any]:
@@ -63,15 +85,15 @@ def factories() -> Iterator[Any]:
 def autocast() -> Iterator[tuple[Any, Callable[[list[Tensor], torch.dtype], torch.dtype]]]:
     """The operations that autocast changes, and what dtype each takes, by its tensors and autocast's own dtype."""
     for func in _operations():
-        if func._schema.is_mutable:
+        if operation(func).writes:
             continue
-        if name(func) in FULL_PRECISION:
+        if operation(func).name in FULL_PRECISION:
             yield func, lambda tensors, half: torch.float32
-        if name(func) in HALF_PRECISION:
+        if operation(func).name in HALF_PRECISION:
             yield func, lambda tensors, half: half
-        if name(func) in PROMOTED:
+        if operation(func).name in PROMOTED:
             yield func, lambda tensors, half: max((t.dtype for t in tensors), key=FLOATS.index)
-        if name(func) == "binary_cross_entropy":
+        if operation(func).name == "binary_cross_entropy":
             yield func, _unsafe
 
 
@@ -79,14 +101,14 @@ def _unsafe(tensors: list[Tensor], half: torch.dtype) -> torch.dtype:
     raise RuntimeError("binary_cross_entropy is unsafe to autocast: use binary_cross_entropy_with_logits")
 
 
-def refuse_two_devices(func: Any, named: str, args: tuple[Any, ...], tensors: list[Tensor]) -> None:
+def refuse_two_devices(op: Operation, args: tuple[Any, ...], tensors: list[Tensor]) -> None:
     """Raise RuntimeError where tensors lie on two devices and it matters.
 
     A number may come from the CPU in pointwise operations, indices where the tensor indexed is on the device.
     """
-    if named in ("copy_", "_to_copy", "_copy_from"):
+    if all(t.device.type != "cpu" for t in tensors) or op.name in ("copy_", "_to_copy"):
         return
-    if named in INDEXING:
+    if op.name in INDEXING:
         indices = [i for i in args[1] if i is not None]
         if args[0].device.type == "cpu" and any(i.device.type != "cpu" for i in indices):
             raise RuntimeError("indices should be either on cpu or on the same device as the indexed tensor (cpu)")
@@ -94,12 +116,12 @@ def refuse_two_devices(func: Any, named: str, args: tuple[Any, ...], tensors: li
     others = [t for t in tensors if t.device.type == "cpu"]
     if not others or len(others) == len(tensors):
         return
-    written = func._schema.is_mutable and tensors[0] is others[0]
-    numbers = torch.Tag.pointwise in func.tags or named in NUMBER_TAKEN
+    written = op.writes and tensors[0] is others[0]
+    numbers = op.pointwise or op.name in NUMBER_TAKEN
     if written or not numbers or any(t.dim() for t in others):
         two = " and ".join(sorted({str(t.device) for t in tensors}, reverse=True))
         raise RuntimeError(
-            f"Expected all tensors to be on the same device, but found at least two devices, {two}! (in {named})"
+            f"Expected all tensors to be on the same device, but found at least two devices, {two}! (in {op.name})"
         )
 
 
@@ -129,11 +151,12 @@ def _copy(source: Tensor, to: torch.device) -> str:
     return "copy to the host" if to.type == "cpu" else "copy from the host"
 
 
-def done(func: Any, named: str, args: tuple[Any, ...], kwargs: dict[str, Any], chance: torch.Generator) -> Any:
+def done(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], chance: torch.Generator) -> Any:
     """The operation on the CPU, as an accelerator may do it. Out of range raises as torch does."""
-    if re.match(r"(new_)?empty", named):
+    op = operation(func)
+    if op.allocates:
         return _garbage(func(*args, **kwargs))
-    otherwise = OTHERWISE.get(named)
+    otherwise = OTHERWISE.get(op.name)
     if otherwise is None:
         return func(*args, **kwargs)
     if torch.are_deterministic_algorithms_enabled():
@@ -151,6 +174,7 @@ def _garbage(memory: Tensor) -> Tensor:
     return memory.fill_(GARBAGE if info.min <= GARBAGE else info.max)
 
 
+@lru_cache(maxsize=256)
 def _always(size: int) -> Tensor:
     """An order of so many things that is always the same, but not the usual one."""
     return torch.randperm(size, generator=torch.Generator().manual_seed(size))
