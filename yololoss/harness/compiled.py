@@ -1,5 +1,6 @@
 """A subject under torch.compile."""
 
+import logging
 import os
 import shutil
 import warnings
@@ -26,10 +27,16 @@ def backend() -> str:
 
 
 @contextmanager
-def _without_warnings() -> Iterator[None]:
-    with warnings.catch_warnings():  # the compiler's own, which a run that makes errors of warnings would make errors
-        warnings.simplefilter("ignore")
-        yield
+def _quietly() -> Iterator[None]:
+    """Without the compiler's own warnings, which a run that makes errors of warnings would make errors."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
 
 
 class Compiled(Subject):
@@ -44,7 +51,7 @@ class Compiled(Subject):
 
     @override
     def loss(self, p: list[Tensor], targets: Tensor) -> tuple[Tensor, Any]:
-        with _without_warnings():
+        with _quietly():
             return self._loss(p, targets)
 
     @override
@@ -59,7 +66,7 @@ class Compiled(Subject):
 def graph_breaks(subject: Subject, p: list[Tensor], targets: Tensor) -> list[str]:
     """Where the graph of a call breaks: file:line, once each, in order."""
     torch._dynamo.reset()
-    with _without_warnings():
+    with _quietly():
         explained = torch._dynamo.explain(subject.loss)(p, targets)
     frames = [reason.user_stack[-1] for reason in explained.break_reasons if reason.user_stack]
     return list(dict.fromkeys(f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames))

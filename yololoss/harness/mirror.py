@@ -217,7 +217,7 @@ class _Module:
         return True
 
     def is_available(self) -> bool:
-        return True
+        return False  # so that nothing chooses it by itself, as DataParallel would
 
     def current_device(self) -> int:
         return 0
