@@ -22,7 +22,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
@@ -42,7 +42,7 @@ from tests.mutants import MODULES, Mutant, mutants
 from yololoss.harness import law as law_module
 from yololoss.harness.case import Case
 from yololoss.harness.law import Law, LawBroken
-from yololoss.harness.load import UsageError, load_loss
+from yololoss.harness.load import UsageError, find_device, load_loss
 from yololoss.harness.subject import LossUnderTest
 
 # The tests of what the gate cannot reach, by module of the loss.
@@ -129,7 +129,7 @@ def _judge(mutant: Mutant) -> tuple[str, str]:
         law = _by_gate(subject, slice(SOON)) if reached else None
         if law is None and _by_tests(mutant):
             return TESTS, ""
-        law = law or (_by_gate(subject, slice(SOON, None)) if reached else None)
+        law = law or (_by_gate(subject, slice(SOON, None)) or _on_mirror(subject) if reached else None)
         return NOTICED if law else SURVIVED, law or ""
 
 
@@ -141,6 +141,17 @@ def _by_gate(subject: LossUnderTest, part: slice) -> str | None:
                 law.examine(subject, case)
         except LawBroken:
             return law.id
+    return None
+
+
+def _on_mirror(subject: LossUnderTest) -> str | None:
+    """The same on the pretend accelerator, for what lies on the wrong device."""
+    law, there = LAWS["run.completes"], replace(subject, device=find_device("mirror"))
+    try:
+        for case in GATE.cases[law.id][: 3 * SOON]:
+            law.examine(there, case)
+    except LawBroken:
+        return f"{law.id}, on the mirror"
     return None
 
 

@@ -9,7 +9,7 @@ import torch
 from hypothesis import strategies as st
 
 from properties import formulas
-from yololoss import BCEBlurWithLogitsLoss, QFocalLoss, boxes
+from yololoss import boxes
 
 # Two unit squares, the second moved by half a side to the right: overlap 1/2, union 3/2, enclosing 3/2 x 1.
 UNIT = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
@@ -129,12 +129,11 @@ def test_the_family_equals_the_reference(one, two):
     assert list(family(one, two).values()) == pytest.approx([float(w[0]) for w in want], abs=NEAR)
 
 
-def test_quality_focal_and_blur_equal_the_reference():
-    """The criteria beside the loss, against the independent formulas."""
-    x, t = torch.linspace(-6, 6, 49, dtype=torch.float64), torch.linspace(0, 1, 49, dtype=torch.float64)
-    bce = torch.nn.BCEWithLogitsLoss(pos_weight=torch.tensor([1.3], dtype=torch.float64))
-    want = formulas.quality_focal(x.numpy(), t.numpy(), 1.3, 1.5).mean()
-    assert QFocalLoss(bce, 1.5)(x, t).item() == pytest.approx(float(want), rel=1e-12)
-    assert BCEBlurWithLogitsLoss()(x, t).item() == pytest.approx(
-        float(formulas.bce_blur(x.numpy(), t.numpy()).mean()), rel=1e-12
-    )
+@pytest.mark.parametrize("name", ["iou", "giou", "diou", "ciou"])
+def test_boxes_may_have_any_leading_axes(name):
+    """Boxes of shape (..., 4) are compared pair by pair."""
+    generator = torch.Generator().manual_seed(0)
+    one, two = (torch.rand(3, 2, 5, 4, generator=generator) + 0.1 for _ in range(2))
+    got = getattr(boxes, name)(one, two)
+    assert got.shape == (3, 2, 5)
+    assert torch.equal(got.reshape(-1), getattr(boxes, name)(one.reshape(-1, 4), two.reshape(-1, 4)))

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from yololoss import FocalLoss, QFocalLoss, smooth_bce
+from properties import formulas
+from yololoss import BCEBlurWithLogitsLoss, FocalLoss, QFocalLoss, smooth_bce
 
 LOGITS = (-3.0, -0.4, 0.0, 1.2, 4.0)
 TRUTH = (0.0, 0.3, 1.0, 0.8, 0.0)
@@ -41,3 +42,22 @@ def test_smoothing_is_half_each_way():
     """(1 - s / 2, s / 2)."""
     assert smooth_bce(0.1) == (0.95, 0.05)
     assert smooth_bce() == (1.0, 0.0)
+
+
+def test_quality_focal_and_blur_equal_the_reference():
+    """The criteria beside the loss, against the independent formulas."""
+    x, t = torch.linspace(-6, 6, 49, dtype=torch.float64), torch.linspace(0, 1, 49, dtype=torch.float64)
+    bce = torch.nn.BCEWithLogitsLoss(pos_weight=torch.tensor([1.3], dtype=torch.float64))
+    want = formulas.quality_focal(x.numpy(), t.numpy(), 1.3, 1.5).mean()
+    assert QFocalLoss(bce, 1.5)(x, t).item() == pytest.approx(float(want), rel=1e-12)
+    assert BCEBlurWithLogitsLoss()(x, t).item() == pytest.approx(
+        float(formulas.bce_blur(x.numpy(), t.numpy()).mean()), rel=1e-12
+    )
+
+
+def test_without_gamma_a_focal_loss_is_a_share_of_bce():
+    """Also where a prediction is right beyond doubt, and the base of the power is 0: 0 to the power of 0 is 1."""
+    logits, truth = torch.tensor([60.0, -60.0, 60.0, 0.3]).double(), torch.tensor([1.0, 0.0, 0.0, 1.0]).double()
+    bce = nn.BCEWithLogitsLoss(reduction="none")
+    share = 0.25 * truth + 0.75 * (1 - truth)
+    assert torch.equal(FocalLoss(bce, 0.0)(logits, truth), bce(logits, truth) * share)
