@@ -53,7 +53,7 @@ BESIDE = {
     "loss": ("loss", "contract"),
     "checks": ("contract",),
 }
-SOON = 10
+SOON = 3
 NOTICED, TESTS, SURVIVED = "a law", "tests beside the gate", "nothing"
 
 
@@ -134,8 +134,8 @@ def _judge(mutant: Mutant) -> tuple[str, str]:
 
 
 def _by_gate(subject: LossUnderTest, part: slice) -> str | None:
-    # most mutants raise
-    for law in sorted(LAWS.values(), key=lambda law: (law.id != "run.completes", law.place)):
+    # most mutants raise, and input checks are noticed by the laws about them
+    for law in sorted(LAWS.values(), key=lambda law: (not law.id.startswith(("run.completes", "input.")), law.place)):
         try:
             for case in GATE.cases[law.id][part]:
                 law.examine(subject, case)
@@ -148,7 +148,7 @@ def _on_mirror(subject: LossUnderTest) -> str | None:
     """The same on the pretend accelerator, for what lies on the wrong device."""
     law, there = LAWS["run.completes"], replace(subject, device=find_device("mirror"))
     try:
-        for case in GATE.cases[law.id][: 3 * SOON]:
+        for case in GATE.cases[law.id][: 10 * SOON]:
             law.examine(there, case)
     except LawBroken:
         return f"{law.id}, on the mirror"
