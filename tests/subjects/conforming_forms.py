@@ -25,27 +25,27 @@ def pick(rows: LayerAssignment, order: Tensor) -> LayerAssignment:
     return replace(rows, **{name: getattr(rows, name)[order] for name in BY_ROW})
 
 
-def sort(rows: LayerAssignment, *names: str) -> LayerAssignment:
-    """The rows by choice, anchor and target, in the order in which these are named, the last one fastest."""
+def order_by(rows: LayerAssignment, *names: str) -> Tensor:
+    """What sorts rows by choice, anchor and target, in the order in which these are named, the last one fastest."""
     values = {"choice": rows.row_choice, "anchor": rows.anchor, "target": rows.pair_target[rows.row_pair]}
     key = torch.zeros_like(rows.cls)
     for name in names:
         key = key * (max(5, *rows.ratio.shape) + 1) + values[name]
-    return pick(rows, key.argsort())
+    return key.argsort()
 
 
 class RowsByTarget(ComputeLoss):
     """Builds rows by target, anchor, choice, and still lets the row that is last in upstream's order win a cell."""
 
     def order(self, rows: LayerAssignment) -> LayerAssignment:
-        return sort(rows, "target", "anchor", "choice")
+        return pick(rows, order_by(rows, "target", "anchor", "choice"))
 
     def assign(self, p: Any, targets: Tensor) -> list[LayerAssignment]:
         return [self.order(rows) for rows in super().assign(p, targets)]
 
     def _place(self, values: Tensor, rows: LayerAssignment, objectness: Tensor) -> Tensor:
-        back = sort(replace(rows, box=values[:, None]), "choice", "anchor", "target")
-        return super()._place(back.box[:, 0], back, objectness)
+        back = order_by(rows, "choice", "anchor", "target")
+        return super()._place(values[back], pick(rows, back), objectness)
 
 
 class RowsReversed(RowsByTarget):

@@ -230,6 +230,5 @@ def _name(dtype: torch.dtype) -> str:
 
 
 def _grid(x: Tensor, gradient: Tensor | None) -> Grid:
-    if gradient is None:
-        return np.zeros(tuple(x.shape))
-    return gradient.detach().cpu().double().numpy()
+    unused = np.zeros(tuple(x.shape))
+    return unused if gradient is None else gradient.detach().cpu().double().numpy()

@@ -197,7 +197,7 @@ def install() -> None:
     setup(NAME, backend_module=_Module())
     library: Any = torch.library.Library
     aten, everything = library("aten", "IMPL"), library("_", "IMPL")
-    for kernel, function in {"_to_copy": _to_copy, "_copy_from": _copy_from, "lift_fresh": lambda x: x}.items():
+    for kernel, function in {"_to_copy": _to_copy, "lift_fresh": lambda x: x}.items():
         aten.impl(kernel, function, "PrivateUse1")
     for func in rules.factories():
         aten.impl(rules.operation(func).full_name, _factory(func), "PrivateUse1")
@@ -241,11 +241,6 @@ class _Module:
 # torch.tensor(..., device=) makes a tensor on the CPU and copies it, below the dispatch to Python
 def _to_copy(*args: Any, **kwargs: Any) -> Any:
     return MIRROR.run(torch.ops.aten._to_copy.default, args, kwargs)
-
-
-def _copy_from(source: Tensor, to: Tensor, non_blocking: bool = False) -> Tensor:
-    MIRROR.run(torch.ops.aten.copy_.default, (to, source), {})
-    return to
 
 
 def _factory(func: Any) -> Any:

@@ -283,7 +283,7 @@ def pytest_runtest_makereport(
 
 def _leave(item: pytest.Item, finding: str) -> None:
     """Nothing can be run on a lost device in this process: xdist replaces a worker that is gone, and goes on."""
-    if hasattr(item.config, "workerinput"):
+    if hasattr(item.config, "workerinput"):  # pragma: no cover  # a process that leaves so saves no coverage
         _farewell(item.config, item.nodeid).write_text(finding, encoding="utf-8")
         os._exit(1)
     item.session.shouldstop = "the device is lost; with -n 1 the run goes on in another process"
