@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from typing import Any
 from zlib import crc32
 
@@ -109,18 +110,22 @@ class Notes:
         return torch.cuda.memory_allocated(self.device)  # pragma: no cover
 
 
+@cache
+def _makers() -> frozenset[str]:
+    return frozenset({str(func) for func in mirror_rules.factories()} | {"aten.lift_fresh.default"})
+
+
 class _Elsewhere(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes which operations make a tensor with dimensions of nothing on the CPU."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.found: list[str] = []
-        self._factories = {str(func) for func in mirror_rules.factories()} | {"aten.lift_fresh.default"}
 
     @override
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        if str(func) in self._factories:
+        if str(func) in _makers():
             made = [t for t in pytree.tree_leaves(result) if isinstance(t, Tensor)]
             if any(t.device.type == "cpu" and t.dim() for t in made):
                 self.found.append(f"{mirror_rules.operation(func).name} at {mirror.place()}")

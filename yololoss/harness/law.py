@@ -46,7 +46,7 @@ PARTS = (
 )
 FIRST = ("totals.form", "totals.sum")  # what is said of the total itself, before what it is made of
 REMEMBERED = 256  # cases
-MIRROR_SHARE = 0.25  # of the cases of a law that is not about devices: one takes five times as long on the mirror
+MIRROR_SHARE = 0.1  # of the cases of a law that is not about devices: one takes five times as long on the mirror
 GATE = hypothesis.settings(
     max_examples=100,
     database=None,
