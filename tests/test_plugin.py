@@ -143,7 +143,7 @@ def test_every_law_runs_on_every_device(tmp_path: Path):
     """The tests' names and the table say which; what only an accelerator shows is found, and replayed there."""
     laws = [f"properties/test_devices.py::test_{name}" for name in ("results_lie_where_the_predictions_lie", ROWS)]
     spec = plant(BY_NAME["items_on_cpu"], tmp_path)
-    given = ("--loss", spec, "--cases", "3", "-v")
+    given = ("--loss", spec, "--cases", "20", "-v")
     status, output = run(*laws, *given, "--device", "auto", "--findings", str(tmp_path / "found"))
     assert status == 1, output
     assert re.search(r"devices.results cpu +held", output)
