@@ -12,7 +12,7 @@ from yololoss.harness.execute import inputs
 from yololoss.harness.law import Exam, law
 from yololoss.harness.subject import Around, Subject
 
-from .test_devices import close
+from .test_state import close
 
 COMPILED = Around(compiled=True)
 USUAL = Case(

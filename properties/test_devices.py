@@ -16,6 +16,7 @@ from yololoss.harness.subject import Around
 
 from .budget import BECAUSE, Budget
 from .strategies import ALL_OPTIONS, ANY, cases
+from .test_state import close, close_gradients, same_bits
 
 CPU = torch.device("cpu")
 ACCELERATOR = ("mirror", "cuda", "mps")
@@ -42,17 +43,10 @@ def same_values(exam: Exam, other: Exam) -> None:
         exam.expect_equal(f"total and items of call {n}", want, got)
 
 
-def close_gradients(exam: Exam, other: Exam) -> None:
-    """The gradients differ by rounding only."""
-    for i, off in enumerate(exam.of(Budget).gradients):
-        exam.expect_close(f"gradient of layer {i}", other.gradients[i], exam.gradients[i], 2 * off, BECAUSE)
-
-
-def close(exam: Exam, other: Exam) -> None:
-    """Totals and gradients differ by rounding only."""
-    for n, (here, there) in enumerate(zip(exam.calls, other.calls, strict=True)):
-        exam.expect_close(f"total of call {n}", there.total, here.total, 2 * exam.of(Budget).totals[n], BECAUSE)
-    close_gradients(exam, other)
+def results_there(exam: Exam, run: Exam) -> None:
+    """What the calls returned lies on the device of the predictions."""
+    for n, call in enumerate(run.calls):
+        exam.expect_equal(f"devices of call {n}", [exam.subject.device.type] * len(call.devices), list(call.devices))
 
 
 def on_cpu(exam: Exam) -> Exam:
@@ -110,16 +104,13 @@ def test_deterministic_algorithms_are_enough(exam: Exam) -> None:
     one, two = (exam.on(exam.case, around=Around(chance=n, deterministic=True)) for n in (0, 1))
     raised = complaints(one.outcome)
     exam.expect(not raised, "with deterministic algorithms", "nothing raised", raised)
-    same_values(one, two)
-    for i, (here, there) in enumerate(zip(one.gradients, two.gradients, strict=True)):
-        exam.expect_equal(f"gradient of layer {i}", here, there)
+    same_bits(one, two)
 
 
 @law("devices.results", source="SPEC 6", cases=ANY)
 def test_results_lie_where_the_predictions_lie(exam: Exam) -> None:
     """The total, and the items where they are a tensor, lie on the device of the predictions."""
-    for n, call in enumerate(exam.calls):
-        exam.expect_equal(f"devices of call {n}", [exam.subject.device.type] * len(call.devices), list(call.devices))
+    results_there(exam, exam)
 
 
 @law("devices.made-there", source="SPEC 7", cases=cases(min_targets=1, options=ALL_OPTIONS), most=30, on=ACCELERATOR)
@@ -142,8 +133,7 @@ def test_targets_on_the_cpu_are_refused_or_used(exam: Exam) -> None:
     if any(t.kind in ("raised in loss", "raised in backward") for t in host.outcome.troubles):
         exam.expect(True, "targets on the CPU", "refused", "refused")
         return
-    for n, call in enumerate(host.calls):
-        exam.expect_equal(f"devices of call {n}", [exam.subject.device.type] * len(call.devices), list(call.devices))
+    results_there(exam, host)
     close(exam, host)
 
 

@@ -21,8 +21,8 @@ from yololoss.harness.vectors import Vector, read_vectors, write_vectors
 
 README_FINDING = re.search(r"^```text\n(.*?)\n```$", README, re.MULTILINE | re.DOTALL)[1]
 
-
-ALONE = ("-q", "-p", "no:cacheprovider", "-n", "0")
+# Without pytest's short summary, which says every finding a second time where CI is set.
+ALONE = ("-q", "-rN", "-p", "no:cacheprovider", "-n", "0")
 
 
 def run(*arguments: str, cwd: Path = ROOT) -> tuple[int, str]:

@@ -8,8 +8,6 @@ from typing import Any
 from zlib import crc32
 
 import torch
-from torch import Tensor
-from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 from typing_extensions import override
 
@@ -125,8 +123,6 @@ class _Elsewhere(TorchDispatchMode):  # type: ignore[no-untyped-call]
     @override
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        if str(func) in _makers():
-            made = [t for t in pytree.tree_leaves(result) if isinstance(t, Tensor)]
-            if any(t.device.type == "cpu" and t.dim() for t in made):
-                self.found.append(f"{mirror_rules.operation(func).name} at {mirror.place()}")
+        if str(func) in _makers() and any(t.device.type == "cpu" and t.dim() for t in mirror.tensors_in((result,))):
+            self.found.append(f"{mirror_rules.operation(func).name} at {mirror.place()}")
         return result

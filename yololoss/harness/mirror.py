@@ -119,7 +119,7 @@ class Mirror:
         if self.dead:
             raise DeviceAssert(f"{NAME}: an assertion failed on the device before")
         op = rules.operation(func)
-        tensors = _tensors(args) + _tensors(kwargs.values())
+        tensors = tensors_in(args) + tensors_in(kwargs.values())
         rules.refuse_two_devices(op, args, tensors)
         rules.refuse_undeterministic(op.name)
         device = kwargs.get("device")
@@ -149,13 +149,14 @@ class Mirror:
 MIRROR = Mirror()
 
 
-def _tensors(values: Iterable[Any]) -> list[Tensor]:
+def tensors_in(values: Iterable[Any]) -> list[Tensor]:
+    """The tensors among them, and in lists and tuples among them."""
     found: list[Tensor] = []
     for value in values:
         if isinstance(value, Tensor):
             found.append(value)
         elif isinstance(value, list | tuple):
-            found += _tensors(value)
+            found += tensors_in(value)
     return found
 
 
@@ -251,7 +252,7 @@ def _cast(func: Any, dtype: Callable[[list[Tensor], torch.dtype], torch.dtype]) 
     key = getattr(torch._C.DispatchKey, "AutocastPrivateUse1")  # noqa: B009  # not in torch's annotations
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        tensors = [t for t in _tensors((*args, *kwargs.values())) if t.dtype in rules.FLOATS]
+        tensors = [t for t in tensors_in((*args, *kwargs.values())) if t.dtype in rules.FLOATS]
         if tensors:
             wanted = dtype(tensors, torch.get_autocast_dtype(NAME))
 

@@ -85,15 +85,16 @@ def factories() -> Iterator[Any]:
 def autocast() -> Iterator[tuple[Any, Callable[[list[Tensor], torch.dtype], torch.dtype]]]:
     """The operations that autocast changes, and what dtype each takes, by its tensors and autocast's own dtype."""
     for func in _operations():
-        if operation(func).writes:
+        op = operation(func)
+        if op.writes:
             continue
-        if operation(func).name in FULL_PRECISION:
+        if op.name in FULL_PRECISION:
             yield func, lambda tensors, half: torch.float32
-        if operation(func).name in HALF_PRECISION:
+        if op.name in HALF_PRECISION:
             yield func, lambda tensors, half: half
-        if operation(func).name in PROMOTED:
+        if op.name in PROMOTED:
             yield func, lambda tensors, half: max((t.dtype for t in tensors), key=FLOATS.index)
-        if operation(func).name == "binary_cross_entropy":
+        if op.name == "binary_cross_entropy":
             yield func, _unsafe
 
 
