@@ -1,13 +1,8 @@
 """Every law, registered once, before a run inside a test could register them anew."""
 
-from importlib import import_module
-from pathlib import Path
+from yololoss import _suite
 
-from yololoss.harness.law import LAWS
-
-ROOT = Path(__file__).parents[1]
-
-for module in sorted((ROOT / "properties").glob("test_*.py")):
-    import_module(f"properties.{module.stem}")
+ROOT = _suite.FOLDER
+LAWS = _suite.laws()
 
 __all__ = ["LAWS", "ROOT"]

@@ -41,8 +41,9 @@ from tests.judging import apart, search
 from tests.mutants import MODULES, Mutant, mutants
 from yololoss.harness import law as law_module
 from yololoss.harness.case import Case
+from yololoss.harness.errors import UsageError
 from yololoss.harness.law import Law, LawBroken
-from yololoss.harness.load import UsageError, find_device, load_loss
+from yololoss.harness.load import find_device, load_loss
 from yololoss.harness.subject import LossUnderTest
 
 # The tests of what the gate cannot reach, by module of the loss.

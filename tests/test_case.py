@@ -8,7 +8,8 @@ import torch
 from pydantic import ValidationError
 
 from yololoss.harness.case import Case, FormulaLogits, GivenLogits, Override, SeededLogits
-from yololoss.harness.vectors import BadFile, Vector, read_vectors, write_vectors
+from yololoss.harness.errors import BadFile
+from yololoss.harness.vectors import Vector, read_vectors, write_vectors
 
 CASE = Case(
     batch=2,

@@ -9,7 +9,8 @@ import torch
 from torch.nn.functional import binary_cross_entropy, binary_cross_entropy_with_logits
 
 from yololoss.harness import mirror
-from yololoss.harness.load import UsageError, find_device, find_devices
+from yololoss.harness.errors import UsageError
+from yololoss.harness.load import find_device, find_devices
 from yololoss.harness.mirror import MIRROR, DeviceAssert, MirrorTensor
 
 

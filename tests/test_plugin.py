@@ -16,7 +16,8 @@ from tests.faults.catalogue import BY_NAME, FOUR
 from tests.test_case import CASE
 from tests.test_docs import README
 from yololoss.harness.case import Case, SeededLogits
-from yololoss.harness.load import UsageError, find_device, load_loss
+from yololoss.harness.errors import UsageError
+from yololoss.harness.load import find_device, load_loss
 from yololoss.harness.vectors import Vector, read_vectors, write_vectors
 
 README_FINDING = re.search(r"^```text\n(.*?)\n```$", README, re.MULTILINE | re.DOTALL)[1]
@@ -65,9 +66,9 @@ def test_a_planted_fault_makes_pytest_fail_with_a_small_case(fault: Fault, tmp_p
     assert len(vector.case.targets) <= 1, "one target is enough for each of these faults"
     if fault.name != "clamp_dropped":
         return  # the command has the same form for all; running one of them is enough
-    again, replayed = run_apart(*command.removeprefix("python -m pytest ").split())
-    assert again == 1, replayed
-    assert f"{vector.law} broke" in replayed
+    again = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert again.returncode == 1, again.stderr
+    assert f"{vector.law} broke" in again.stdout
 
 
 def test_the_readmes_finding_is_what_is_printed(tmp_path: Path):
@@ -86,11 +87,12 @@ def test_the_readmes_finding_is_what_is_printed(tmp_path: Path):
     options = ("--loss", spec, "--replay", str(tmp_path / "case.json"), "--findings", str(tmp_path))
     status, output = run("properties/test_assign.py", *options)
     assert status == 1
-    *shown, saved, replay = README_FINDING.splitlines()
+    *shown, saved, picture, replay = README_FINDING.splitlines()
     assert "\n".join(shown) in output
-    name = Path(saved.split()[-1]).name
-    assert name in output
-    assert replay.split() == [*replay.split()[:5], "--loss", "utils/loss.py:ComputeLoss", "--replay", saved.split()[-1]]
+    file = saved.split()[-1]
+    assert Path(file).name in output
+    assert picture.split() == ["picture", file.replace(".json", ".png")]
+    assert replay.split() == ["replay", "yololoss", "replay", file, "--loss", "utils/loss.py:ComputeLoss"]
 
 
 def test_a_replayed_case_that_holds_again_passes(tmp_path: Path):
@@ -131,7 +133,7 @@ def test_a_lost_device_is_a_finding_and_the_run_goes_on_in_another_worker(tmp_pa
         assert status in (1, 2), output
         assert output.count("the device, after this case") == findings
         assert output.count("observed   RuntimeError: CUDA error: device-side assert triggered") == findings
-        assert output.count("replay     python -m pytest properties/test_totals.py") == findings
+        assert output.count("replay     yololoss replay ") == findings
     assert "the device is lost; with -n 1 the run goes on in another process" in output
     assert len(list((tmp_path / "found").iterdir())) == 2
 
@@ -152,8 +154,8 @@ def test_every_law_runs_on_every_device(tmp_path: Path):
     assert re.search(r"devices.rows mirror +held", output)
     if not torch.cuda.is_available():
         assert re.search(r"device cuda: not available here \(.+\): skipped", output)
-    found = str(next((tmp_path / "found").iterdir()))
-    assert f"--device mirror --replay {found}" in output
+    found = str(next((tmp_path / "found").glob("*.json")))
+    assert f"yololoss replay {found} --loss {spec} --device mirror" in output
     status, output = run(laws[0], "--loss", spec, "--device", "mirror:0", "--replay", found)
     assert status == 1, output
 

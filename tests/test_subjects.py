@@ -13,12 +13,13 @@ from tests.faults import plant
 from tests.faults.catalogue import BY_NAME
 from tests.judging import QUICK
 from tests.law_table import BREAKS, page
+from yololoss.harness.errors import UsageError
 from yololoss.harness.execute import execute
 from yololoss.harness.families import FAMILIES
 from yololoss.harness.forms import read_built
 from yololoss.harness.law import GATE, Exam, LawBroken
 from yololoss.harness.law import law as new_law
-from yololoss.harness.load import UsageError, load_loss
+from yololoss.harness.load import load_loss
 
 CPU = torch.device("cpu")
 FEW = hypothesis.settings(GATE, max_examples=4)  # a law; whole gates are run by hand, see docs/false-alarms.md

@@ -7,6 +7,7 @@ field (F01 to F73, a list of faults seen in losses of this family that the proje
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import yololoss
@@ -72,9 +73,13 @@ def in_loss(name: str, step: str, kind: str, law: str, old: str, new: str, field
     return Fault(name, step, kind, law, "loss", old, new, field)
 
 
+_PLANTED = count()
+
+
 def plant(fault: Fault, folder: Path) -> str:
     """Copy the loss into ``folder`` as a package of its own with the fault in it; return its --loss spec."""
-    return plant_text(f"planted_{fault.name}", {fault.module: faulty_text(fault)}, folder)
+    # a process knows one module of a name, and may plant a fault twice
+    return plant_text(f"{fault.name}_{next(_PLANTED)}", {fault.module: faulty_text(fault)}, folder)
 
 
 def faulty_text(fault: Fault) -> str:

@@ -24,6 +24,7 @@ from typing_extensions import Self, override
 
 from yololoss.hyp import Hyperparameters
 
+LARGEST = 2**27  # logits of a case: four times a batch of 16 images of 640 x 640 and 80 classes
 SPELLED = ("nan", "inf", "-inf")
 DTYPES = {
     "float16": torch.float16,
@@ -52,6 +53,7 @@ Number = Annotated[
 ]
 Count = Annotated[int, Field(ge=1)]
 Index = Annotated[int, Field(ge=0)]
+Factor = Annotated[int, Field(gt=-(2**20), lt=2**20)]  # times as many logits as there may be it fits in 64 bits
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Dtype = Literal["float16", "bfloat16", "float32", "float64"]
@@ -101,8 +103,8 @@ class FormulaLogits(_Generated):
     """
 
     kind: Literal["formula"] = "formula"
-    multiplier: int
-    increment: int
+    multiplier: Factor
+    increment: Factor
     scale: Finite = 1.0
     offset: Finite = 0.0
 
@@ -156,7 +158,7 @@ class Options(Data):
     autobalance: bool = False
     sort_obj_iou: bool = False
     gr: Annotated[float, Field(ge=0, le=1)] = 1.0
-    calls: Count = 1
+    calls: Annotated[int, Field(ge=1, le=1000)] = 1
 
 
 class Case(Data):
@@ -189,6 +191,9 @@ class Case(Data):
             )
         if len({len(a) for a in self.anchors}) != 1 or not self.anchors[0]:
             raise ValueError("anchors: expected the same number, 1 or more, on every layer")
+        logits = sum(math.prod(self.shape(i)) for i in range(layers))
+        if logits > LARGEST:
+            raise ValueError(f"batch, grids, anchors, classes: {logits} logits, expected {LARGEST} at most")
         if isinstance(self.predictions, GivenLogits):
             sizes = [len(values) for values in self.predictions.layers]
             if sizes != [math.prod(self.shape(i)) for i in range(layers)]:

@@ -8,7 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from yololoss.harness.load import UsageError, closest
+from yololoss.harness.errors import UsageError, closest
+from yololoss.harness.load import BUNDLED
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -35,11 +36,31 @@ class Config(BaseModel):
     loss: str | None = None
     device: str | None = None
     family: str | None = None
+    baseline: str | None = None
     waivers: list[Waiver] = []
 
     def waiver(self, law: str) -> Waiver | None:
         """The waiver of a law, if it has one."""
         return next((w for w in self.waivers if w.law == law), None)
+
+
+class Settings(BaseModel):
+    """What a run is about."""
+
+    model_config = ConfigDict(frozen=True)
+
+    loss: str
+    device: str
+    family: str
+    baseline: str | None
+
+
+def settle(project: Config, **given: str | None) -> Settings:
+    """What is given, else what the project says, else the usual; ``given`` has the names of Settings."""
+    known = {name: given.get(name) or getattr(project, name) for name in Settings.model_fields}
+    loss = known["loss"] or BUNDLED
+    usual = {"loss": loss, "device": "cpu", "family": "yololoss" if loss == BUNDLED else "upstream"}
+    return Settings(**{name: value or usual.get(name) for name, value in known.items()})
 
 
 def read_config(folder: Path) -> Config:

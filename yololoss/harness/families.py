@@ -30,6 +30,7 @@ _OTHERS: dict[str, frozenset[str]] = {
     "mmyolo": frozenset({"far edge", "iou", "label smoothing"}),
     "okery": frozenset({"grid lines", "far edge", "iou", "batch"}),
     "tph-yolov5": frozenset({"shared cells"}),
+    "giou": frozenset({"iou"}),  # upstream in all but the overlap
     "own-order": frozenset({"row order"}),  # upstream in all but the order of what build_targets returns
     "any": frozenset(CHOICES),  # what holds whatever was chosen
 }

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Any, NoReturn, TypeVar
@@ -20,6 +20,7 @@ from yololoss.harness.execute import execute
 from yololoss.harness.families import CHOICES, FAMILIES
 from yololoss.harness.mirror import NAME as MIRROR
 from yololoss.harness.outcome import Call, Grid, Outcome, Rows
+from yololoss.harness.record import Aspect, Comparison
 from yololoss.harness.subject import Around, LossUnderTest, Subject, Unsupported
 
 T = TypeVar("T")
@@ -43,6 +44,7 @@ PARTS = (
     "state",
     "symmetry",
     "compile",
+    "baseline",
 )
 FIRST = ("totals.form", "totals.sum")  # what is said of the total itself, before what it is made of
 REMEMBERED = 256  # cases
@@ -119,7 +121,7 @@ class Law:
     statement: str
     source: str
     judge: Callable[["Exam"], str | None]
-    cases: SearchStrategy[Case]
+    cases: SearchStrategy[Case] | None  # None: those that are recorded of the subject
     choices: tuple[str, ...] = ()
     most: int | None = None
     on: tuple[str, ...] = ()  # kinds of device; any where there is none
@@ -158,6 +160,10 @@ class Law:
         """
         if self.assumes(subject) is not None:
             return
+        if self.cases is None:
+            for case in subject.recorded:
+                self.examine(subject, case)
+            return
 
         def test(case: Case) -> None:
             self.examine(subject, case)
@@ -178,6 +184,8 @@ class Law:
 
     def assumes(self, subject: LossUnderTest) -> str | None:
         """Why the law does not apply to the subject's family or device; None where it does."""
+        if self.cases is None and not subject.recorded:
+            return "needs --baseline"
         kind = "compile" if subject.compile else subject.device.type
         if kind not in (self.on or (subject.device.type,)):
             return f"needs --device {' or '.join(self.on)}" if self.on else "is not about compilation"
@@ -310,12 +318,20 @@ class Exam:
             place = f"{what}{list(at) if at else ''}"
             self.fail(place, repr(float(want[at])), repr(float(got[at])), f"{allowed[at]:.3g}: {because}")
 
+    def compare(self, record: Iterable[Comparison], aspect: Aspect) -> None:
+        """What is recorded of an aspect must be what it is now; the element that differs most is shown."""
+        for each in record:
+            if each.aspect == aspect:
+                self.judged |= each.expected.size > 0
+                if each.differs.any():
+                    self.fail(*each.worst)
+
     def expect_equal(self, what: str, expected: ArrayLike, observed: ArrayLike) -> None:
         """Both must have the same shape and the same elements; the first that differs is shown."""
         want, got = np.asarray(expected), np.asarray(observed)
         self.judged |= want.size > 0
         if want.shape != got.shape:
-            self.fail(f"{what}, shape", want.shape, got.shape)
+            self.fail(*_other_rows(what, want, got))
         different = (want != got) & ~(_isnan(want) & _isnan(got))
         if different.any():
             at = tuple(int(i) for i in np.argwhere(different)[0])
@@ -332,6 +348,28 @@ def _made(make: Callable[[Case], Any], case: Case) -> Any:
     return make(case)
 
 
+def _other_rows(what: str, want: NDArray[Any], got: NDArray[Any]) -> tuple[str, str, str]:
+    """Of two arrays of other shapes: what differs, and which rows are in one of them alone, as far as a person reads."""
+    rows = [Counter(map(tuple, x.tolist())) if x.ndim == 2 else Counter[Any]() for x in (want, got)]
+    told = []
+    for shape, mine in zip((want.shape, got.shape), (rows[0] - rows[1], rows[1] - rows[0]), strict=True):
+        some = ", ".join(map(str, list(mine.elements())[:3])) + (", ..." if mine.total() > 3 else "")
+        told.append(f"shape {shape}, with {some}" if some else f"shape {shape}")
+    return what, told[0], told[1]
+
+
+def drawn(strategy: SearchStrategy[Case], count: int, seed: int = GATE_SEED) -> list[Case]:
+    """Some cases of a strategy, the same every time."""
+    found: list[Case] = []
+
+    def collect(case: Case) -> None:
+        found.append(case)
+
+    limits = hypothesis.settings(GATE, max_examples=count, phases=[hypothesis.Phase.generate])
+    hypothesis.seed(seed)(limits(hypothesis.given(case=strategy)(collect)))()
+    return list(dict.fromkeys(found))
+
+
 def _isnan(values: NDArray[Any]) -> NDArray[np.bool_]:
     # a NaN is what differs from itself; unlike np.isnan this takes objects and strings
     return np.asarray(values != values)  # noqa: PLR0124
@@ -341,12 +379,12 @@ def law(
     id: str,
     *,
     source: str,
-    cases: SearchStrategy[Case],
+    cases: SearchStrategy[Case] | None,
     choices: tuple[str, ...] = (),
     most: int | None = None,
     on: tuple[str, ...] = (),
 ) -> Callable[[Callable[[Exam], str | None]], Callable[..., None]]:
-    """Register the decorated judgement as a law, and make of it a test over ``cases``.
+    """Register the decorated judgement as a law, and make of it a test over ``cases``; None: those that are recorded.
 
     The judgement breaks the law by `Exam.expect` and the like; what it returns is a note for the table of laws. The
     first paragraph of its docstring is the law's statement. ``choices`` names what the law takes for granted
@@ -366,13 +404,18 @@ def law(
             raise ValueError(f"law {id!r}: no such choice as {unknown[0]!r} (known: {', '.join(CHOICES)})")
         entry = LAWS[id] = Law(id, statement, source, judge, cases, choices, most, on)
 
-        def test(subject: LossUnderTest, case: Case) -> None:
+        def search(subject: LossUnderTest) -> None:
+            entry.search(subject, GATE, GATE_SEED)
+
+        def examine(subject: LossUnderTest, case: Case) -> None:
             entry.examine(subject, case)
 
+        test: Callable[..., None] = search if cases is None else examine
         for name in ("__name__", "__qualname__", "__module__", "__doc__"):
             setattr(test, name, getattr(judge, name))
         # The plugin searches by its own settings; as a @given test the law can be run by other tools as well.
-        examined: Callable[..., None] = pytest.mark.law(entry)(GATE(hypothesis.given(case=cases)(test)))
+        test = test if cases is None else GATE(hypothesis.given(case=cases)(test))
+        examined: Callable[..., None] = pytest.mark.law(entry)(test)
         return examined
 
     return decorate

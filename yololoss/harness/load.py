@@ -5,16 +5,17 @@ import importlib.util
 import pkgutil
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 
 from yololoss.harness.compiled import NAME as COMPILE
 from yololoss.harness.devices import get_device
+from yololoss.harness.errors import UsageError, closest
 from yololoss.harness.families import FAMILIES
 from yololoss.harness.forms import adapt
 from yololoss.harness.subject import LossUnderTest
@@ -23,15 +24,10 @@ BUNDLED = "yololoss.loss:ComputeLoss"
 DEVICES = ("cpu", "mirror", "cuda", "mps")  # of auto
 
 
-class UsageError(Exception):
-    """The harness was asked for something that is not there; one line, with the closest match."""
+def import_loss(spec: str) -> tuple[Any, ModuleType]:
+    """What is named ``path/to/file.py:Name`` or ``package.module:Name``, and its module. This runs its code.
 
-
-def load_loss(spec: str, device: torch.device, family: str = "upstream", *, compiled: bool = False) -> LossUnderTest:
-    """Find the loss named ``path/to/file.py:Name`` or ``package.module:Name``: a class, or a function.
-
-    Raises UsageError, one line with the closest match, where the file, module or name does not exist or
-    cannot be imported, or is called in no way that `forms` knows.
+    Raises UsageError, one line with the closest match.
     """
     place, colon, name = spec.rpartition(":")
     if not colon or not place or not name:
@@ -41,6 +37,16 @@ def load_loss(spec: str, device: torch.device, family: str = "upstream", *, comp
     if found is None:
         callables = [n for n, v in vars(module).items() if callable(v)]
         raise UsageError(f"--loss {spec}: {place} has no {name!r}{closest(name, callables)}")
+    return found, module
+
+
+def load_loss(spec: str, device: torch.device, family: str = "upstream", *, compiled: bool = False) -> LossUnderTest:
+    """Find the loss named ``path/to/file.py:Name`` or ``package.module:Name``: a class, or a function.
+
+    Raises UsageError, one line with the closest match, where the file, module or name does not exist or
+    cannot be imported, or is called in no way that `forms` knows.
+    """
+    found, module = import_loss(spec)
     try:
         make = adapt(found, module)
     except TypeError as error:
@@ -84,12 +90,6 @@ def _one_of_several(name: str, worker: int) -> str:
     return f"cuda:{worker % torch.cuda.device_count()}" if name == "cuda" and torch.cuda.is_available() else name
 
 
-def closest(name: str, known: Iterable[str]) -> str:
-    """A hint at the known name that is closest, or nothing where none is close."""
-    close = get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close and close[0] != name else ""
-
-
 def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
         near = path.parent.glob("*.py") if path.parent.is_dir() else ()
@@ -98,12 +98,18 @@ def _import_file(path: Path) -> ModuleType:
     root = path.parent
     while (root / "__init__.py").exists():
         root = root.parent
+    if root == path.parent and path.is_relative_to(Path.cwd()):  # a folder without that file is a package as well
+        root = Path.cwd()
     for folder in (str(Path.cwd()), str(root)):
         if folder not in sys.path:
             sys.path.insert(0, folder)
-    name = ".".join(path.relative_to(root).with_suffix("").parts)
-    if "." in name:  # a package's module imports its neighbours, so it keeps its own name
-        return _imported(name, str(path))
+    parts = path.relative_to(root).with_suffix("").parts
+    if len(parts) > 1 and all(part.isidentifier() for part in parts):
+        # a package's module imports its neighbours, so it is imported as its own project does
+        module = _imported(".".join(parts), str(path))
+        if Path(module.__file__ or "").resolve() != path:
+            raise UsageError(f"--loss {path}: its module {'.'.join(parts)} is another file here, {module.__file__}")
+        return module
     alias = f"yololoss_subject_{path.stem}"
     file_spec = importlib.util.spec_from_file_location(alias, path)
     assert file_spec is not None  # a path that ends in .py has a loader

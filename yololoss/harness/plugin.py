@@ -7,26 +7,31 @@ subject or an option of ours is given.
 import json
 import os
 from collections.abc import Generator
+from dataclasses import replace
 from hashlib import sha256
-from os.path import relpath
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
+from yololoss.harness.errors import BadFile, UsageError
 from yololoss.harness.families import FAMILIES
 
 if TYPE_CHECKING:
+    from yololoss.harness.case import Case
     from yololoss.harness.config import Config
+    from yololoss.harness.finding import Finding
     from yololoss.harness.law import Law, LawBroken
     from yololoss.harness.subject import LossUnderTest
+    from yololoss.harness.vectors import Expected, Vector, VectorFile
 
 USAGE = 2  # exit status where the harness could not run
 SUBJECTS: "pytest.StashKey[dict[str, LossUnderTest]]" = pytest.StashKey()  # by device
 ABSENT: "pytest.StashKey[list[str]]" = pytest.StashKey()  # devices that are not there, and why
 CONFIG: "pytest.StashKey[Config]" = pytest.StashKey()
-PROPERTY = "yololoss law"  # what a test report carries of its law, for the table at the end
+BROKEN: "pytest.StashKey[tuple[str, ...]]" = pytest.StashKey()  # laws that were broken when the baseline was recorded
+# What a test report carries: a line of the table of laws at the end, and a finding. Both JSON.
+PROPERTY, FINDING = "yololoss law", "yololoss finding"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -50,7 +55,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="gate",
         help="gate: the same cases every time; explorer: other cases every time (default: %(default)s)",
     )
+    group.addoption(
+        "--laws",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="only the laws of this id, or whose ids it begins or matches: assign, boxes.gradient, 'totals.*-gain' "
+        "(may be repeated)",
+    )
+    group.addoption(
+        "--baseline",
+        metavar="FILE",
+        help="what the loss did when it was recorded, by yololoss record: it must do the same, and the laws that it "
+        "broke then may break",
+    )
     group.addoption("--cases", type=int, metavar="N", help="cases a law (default: that of the gate)")
+    group.addoption(
+        "--no-shrink",
+        action="store_true",
+        help="only whether a law breaks: cases are neither made small nor drawn",
+    )
     group.addoption(
         "--findings",
         default=".yololoss/findings",
@@ -69,7 +93,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Find what was asked for by name at once, so that a typing error costs no test run."""
     config.addinivalue_line("markers", "law(law): this test examines a subject by a law")
-    if config.option.loss or config.option.device or config.option.family:
+    if any(getattr(config.option, name) for name in ("loss", "device", "family", "baseline")):
         _subjects(config)
     for path in config.option.replay:
         _replayed(path)
@@ -106,21 +130,35 @@ def _params(item: pytest.Item) -> tuple[str, ...]:
 
 
 def _subjects(config: pytest.Config) -> "dict[str, LossUnderTest]":
-    from yololoss.harness.load import BUNDLED, UsageError, find_devices, load_loss  # noqa: PLC0415
+    from yololoss.harness.config import settle  # noqa: PLC0415
+    from yololoss.harness.load import find_devices, load_loss  # noqa: PLC0415
 
     if SUBJECTS not in config.stash:
-        project, given = _config(config), config.option
+        names = ("loss", "device", "family", "baseline")
+        chosen = settle(_config(config), **{name: getattr(config.option, name) for name in names})
         try:
-            devices, config.stash[ABSENT] = find_devices(given.device or project.device or "cpu", _worker(config))
-            spec = given.loss or project.loss or BUNDLED
-            family = given.family or project.family or ("yololoss" if spec == BUNDLED else "upstream")
+            devices, config.stash[ABSENT] = find_devices(chosen.device, _worker(config))
+            recorded = _baseline(config, chosen.baseline)
             config.stash[SUBJECTS] = {
-                name: load_loss(spec, device, family, compiled=name == "compile") for name, device in devices.items()
+                name: replace(
+                    load_loss(chosen.loss, device, chosen.family, compiled=name == "compile"), recorded=recorded
+                )
+                for name, device in devices.items()
             }
             _one_thread_a_worker()
         except UsageError as error:
             pytest.exit(str(error), returncode=USAGE)
     return config.stash[SUBJECTS]
+
+
+def _baseline(config: pytest.Config, path: str | None) -> "dict[Case, Expected]":
+    """The recorded cases, the smallest first; the laws that were broken then are kept as well."""
+    if path is None:
+        config.stash[BROKEN] = ()
+        return {}
+    file = _read(path, "--baseline")
+    config.stash[BROKEN] = file.broken
+    return {vector.case: vector.expected for vector in file.vectors if vector.expected is not None}
 
 
 def _worker(config: pytest.Config) -> int:
@@ -137,7 +175,6 @@ def _one_thread_a_worker() -> None:
 
 def _config(config: pytest.Config) -> "Config":
     from yololoss.harness.config import read_config  # noqa: PLC0415
-    from yololoss.harness.load import UsageError  # noqa: PLC0415
 
     if CONFIG not in config.stash:
         try:
@@ -147,13 +184,17 @@ def _config(config: pytest.Config) -> "Config":
     return config.stash[CONFIG]
 
 
-def _replayed(path: str) -> Any:
-    from yololoss.harness.vectors import BadFile, read_vectors  # noqa: PLC0415
+def _replayed(path: str) -> "tuple[Vector, ...]":
+    return _read(path, "--replay").vectors
+
+
+def _read(path: str, option: str) -> "VectorFile":
+    from yololoss.harness.vectors import read_vectors  # noqa: PLC0415
 
     try:
-        return read_vectors(Path(path)).vectors
+        return read_vectors(Path(path))
     except BadFile as error:
-        pytest.exit(f"--replay {error}", returncode=USAGE)
+        pytest.exit(f"{option} {error}", returncode=USAGE)
 
 
 def _law(item: pytest.Item) -> "Law | None":
@@ -168,7 +209,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     laws = {item: law for item in items if (law := _law(item)) is not None}
     items.sort(key=lambda item: (item not in laws, item in laws and laws[item].place))  # stable: devices in order
     if laws and _config(config).waivers:
-        _check_waivers(config, next(iter(laws)))
+        _check_waivers(config)
+    if config.option.laws:
+        _keep(config, items, [item for item, law in laws.items() if law.id in _wanted(config)])
     if not config.option.replay:
         return
     wanted = {vector.law for path in config.option.replay for vector in _replayed(path)}
@@ -180,26 +223,31 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             "to look in all of them, give the folder properties",
             returncode=USAGE,
         )
+    _keep(config, items, kept)
+
+
+def _keep(config: pytest.Config, items: list[pytest.Item], kept: list[pytest.Item]) -> None:
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = kept
 
 
-def _check_waivers(config: pytest.Config, item: pytest.Item) -> None:
-    from datetime import datetime, timezone  # noqa: PLC0415
-    from importlib import import_module  # noqa: PLC0415
+def _wanted(config: pytest.Config) -> list[str]:
+    from yololoss._suite import find  # noqa: PLC0415
 
-    from yololoss.harness.config import check_waivers  # noqa: PLC0415
-    from yololoss.harness.law import LAWS  # noqa: PLC0415
-    from yololoss.harness.load import UsageError  # noqa: PLC0415
-
-    # A waiver may name a law of a module that this run does not collect.
-    module = item.getparent(pytest.Module)
-    assert module is not None  # a law is a test, and a test has a module
-    package = module.obj.__name__.rpartition(".")[0]
-    for path in sorted(module.path.parent.glob("test_*.py")):
-        import_module(f"{package}.{path.stem}")
     try:
-        check_waivers(_config(config), LAWS, datetime.now(tz=timezone.utc).date())
+        return list(find(config.option.laws))
+    except UsageError as error:
+        pytest.exit(str(error), returncode=USAGE)
+
+
+def _check_waivers(config: pytest.Config) -> None:
+    from datetime import datetime, timezone  # noqa: PLC0415
+
+    from yololoss import _suite  # noqa: PLC0415
+    from yololoss.harness.config import check_waivers  # noqa: PLC0415
+
+    try:  # a waiver may name a law of a module that this run does not collect
+        check_waivers(_config(config), _suite.laws(), datetime.now(tz=timezone.utc).date())
     except UsageError as error:
         pytest.exit(str(error), returncode=USAGE)
 
@@ -228,16 +276,25 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
 
 def _examine(law: "Law", under_test: "LossUnderTest", config: pytest.Config) -> None:
+    from yololoss.harness.law import LawBroken  # noqa: PLC0415
+    from yololoss.harness.subject import with_record  # noqa: PLC0415
+
     if config.option.replay:
         for path in config.option.replay:
             for vector in _replayed(path):
                 if vector.law == law.id:
-                    law.examine(under_test, vector.case)
+                    law.examine(with_record(under_test, vector), vector.case)
         return
     waiver = _config(config).waiver(law.id)
     if waiver is not None:
         _search_waived(law, under_test, config, waiver.reason)
-    _search(law, under_test, config, shrink=True)
+    known = law.id in config.stash[BROKEN]
+    try:
+        _search(law, under_test, config, shrink=not (known or config.option.no_shrink))
+    except LawBroken:
+        if not known:
+            raise
+        pytest.xfail("it was broken when the baseline was recorded")
 
 
 def _search(law: "Law", under_test: "LossUnderTest", config: pytest.Config, *, shrink: bool) -> None:
@@ -256,7 +313,7 @@ def _search_waived(law: "Law", under_test: "LossUnderTest", config: pytest.Confi
     try:
         _search(law, under_test, config, shrink=False)
     except LawBroken:
-        pytest.xfail(f"waived: {reason}")
+        pytest.xfail(reason)
     pytest.fail(f"{law.id} is waived ({reason}), but it holds again: remove the waiver", pytrace=False)
 
 
@@ -272,26 +329,28 @@ def pytest_runtest_makereport(
     from yololoss.harness.law import LawBroken  # noqa: PLC0415
 
     if call.excinfo is not None and isinstance(call.excinfo.value, LawBroken):
-        report.longrepr = _finding(call.excinfo.value, item)
+        finding = _finding(call.excinfo.value, item)
+        report.longrepr = str(finding)
+        report.user_properties.append((FINDING, finding.model_dump_json()))
         if call.excinfo.value.lost:
-            _leave(item, str(report.longrepr))
+            _leave(item, finding)
     why = getattr(report, "wasxfail", None) or _skipped_because(report)
     row = {"id": " ".join((law.id, *_params(item))), "word": _word(report, law), "why": why, **vars(law.tally)}
     report.user_properties.append((PROPERTY, json.dumps(row)))
     return report
 
 
-def _leave(item: pytest.Item, finding: str) -> None:
+def _leave(item: pytest.Item, finding: "Finding") -> None:
     """Nothing can be run on a lost device in this process: xdist replaces a worker that is gone, and goes on."""
     if hasattr(item.config, "workerinput"):  # pragma: no cover  # a process that leaves so saves no coverage
-        _farewell(item.config, item.nodeid).write_text(finding, encoding="utf-8")
+        _farewell(item.config, item.nodeid).write_text(finding.model_dump_json(), encoding="utf-8")
         os._exit(1)
     item.session.shouldstop = "the device is lost; with -n 1 the run goes on in another process"
 
 
 def _farewell(config: pytest.Config, test: str) -> Path:
     """Where a worker leaves the finding that was its last."""
-    return Path(config.option.findings) / f"lost-{sha256(test.encode()).hexdigest()[:8]}.txt"
+    return Path(config.option.findings) / f"lost-{sha256(test.encode()).hexdigest()[:8]}.tmp"
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -299,7 +358,11 @@ def pytest_handlecrashitem(crashitem: str, report: pytest.TestReport, sched: Any
     """A worker that left with a lost device left its finding as well."""
     farewell = _farewell(sched.config, crashitem)
     if farewell.exists():
-        report.longrepr = farewell.read_text(encoding="utf-8")
+        from yololoss.harness.finding import Finding  # noqa: PLC0415
+
+        text = farewell.read_text(encoding="utf-8")
+        report.longrepr = str(Finding.model_validate_json(text))
+        report.user_properties.append((FINDING, text))
         farewell.unlink()
 
 
@@ -318,19 +381,18 @@ def _word(report: pytest.TestReport, law: "Law") -> str:
     return "BROKE" if law.tally.broke_at else "failed"  # a waiver that is not needed, an error of the harness
 
 
-def _finding(broken: "LawBroken", item: pytest.Item) -> str:
-    from yololoss.harness.finding import save  # noqa: PLC0415
+def _finding(broken: "LawBroken", item: pytest.Item) -> "Finding":
+    from yololoss.harness.finding import keep  # noqa: PLC0415
 
     given = item.config.option
-    path = save(broken, Path(given.findings), given.loss)
     device = next(iter(_params(item)), given.device)
-    options = "".join(
-        f" --{name} {quote(value)}"
-        for name, value in (("loss", given.loss), ("device", device), ("family", given.family))
-        if value
+    return keep(
+        broken,
+        _subject(item),
+        Path(given.findings),
+        {"loss": given.loss, "device": device, "family": given.family},
+        drawn=not given.no_shrink,
     )
-    replay = f"python -m pytest {quote(relpath(item.path))}{options} --replay {quote(str(path))}"
-    return f"{broken}\n  saved as   {path}\n  replay     {replay}"
 
 
 def _rows(reporter: pytest.TerminalReporter) -> list[dict[str, Any]]:

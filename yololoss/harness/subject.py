@@ -1,8 +1,8 @@
 """A subject: the loss under test behind one small interface."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from yololoss.harness.case import Case, Dtype
 from yololoss.harness.outcome import Rows
+from yololoss.harness.vectors import Expected, Vector
 
 
 class Unsupported(Exception):
@@ -72,3 +73,10 @@ class LossUnderTest:
     family: str = "upstream"  # a key of families.FAMILIES
     around: Around = Around()
     compile: bool = False  # judged by the laws of compilation, and by no others
+    # What it did with some cases when that was recorded, the smallest first (`--baseline`).
+    recorded: Mapping[Case, Expected] = field(default_factory=dict, compare=False)
+
+
+def with_record(under_test: LossUnderTest, vector: Vector) -> LossUnderTest:
+    """The loss, held to what is recorded with a saved case, if anything is."""
+    return under_test if vector.expected is None else replace(under_test, recorded={vector.case: vector.expected})

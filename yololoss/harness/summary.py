@@ -1,6 +1,7 @@
 """The table of laws at the end of a run."""
 
 import io
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,23 +10,34 @@ from rich.table import Table
 
 
 def table(rows: Sequence[dict[str, Any]], width: int, *, quiet: bool) -> str:
-    """A line a law: outcome, cases tried, what it noted and why it did not apply; quiet: only what did not hold.
+    """A line a law: outcome, cases tried, what it noted and why it did not apply.
+
+    Quiet: only what did not hold, and laws that were not tried are counted, by reason.
 
     A row is the law's id and tally, the word for its outcome, and why it was waived or skipped.
     """
     grid = Table("law", "outcome", "cases", "notes", title="laws", title_justify="left", box=None)
     grid.columns[2].justify = "right"
+    untried: Counter[str] = Counter()
     for row in sorted(rows, key=lambda row: str(row["id"])):
-        if not quiet or row["word"] != "held":
-            reasons = [f"not applicable: {text}" for text in _counted(row["not_applicable"])]
-            notes = [*([row["why"]] if row["why"] else []), *_counted(row["notes"]), *reasons]
-            grid.add_row(row["id"], row["word"], str(row["tried"]), "; ".join(notes))
+        if quiet and row["word"] == "not applicable" and not row["tried"]:
+            untried[row["why"]] += 1
+        elif not quiet or row["word"] != "held":
+            grid.add_row(row["id"], row["word"], str(row["tried"]), "; ".join(notes(row)))
     held = sum(row["word"] == "held" for row in rows)
     tried = sum(row["tried"] for row in rows)
     text = io.StringIO()
     if grid.row_count:
         Console(file=text, width=max(width, 80), no_color=True).print(grid)
+    for reason, count in untried.most_common():
+        text.write(f"not applicable: {count} {'law' if count == 1 else 'laws'}, {reason}\n")
     return f"{text.getvalue()}laws: {held} of {len(rows)} held, {tried} cases"
+
+
+def notes(row: dict[str, Any]) -> list[str]:
+    """Why a law was waived or skipped, what it noted, and why it did not apply to some cases."""
+    reasons = [f"not applicable: {text}" for text in _counted(row["not_applicable"])]
+    return [*([row["why"]] if row["why"] else []), *_counted(row["notes"]), *reasons]
 
 
 def _counted(texts: dict[str, int]) -> list[str]:

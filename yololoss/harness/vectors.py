@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import ValidationError
 
 from yololoss.harness.case import Case, Data, Index, Number
+from yololoss.harness.errors import BadFile
 
 
 class BuiltLayer(Data):
@@ -21,12 +22,12 @@ class BuiltLayer(Data):
 
 
 class CallResult(Data):
-    """What one call returned: terms times gain, not times batch; balances after it with autobalance."""
+    """What one call returned: terms times gain, not times batch, if any; balances after it, if they are shown."""
 
     total: Number
-    box: Number
-    obj: Number
-    cls: Number
+    box: Number | None = None
+    obj: Number | None = None
+    cls: Number | None = None
     total_shape: tuple[int, ...] = (1,)
     items_shape: tuple[int, ...] = (3,)
     total_dtype: str = "float32"
@@ -82,6 +83,7 @@ class Expected(Data):
     calls: tuple[CallResult, ...] | None = None
     gradients: tuple[LayerGradient, ...] | None = None
     steps: AssignmentSteps | None = None
+    raised: str | None = None  # stage and type of an exception
 
 
 class Vector(Data):
@@ -101,17 +103,19 @@ class VectorFile(Data):
     format: Literal["yololoss-vectors"] = "yololoss-vectors"
     version: Literal[1] = 1
     source: dict[str, str]
+    broken: tuple[str, ...] = ()  # laws that a recorded loss broke when it was recorded
     vectors: tuple[Vector, ...]
 
 
-class BadFile(ValueError):
-    """A file that is no vector file; the message names the file, the place in it and what was wrong."""
+LARGEST = 64 * 2**20  # bytes of a file
 
 
 def read_vectors(path: Path) -> VectorFile:
-    """Read a vector file. Raises BadFile, in one line."""
+    """Read a vector file. Raises BadFile, in one line. What it holds is data: nothing in it is run or imported."""
     try:
-        return VectorFile.model_validate_json(path.read_bytes(), strict=False)
+        if path.stat().st_size > LARGEST:
+            raise BadFile(f"{path}: {path.stat().st_size} bytes, expected {LARGEST} at most")
+        return VectorFile.model_validate_json(path.read_bytes())
     except OSError as error:
         raise BadFile(f"{path}: cannot be read: {error.strerror}") from error
     except ValidationError as error:
@@ -121,9 +125,12 @@ def read_vectors(path: Path) -> VectorFile:
         raise BadFile(f"{path}: {place}: {first['msg']}{more}") from error
 
 
-def write_vectors(path: Path, source: dict[str, str], vectors: Iterable[Vector]) -> None:
+def write_vectors(
+    path: Path, source: dict[str, str], vectors: Iterable[Vector], broken: tuple[str, ...] | None = None
+) -> None:
     """Write a vector file, a vector a line, floats in the shortest form that reads back the same bits."""
-    head = VectorFile(source=source, vectors=()).model_dump_json()
+    head = VectorFile(source=source, broken=broken or (), vectors=())
+    text = head.model_dump_json(exclude={"broken"} if broken is None else None)
     lines = ",\n".join(v.model_dump_json(exclude_none=True) for v in vectors)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"{head.removesuffix(']}')}\n{lines}\n]}}\n", encoding="utf-8")
+    path.write_text(f"{text.removesuffix(']}')}\n{lines}\n]}}\n", encoding="utf-8")

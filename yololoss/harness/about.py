@@ -1,0 +1,74 @@
+"""What was judged: the loss, its file, and the versions that its results depend on."""
+
+import platform
+import sys
+from datetime import datetime, timezone
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from pathlib import Path
+from types import ModuleType
+
+import yololoss
+from yololoss.harness.case import Data
+from yololoss.harness.load import import_loss
+
+OURS = ("torch", "numpy", "hypothesis", "pytest")
+
+
+class About(Data):
+    """What a run was about."""
+
+    loss: str
+    device: str
+    family: str
+    date: str
+    command: str
+    file: str | None
+    sha256: str | None
+    versions: dict[str, str]
+    parts: dict[str, str]  # packages that the loss's own modules import from, and their versions
+
+
+def about(spec: str, device: str, family: str, command: str) -> About:
+    """What a run on this loss is about. Raises UsageError where it cannot be found."""
+    _, module = import_loss(spec)
+    file = getattr(module, "__file__", None)
+    versions = {"python": platform.python_version(), "yololoss": yololoss.__version__}
+    return About(
+        loss=spec,
+        device=device,
+        family=family,
+        date=datetime.now(tz=timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        command=command,
+        file=file,
+        sha256=sha256(Path(file).read_bytes()).hexdigest() if file else None,
+        versions=versions | {name: version(name) for name in OURS},
+        parts=_parts(module),
+    )
+
+
+def _parts(module: ModuleType) -> dict[str, str]:
+    """Packages other than torch that the loss, and the modules of its own project that it uses, take names from."""
+    known = packages_distributions()
+    own = {module.__name__.partition(".")[0]}
+    seen: set[str] = set()
+    names: set[str] = set()
+    todo = [module]
+    while todo:
+        each = todo.pop()
+        seen.add(each.__name__)
+        for value in vars(each).values():
+            name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
+            top = str(name).partition(".")[0]
+            if top in known and top not in own:
+                names.update(known[top])
+            elif name in sys.modules and name not in seen and top not in sys.stdlib_module_names:
+                todo.append(sys.modules[name])
+    return {name: _version(name) for name in sorted(names - {"torch", "yololoss"})}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:  # pragma: no cover  # a name of a package that was half removed
+        return "unknown"

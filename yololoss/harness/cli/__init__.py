@@ -1,0 +1,65 @@
+"""The command line: check, replay, record, diff, draw, laws.
+
+Exit status of every command: 0, all is well; 1, a law broke, or two losses differ; 2, it could not be done, told in one
+line. What takes torch is imported when a command runs, so that help is quick.
+"""
+
+import sys
+from typing import Any, NoReturn
+
+import click
+from typing_extensions import override
+
+from yololoss import __version__
+from yololoss.harness.cli.check import check
+from yololoss.harness.cli.compare import diff, record
+from yololoss.harness.cli.look import draw, laws
+from yololoss.harness.cli.options import USAGE
+from yololoss.harness.cli.replay import replay
+from yololoss.harness.errors import UsageError, closest
+
+
+class Group(click.Group):
+    """Our commands; what the harness cannot do ends any of them with one line and exit status 2."""
+
+    @override
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UsageError as error:
+            _refuse(str(error))
+        except OSError as error:
+            _refuse(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+
+    @override
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args[0] not in self.commands:
+            _refuse(f"{args[0]}: no such command{closest(args[0], self.commands)} (known: {', '.join(self.commands)})")
+        return super().resolve_command(ctx, args)
+
+
+def _refuse(problem: str) -> NoReturn:
+    click.echo(f"yololoss: {problem}", err=True)
+    sys.exit(USAGE)
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="yololoss")
+def main() -> None:
+    """Put a YOLOv5-style detection loss to the test.
+
+    LOSS is path/to/file.py:Name or package.module:Name, a class or a function. A loss file is code: naming it runs it.
+    Case, vector and settings files are data: nothing in them is run.
+
+    \b
+    Examples:
+      yololoss check utils/loss.py:ComputeLoss
+      yololoss replay .yololoss/findings/assign.rows-476c810e.json
+      yololoss laws gradients.finite
+
+    Exit status: 0 all is well; 1 a law broke, or two losses differ; 2 it could not be done.
+    """
+
+
+for command in (check, replay, record, diff, draw, laws):
+    main.add_command(command)

@@ -1,0 +1,113 @@
+"""``yololoss check``: the gate."""
+
+import os
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from yololoss.harness.cli import options
+from yololoss.harness.errors import UsageError
+
+if TYPE_CHECKING:
+    from yololoss.harness.run import Verdict
+
+
+@click.command()
+@click.argument("loss", required=False)
+@options.laws
+@options.device
+@options.family
+@click.option("--baseline", type=options.FILE, help="What the loss did when it was recorded: it must do the same.")
+@click.option(
+    "--profile",
+    type=click.Choice(["gate", "explorer"]),
+    default="gate",
+    show_default=True,
+    help="The same cases every time, or others every time.",
+)
+@click.option("--cases", type=click.IntRange(min=1), metavar="N", help="Cases a law.  [default: 100, fewer for some]")
+@options.workers
+@options.findings
+@click.option("--no-shrink", is_flag=True, help="Only whether a law breaks: cases are neither made small nor drawn.")
+@click.option("--report", type=options.FILE, help="Write a page (HTML) that says what was found.")
+@click.option("--junit", type=options.FILE, help="Write a JUnit file, as CI systems read them.")
+@options.as_json
+def check(
+    loss: str | None,
+    laws: tuple[str, ...],
+    report: Path | None,
+    junit: Path | None,
+    workers: int | None,
+    no_shrink: bool,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Judge a loss by all laws.
+
+    Without LOSS it is the one that [tool.yololoss] in pyproject.toml names, or yololoss.toml, else the bundled loss.
+
+    \b
+    Examples:
+      yololoss check
+      yololoss check utils/loss.py:ComputeLoss --report report.html
+      yololoss check utils/loss.py:ComputeLoss --laws assign --laws 'boxes.*' --device cpu,mirror
+      yololoss check utils/loss.py:ComputeLoss --baseline loss-baseline.json
+    """
+    from yololoss.harness.about import about  # noqa: PLC0415
+    from yololoss.harness.run import run_suite  # noqa: PLC0415
+
+    chosen = options.settings(loss=loss, **{name: given[name] for name in ("device", "family")})
+    _check_names(laws)
+    what = about(chosen.loss, chosen.device, chosen.family, shlex.join(["yololoss", *sys.argv[1:]]))
+    passed = [f"--{name}={value}" for name, value in {"loss": loss, **given}.items() if value is not None]
+    passed += [f"--laws={pattern}" for pattern in laws]
+    passed += [*(["--no-shrink"] if no_shrink else []), *([f"--junit-xml={junit}"] if junit else [])]
+    with options.progress(f"laws on {chosen.loss}", quiet=as_json) as bar:
+        task = bar.add_task("", total=None)
+        verdict = run_suite(
+            passed,
+            workers or min(os.cpu_count() or 1, 8),
+            lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    if report is not None:
+        from yololoss.harness.report import write_report  # noqa: PLC0415
+
+        write_report(verdict, what, report)
+    if as_json:
+        click.echo(verdict.model_copy(update={"about": what}).model_dump_json(indent=1))
+    else:
+        _show(verdict, report)
+    sys.exit(verdict.status)
+
+
+def _check_names(patterns: tuple[str, ...]) -> None:
+    """What is wrong with laws that are named is told once, and not by each of several workers."""
+    from datetime import datetime, timezone  # noqa: PLC0415
+
+    from yololoss import _suite  # noqa: PLC0415
+    from yololoss.harness.config import check_waivers, read_config  # noqa: PLC0415
+
+    _suite.find(patterns)
+    check_waivers(read_config(Path.cwd()), _suite.laws(), datetime.now(tz=timezone.utc).date())
+
+
+def _show(verdict: "Verdict", report: Path | None) -> None:
+    from yololoss.harness.report import headline  # noqa: PLC0415
+    from yololoss.harness.summary import table  # noqa: PLC0415
+
+    for each in (*verdict.findings, *verdict.failures):
+        options.say(f"{each}\n")
+    if verdict.laws:
+        options.say(table(verdict.laws, shutil.get_terminal_size()[0], quiet=True))
+    for absent in verdict.absent:
+        options.say(f"device {absent}: skipped")
+    if report is not None:
+        options.say(f"report: {report}")
+    if verdict.problem:
+        raise UsageError(verdict.problem)
+    style = "bold red" if verdict.status else "bold green"
+    options.say(f"{headline(verdict)}, {verdict.seconds:.0f} s", style)

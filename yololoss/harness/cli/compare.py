@@ -1,0 +1,114 @@
+"""``yololoss record`` and ``yololoss diff``: a loss against itself as it was, and against another."""
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from yololoss.harness.cli import options
+from yololoss.harness.errors import UsageError
+
+
+@click.command()
+@click.argument("loss")
+@click.option("-o", "--output", type=options.FILE, required=True, help="The file to write.")
+@click.option("--case", "more", type=options.FILE, multiple=True, help="Record the cases of this file too. Repeatable.")
+@options.laws
+@options.family
+@click.option("--force", is_flag=True, help="Write over a file that says otherwise, without asking.")
+def record(
+    loss: str, output: Path, more: tuple[Path, ...], laws: tuple[str, ...], family: str | None, force: bool
+) -> None:
+    """Record what a loss does now, for check --baseline to hold it to.
+
+    For a loss that was changed on purpose. The file holds some 80 cases with rows, values and gradients, and the names
+    of the laws that the loss breaks now (of all laws, or of those of --laws).
+
+    \b
+    Examples:
+      yololoss record utils/loss.py:ComputeLoss -o loss-baseline.json
+      yololoss check utils/loss.py:ComputeLoss --baseline loss-baseline.json
+    """
+    from yololoss import _suite  # noqa: PLC0415
+    from yololoss.harness.baseline import baseline_cases, record_cases, write_baseline  # noqa: PLC0415
+    from yololoss.harness.run import survey  # noqa: PLC0415
+
+    _suite.find(laws)
+    chosen = options.settings(loss=loss, family=family)
+    subject = options.under_test(chosen)
+    cases = baseline_cases(more)
+    with options.progress(f"cases of {loss}") as bar:
+        task = bar.add_task("", total=len(cases))
+        vectors = record_cases(subject, cases, lambda: bar.advance(task))
+    with options.progress(f"laws on {loss}, about a minute") as bar:
+        bar.add_task("", total=None)
+        verdict = survey(loss, [f"--laws={pattern}" for pattern in laws] + ([f"--family={family}"] if family else []))
+    if verdict.problem:
+        raise UsageError(verdict.problem)
+    broken = tuple(sorted({finding.law for finding in verdict.findings}))
+    changed = write_baseline(output, loss, vectors, broken, lambda: force or _may_overwrite(output))
+    options.say(f"{output}: {len(vectors)} cases, {len(broken)} laws broken{'' if changed else ': as it was'}")
+
+
+def _may_overwrite(path: Path) -> bool:
+    if not sys.stdin.isatty():
+        raise UsageError(f"{path}: it is there and says otherwise; --force writes over it")
+    return click.confirm(f"{path} is there and says otherwise. Write over it?")
+
+
+@click.command()
+@click.argument("one", metavar="LOSS_A")
+@click.argument("two", metavar="LOSS_B")
+@click.option(
+    "--cases", type=click.IntRange(min=1), default=200, show_default=True, metavar="N", help="Cases to compare."
+)
+@options.laws
+@options.family
+@options.one_device
+@click.option("--no-laws", is_flag=True, help="Compare results only, and not which laws each breaks.")
+@options.findings
+@options.as_json
+def diff(
+    one: str,
+    two: str,
+    cases: int,
+    laws: tuple[str, ...],
+    family: str | None,
+    device: str | None,
+    no_laws: bool,
+    findings: Path,
+    as_json: bool,
+) -> None:
+    """Say where two losses differ: in rows, values and gradients, with the smallest case of each, and law by law.
+
+    \b
+    Examples:
+      yololoss diff old/utils/loss.py:ComputeLoss utils/loss.py:ComputeLoss
+      yololoss diff yololoss.loss:ComputeLoss port.py:Loss --no-laws
+
+    Exit status: 0 they do the same; 1 they differ; 2 one could not be run.
+    """
+    from yololoss import _suite  # noqa: PLC0415
+    from yololoss.harness.diff import Remote, differences, verdicts  # noqa: PLC0415
+
+    _suite.find(laws)
+    chosen = options.settings(loss=two, family=family, device=device)
+    subject = options.under_test(chosen)
+    with options.progress(f"{one} against {two}", quiet=as_json) as bar, Remote(one, chosen.device) as remote:
+        bar.add_task("", total=None)
+        found = list(differences(remote, subject, cases, findings))
+        told = {} if no_laws else verdicts(one, two, laws, chosen.family, chosen.device)
+    if as_json:
+        given = {"differences": [each.model_dump() for each in found], "laws": told}
+        click.echo(json.dumps(given, indent=1))
+    else:
+        for each in found:
+            options.say(f"{each}\n")
+        for law, (of_one, of_two) in told.items():
+            options.say(f"{law}: {of_one} for {one}, {of_two} for {two}")
+        same = f"they differ in {', '.join(each.law.removeprefix('diff.') for each in found)}" if found else "no case"
+        options.say(
+            f"{same} ({cases} cases); {len(told)} laws tell them apart" if found or told else "they do the same"
+        )
+    sys.exit(options.BROKE if found or told else 0)

@@ -1,0 +1,122 @@
+"""``yololoss draw`` and ``yololoss laws``: to look at a case, and at what must hold."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from yololoss.harness.cli import options
+from yololoss.harness.errors import UsageError, closest
+from yololoss.harness.families import CHOICES, FAMILIES
+
+if TYPE_CHECKING:
+    from yololoss.harness.law import Law
+
+
+@click.command()
+@click.argument("file", metavar="CASE", type=options.FILE)
+@click.option("--id", "name", help="Which vector of the file, where it has several.")
+@click.option("--loss", metavar="LOSS", help="Show where this loss does otherwise than is expected.")
+@options.one_device
+@click.option(
+    "-o", "--output", type=options.FILE, help="The picture: .png, .svg or .pdf.  [default: the id of the case, .png]"
+)
+def draw(file: Path, name: str | None, loss: str | None, device: str | None, output: Path | None) -> None:
+    """Draw a case: each layer's grid, targets and the anchors they meet, and the cells that answer for them.
+
+    Rows that share a cell are counted in it. With --loss the cells are marked where that loss builds other rows, or has
+    another gradient, than is expected.
+
+    \b
+    Examples:
+      yololoss draw .yololoss/findings/assign.rows-476c810e.json --loss utils/loss.py:ComputeLoss
+      yololoss draw loss-baseline.json --id shared-cells -o shared-cells.svg
+    """
+    from yololoss.harness.draw import SUFFIXES, draw  # noqa: PLC0415
+    from yololoss.harness.execute import execute  # noqa: PLC0415
+    from yololoss.harness.vectors import read_vectors  # noqa: PLC0415
+
+    vectors = {vector.id: vector for vector in read_vectors(file).vectors}
+    if name is None and len(vectors) == 1:
+        name = next(iter(vectors))
+    if name is None:
+        raise UsageError(f"{file}: it holds {len(vectors)} vectors, name one with --id: {', '.join(vectors)}")
+    if name not in vectors:
+        raise UsageError(f"{file}: --id {name}: no such vector{closest(name, vectors)}")
+    path = output or Path(f"{name}.png")
+    if path.suffix not in SUFFIXES:
+        raise UsageError(f"-o {path}: expected a name that ends in {', '.join(SUFFIXES)}")
+    case = vectors[name].case
+    outcome = None if loss is None else execute(options.under_test(options.settings(loss=loss, device=device)), case)
+    title = f"{vectors[name].law}: {vectors[name].comment}" if vectors[name].law else name
+    draw(case, path, title if len(title) < 300 else f"{title[:300]} ...", outcome)
+    options.say(str(path))
+
+
+@click.command()
+@click.argument("id", required=False)
+@options.as_json
+def laws(id: str | None, as_json: bool) -> None:
+    """List the laws; with ID one law: its statement, its source, what it is about, and an example.
+
+    ID may be a pattern, as for check: assign, 'totals.*-gain'.
+
+    \b
+    Examples:
+      yololoss laws
+      yololoss laws gradients.finite
+    """
+    from yololoss import _suite  # noqa: PLC0415
+
+    found = _suite.find([id] if id else [])
+    told = [_told(law) for law in found.values()]
+    if as_json:
+        click.echo(json.dumps(told, indent=1))
+        return
+    width = max(len(law["id"]) for law in told)
+    for law in told:
+        if id in found:
+            options.say(law["id"], "bold")
+            rows = ("statement", "source", "families", "devices", "cases")
+            options.say("\n".join(f"  {name:<10} {law[name]}" for name in rows))
+            options.say("\n".join(("  example", *(f"    {line}" for line in _example(found[str(id)])))))
+        else:
+            options.say(f"{law['id']:<{width}}  {law['statement']}")
+
+
+def _told(law: "Law") -> dict[str, Any]:
+    from yololoss.harness.law import GATE  # noqa: PLC0415
+
+    otherwise = [name for name, chosen in FAMILIES.items() if set(law.choices) & chosen]
+    taken = "; ".join(CHOICES[choice] for choice in law.choices)
+    return {
+        "id": law.id,
+        "statement": law.statement,
+        "source": law.source,
+        "families": f"all but {', '.join(otherwise)}, since it takes for granted: {taken}" if otherwise else "all",
+        "devices": ", ".join(law.on) or "all",
+        "cases": "those of --baseline" if law.cases is None else f"{law.most or GATE.max_examples} in the gate",
+    }
+
+
+def _example(law: "Law") -> list[str]:
+    """A case that the law judges, on the bundled loss."""
+    import torch  # noqa: PLC0415
+
+    from yololoss.harness.law import Exam, NotApplicable, drawn  # noqa: PLC0415
+    from yololoss.harness.load import BUNDLED, load_loss  # noqa: PLC0415
+
+    if law.cases is None:
+        return ["any case that yololoss record wrote"]
+    cases = sorted(drawn(law.cases, 30), key=lambda case: (not case.targets, len(str(case)), str(case)))
+    exam = None
+    for case in cases if not law.on else ():
+        exam = Exam(law, load_loss(BUNDLED, torch.device("cpu"), "yololoss"), case)
+        try:
+            law.judge(exam)
+        except NotApplicable:
+            continue
+        if exam.judged:
+            return str(case).splitlines()
+    return str(cases[0]).splitlines()

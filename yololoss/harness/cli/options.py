@@ -1,0 +1,92 @@
+"""What the commands share: options, settings, progress, what a terminal is shown."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from yololoss.harness.families import FAMILIES
+
+if TYPE_CHECKING:
+    from yololoss.harness.config import Settings
+    from yololoss.harness.subject import LossUnderTest
+
+BROKE, USAGE = 1, 2  # exit statuses
+FILE = click.Path(path_type=Path, dir_okay=False)
+FOLDER = click.Path(path_type=Path, file_okay=False)
+
+device = click.option(
+    "--device",
+    metavar="NAMES",
+    help="cpu, cuda, cuda:N, mps, mirror (a pretend accelerator), compile (torch.compile), several with commas "
+    "between, or auto: all that are there.  [default: cpu]",
+)
+one_device = click.option("--device", metavar="NAME", help="cpu, cuda, cuda:N, mps or mirror.  [default: cpu]")
+family = click.option(
+    "--family",
+    metavar="NAME",
+    help=f"The family of losses whose choices are no faults: {', '.join(FAMILIES)}.  [default: upstream]",
+)
+laws = click.option(
+    "--laws",
+    metavar="PATTERN",
+    multiple=True,
+    help="Only the laws of this id, or whose ids it begins or matches: assign, boxes.gradient, 'totals.*-gain'. "
+    "May be repeated.",
+)
+loss = click.option(
+    "--loss",
+    metavar="LOSS",
+    help="path/to/file.py:Name or package.module:Name.  [default: that of the settings, else the bundled loss]",
+)
+findings = click.option(
+    "--findings",
+    type=FOLDER,
+    default=Path(".yololoss/findings"),
+    show_default=True,
+    help="Where cases that broke a law are saved, and drawn.",
+)
+workers = click.option(
+    "--workers", type=click.IntRange(min=1), help="Processes at once.  [default: one a core, 8 at most]"
+)
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else.")
+
+
+def settings(**given: str | None) -> "Settings":
+    """What is given, else what the project's settings say, else the usual."""
+    from yololoss.harness.config import read_config, settle  # noqa: PLC0415
+
+    return settle(read_config(Path.cwd()), **given)
+
+
+def under_test(chosen: "Settings") -> "LossUnderTest":
+    """The loss of the settings, on its first device."""
+    import torch  # noqa: PLC0415
+
+    from yololoss.harness.load import find_devices, load_loss  # noqa: PLC0415
+
+    torch.set_num_threads(1)  # cases are small: a second thread costs more than it brings
+    found, _ = find_devices(chosen.device)
+    name, where = next(iter(found.items()))
+    return load_loss(chosen.loss, where, chosen.family, compiled=name == "compile")
+
+
+def say(text: str, style: str = "") -> None:
+    """Print to standard output, with colours on a terminal alone."""
+    Console(highlight=False, soft_wrap=True).print(Text(text, style))
+
+
+@contextmanager
+def progress(what: str, *, quiet: bool = False) -> Iterator[Progress]:
+    """A bar on a terminal, elsewhere one line; on standard error, so that standard output is the result."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    if not console.is_terminal and not quiet:
+        console.print(Text(what))
+    columns = TextColumn(what, markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as bar:
+        yield bar

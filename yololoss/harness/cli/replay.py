@@ -1,0 +1,91 @@
+"""``yololoss replay``: is what was found still there."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from yololoss.harness.cli import options
+from yololoss.harness.errors import UsageError, closest
+
+if TYPE_CHECKING:
+    from yololoss.harness.law import Law
+    from yololoss.harness.subject import LossUnderTest
+    from yololoss.harness.vectors import Vector
+
+FIXED, BROKEN, CANNOT = "fixed", "still broken", "cannot run"
+
+
+@click.command()
+@click.argument("files", metavar="CASE...", nargs=-1, required=True, type=options.FILE)
+@options.loss
+@options.one_device
+@options.family
+@options.findings
+@options.as_json
+def replay(files: tuple[Path, ...], findings: Path, as_json: bool, **given: str | None) -> None:
+    """Judge saved cases by the laws that they broke: fixed, still broken, or cannot run, each.
+
+    \b
+    Examples:
+      yololoss replay .yololoss/findings/assign.rows-476c810e.json --loss utils/loss.py:ComputeLoss
+      yololoss replay .yololoss/findings/*.json
+
+    Exit status: 0 all are fixed; 1 one is still broken; 2 one cannot run.
+    """
+    chosen = options.settings(**given)
+    subject = options.under_test(chosen)
+    answers = [answer for path in files for answer in _replay(path, subject, findings, given)]
+    if as_json:
+        click.echo(json.dumps(answers, indent=1))
+    for answer in answers if not as_json else ():
+        options.say(f"{answer['file']}: {answer['answer']}{answer['why']}")
+        if answer["finding"]:
+            options.say(f"{answer['text']}\n")
+    found = {answer["answer"] for answer in answers}
+    sys.exit(options.USAGE if CANNOT in found else options.BROKE if BROKEN in found else 0)
+
+
+def _replay(path: Path, subject: "LossUnderTest", folder: Path, given: dict[str, str | None]) -> list[dict[str, Any]]:
+    from yololoss import _suite  # noqa: PLC0415
+    from yololoss.harness.vectors import read_vectors  # noqa: PLC0415
+
+    try:
+        file = read_vectors(path)
+        if not file.vectors:
+            raise UsageError(f"{path}: it holds no case")
+        laws = _suite.laws()
+        for vector in file.vectors:
+            if vector.law not in laws:
+                hint = closest(vector.law or "", laws)
+                raise UsageError(f"{path}: {vector.id}: saved under {vector.law or 'no law'}, which is no law{hint}")
+    except UsageError as error:
+        why = str(error).removeprefix(f"{path}: ")
+        return [{"file": str(path), "answer": CANNOT, "why": f": {why}", "finding": None, "text": ""}]
+    return [{"file": str(path), **_judge(laws[str(v.law)], v, subject, folder, given)} for v in file.vectors]
+
+
+def _judge(
+    law: "Law", vector: "Vector", subject: "LossUnderTest", folder: Path, given: dict[str, str | None]
+) -> dict[str, Any]:
+    from yololoss.harness.devices import DeviceLost  # noqa: PLC0415
+    from yololoss.harness.finding import keep  # noqa: PLC0415
+    from yololoss.harness.law import LawBroken  # noqa: PLC0415
+    from yololoss.harness.subject import with_record  # noqa: PLC0415
+
+    held_to = with_record(subject, vector)
+    reason = law.assumes(held_to)
+    if reason is not None:
+        return {"answer": CANNOT, "why": f": {reason}", "finding": None, "text": ""}
+    law.tally.clear()
+    try:
+        law.examine(held_to, vector.case)
+    except LawBroken as broken:
+        finding = keep(broken, held_to, folder, given)
+        return {"answer": BROKEN, "why": "", "finding": finding.model_dump(), "text": str(finding)}
+    except DeviceLost as lost:
+        return {"answer": BROKEN, "why": f": the device is lost: {lost.detail}", "finding": None, "text": ""}
+    nothing = next(iter(law.tally.not_applicable), None)  # mended, a case may have nothing to judge any more
+    return {"answer": FIXED, "why": f" ({nothing})" if nothing else "", "finding": None, "text": ""}

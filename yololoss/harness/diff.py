@@ -1,0 +1,95 @@
+"""Where two losses differ: rows, values, gradients, each with the smallest case that shows it."""
+
+import multiprocessing
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+
+from hypothesis import Phase, settings
+from typing_extensions import Self
+
+from yololoss import _suite
+from yololoss.harness.case import Case
+from yololoss.harness.errors import UsageError
+from yololoss.harness.finding import Finding, keep
+from yololoss.harness.law import GATE, GATE_SEED, Exam, Law, LawBroken
+from yololoss.harness.load import find_device, load_loss
+from yololoss.harness.outcome import Outcome
+from yololoss.harness.record import Aspect, comparisons, write_down
+from yololoss.harness.run import survey
+from yololoss.harness.subject import LossUnderTest, Unsupported
+
+ASPECTS: dict[Aspect, str] = {
+    "rows": "Both build the same rows, in the same order.",
+    "values": "Both return the same totals, items and balances, and raise the same.",
+    "gradients": "Both have the same gradients.",
+}
+_HERE: dict[str, LossUnderTest] = {}  # in the process of a `Remote`: its loss
+
+
+class Remote:
+    """A loss in a process of its own: two losses may have modules of the same name, or change the process."""
+
+    def __init__(self, spec: str, device: str) -> None:
+        self._pool = multiprocessing.get_context("spawn").Pool(1)
+        self._pool.apply(_load, (spec, device))
+
+    def execute(self, case: Case) -> Outcome:
+        """What the loss does with a case. Raises Unsupported where it does not have an option of it."""
+        return self._pool.apply(_execute, (case,))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._pool.terminate()
+        self._pool.join()
+
+
+def _load(spec: str, device: str) -> None:
+    import torch  # noqa: PLC0415
+
+    torch.set_num_threads(1)
+    _HERE["loss"] = load_loss(spec, find_device(device))
+
+
+def _execute(case: Case) -> Outcome:
+    from yololoss.harness.execute import execute  # noqa: PLC0415
+
+    return execute(_HERE["loss"], case)
+
+
+def differences(one: Remote, two: LossUnderTest, cases: int, folder: Path) -> Iterator[Finding]:
+    """Where the second loss does otherwise than the first: for each aspect the smallest case found, if any."""
+    strategy = _suite.module("strategies").ANY
+    limits = settings(GATE, max_examples=cases, phases=[Phase.generate, Phase.shrink])
+    for aspect, statement in ASPECTS.items():
+
+        def judge(exam: Exam, aspect: Aspect = aspect) -> None:
+            try:
+                expected = write_down(one.execute(exam.case))
+            except Unsupported as option:
+                exam.only_if(False, f"the first loss has no {option}")
+                return
+            exam.compare(comparisons(exam.case, expected, exam.outcome), aspect)
+
+        law = Law(f"diff.{aspect}", statement, "the other loss", judge, strategy)
+        try:
+            law.search(two, limits, GATE_SEED)
+        except LawBroken as broken:
+            # saved with what the first loss does, for the laws of recorded behaviour: so it can be replayed
+            held_to = replace(two, recorded={broken.case: write_down(one.execute(broken.case))})
+            yield keep(broken, held_to, folder, {"loss": two.spec}, saved_under=f"baseline.{aspect}")
+
+
+def verdicts(one: str, two: str, laws: Iterable[str], family: str, device: str) -> dict[str, tuple[str, str]]:
+    """Laws whose outcome is not the same on both losses, and the two outcomes. Raises UsageError."""
+    options = [*(f"--laws={pattern}" for pattern in laws), f"--family={family}", f"--device={device}"]
+    found = []
+    for loss in (one, two):
+        verdict = survey(loss, options)
+        if verdict.problem:
+            raise UsageError(verdict.problem)
+        found.append({row["id"]: row["word"] for row in verdict.laws})
+    return {law: (found[0][law], found[1][law]) for law in found[0] if found[0][law] != found[1][law]}
