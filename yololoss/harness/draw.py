@@ -130,7 +130,7 @@ def _draw_layer(axes: "Axes", case: Case, i: int, layer: Any, image: int) -> Non
             (x, y), (w, h) = layer.scaled[target, :2], case.anchors[i][anchor]
             _outline(axes, (x - w / 2, y - h / 2), (w, h), "0.35", "-.", 0.6)
     pairs, rows = int(mine[layer.pair_target].sum()), int((layer.rows.image == image).sum())
-    axes.set_xlabel(f"{pairs} matched pairs, {rows} rows", fontsize=9)
+    axes.set_xlabel(f"matched pairs: {pairs}, rows: {rows}", fontsize=9)
 
 
 def _draw_cells(axes: "Axes", layer: Any, image: int) -> None:

@@ -349,7 +349,7 @@ def _made(make: Callable[[Case], Any], case: Case) -> Any:
 
 
 def _other_rows(what: str, want: NDArray[Any], got: NDArray[Any]) -> tuple[str, str, str]:
-    """Of two arrays of other shapes: what differs, and which rows are in one of them alone, as far as a person reads."""
+    """Of two arrays of other shapes: what differs, and some of the rows that only one has."""
     rows = [Counter(map(tuple, x.tolist())) if x.ndim == 2 else Counter[Any]() for x in (want, got)]
     told = []
     for shape, mine in zip((want.shape, got.shape), (rows[0] - rows[1], rows[1] - rows[0]), strict=True):

@@ -6,7 +6,7 @@ subject or an option of ours is given.
 
 import json
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -31,6 +31,7 @@ ABSENT: "pytest.StashKey[list[str]]" = pytest.StashKey()  # devices that are not
 CONFIG: "pytest.StashKey[Config]" = pytest.StashKey()
 BROKEN: "pytest.StashKey[tuple[str, ...]]" = pytest.StashKey()  # laws that were broken when the baseline was recorded
 # What a test report carries: a line of the table of laws at the end, and a finding. Both JSON.
+NOTHING = "nothing was judged: none of these laws applies to this loss and these cases"
 PROPERTY, FINDING = "yololoss law", "yololoss finding"
 
 
@@ -412,7 +413,12 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def _nothing_judged(reporter: pytest.TerminalReporter) -> bool:
     rows = _rows(reporter)
     # a case that broke a law may, once the loss is mended, have nothing to judge
-    return bool(rows) and not reporter.config.option.replay and all(row["word"] == "not applicable" for row in rows)
+    return not reporter.config.option.replay and nothing_judged(rows)
+
+
+def nothing_judged(rows: Sequence[dict[str, Any]]) -> bool:
+    """Whether no law of a run had anything to judge."""
+    return bool(rows) and all(row["word"] == "not applicable" for row in rows)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -426,4 +432,4 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         for absent in terminalreporter.config.stash.get(ABSENT, ()):
             terminalreporter.write_line(f"device {absent}: skipped")
         if _nothing_judged(terminalreporter):
-            terminalreporter.write_line("nothing was judged: none of these laws applies to this loss and these cases")
+            terminalreporter.write_line(NOTHING)

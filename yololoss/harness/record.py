@@ -188,7 +188,9 @@ def _compare_gradient(case: Case, i: int, want: LayerGradient, gradient: Grid) -
     found[tuple(cells.T)] = True
     yield _exact("gradients", f"layer {i}, cells with a gradient elsewhere", 0, int((_used(gradient) & ~found).sum()))
     values = np.array(want.values).reshape(-1, gradient.shape[-1])
-    largest = np.abs(values[np.isfinite(values)]).max(initial=0.0)
+    # a slope is a difference of numbers of the size of 1, times its share of the gain
+    share = case.batch * max(case.hyp.box, case.hyp.cls) / (max(len(cells), 1) * case.classes)
+    largest = np.abs(values[np.isfinite(values)]).max(initial=share)
     at = gradient[tuple(cells.T)]
     yield Comparison("gradients", f"layer {i}, gradient of a cell, channel", values, at, unit * largest, BECAUSE)
     objectness = gradient[..., 4]
@@ -196,6 +198,6 @@ def _compare_gradient(case: Case, i: int, want: LayerGradient, gradient: Grid) -
         ("sum", want.obj_sum, objectness.sum()),
         ("absolute sum", want.obj_abs_sum, abs(objectness).sum()),
     ):
-        scale = want.obj_abs_sum if np.isfinite(want.obj_abs_sum) else 0.0
+        scale = max(want.obj_abs_sum, case.batch * case.hyp.obj) if np.isfinite(want.obj_abs_sum) else 0.0
         what = f"layer {i}, objectness gradient, {name}"
         yield Comparison("gradients", what, np.array(recorded), np.array(now), unit * scale, BECAUSE)

@@ -19,7 +19,7 @@ from yololoss import _suite
 from yololoss.harness.about import About
 from yololoss.harness.case import Data
 from yololoss.harness.finding import Finding
-from yololoss.harness.plugin import ABSENT, FINDING, PROPERTY, USAGE
+from yololoss.harness.plugin import ABSENT, FINDING, NOTHING, PROPERTY, USAGE, nothing_judged
 
 # The fork's own pytest settings, plugins and conftest files are for its own tests; these are all that ours need.
 PLUGINS = ("xdist.plugin", "yololoss.harness.plugin")
@@ -52,9 +52,11 @@ def run_suite(options: list[str], workers: int, progress: Progress) -> Verdict:
         lines = [line for line in told.getvalue().splitlines() if line.strip()] or ["no law was run"]
         problem = collector.problem or lines[-1].removeprefix("ERROR: ")
         return Verdict(status=USAGE, problem=problem, laws=tuple(collector.rows), absent=tuple(collector.absent))
+    nothing = status == 0 and nothing_judged(collector.rows)
     findings = sorted(collector.findings, key=lambda f: list(_suite.laws()).index(f.law))
     return Verdict(
-        status=status,
+        status=USAGE if nothing else status,
+        problem=NOTHING if nothing else None,
         seconds=time.perf_counter() - start,
         laws=tuple(collector.rows),
         findings=tuple(findings),

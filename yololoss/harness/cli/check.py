@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 @click.option("--no-shrink", is_flag=True, help="Only whether a law breaks: cases are neither made small nor drawn.")
 @click.option("--report", type=options.FILE, help="Write a page (HTML) that says what was found.")
 @click.option("--junit", type=options.FILE, help="Write a JUnit file, as CI systems read them.")
+@click.option("-v", "--verbose", is_flag=True, help="Show every finding in full, not the first alone, and every law.")
 @options.as_json
 def check(
     loss: str | None,
@@ -43,6 +44,7 @@ def check(
     junit: Path | None,
     workers: int | None,
     no_shrink: bool,
+    verbose: bool,
     as_json: bool,
     **given: Any,
 ) -> None:
@@ -80,7 +82,7 @@ def check(
     if as_json:
         click.echo(verdict.model_copy(update={"about": what}).model_dump_json(indent=1))
     else:
-        _show(verdict, report)
+        _show(verdict, report, verbose=verbose)
     sys.exit(verdict.status)
 
 
@@ -95,14 +97,19 @@ def _check_names(patterns: tuple[str, ...]) -> None:
     check_waivers(read_config(Path.cwd()), _suite.laws(), datetime.now(tz=timezone.utc).date())
 
 
-def _show(verdict: "Verdict", report: Path | None) -> None:
+def _show(verdict: "Verdict", report: Path | None, *, verbose: bool) -> None:
     from yololoss.harness.report import headline  # noqa: PLC0415
     from yololoss.harness.summary import table  # noqa: PLC0415
 
-    for each in (*verdict.findings, *verdict.failures):
+    shown = verdict.findings[: None if verbose else 1]  # the first tells most: it is about the earliest step
+    for each in (*shown, *verdict.failures):
         options.say(f"{each}\n")
+    for finding in verdict.findings[len(shown) :]:
+        options.say(f"{finding.law} broke as well: {finding.path}")
+    if len(shown) < len(verdict.findings):
+        options.say("")
     if verdict.laws:
-        options.say(table(verdict.laws, shutil.get_terminal_size()[0], quiet=True))
+        options.say(table(verdict.laws, shutil.get_terminal_size()[0], quiet=not verbose))
     for absent in verdict.absent:
         options.say(f"device {absent}: skipped")
     if report is not None:

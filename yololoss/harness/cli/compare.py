@@ -107,8 +107,7 @@ def diff(
             options.say(f"{each}\n")
         for law, (of_one, of_two) in told.items():
             options.say(f"{law}: {of_one} for {one}, {of_two} for {two}")
-        same = f"they differ in {', '.join(each.law.removeprefix('diff.') for each in found)}" if found else "no case"
-        options.say(
-            f"{same} ({cases} cases); {len(told)} laws tell them apart" if found or told else "they do the same"
-        )
+        aspects = ", ".join(each.law.removeprefix("diff.") for each in found) or "nothing"
+        apart = "" if no_laws else f"; {len(told)} laws tell them apart"
+        options.say(f"{cases} cases: they differ in {aspects}{apart}")
     sys.exit(options.BROKE if found or told else 0)

@@ -1,0 +1,405 @@
+"""The command line, as a user gives it."""
+
+import io
+import json
+import re
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from unittest.mock import patch
+from xml.etree import ElementTree
+
+import pytest
+import torch
+
+from tests.all_laws import LAWS, ROOT
+from tests.cli_page import page
+from tests.faults import plant
+from tests.faults.catalogue import BY_NAME
+from tests.fork import CONSTANT, EDITS, GIOU, SPEC, copy_fork, edit, said
+from tests.test_case import CASE
+from yololoss.harness.cli import main
+from yololoss.harness.vectors import Vector, read_vectors, write_vectors
+
+BUNDLED = "yololoss.loss:ComputeLoss"
+
+
+def run(*arguments: object, cwd: Path) -> tuple[int, str, str]:
+    """Run a command in this process, which saves the seconds that importing torch takes: status, output, errors."""
+    out, err = io.StringIO(), io.StringIO()
+    argv = ["yololoss", *map(str, arguments)]
+    with pytest.MonkeyPatch.context() as monkey, redirect_stdout(out), redirect_stderr(err):
+        monkey.chdir(cwd)
+        monkey.setattr(sys, "argv", argv)
+        with pytest.raises(SystemExit) as end:
+            main(argv[1:])
+    return int(end.value.code or 0), out.getvalue(), err.getvalue()
+
+
+def run_apart(*arguments: object, cwd: Path) -> tuple[int, str, str]:
+    """Run a command in a process of its own: forks have modules of the same names."""
+    command = [sys.executable, "-m", "yololoss", *map(str, arguments)]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    """Commands set the number of torch's threads."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def test_check_says_that_a_loss_holds(tmp_path):
+    """Exit status 0, a count of laws and cases, and the verdict; no other output, no file left."""
+    status, output, errors = run("check", "--laws", "totals.sum", "--cases", 7, "--workers", 1, cwd=tmp_path)
+    assert status == 0, errors
+    assert output.splitlines()[0] == "laws: 1 of 1 held, 7 cases"
+    assert re.fullmatch(r"1 laws hold, \d+ s", output.splitlines()[1])
+    assert errors.strip() == f"laws on {BUNDLED}"
+    assert not list(tmp_path.iterdir())
+
+
+def test_check_tells_a_fault_and_the_pasted_command_replays_it(tmp_path):
+    """Exit status 1; the first finding in full with its picture, the others by a line; replay, draw, report, JUnit."""
+    spec = plant(BY_NAME["neighbour_sign"], tmp_path)
+    options = ("--laws", "assign.neighbours", "--laws", "assign.rows", "--workers", 1)
+    status, output, _ = run("check", spec, *options, "--report", "r.html", "--junit", "j.xml", cwd=tmp_path)
+    assert status == 1
+    assert output.count(" broke: ") == 1
+    assert re.search(r"^assign.rows broke as well: \.yololoss/findings/assign\.rows-\w+\.json$", output, re.MULTILINE)
+    found = {word: re.search(rf"  {word} +(.+)", output)[1] for word in ("saved as", "picture", "replay")}
+    assert (tmp_path / found["picture"]).read_bytes().startswith(b"\x89PNG")
+    assert "2 laws broke" in output.splitlines()[-1]
+    again, replayed = said(found["replay"], tmp_path)
+    assert again == 1, replayed
+    assert f"{found['saved as']}: still broken" in replayed
+    status, output, _ = run("replay", found["saved as"], cwd=tmp_path)  # the bundled loss has no such fault
+    assert (status, output) == (0, f"{found['saved as']}: fixed\n")
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "2 laws broke" in page
+    assert page.count("data:image/png;base64,") == 2
+    assert ElementTree.parse(tmp_path / "j.xml").getroot().find("testsuite").get("failures") == "2"
+    status, output, _ = run("draw", found["saved as"], "--loss", spec, "-o", "case.svg", cwd=tmp_path)
+    assert (status, output) == (0, "case.svg\n")
+    assert "expected here, not built" in (tmp_path / "case.svg").read_text(encoding="utf-8")
+
+
+def test_check_prints_json_for_machines(tmp_path):
+    """One document: status, laws, findings, and what the run was about, with the hash of the loss's file."""
+    spec = plant(BY_NAME["no_batch"], tmp_path)
+    status, output, errors = run("check", spec, "--laws", "totals.sum", "--workers", 1, "--json", cwd=tmp_path)
+    told = json.loads(output)
+    assert status == told["status"] == 1
+    assert errors == ""
+    assert [finding["law"] for finding in told["findings"]] == ["totals.sum"]
+    assert told["laws"][0]["word"] == "BROKE"
+    about = told["about"]
+    assert about["loss"] == spec
+    assert len(about["sha256"]) == 64
+    assert {"python", "torch", "hypothesis", "yololoss"} <= set(about["versions"])
+
+
+def test_check_shows_all_on_demand(tmp_path):
+    """--verbose: every finding in full, and laws that hold."""
+    spec = plant(BY_NAME["no_batch"], tmp_path)
+    options = ("--laws", "totals.sum", "--laws", "totals.value", "--laws", "totals.form", "--workers", 1, "-v")
+    status, output, _ = run("check", spec, *options, cwd=tmp_path)
+    assert status == 1
+    assert output.count(" broke: ") == 2
+    assert re.search(r"totals.form +held", output)
+
+
+def test_no_shrink_neither_makes_cases_small_nor_draws_them(tmp_path):
+    """A finding all the same, saved, without a picture."""
+    spec = plant(BY_NAME["no_batch"], tmp_path)
+    status, output, _ = run("check", spec, "--laws", "totals.sum", "--workers", 1, "--no-shrink", cwd=tmp_path)
+    assert status == 1
+    assert "  picture  " not in output
+    assert {path.suffix for path in (tmp_path / ".yololoss" / "findings").iterdir()} == {".json"}
+
+
+def test_workers_share_the_laws(tmp_path):
+    """--workers 2: processes of their own, and the findings arrive in the order of the laws."""
+    spec = plant(BY_NAME["no_batch"], tmp_path)
+    status, output, errors = run_apart(
+        "check", spec, "--laws", "totals", "--cases", 5, "--workers", 2, "--json", cwd=tmp_path
+    )
+    assert status == 1, errors
+    told = json.loads(output)
+    assert told["findings"][0]["law"] == "totals.sum"
+    assert len(told["laws"]) == sum(law.startswith("totals.") for law in LAWS)
+
+
+GOOD = CASE.changed(targets=((0.0, 0.0, 0.1, 0.5, 0.3, 0.4),))
+FAULTY = '[[tool.yololoss.waivers]]\nlaw = "totals.balanc"\nreason = "x"\n'
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("chek", "chek: no such command; did you mean 'check'? (known: check, replay, record, diff, draw, laws)"),
+        ("check a.py:Loss", "--loss a.py: no such file"),
+        ("check --laws asign", "--laws asign: no such law; did you mean 'assign'?"),
+        ("check --device gpu", "--device gpu: not available here"),
+        ("check --family yolo", "--family yolo: no such family"),
+        ("check --baseline b.json", "--baseline b.json: cannot be read: No such file or directory"),
+        ("check --laws totals.balance --family yolor --workers 1", "nothing was judged"),
+        ("check yololoss.los:ComputeLoss", "--loss yololoss.los: no such module"),
+        ("record a.py:Loss -o b.json", "--loss a.py: no such file"),
+        ("diff a.py:Loss yololoss.loss:ComputeLoss", "--loss a.py: no such file"),
+        ("diff yololoss.loss:ComputeLoss a.py:Loss", "--loss a.py: no such file"),
+        ("draw a.json", "a.json: cannot be read: No such file or directory"),
+        ("laws assign.row", "--laws assign.row: no such law; did you mean 'assign.rows'?"),
+    ],
+)
+def test_what_cannot_be_done_is_told_in_one_line(tmp_path, arguments, told):
+    """Exit status 2, what came, and the closest match; no traceback."""
+    if arguments.startswith("diff a.py"):
+        status, output, errors = run_apart(*arguments.split(), "--no-laws", cwd=tmp_path)
+    else:
+        status, output, errors = run(*arguments.split(), cwd=tmp_path)
+    assert status == 2, output
+    last = errors.strip().splitlines()[-1]
+    assert last.startswith(f"yololoss: {told}"), errors
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    "arguments", ["check --law assign", "check --cases 0", "check --profile fast", "record a.py:A"]
+)
+def test_options_that_are_none_are_told(tmp_path, arguments):
+    """Exit status 2 and what was expected, by click."""
+    status, _, errors = run(*arguments.split(), cwd=tmp_path)
+    assert status == 2
+    assert errors.strip().splitlines()[-1].startswith("Error: ")
+
+
+def test_a_wrong_waiver_is_told_once(tmp_path):
+    """A typing error in the settings, with the closest law; not once a worker."""
+    (tmp_path / "pyproject.toml").write_text(FAULTY, encoding="utf-8")
+    status, _, errors = run("check", cwd=tmp_path)
+    assert status == 2
+    assert errors.strip() == "yololoss: waiver of totals.balanc: there is no such law; did you mean 'totals.balance'?"
+
+
+def test_a_waiver_that_is_not_needed_is_told(tmp_path):
+    """Exit status 1: the law holds again, so the waiver can go."""
+    text = FAULTY.replace("totals.balanc", "totals.balance")
+    (tmp_path / "pyproject.toml").write_text(text, encoding="utf-8")
+    status, output, _ = run("check", "--laws", "totals.balance", "--workers", 1, "--report", "r.html", cwd=tmp_path)
+    assert status == 1
+    assert "totals.balance is waived (x), but it holds again: remove the waiver" in output
+    assert output.splitlines()[-1].startswith("The run failed")
+    assert "but it holds again" in (tmp_path / "r.html").read_text(encoding="utf-8")
+
+
+def test_devices_that_are_not_there_are_told(tmp_path):
+    """--device auto: what was left out, and why, on the terminal and in the report."""
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    options = ("--laws", "totals.sum", "--cases", 5, "--workers", 1, "--device", "auto", "--report", "r.html")
+    status, output, _ = run("check", *options, cwd=tmp_path)
+    assert status == 0
+    assert re.search(r"^device cuda: not available here \(.+\): skipped$", output, re.MULTILINE)
+    assert "device cuda: not available here" in (tmp_path / "r.html").read_text(encoding="utf-8")
+
+
+def test_replay_answers_for_each_file(tmp_path):
+    """Fixed, still broken, cannot run: each file gets its answer, and the exit status is that of the worst."""
+    good = Vector(id="a", law="assign.offset-range", case=GOOD)
+    for name, vectors in {
+        "good": [good],
+        "none": [],
+        "odd": [Vector(id="b", law="assign.row", case=CASE)],
+        "mirror": [Vector(id="c", law="devices.rows", case=CASE)],
+    }.items():
+        write_vectors(tmp_path / f"{name}.json", {}, vectors)
+    status, output, _ = run("replay", *(f"{n}.json" for n in ("good", "none", "odd", "mirror", "gone")), cwd=tmp_path)
+    assert status == 2
+    assert output.splitlines() == [
+        "good.json: fixed",
+        "none.json: cannot run: it holds no case",
+        "odd.json: cannot run: b: saved under assign.row, which is no law; did you mean 'assign.rows'?",
+        "mirror.json: cannot run: needs --device mirror or cuda or mps",
+        "gone.json: cannot run: cannot be read: No such file or directory",
+    ]
+    status, output, _ = run("replay", "good.json", "--json", cwd=tmp_path)
+    assert status == 0
+    assert json.loads(output)[0]["answer"] == "fixed"
+
+
+def test_replay_of_a_case_without_anything_to_judge_says_so(tmp_path):
+    """A mended loss may leave nothing to judge in the case."""
+    none = CASE.changed(targets=(), options=CASE.options.model_copy(update={"sort_obj_iou": False}))
+    write_vectors(tmp_path / "a.json", {}, [Vector(id="a", law="objectness.last-row-wins", case=none)])
+    status, output, _ = run("replay", "a.json", cwd=tmp_path)
+    assert (status, output) == (0, "a.json: fixed (no cell is shared)\n")
+
+
+LOST = """
+from tests.subjects.plain import PlainLoss
+from yololoss.harness import devices
+
+class Loss(PlainLoss):
+    def __call__(self, p, targets):
+        devices.is_lost = lambda device: True
+        raise RuntimeError("CUDA error: device-side assert triggered")
+"""
+
+
+def test_replay_on_a_device_that_is_lost_says_so(tmp_path):
+    """Still broken; nothing can be drawn any more."""
+    (tmp_path / "lost.py").write_text(LOST, encoding="utf-8")
+    write_vectors(tmp_path / "a.json", {}, [Vector(id="a", law="totals.sum", case=CASE)])
+    with patch("yololoss.harness.devices.is_lost", lambda device: False):
+        status, output, _ = run("replay", "a.json", "--loss", f"{tmp_path}/lost.py:Loss", cwd=tmp_path)
+    assert status == 1
+    assert output.startswith("a.json: still broken: the device is lost: RuntimeError: CUDA error: device-side assert")
+
+
+def test_a_changed_loss_is_recorded_and_held_to_its_record(tmp_path):
+    """GIoU for CIoU: recorded, it holds, with the laws that it breaks; a constant edited later is found, and replayed."""
+    fork = copy_fork(tmp_path, GIOU)
+    laws = ("--laws", "boxes.item", "--laws", "totals.sum")
+    status, output, errors = run_apart("record", SPEC, "-o", "b.json", *laws, cwd=fork)
+    assert status == 0, errors
+    assert re.fullmatch(r"b.json: \d+ cases, 1 laws broken\n", output)
+    assert read_vectors(fork / "b.json").broken == ("boxes.item",)
+    check = ("check", SPEC, "--baseline", "b.json", *laws, "--laws", "baseline", "--workers", 1)
+    status, output, errors = run_apart(*check, cwd=fork)
+    assert status == 0, output + errors
+    assert re.search(r"boxes.item +waived +\d+ +it was broken when the baseline was", output)
+    edit(fork, CONSTANT)
+    status, output, _ = run_apart(*check, cwd=fork)
+    assert status == 1
+    assert output.startswith("baseline.values broke: ")
+    assert "objectness of call 0" in output
+    again, replayed = said(re.search(r"  replay +(.+)", output)[1], fork)
+    assert again == 1, replayed
+    status, _, errors = run_apart("record", SPEC, "-o", "b.json", "--laws", "totals.sum", cwd=fork)
+    assert status == 2
+    assert errors.strip().splitlines()[-1] == "yololoss: b.json: it is there and says otherwise; --force writes over it"
+    status, output, _ = run_apart("record", SPEC, "-o", "b.json", "--laws", "totals.sum", "--force", cwd=fork)
+    assert (status, "0 laws broken" in output) == (0, True)
+    status, output, _ = run_apart("record", SPEC, "-o", "b.json", "--laws", "totals.sum", cwd=fork)
+    assert (status, "as it was" in output) == (0, True)
+    assert run_apart(*check, cwd=fork)[0] == 1  # boxes.item broke, and is not known any more
+
+
+@pytest.mark.parametrize(("answer", "written"), [("y", True), ("n", False)])
+def test_recording_over_a_file_that_differs_asks(tmp_path, answer, written):
+    """On a terminal it is asked; the file stays unless the answer is yes."""
+    path = tmp_path / "b.json"
+    path.write_text("{}", encoding="utf-8")
+    with (
+        patch("sys.stdin", io.StringIO(f"{answer}\n")) as given,
+        patch.object(given, "isatty", lambda: True, create=True),
+    ):
+        status, output, _ = run("record", BUNDLED, "-o", "b.json", "--laws", "totals.sum", cwd=tmp_path)
+    assert status == 0
+    assert "is there and says otherwise. Write over it?" in output
+    assert (path.read_text(encoding="utf-8") != "{}") is written
+
+
+def test_record_takes_cases_of_ones_own(tmp_path):
+    """--case FILE: they are recorded along with the fixed ones; cases with options that the loss lacks are left out."""
+    write_vectors(tmp_path / "mine.json", {}, [Vector(id="a", case=CASE)])
+    box = "tests.subjects.forms:BlackBox"
+    status, _, errors = run(
+        "record", box, "-o", "b.json", "--case", "mine.json", "--laws", "gradients.finite", cwd=tmp_path
+    )
+    assert status == 0, errors
+    vectors = {vector.id: vector for vector in read_vectors(tmp_path / "b.json").vectors}
+    assert vectors["mine-a"].case == CASE
+    assert not [v for v in vectors.values() if v.case.options.autobalance]
+    assert vectors["mine-a"].expected.built is None
+    status, output, _ = run("check", box, "--baseline", "b.json", "--laws", "baseline", "--workers", 1, cwd=tmp_path)
+    assert status == 0, output
+
+
+def test_a_record_of_what_cannot_run_is_refused(tmp_path):
+    """A family that is none, told by the process that surveys the laws."""
+    status, _, errors = run("record", BUNDLED, "-o", "b.json", "--family", "yolo", cwd=tmp_path)
+    assert status == 2
+    assert "--family yolo: no such family" in errors
+    assert not (tmp_path / "b.json").exists()
+
+
+def test_diff_says_where_two_losses_differ(tmp_path):
+    """Two states of one fork, with modules of the same names: aspects with their smallest case, and the laws."""
+    fork = copy_fork(tmp_path / "new", EDITS[0])
+    old = copy_fork(tmp_path / "old")
+    laws = ("--laws", "assign.neighbours", "--laws", "totals.sum")
+    two = (f"{old}/{SPEC}", f"{fork}/{SPEC}")
+    status, output, errors = run_apart("diff", *two, *laws, cwd=tmp_path)
+    assert status == 1, errors
+    assert output.startswith("diff.rows broke: ")
+    assert f"assign.neighbours: held for {two[0]}, BROKE for {two[1]}" in output
+    assert output.splitlines()[-1].startswith("200 cases: they differ in rows, ")
+    again, replayed = said(re.search(r"  replay +(.+)", output)[1], tmp_path)
+    assert again == 1, replayed
+    told = json.loads(run_apart("diff", *two, "--no-laws", "--json", "--cases", 20, cwd=tmp_path)[1])
+    assert {finding["law"] for finding in told["differences"]} >= {"diff.rows"}
+
+
+def test_diff_of_equal_losses_is_empty(tmp_path):
+    """Exit status 0; options that only one has are left out."""
+    two = (BUNDLED, "tests.subjects.in_place:InPlace")
+    status, output, errors = run_apart("diff", *two, "--no-laws", "--cases", 30, cwd=ROOT)
+    assert status == 0, output + errors
+    assert output == "30 cases: they differ in nothing\n"
+
+
+def test_draw_wants_one_vector_and_a_format(tmp_path):
+    """Without --id the file must hold one; the closest id and the formats are told."""
+    vectors = [Vector(id=name, case=CASE) for name in ("first", "second")]
+    write_vectors(tmp_path / "a.json", {}, vectors)
+    for options, told in (
+        ((), "a.json: it holds 2 vectors, name one with --id: first, second"),
+        (("--id", "secnd"), "a.json: --id secnd: no such vector; did you mean 'second'?"),
+        (("--id", "first", "-o", "a.jpg"), "-o a.jpg: expected a name that ends in .png, .svg, .pdf"),
+    ):
+        status, _, errors = run("draw", "a.json", *options, cwd=tmp_path)
+        assert (status, errors.strip()) == (2, f"yololoss: {told}")
+    status, output, _ = run("draw", "a.json", "--id", "second", cwd=tmp_path)
+    assert (status, output) == (0, "second.png\n")
+    assert (tmp_path / "second.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_laws_are_listed_and_explained(tmp_path):
+    """All; those of a pattern; one with its statement, source, families, devices and an example; as JSON."""
+    lines = run("laws", cwd=tmp_path)[1].splitlines()
+    assert [line.split()[0] for line in lines] == list(LAWS)
+    assert len(run("laws", "boxes", cwd=tmp_path)[1].splitlines()) == sum(law.startswith("boxes.") for law in LAWS)
+    told = run("laws", "boxes.item", cwd=tmp_path)[1]
+    for part in ("  statement  The box item is", "  source     SPEC 2", "all but yolov5-1.0", "  example", "layer 0: "):
+        assert part in told
+    assert "needs" not in told
+    for law, part in (("devices.rows", "mirror, cuda, mps"), ("baseline.rows", "any case that yololoss record wrote")):
+        assert part in run("laws", law, cwd=tmp_path)[1]
+    assert [law["id"] for law in json.loads(run("laws", "--json", cwd=tmp_path)[1])] == list(LAWS)
+
+
+def test_help_is_what_the_docs_show():
+    """docs/cli.md has each command's help, made by tests.cli_page."""
+    assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == "\n".join(page()) + "\n"
+
+
+def test_help_and_import_are_quick():
+    """Neither imports torch, hypothesis or matplotlib."""
+    heavy = ("torch", "hypothesis", "matplotlib")
+    code = f"import sys, yololoss.harness.cli; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path):
+    """One line that names it, and exit status 2."""
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    options = ("--laws", "totals.sum", "--cases", 5, "--workers", 1)
+    status, _, errors = run("check", *options, "--report", "file/r.html", cwd=tmp_path)
+    assert status == 2
+    assert errors.strip().splitlines()[-1].startswith("yololoss: file")
