@@ -11,19 +11,69 @@ ARGUED: dict[str, tuple[str, ...]] = {
         "cell = shifted.long().clamp(max=torch.tensor((columns - 1, rows - 1), device=targets.device))",
         'if [int(v) for v in shifted] <= cell else f", clamped from {tuple(map(int, shifted))}"',
     ),
-    "What is put together has the same length in every case.": (
+    "What is put together has the same length in every case; what is more, nothing takes.": (
+        "list(starmap(self._layer_terms, zip(p, assigned, strict=False)))",
+        "list(starmap(self._layer_terms, zip(p, assigned)))",
+        "zip(*layers, strict=False)",
+        "zip(*layers)",
+        "for layer, anchors in zip(p, self.anchors, strict=False)",
+        "for layer, anchors in zip(p, self.anchors)",
+        "zip(obj, self.balance))",
+        '*("a finite number above 0",) * 3,',
         "self.shifted.tolist(), strict=False)",
         "self.cell.tolist(), self.shifted.tolist())",
     ),
-    "A number too many is read and not used.": ("[self.row_pair], : 3].tolist()",),
+    "A number too many is read and not used.": (
+        "[self.row_pair], : 3].tolist()",
+        "boxes.aspect_angle(selected[:, : 5], rows.anchor_wh),",
+    ),
+    "It is compared, and nothing that has a gradient is made of it.": ("->  values = targets",),
+    "Only a whole number equals its floor, or its ceiling, and none is below its floor.": (
+        "(index == index.ceil())),",
+        "(index <= index.floor())),",
+    ),
+    "Smoothed class targets are float32 numbers; joined with float64 logits they are float64.": (
+        "->  return torch.where(at_class, self.cp, self.cn)",
+    ),
+    "The predictions of all layers have the same batch; the checks before see to it.": (
+        "(box + obj + cls) * p[ -1].shape[0]",
+        "check_targets(targets, batch=p[ -1].shape[0], classes=self.nc, device=self.device)",
+    ),
+    "Objectness targets are 0 or more, as is the grid they are compared with.": (
+        'values, "amax", include_self=True)',
+        "values, 'amax')",
+    ),
+    "A tensor of one dimension has its first dimension last.": (
+        'grid.scatter_reduce( -1, cell, values, "amax", include_self=False)',
+        'scatter_reduce( -1, cell, number, "amax")',
+        "grid.scatter( -1, cell, values[last[cell]])",
+    ),
+    "Nothing here is done in half precision under autocast; it is switched off for what torch may add to its list.": (
+        "with torch.autocast(device.type, enabled=True):",
+        "with torch.autocast(device.type):",
+        "->  if True:",
+    ),
+    "float32 and float64 together are float64.": ("->  rows.box,",),
+    "Zeros are zeros in any layout.": ("torch.zeros_like(objectness).flatten()",),
+    "A decorator for readers and type checkers.": ("@override  ->  ",),
+    "Of the one number at the limit, the smallest that is normal, the power is right either way.": (
+        "positive = base >= torch.finfo(base.dtype).tiny",
+    ),
+    "Where the power is not chosen it has no gradient either.": (
+        "torch.where(positive, base, torch.zeros_like(base)) ** gamma",
+    ),
     "A tensor without dimensions is printed as its number.": (
         "for a, t in torch.cartesian_prod(*map(torch.arange, self.ratio.shape)):",
         "->  centre = self.scaled[self.pair_target[self.row_pair], :2]",
         "->  target = self.pair_target[self.row_pair]",
         "zip(self.row_choice, self.cell.tolist(), self.shifted.tolist(), strict=True)",
         "zip(self.row_choice.tolist(), self.cell.tolist(), self.shifted, strict=True)",
+        "->  row, column = bad.nonzero()[0]",
+        'f"got {targets[row, column]:.9g}" + (f" ({more} more bad rows)" if more else "")',
     ),
     "Only how arguments may be handed over; no value changes.": (
+        "def check_predictions(p: object, /, layers: int, anchors: int, classes: int, device: torch.device) -> None:",
+        "def check_targets(targets: object, /, batch: int, classes: int, device: torch.device) -> None:",
         "box2: Boxes, /, corners: bool = False, eps: float = EPS) -> Scalars:",
         "*,  ->  /,",
     ),
@@ -38,7 +88,13 @@ ARGUED: dict[str, tuple[str, ...]] = {
         "return _overlap(box2, box1, corners, eps).iou",
     ),
     "The reduction is mean or sum here.": ('<= "mean" else weighted.sum()',),
+    "Two numbers multiplied, or dtypes joined, the other way round.": (
+        "zip(self.balance, obj, strict=False))",
+        "torch.promote_types(torch.float32, logits.dtype)",
+    ),
     "The larger, or smaller, of two numbers is that of the two the other way round.": (
+        "0.0001 / max(AUTOBALANCE_FLOOR, loss)",
+        "min(torch.finfo(logits.dtype).max, 1e+30)",
         "torch.maximum(high2, high1) - torch.minimum(low1, low2),",
         "torch.maximum(high1, high2) - torch.minimum(low2, low1),",
         "(torch.minimum(high2, high1) - torch.maximum(low1, low2)).clamp(min=0).prod(-1)",

@@ -261,7 +261,7 @@ def test_replay_on_a_device_that_is_lost_says_so(tmp_path):
 
 
 def test_a_changed_loss_is_recorded_and_held_to_its_record(tmp_path):
-    """GIoU for CIoU: recorded, it holds, with the laws that it breaks; a constant edited later is found, and replayed."""
+    """GIoU for CIoU: it holds, with the laws that it breaks; a constant edited later is found, and replayed."""
     fork = copy_fork(tmp_path, GIOU)
     laws = ("--laws", "boxes.item", "--laws", "totals.sum")
     status, output, errors = run_apart("record", SPEC, "-o", "b.json", *laws, cwd=fork)

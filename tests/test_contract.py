@@ -147,6 +147,9 @@ def test_the_number_of_other_bad_rows_is_told():
     bad = (0, 7, 0.5, 0.5, 0.2, 0.3)
     with refuses(ValueError, "targets[0, 1] (class): expected a whole number from 0 to 2, got 7 (2 more bad rows)"):
         parts()(predictions(), targets(bad, bad, bad))
+    worse = (0, 7, 1.5, 0.5, 0.2, 0.3)  # two bad values are one bad row
+    with refuses(ValueError, "targets[0, 1] (class): expected a whole number from 0 to 2, got 7"):
+        parts()(predictions(), targets(worse))
 
 
 def test_one_class_means_class_0():
@@ -168,6 +171,8 @@ EVAL = "; a model in eval mode returns (inference, train) outputs: pass the trai
 SHAPE = "expected shape (batch, anchors, rows, columns, 5 + classes) ="
 BAD_INPUTS = [
     (lambda p, t: (p, t[:, :5]), ValueError, "targets: expected shape (N, 6), got (3, 5)"),
+    (lambda p, t: (p, t.repeat(1, 2)), ValueError, "targets: expected shape (N, 6), got (3, 12)"),
+    (lambda p, t: (p, t[..., None].repeat(1, 1, 6)), ValueError, "targets: expected shape (N, 6), got (3, 6, 6)"),
     (lambda p, t: (p, t[0]), ValueError, "targets: expected shape (N, 6), got (6,)"),
     (lambda p, t: (p, t.tolist()), TypeError, "targets: expected a tensor of shape (N, 6), got list"),
     (lambda p, t: (p, t.to(META)), ValueError,
@@ -176,6 +181,9 @@ BAD_INPUTS = [
      "predictions: expected a list of 2 tensors, one a layer, got a tensor of shape (2, 2, 6, 8, 8), torch.float32"),
     (lambda p, t: (None, t), TypeError, "predictions: expected a list of 2 tensors, one a layer, got NoneType"),
     (lambda p, t: (p[:1], t), ValueError, f"predictions: expected 2 layers, got 1{EVAL}"),
+    (lambda p, t: ([*p, p[0]], t), ValueError, f"predictions: expected 2 layers, got 3{EVAL}"),
+    (lambda p, t: ([p[0], p[1][..., None].expand(2, 2, 3, 4, 8, 8)], t), ValueError,
+     f"predictions[1]: {SHAPE} (2, 2, H, W, 8), got (2, 2, 3, 4, 8, 8)"),
     (lambda p, t: ((torch.zeros(2, 96, 8), p), t), ValueError,
      f"predictions[0]: {SHAPE} (2, 2, H, W, 8), got (2, 96, 8){EVAL}"),
     (lambda p, t: ([p[0], p[1][..., :-1]], t), ValueError,

@@ -61,3 +61,29 @@ def test_without_gamma_a_focal_loss_is_a_share_of_bce():
     bce = nn.BCEWithLogitsLoss(reduction="none")
     share = 0.25 * truth + 0.75 * (1 - truth)
     assert torch.equal(FocalLoss(bce, 0.0)(logits, truth), bce(logits, truth) * share)
+
+
+@pytest.mark.parametrize("criterion", [FocalLoss, QFocalLoss])
+def test_the_usual_gamma_and_alpha_are_upstreams(criterion):
+    """1.5 and 0.25."""
+    usual = criterion(nn.BCEWithLogitsLoss())
+    assert (usual.gamma, usual.alpha) == (1.5, 0.25)
+
+
+def test_a_focal_loss_keeps_the_weight_of_its_bce():
+    """Each element is worth its weight."""
+    logits, truth = (torch.tensor(v, dtype=torch.float64) for v in (LOGITS, TRUTH))
+    weight = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0], dtype=torch.float64)
+    plain, weighted = (FocalLoss(nn.BCEWithLogitsLoss(w, reduction="none"))(logits, truth) for w in (None, weight))
+    assert weighted.tolist() == pytest.approx((plain * weight).tolist(), rel=1e-12)  # float64
+
+
+def test_a_focal_loss_is_finite_at_the_largest_logits():
+    """A positive weight on top of the largest float32 would overflow, and an infinity times a weight of 0 is NaN."""
+    largest = torch.finfo(torch.float32).max
+    logits = torch.tensor([largest, -largest, largest, -largest], requires_grad=True)
+    bce = nn.BCEWithLogitsLoss(pos_weight=torch.tensor([3.0]), reduction="none")
+    loss = FocalLoss(bce, 0.5)(logits, torch.tensor([0.0, 1.0, 1.0, 0.0]))
+    assert loss.isfinite().all()
+    loss.sum().backward()
+    assert logits.grad.isfinite().all()

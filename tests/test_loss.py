@@ -12,6 +12,7 @@ from torch import nn
 from tests.models import ANCHORS, CLASSES, STRIDES, Model, parts, predictions, targets
 from yololoss import ComputeLoss, Hyperparameters, boxes
 from yololoss import loss as loss_module
+from yololoss.harness.load import find_device
 
 
 def total(loss: ComputeLoss) -> float:
@@ -99,9 +100,18 @@ def test_a_missing_hyperparameter_is_named():
 
 def test_parts_that_do_not_fit_are_refused():
     """Anchors, strides and classes are checked, with what came and what was expected."""
-    text = "anchors, strides: expected shapes (layers, anchors, 2) and (layers,), got (2, 2, 2) and (1,)"
-    with pytest.raises(ValueError, match=re.escape(text)):
-        ComputeLoss.from_parts(ANCHORS, STRIDES[:1], CLASSES)
+    anchors = torch.tensor(ANCHORS)
+    for sides, strides, shapes in (
+        (anchors, STRIDES[:1], "(2, 2, 2) and (1,)"),
+        (anchors, (*STRIDES, 32.0), "(2, 2, 2) and (3,)"),
+        (anchors[0], STRIDES, "(2, 2) and (2,)"),
+        (anchors[None], (8.0,), "(1, 2, 2, 2) and (1,)"),
+        (anchors[..., :1], STRIDES, "(2, 2, 1) and (2,)"),
+        (anchors.repeat(1, 1, 2), STRIDES, "(2, 2, 4) and (2,)"),
+    ):
+        text = f"anchors, strides: expected shapes (layers, anchors, 2) and (layers,), got {shapes}"
+        with pytest.raises(ValueError, match=re.escape(text)):
+            ComputeLoss.from_parts(sides, strides, CLASSES)
     with pytest.raises(ValueError, match="classes: expected 1 or more, got 0"):
         ComputeLoss.from_parts(ANCHORS, STRIDES, 0)
 
@@ -212,3 +222,20 @@ def test_anchors_of_a_model_in_half_precision_are_used_in_float32():
     """Rows and their anchor sides are float32 whatever the model is."""
     assigned = ComputeLoss(Model().half()).assign(predictions(), targets())
     assert {layer.anchor_wh.dtype for layer in assigned} == {torch.float32}
+
+
+def test_anchors_lie_where_they_are_wanted_as_float32():
+    """Those of parts on the device that is named, those of a model where its parameters are."""
+    mirror = find_device("mirror")
+    loss = ComputeLoss.from_parts([[[1, 2]]], [8], CLASSES, device=mirror)
+    assert (loss.anchors.dtype, loss.device.type) == (torch.float32, "mirror")
+    model = Model()
+    model.model[0].to(mirror)  # the head's own anchors stay behind
+    assert ComputeLoss(model).device.type == "mirror"
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_computed_in_float32(dtype):
+    """The loss of predictions in half precision is that of the same numbers in float32, bit for bit."""
+    p = predictions(dtype)
+    assert torch.equal(parts()(p, targets())[0], parts()([x.float() for x in p], targets())[0])
