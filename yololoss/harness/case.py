@@ -51,7 +51,7 @@ Number = Annotated[
     PlainSerializer(_spell, when_used="json"),
     WithJsonSchema({"anyOf": [{"type": "number"}, {"enum": list(SPELLED)}]}),
 ]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, lt=2**31)]
 Index = Annotated[int, Field(ge=0)]
 Factor = Annotated[int, Field(gt=-(2**20), lt=2**20)]  # times as many logits as there may be it fits in 64 bits
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]

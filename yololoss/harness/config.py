@@ -79,6 +79,8 @@ def _table(path: Path, keys: tuple[str, ...]) -> Any:
         table: Any = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: {error}") from error
+    except RecursionError as error:
+        raise UsageError(f"{path}: tables or arrays too deep") from error
     for key in keys:
         table = table.get(key) if isinstance(table, dict) else None
     return table
