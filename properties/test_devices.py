@@ -138,7 +138,11 @@ def test_targets_on_the_cpu_are_refused_or_used(exam: Exam) -> None:
 
 
 @law(
-    "devices.autocast", source="SPEC 7", cases=cases(min_targets=1, dtypes=("float32", "float16", "bfloat16")), most=60
+    "devices.autocast",
+    source="SPEC 7",
+    # torch itself joins no tensors of the other half dtype under autocast
+    cases=cases(min_targets=1, dtypes=("float32", "float16", "bfloat16"), target_dtypes=("float32",)),
+    most=60,
 )
 def test_autocast_changes_rounding_only(exam: Exam) -> None:
     """Under autocast rows are the same, and total and gradients but for rounding to the dtype of the predictions.

@@ -57,6 +57,7 @@ ABOUT = {
     "classes": "CLS BCE/FOCAL SCALE AUTOGRAD",
     "totals.autobalance": "SCALE STATE",
     "totals.autobalance-late": "SCALE STATE",
+    "totals.finite": "",  # as the item that it names
     "totals.large-sizes": "MATCH INDEX OBJ CLS SCALE",
     "totals": "SCALE RETURN AUTOGRAD",
     "gradients.finite": "DECODE IOU BCE/FOCAL AUTOGRAD",
@@ -73,6 +74,9 @@ ABOUT = {
     "devices": "DEVICE",
     "compile": "DEVICE",
 }
+
+
+OF_ITEM = {"box": "DECODE IOU INDEX", "obj": "OBJ BCE/FOCAL", "cls": "CLS BCE/FOCAL"}
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,9 @@ class Detection:
 def about(broken: LawBroken) -> frozenset[str]:
     """The steps that a finding speaks of: its law's, and what its smallest case cannot do without."""
     law = broken.law.id
-    found = {*(ABOUT.get(law) or ABOUT[law.partition(".")[0]]).split()}
+    found = {*(ABOUT[law] if law in ABOUT else ABOUT[law.partition(".")[0]]).split()}
+    if law == "totals.finite":
+        found |= {*OF_ITEM.get(broken.what.partition(" ")[0], "SCALE").split()}
     case = broken.case
     if case.dtype != "float32" or case.targets_dtype != "float32":
         found.add("DTYPE")

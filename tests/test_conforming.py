@@ -56,7 +56,8 @@ def test_rows_in_another_order_are_a_familys_choice():
         law.search(load_loss("tests.subjects.conforming_forms:RowsReversed", CPU), QUICK, GATE_SEED)
     own = load("tests.subjects.conforming_forms:RowsReversed")
     assert [each.id for each in LAWS.values() if each.assumes(own) and not each.on and each.cases is not None] == [
-        "assign.row-order"
+        "assign.row-order",
+        "state.target-dtype",
     ]
 
 

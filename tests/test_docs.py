@@ -1,13 +1,26 @@
 """What the docs claim is what happens."""
 
 import re
+import shlex
 import subprocess
 import sys
 from datetime import date
+from pathlib import Path
+
+import pytest
+import yaml
 
 from tests.all_laws import LAWS, ROOT
+from tests.fork import EDITS, GIOU, copy_fork, said
+from yololoss.harness.cli import main
 from yololoss.harness.config import check_waivers, read_config
 
+PAGES = (
+    ROOT / "README.md",
+    ROOT / "docs" / "first-ten-minutes.md",
+    ROOT / "docs" / "changed-on-purpose.md",
+    ROOT / "examples" / "fork" / "README.md",
+)
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -55,15 +68,60 @@ def test_the_readmes_settings_are_read(tmp_path):
     assert config.waiver("assign.row-order")
 
 
-def test_every_option_in_the_readme_is_one(pytestconfig):
-    """Each --option of ours that README names exists."""
-    named = set(re.findall(r"(?<![\w-])--([a-z]+)", README))
-    assert {"loss", "device", "family", "profile", "cases", "replay"} <= named
-    assert not [name for name in named if not hasattr(pytestconfig.option, name)]
+def test_every_option_in_readme_and_guides_is_one():
+    """Each --option that they name is one of a command, and README's pytest takes it as well."""
+    known = {option for command in main.commands.values() for each in command.params for option in each.opts}
+    for page in PAGES:
+        named = set(re.findall(r"(?<![\w-])(--[a-z]+(?:-[a-z]+)*)", page.read_text(encoding="utf-8")))
+        assert named <= known, page
 
 
 def test_links_lead_somewhere():
     """Every relative link of README and docs is a file."""
-    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "CONTRIBUTING.md"):
+    for page in {*PAGES, *(ROOT / "docs").glob("*.md"), ROOT / "CONTRIBUTING.md"}:
         for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), (page, target)
+
+
+# What makes a guide's command quick, where its page shows the whole.
+QUICK = {
+    "check": "--workers 1 --cases 60 --laws assign.neighbours --laws boxes.item --laws baseline",
+    "record": "--laws boxes.item",
+    "diff": "--cases 20",
+}
+# Exit statuses other than 0, of the fork after the edit that the guides are about.
+STATUS = {"first-ten-minutes.md": 1, "changed-on-purpose.md": 0}
+DIFFER = "yololoss diff"  # GIoU is not CIoU
+
+
+def guided(page: Path) -> list[str]:
+    """The commands of a page's consoles, without pip's."""
+    consoles = re.findall(r"^```console\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return [line[2:] for text in consoles for line in text.splitlines() if line.startswith("$ yololoss ")]
+
+
+@pytest.mark.parametrize(("page", "change"), [("first-ten-minutes.md", EDITS[0]), ("changed-on-purpose.md", GIOU)])
+def test_the_guides_commands_do_what_they_say(tmp_path, page, change):
+    """In a copy of the example fork, with the edit that the guide is about; what is found has the name it shows."""
+    fork = copy_fork(tmp_path, change)
+    commands = guided(ROOT / "docs" / page)
+    assert len(commands) >= 5
+    for command in commands:
+        verb = command.split()[1]
+        status, output = said(f"{command} {QUICK.get(verb, '')}", fork)
+        expected = 1 if command.startswith(DIFFER) else STATUS[page] if verb in ("check", "replay") else 0
+        assert status == expected, (command, output)
+
+
+def test_the_commands_of_readme_and_templates_are_understood():
+    """Those that want a GPU, or a file of yours, are parsed: command, options and arguments are known."""
+    examples = ROOT / "examples"
+    workflows = [*(examples / "ci").iterdir(), *(examples / "fork" / ".github" / "workflows").iterdir()]
+    for path in workflows:
+        yaml.safe_load(path.read_text(encoding="utf-8"))
+    text = "\n".join(path.read_text(encoding="utf-8") for path in (*PAGES, *workflows))
+    commands = re.findall(r"(?:\$ |run: |entry: |/bin/)(yololoss\"? [^\n`'#]+)", text)
+    assert len(commands) >= 10
+    for command in commands:
+        _, verb, *arguments = shlex.split(command.replace('"', ""))
+        main.commands[verb].make_context(verb, arguments)

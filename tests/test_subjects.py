@@ -170,6 +170,34 @@ def test_a_file_outside_any_package_is_loaded_by_its_path(tmp_path):
     LAWS["totals.sum"].search(under_test, FEW, seed=1)
 
 
+def test_a_module_is_found_whatever_its_packages_do(tmp_path, monkeypatch):
+    """A warning on import is none of ours; what raises there is told; a module that is none, too, also beside one."""
+    package = tmp_path / "warns"
+    package.mkdir()
+    (package / "__init__.py").write_text("import warnings; warnings.warn('old')", encoding="utf-8")
+    (package / "loss.py").write_text("class Loss:\n    def __init__(self, model): ...", encoding="utf-8")
+    (tmp_path / "breaks.py").write_text("import nothing_of_that_name", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert load_loss("warns.loss:Loss", CPU).spec == "warns.loss:Loss"
+    for spec, text in (
+        ("breaks:Loss", "importing it raised ModuleNotFoundError: No module named 'nothing_of_that_name'"),
+        ("warns.lost:Loss", "no such module; did you mean 'warns.loss'?"),
+        ("json.decoder.inside:Loss", "no such module"),
+    ):
+        with pytest.raises(UsageError, match=re.escape(f"--loss {spec.partition(':')[0]}: {text}")):
+            load_loss(spec, CPU)
+
+
+def test_a_family_with_its_own_dtype_of_targets_is_not_asked_about_it():
+    """float64 targets are assigned in float64 where torch's promotion is left alone, so nothing is judged there."""
+    law = LAWS["assign.rows"]
+    why = "family upstream has its own target dtype"
+    before = law.tally.not_applicable[why]
+    case = hypothesis.find(law.cases, lambda c: c.targets_dtype == "float64")
+    law.examine(load_loss("yololoss.loss:ComputeLoss", CPU), case)
+    assert law.tally.not_applicable[why] == before + 1
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [

@@ -84,7 +84,7 @@ DEVICE: tuple[Fault, ...] = (
         "loss",
         GRID,
         GRID.replace("zeros_like", "empty_like"),
-        "objectness.background",
+        "devices.values",
         more=", OBJ",
     ),
     _on_mirror(

@@ -1,6 +1,6 @@
 """Faults of the objectness and class terms, and of their criteria."""
 
-from tests.faults import Fault, faults_of
+from tests.faults import Fault, faults_of, in_loss
 
 VALUE = "(1 - gr) + gr * overlap.detach().clamp(min=0)"
 OBJECTNESS = "self.BCEobj(objectness, wanted)"
@@ -82,13 +82,14 @@ OBJ = (
         "F46",
         "objectness.every-layer",
     ),
-    _obj(
+    in_loss(
         "mean_of_nothing",
+        "IOU, CLS",
         "known field bug",
+        "totals.finite",
         "if not len(rows.cls):",
         "if not objectness.numel():",
         "F67",
-        "assign.no-targets",
     ),
     _obj(
         "empty_is_one",

@@ -14,6 +14,7 @@ CHOICES = {
     "balance": "objectness is balanced by layer 4, 1, 0.4 or 4, 1, 0.25, 0.06, 0.02",
     "batch": "the total is times the batch size",
     "shared cells": "the last row wins a shared cell unless sort_obj_iou",
+    "target dtype": "targets of float64 are assigned in float32; else in float64, as torch joins them with anchors",
     "bad input": "what is no valid input is refused with a ValueError or TypeError; else what happens is noted only",
 }
 
@@ -35,4 +36,6 @@ _OTHERS: dict[str, frozenset[str]] = {
     "any": frozenset(CHOICES),  # what holds whatever was chosen
 }
 
-FAMILIES = {"yololoss": frozenset[str](), **{name: chosen | {"bad input"} for name, chosen in _OTHERS.items()}}
+# What the bundled loss promises beyond upstream is held against no other family.
+BEYOND = frozenset({"bad input", "target dtype"})
+FAMILIES = {"yololoss": frozenset[str](), **{name: chosen | BEYOND for name, chosen in _OTHERS.items()}}

@@ -125,6 +125,7 @@ class Law:
     choices: tuple[str, ...] = ()
     most: int | None = None
     on: tuple[str, ...] = ()  # kinds of device; any where there is none
+    infinite: bool = False  # whether it judges what is not finite
     tally: Tally = field(default_factory=Tally)
 
     @property
@@ -137,7 +138,8 @@ class Law:
     def examine(self, subject: LossUnderTest, case: Case) -> None:
         """Judge the subject on one case. Raises LawBroken."""
         self.tally.tried += 1
-        exam = Exam(self, subject, case)
+        # what runs on an accelerator is held against the CPU's, all else against this run
+        exam = Exam(self, subject, case, base=not self.on or subject.compile)
         try:
             _applies(subject, case)
             note = self.judge(exam)
@@ -201,19 +203,24 @@ def _broken(error: BaseException) -> LawBroken | None:
 
 
 def _applies(subject: LossUnderTest, case: Case) -> None:
-    """A family that does not clamp cells has no answer to centres on the far edge."""
+    """A family that does not clamp cells has no answer to centres on the far edge, and so with float64 targets."""
     if "far edge" in FAMILIES[subject.family] and any(t[2] >= 1 or t[3] >= 1 for t in case.targets):
         raise NotApplicable(f"family {subject.family} has its own far edge")
+    if "target dtype" in FAMILIES[subject.family] and case.targets_dtype == "float64":
+        raise NotApplicable(f"family {subject.family} has its own target dtype")
 
 
 class Exam:
     """One law's examination of a subject on one case: what the subject did, and means to judge it."""
 
-    def __init__(self, law: Law, subject: LossUnderTest, case: Case, *, fresh: bool = False) -> None:
+    def __init__(
+        self, law: Law, subject: LossUnderTest, case: Case, *, base: bool = False, fresh: bool = False
+    ) -> None:
         self.law = law
         self.subject = subject
         self.case = case
         self.judged = False  # whether anything was compared
+        self._base = base  # whether others are held against what this run gives
         self._fresh = fresh  # run and make everything anew, whatever is remembered of an equal case
         self._made: dict[Any, Any] = {}
 
@@ -234,6 +241,7 @@ class Exam:
         """What every call returned; the law does not apply where one raised, as run.completes says."""
         if len(self.outcome.calls) < self.case.options.calls:
             raise NotApplicable("the subject raised")
+        self._must_be_finite("totals.finite", [(c.total, *c.items) for c in self.outcome.calls])
         return self.outcome.calls
 
     @property
@@ -253,7 +261,13 @@ class Exam:
         """The gradient of the last call's total, a layer each."""
         if not self.outcome.gradients:
             raise NotApplicable("the subject raised")
+        self._must_be_finite("gradients.finite", self.outcome.gradients)
         return self.outcome.gradients
+
+    def _must_be_finite(self, judge: str, values: Iterable[ArrayLike]) -> None:
+        """A NaN is for one law to tell, not for every law that compares with it; in a second run it is a difference."""
+        if self._base and not self.law.infinite and not all(np.isfinite(v).all() for v in values):
+            raise NotApplicable(f"not finite, as {judge} says")
 
     def of(self, make: Callable[[Case], T]) -> T:
         """What ``make`` (a reference model, say) makes of the case; made once."""
@@ -284,7 +298,7 @@ class Exam:
             return subject
 
         subject = replace(own, make=make, device=device or own.device, around=around or own.around)
-        return Exam(self.law, subject, case, fresh=True)
+        return Exam(self.law, subject, case, base=device is not None, fresh=True)
 
     def only_if(self, condition: bool, reason: str) -> None:
         """End the examination where the law says nothing."""
@@ -383,6 +397,7 @@ def law(
     choices: tuple[str, ...] = (),
     most: int | None = None,
     on: tuple[str, ...] = (),
+    infinite: bool = False,
 ) -> Callable[[Callable[[Exam], str | None]], Callable[..., None]]:
     """Register the decorated judgement as a law, and make of it a test over ``cases``; None: those that are recorded.
 
@@ -390,7 +405,7 @@ def law(
     first paragraph of its docstring is the law's statement. ``choices`` names what the law takes for granted
     that families of losses choose differently without fault (`families`). ``most`` is how many cases
     the law sees in the gate, if not as many as others; longer runs are in proportion. ``on`` names the kinds of
-    device that it is about, if not all.
+    device that it is about, if not all. ``infinite``: it judges NaN and infinity as well, which others leave to it.
     """
 
     def decorate(judge: Callable[[Exam], str | None]) -> Callable[..., None]:
@@ -402,7 +417,7 @@ def law(
         unknown = [choice for choice in choices if choice not in CHOICES]
         if unknown:
             raise ValueError(f"law {id!r}: no such choice as {unknown[0]!r} (known: {', '.join(CHOICES)})")
-        entry = LAWS[id] = Law(id, statement, source, judge, cases, choices, most, on)
+        entry = LAWS[id] = Law(id, statement, source, judge, cases, choices, most, on, infinite)
 
         def search(subject: LossUnderTest) -> None:
             entry.search(subject, GATE, GATE_SEED)

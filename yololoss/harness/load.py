@@ -124,13 +124,17 @@ def _import_file(path: Path) -> ModuleType:
 def _import_module(name: str) -> ModuleType:
     parent, _, _ = name.rpartition(".")
     try:
-        missing = importlib.util.find_spec(name) is None
-    except ModuleNotFoundError:
+        with _importing(name):  # the packages it lies in are imported to find it
+            missing = importlib.util.find_spec(name) is None
+    except UsageError as error:
+        cause = error.__cause__
+        if not isinstance(cause, ModuleNotFoundError) or not f"{name}.".startswith(f"{cause.name}."):
+            raise
         missing = True
     if missing:
         known = [m.name for m in pkgutil.iter_modules()]
         if parent and (package := sys.modules.get(parent)) is not None:
-            known = [f"{parent}.{m.name}" for m in pkgutil.iter_modules(package.__path__)]
+            known = [f"{parent}.{m.name}" for m in pkgutil.iter_modules(getattr(package, "__path__", []))]
         raise UsageError(f"--loss {name}: no such module{closest(name, known)}")
     return _imported(name, name)
 
