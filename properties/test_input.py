@@ -17,7 +17,14 @@ from yololoss.harness.subject import Subject
 
 from .strategies import ONE_CALL, cases
 
-GOOD = cases(min_targets=1, max_targets=2, dtypes=("float32",), layouts=("contiguous",), options=ONE_CALL[:1])
+GOOD = cases(
+    min_targets=1,
+    max_targets=2,
+    dtypes=("float32",),
+    target_dtypes=("float32",),
+    layouts=("contiguous",),
+    options=ONE_CALL[:1],
+)
 NAN, INFINITY = float("nan"), float("inf")
 
 

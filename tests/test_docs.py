@@ -113,6 +113,15 @@ def test_the_guides_commands_do_what_they_say(tmp_path, page, change):
         assert status == expected, (command, output)
 
 
+def test_the_bundled_loss_passes_what_upstream_does_not():
+    """The cases of docs/downstream.md; the script that finds them finds none on a loss that has none of the faults."""
+    files = " ".join(str(path) for path in sorted((ROOT / "docs" / "downstream").glob("*.json")))
+    status, output = said(f"yololoss replay {files}", ROOT)
+    assert (status, output.count(": fixed")) == (0, 6), output
+    status, output = said(f"{sys.executable} scripts/downstream_cases.py yololoss.loss:ComputeLoss .", ROOT)
+    assert (status, output) == (1, "no-size: totals.finite holds\n")
+
+
 def test_the_commands_of_readme_and_templates_are_understood():
     """Those that want a GPU, or a file of yours, are parsed: command, options and arguments are known."""
     examples = ROOT / "examples"
