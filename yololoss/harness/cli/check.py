@@ -1,5 +1,6 @@
 """``yololoss check``: the gate."""
 
+import math
 import os
 import shlex
 import shutil
@@ -14,6 +15,8 @@ from yololoss.harness.errors import UsageError
 
 if TYPE_CHECKING:
     from yololoss.harness.run import Verdict
+
+LAWS_A_WORKER = 12  # a process more costs as many seconds as it saves with so few
 
 
 @click.command()
@@ -63,7 +66,7 @@ def check(
     from yololoss.harness.run import run_suite  # noqa: PLC0415
 
     chosen = options.settings(loss=loss, **{name: given[name] for name in ("device", "family")})
-    _check_names(laws)
+    wanted = _named(laws)
     what = about(chosen.loss, chosen.device, chosen.family, shlex.join(["yololoss", *sys.argv[1:]]))
     passed = [f"--{name}={value}" for name, value in {"loss": loss, **given}.items() if value is not None]
     passed += [f"--laws={pattern}" for pattern in laws]
@@ -72,7 +75,7 @@ def check(
         task = bar.add_task("", total=None)
         verdict = run_suite(
             passed,
-            workers or min(os.cpu_count() or 1, 8),
+            workers or min(os.cpu_count() or 1, 8, math.ceil(wanted / LAWS_A_WORKER)),
             lambda done, total: bar.update(task, completed=done, total=total),
         )
     if report is not None:
@@ -86,15 +89,15 @@ def check(
     sys.exit(verdict.status)
 
 
-def _check_names(patterns: tuple[str, ...]) -> None:
-    """What is wrong with laws that are named is told once, and not by each of several workers."""
+def _named(patterns: tuple[str, ...]) -> int:
+    """How many laws are named. What is wrong with their names is told once, and not by each of several workers."""
     from datetime import datetime, timezone  # noqa: PLC0415
 
     from yololoss import _suite  # noqa: PLC0415
     from yololoss.harness.config import check_waivers, read_config  # noqa: PLC0415
 
-    _suite.find(patterns)
     check_waivers(read_config(Path.cwd()), _suite.laws(), datetime.now(tz=timezone.utc).date())
+    return len(_suite.find(patterns))
 
 
 def _show(verdict: "Verdict", report: Path | None, *, verbose: bool) -> None:

@@ -52,7 +52,9 @@ findings = click.option(
     help="Where cases that broke a law are saved, and drawn.",
 )
 workers = click.option(
-    "--workers", type=click.IntRange(min=1), help="Processes at once.  [default: one a core, 8 at most]"
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Processes at once.  [default: one a core, 8 at most; fewer for few laws]",
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else.")
 
