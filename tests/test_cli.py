@@ -328,6 +328,14 @@ def test_a_record_of_what_cannot_run_is_refused(tmp_path):
     assert not (tmp_path / "b.json").exists()
 
 
+def test_laws_that_do_not_apply_tell_nothing(tmp_path):
+    """record and diff with laws that need another device: the process that surveys them says so."""
+    for command in (("record", BUNDLED, "-o", "b.json"), ("diff", BUNDLED, BUNDLED, "--cases", 1)):
+        status, output, errors = run_apart(*command, "--laws", "devices.rows", cwd=tmp_path)
+        assert status == 2, output
+        assert errors.splitlines()[-1].startswith("yololoss: nothing was judged"), errors
+
+
 def test_diff_says_where_two_losses_differ(tmp_path):
     """Two states of one fork, with modules of the same names: aspects with their smallest case, and the laws."""
     fork = copy_fork(tmp_path / "new", EDITS[0])
@@ -378,6 +386,7 @@ def test_laws_are_listed_and_explained(tmp_path):
     for part in ("  statement  The box item is", "  source     SPEC 2", "all but yolov5-1.0", "  example", "layer 0: "):
         assert part in told
     assert "needs" not in told
+    assert run("laws", "totals.layers-add", cwd=tmp_path)[1].count("layer ") > 1, "the law judges the case it shows"
     for law, part in (("devices.rows", "mirror, cuda, mps"), ("baseline.rows", "any case that yololoss record wrote")):
         assert part in run("laws", law, cwd=tmp_path)[1]
     assert [law["id"] for law in json.loads(run("laws", "--json", cwd=tmp_path)[1])] == list(LAWS)

@@ -166,6 +166,10 @@ def test_what_is_not_there_ends_with_exit_status_2_and_one_line():
     assert status == 2
     assert output.strip().splitlines()[-1].endswith("no such file; did you mean 'yololoss/loss.py'?")
     assert "Traceback" not in output
+    status, output = run_apart("properties", "--laws", "totals.summ")
+    assert status == 2
+    assert "--laws totals.summ: no such law; did you mean 'totals.sum'?" in output
+    assert "Traceback" not in output
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,8 @@ from tests.all_laws import ROOT
 from tests.faults import plant
 from tests.faults.catalogue import BY_NAME
 from tests.test_cli import run
+from yololoss.harness.report import headline
+from yololoss.harness.run import Verdict
 
 sys.path.insert(0, str(ROOT / "docs"))
 from make_pictures import find_browser, launch
@@ -37,6 +39,11 @@ def browser() -> Iterator[object]:
         found = launch(playwright)
         yield found
         found.close()
+
+
+def test_a_loss_that_cannot_be_judged_has_no_other_verdict():
+    """What could not be run comes before what was found."""
+    assert headline(Verdict(status=2, problem="no such file")) == "The loss could not be judged"
 
 
 def opened(browser, report, name, width=1280, **options):

@@ -176,16 +176,42 @@ def test_a_module_is_found_whatever_its_packages_do(tmp_path, monkeypatch):
     package.mkdir()
     (package / "__init__.py").write_text("import warnings; warnings.warn('old')", encoding="utf-8")
     (package / "loss.py").write_text("class Loss:\n    def __init__(self, model): ...", encoding="utf-8")
-    (tmp_path / "breaks.py").write_text("import nothing_of_that_name", encoding="utf-8")
+    (tmp_path / "broken").mkdir()
+    for name in ("breaks.py", "broken/__init__.py", "broken/loss.py"):
+        (tmp_path / name).write_text("import nothing_of_that_name", encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     assert load_loss("warns.loss:Loss", CPU).spec == "warns.loss:Loss"
     for spec, text in (
         ("breaks:Loss", "importing it raised ModuleNotFoundError: No module named 'nothing_of_that_name'"),
         ("warns.lost:Loss", "no such module; did you mean 'warns.loss'?"),
         ("json.decoder.inside:Loss", "no such module"),
+        ("broken.loss:Loss", "importing it raised ModuleNotFoundError: No module named 'nothing_of_that_name'"),
     ):
         with pytest.raises(UsageError, match=re.escape(f"--loss {spec.partition(':')[0]}: {text}")):
             load_loss(spec, CPU)
+
+
+def test_a_file_whose_module_is_another_file_here_is_told(tmp_path):
+    """A process knows one module of a name: the second fork's would be judged as the first's."""
+    for name in ("one", "two"):
+        package = tmp_path / name / "only_here"
+        package.mkdir(parents=True)
+        (package / "__init__.py").touch()
+        (package / "loss.py").write_text("class Loss:\n    def __init__(self, model): ...", encoding="utf-8")
+    load_loss(f"{tmp_path}/one/only_here/loss.py:Loss", CPU)
+    with pytest.raises(UsageError, match=r"its module only_here\.loss is another file here, .*one/only_here/loss\.py"):
+        load_loss(f"{tmp_path}/two/only_here/loss.py:Loss", CPU)
+
+
+def test_a_nan_is_told_by_the_laws_about_it(tmp_path):
+    """A law that would compare with it does not apply, and says which law tells it."""
+    subject = load_loss(plant(BY_NAME["mean_of_nothing"], tmp_path), CPU)
+    with pytest.raises(LawBroken):
+        LAWS["totals.finite"].search(subject, QUICK, seed=1)
+    law = LAWS["objectness.item"]
+    before = law.tally.not_applicable["not finite, as totals.finite says"]
+    law.search(subject, QUICK, seed=1)
+    assert law.tally.not_applicable["not finite, as totals.finite says"] > before
 
 
 def test_a_family_with_its_own_dtype_of_targets_is_not_asked_about_it():

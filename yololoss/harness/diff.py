@@ -33,7 +33,11 @@ class Remote:
 
     def __init__(self, spec: str, device: str) -> None:
         self._pool = multiprocessing.get_context("spawn").Pool(1)
-        self._pool.apply(_load, (spec, device))
+        try:
+            self._pool.apply(_load, (spec, device))
+        except BaseException as error:
+            self.__exit__(type(error), error, error.__traceback__)
+            raise
 
     def execute(self, case: Case) -> Outcome:
         """What the loss does with a case. Raises Unsupported where it does not have an option of it."""
@@ -43,7 +47,10 @@ class Remote:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._pool.terminate()
+        if error is None:
+            self._pool.close()
+        else:  # it may never answer
+            self._pool.terminate()
         self._pool.join()
 
 

@@ -1,0 +1,53 @@
+"""What is recorded of a loss, and what is told to differ from it."""
+
+from dataclasses import replace
+
+import torch
+
+from properties.test_baseline import test_values_are_the_recorded_ones as judge_values
+from tests.test_case import CASE
+from yololoss.harness.case import Options
+from yololoss.harness.execute import execute
+from yololoss.harness.load import load_loss
+from yololoss.harness.record import comparisons, write_down
+from yololoss.harness.run import survey
+
+BUNDLED = load_loss("yololoss.loss:ComputeLoss", torch.device("cpu"))
+ONCE = CASE.changed(targets=((0.0, 0.0, 0.1, 0.5, 0.3, 0.4),))
+TWICE = ONCE.changed(strides=(16.0,), options=Options(autobalance=True, calls=2))
+
+
+def differences(before, now):
+    """Of what is recorded, what differs now."""
+    return [each.what for each in comparisons(TWICE, write_down(before), now) if each.differs.any()]
+
+
+def test_what_is_as_it_was_differs_in_nothing():
+    """Run again, rows, values and gradients are those written down."""
+    outcome = execute(BUNDLED, TWICE)
+    assert outcome.calls
+    assert differences(outcome, execute(BUNDLED, TWICE)) == []
+
+
+def test_another_shape_ends_its_part():
+    """Where the total has another shape, or the balance other entries, their numbers are not compared as well."""
+    outcome = execute(BUNDLED, TWICE)
+    first, second = outcome.calls
+    bare = replace(outcome, calls=(replace(first, total_shape=(), total=2.0), second))
+    assert differences(outcome, bare) == ["shapes and dtypes of call 0"]
+    short = replace(outcome, calls=(replace(first, balance=(1.0,)), second))
+    assert differences(outcome, short) == ["length of the balance after call 0"]
+
+
+def test_a_law_of_baselines_can_be_run_as_a_plain_function():
+    """It judges the recorded cases of the subject that it is given."""
+    recorded = {ONCE: write_down(execute(BUNDLED, ONCE))}
+    judge_values(replace(BUNDLED, recorded=recorded))
+
+
+def test_a_loss_whose_process_ends_is_told_by_its_last_words(tmp_path):
+    """The laws are surveyed in a process of its own; if it ends without an answer, what it said last is told."""
+    (tmp_path / "ends.py").write_text("import os, sys; sys.stderr.write('enough'); sys.stderr.flush(); os._exit(3)")
+    verdict = survey(f"{tmp_path}/ends.py:Loss")
+    assert verdict.status == 2
+    assert verdict.problem == f"{tmp_path}/ends.py:Loss: its process said 'enough'"
