@@ -204,6 +204,7 @@ def test_devices_that_are_not_there_are_told(tmp_path):
     status, output, _ = run("check", *options, cwd=tmp_path)
     assert status == 0
     assert re.search(r"^device cuda: not available here \(.+\): skipped$", output, re.MULTILINE)
+    assert all(len(line) < 250 for line in output.splitlines())
     assert "device cuda: not available here" in (tmp_path / "r.html").read_text(encoding="utf-8")
 
 

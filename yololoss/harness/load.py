@@ -62,7 +62,7 @@ def find_device(name: str) -> torch.device:
     try:
         return get_device("cpu" if name == COMPILE else name)
     except RuntimeError as error:
-        reason = str(error).splitlines()[0].rstrip(".")
+        reason = str(error).splitlines()[0].partition(". ")[0].rstrip(".")  # torch goes on to list its backends
         hint = closest(name.partition(":")[0], (*DEVICES, COMPILE))
         raise UsageError(f"--device {name}: not available here{hint} ({reason})") from error
 
