@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests import where_time_goes
 from tests.all_laws import LAWS, ROOT
 from tests.fork import EDITS, GIOU, copy_fork, said
 from yololoss.harness.cli import main
@@ -111,6 +112,19 @@ def test_the_guides_commands_do_what_they_say(tmp_path, page, change):
         status, output = said(f"{command} {QUICK.get(verb, '')}", fork)
         expected = 1 if command.startswith(DIFFER) else STATUS[page] if verb in ("check", "replay") else 0
         assert status == expected, (command, output)
+
+
+def test_the_table_of_where_time_goes_has_every_part(capsys):
+    """The command of docs/performance.md, on one law: each part takes some time, and together they are all of it."""
+    where_time_goes.main(["totals.value"])
+    rows = re.findall(r"^\| (.+?) \| (\d+)% \|", capsys.readouterr().out, re.MULTILINE)
+    shares = {part: int(share) for part, share in rows}
+    named = re.findall(
+        r"^\| (.+?)(?:: .+)? \| \d+% \|", (ROOT / "docs" / "performance.md").read_text("utf-8"), re.MULTILINE
+    )
+    assert set(shares) == set(named)
+    assert shares["subject"] > 10
+    assert 97 <= sum(shares.values()) - shares["all but the subject"] <= 103
 
 
 def test_the_bundled_loss_passes_what_upstream_does_not():
