@@ -56,6 +56,7 @@ def test_every_call_form_is_understood_and_none_is_accused(name, least):
         ("ExitsHard", "run.no-exit"),
         ("Sets", "state.process-settings"),
         ("Forgets", "state.two-objects"),
+        ("FirstBatch", "state.other-input-before"),
     ],
 )
 def test_the_fault_planted_in_each_form_is_found(name, law):

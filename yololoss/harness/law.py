@@ -215,20 +215,20 @@ class Exam:
     """One law's examination of a subject on one case: what the subject did, and means to judge it."""
 
     def __init__(
-        self, law: Law, subject: LossUnderTest, case: Case, *, base: bool = False, fresh: bool = False
+        self, law: Law, subject: LossUnderTest, case: Case, *, base: bool = False, first: "Exam | None" = None
     ) -> None:
         self.law = law
         self.subject = subject
         self.case = case
         self.judged = False  # whether anything was compared
         self._base = base  # whether others are held against what this run gives
-        self._fresh = fresh  # run and make everything anew, whatever is remembered of an equal case
+        self._first = first  # whose case this is, or is made of: then all is run anew, whatever is remembered
         self._made: dict[Any, Any] = {}
 
     @cached_property
     def outcome(self) -> Outcome:
         """What the subject did with the case; it is run on first use."""
-        return execute(self.subject, self.case) if self._fresh else _executed(self.subject, self.case)
+        return execute(self.subject, self.case) if self._first else _executed(self.subject, self.case)
 
     @property
     def rows(self) -> tuple[Rows, ...]:
@@ -241,7 +241,7 @@ class Exam:
     def calls(self) -> tuple[Call, ...]:
         """What every call returned; the law does not apply where one raised, as run.completes says."""
         if len(self.outcome.calls) < self.case.options.calls:
-            raise NotApplicable("the subject raised")
+            self._raised()
         self._must_be_finite("totals.finite", [(c.total, *c.items) for c in self.outcome.calls])
         return self.outcome.calls
 
@@ -261,9 +261,17 @@ class Exam:
     def gradients(self) -> tuple[Grid, ...]:
         """The gradient of the last call's total, a layer each."""
         if not self.outcome.gradients:
-            raise NotApplicable("the subject raised")
+            self._raised()
         self._must_be_finite("gradients.finite", self.outcome.gradients)
         return self.outcome.gradients
+
+    def _raised(self) -> NoReturn:
+        """What raises is for `run.completes` to tell, unless the same case was answered in other surroundings."""
+        if self._first is not None and self._first.case == self.case and not self._base:
+            _ = self._first.gradients
+            raised = next((t.detail for t in self.outcome.troubles), "no gradient")
+            self.fail("the same case in another run", "nothing raised, as in the first", raised)
+        raise NotApplicable("the subject raised")
 
     def _must_be_finite(self, judge: str, values: Iterable[ArrayLike]) -> None:
         """A NaN is for one law to tell, not for every law that compares with it; in a second run it is a difference."""
@@ -273,7 +281,7 @@ class Exam:
     def of(self, make: Callable[[Case], T]) -> T:
         """What ``make`` (a reference model, say) makes of the case; made once."""
         if make not in self._made:
-            self._made[make] = make(self.case) if self._fresh else _made(make, self.case)
+            self._made[make] = make(self.case) if self._first else _made(make, self.case)
         return self._made[make]  # type: ignore[no-any-return]  # each maker has a type of its own
 
     def on(
@@ -299,7 +307,7 @@ class Exam:
             return subject
 
         subject = replace(own, make=make, device=device or own.device, around=around or own.around)
-        return Exam(self.law, subject, case, base=device is not None, fresh=True)
+        return Exam(self.law, subject, case, base=device is not None, first=self)
 
     def only_if(self, condition: bool, reason: str) -> None:
         """End the examination where the law says nothing."""
