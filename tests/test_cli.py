@@ -143,7 +143,8 @@ FAULTY = '[[tool.yololoss.waivers]]\nlaw = "totals.balanc"\nreason = "x"\n'
         ("chek", "chek: no such command; did you mean 'check'? (known: check, replay, record, diff, draw, laws)"),
         ("check a.py:Loss", "--loss a.py: no such file"),
         ("check --laws asign", "--laws asign: no such law; did you mean 'assign'?"),
-        ("check --device gpu", "--device gpu: not available here"),
+        ("check --device gpu", "--device gpu: not available here; did you mean 'cpu'? (known: cpu, mirror, "),
+        ("check --laws nosuch", "--laws nosuch: no such law; yololoss laws lists them"),
         ("check --family yolo", "--family yolo: no such family"),
         ("check --baseline b.json", "--baseline b.json: cannot be read: No such file or directory"),
         ("check --laws totals.balance --family yolor --workers 1", "nothing was judged"),
@@ -350,6 +351,9 @@ def test_diff_says_where_two_losses_differ(tmp_path):
     assert output.splitlines()[-1].startswith("60 cases: they differ in rows, ")
     again, replayed = said(re.search(r"  replay +(.+)", output)[1], tmp_path)
     assert again == 1, replayed
+    assert f"source     expected is what {two[0]} does" in output
+    status, output, errors = run_apart("diff", SPEC, two[0], "--no-laws", "--cases", 1, cwd=fork)  # from inside one
+    assert "is another file" not in errors
     told = json.loads(run_apart("diff", *two, "--no-laws", "--json", "--cases", 20, cwd=tmp_path)[1])
     assert {finding["law"] for finding in told["differences"]} >= {"diff.rows"}
 

@@ -7,6 +7,7 @@ import sys
 from datetime import date
 from pathlib import Path
 
+import click
 import pytest
 import yaml
 
@@ -147,4 +148,5 @@ def test_the_commands_of_readme_and_templates_are_understood():
     assert len(commands) >= 10
     for command in commands:
         _, verb, *arguments = shlex.split(command.replace('"', ""))
-        main.commands[verb].make_context(verb, arguments)
+        top = click.Context(main, **main.context_settings)  # a command keeps the options that it first sees
+        main.commands[verb].make_context(verb, arguments, parent=top)

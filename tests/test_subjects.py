@@ -182,7 +182,9 @@ def test_a_module_is_found_whatever_its_packages_do(tmp_path, monkeypatch):
         (tmp_path / name).write_text("import nothing_of_that_name", encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     assert load_loss("warns.loss:Loss", CPU).spec == "warns.loss:Loss"
+    (tmp_path / "ends.py").write_text("import sys; sys.exit(0)", encoding="utf-8")
     for spec, text in (
+        ("ends:Loss", "importing it raised SystemExit: 0"),
         ("breaks:Loss", "importing it raised ModuleNotFoundError: No module named 'nothing_of_that_name'"),
         ("warns.lost:Loss", "no such module; did you mean 'warns.loss'?"),
         ("json.decoder.inside:Loss", "no such module"),
@@ -204,6 +206,19 @@ def test_a_file_whose_module_is_another_file_here_is_told(tmp_path):
         load_loss(f"{tmp_path}/two/only_here/loss.py:Loss", CPU)
 
 
+def test_nothing_holds_of_a_loss_that_cannot_be_made():
+    """Not even that it prints nothing: the law does not apply, and says what was raised."""
+    subject = load_loss("tests.subjects.faulty:NeverMade", CPU)
+    for id in ("run.quiet", "assign.rows", "totals.form"):
+        law = LAWS[id]
+        law.tally.clear()
+        law.search(subject, FEW, seed=1)
+        assert law.tally.vacuous
+        assert any("AttributeError" in reason for reason in law.tally.not_applicable), law.tally
+    with pytest.raises(LawBroken, match="raised in construction: AttributeError"):
+        LAWS["run.completes"].search(subject, FEW, seed=1)
+
+
 def test_a_nan_is_told_by_the_laws_about_it(tmp_path):
     """A law that would compare with it does not apply, and says which law tells it."""
     subject = load_loss(plant(BY_NAME["mean_of_nothing"], tmp_path), CPU)
@@ -218,7 +233,7 @@ def test_a_nan_is_told_by_the_laws_about_it(tmp_path):
 def test_a_family_with_its_own_dtype_of_targets_is_not_asked_about_it():
     """float64 targets are assigned in float64 where torch's promotion is left alone, so nothing is judged there."""
     law = LAWS["assign.rows"]
-    why = "family upstream has its own target dtype"
+    why = "float64 targets, which not all such losses assign in float32"
     before = law.tally.not_applicable[why]
     case = hypothesis.find(law.cases, lambda c: c.targets_dtype == "float64")
     law.examine(load_loss("yololoss.loss:ComputeLoss", CPU), case)

@@ -169,3 +169,11 @@ class FirstBatch(PlainLoss):
             self.room = torch.zeros(len(p[0]))
         _ = self.room.view(len(p[0]))
         return super().__call__(p, targets)
+
+
+class NeverMade(PlainLoss):
+    """Wants what no model has."""
+
+    def __init__(self, model: Any, autobalance: bool = False) -> None:
+        super().__init__(model, autobalance)
+        self.scale = model.scale_of_the_loss

@@ -44,7 +44,8 @@ def find(patterns: Iterable[str]) -> "dict[str, Law]":
         fits = {id for id in known if id == pattern or id.startswith(f"{pattern}.") or fnmatchcase(id, pattern)}
         if not fits:
             parts = {id.partition(".")[0] for id in known}
-            raise UsageError(f"--laws {pattern}: no such law{closest(pattern, (*known, *parts))}")
+            hint = closest(pattern, (*known, *parts)) or "; yololoss laws lists them"
+            raise UsageError(f"--laws {pattern}: no such law{hint}")
         found |= fits
     return {id: law for id, law in known.items() if not wanted or id in found}
 

@@ -32,6 +32,7 @@ class Remote:
     """A loss in a process of its own: two losses may have modules of the same name, or change the process."""
 
     def __init__(self, spec: str, device: str) -> None:
+        self.spec = spec
         self._pool = multiprocessing.get_context("spawn").Pool(1)
         try:
             self._pool.apply(_load, (spec, device))
@@ -85,7 +86,7 @@ def differences(one: Remote, two: LossUnderTest, cases: int, folder: Path) -> It
                 return
             exam.compare(comparisons(exam.case, expected, exam.outcome), aspect)
 
-        law = Law(f"diff.{aspect}", statement, "the other loss", judge, strategy)
+        law = Law(f"diff.{aspect}", statement, f"expected is what {one.spec} does", judge, strategy)
         try:
             law.search(two, limits, GATE_SEED)
         except LawBroken as broken:

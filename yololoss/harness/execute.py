@@ -137,7 +137,8 @@ def _stage(name: str, troubles: list[Trouble]) -> Iterator[None]:
     except _Stopped as stopped:
         troubles.append(Trouble(stopped.trouble.kind, f"{stopped.trouble.detail} in {name}"))
     except Exception as error:
-        troubles.append(Trouble(f"raised in {name}", f"{type(error).__name__}: {error}"))
+        said = "; ".join(str(error).splitlines())
+        troubles.append(Trouble(f"raised in {name}", f"{type(error).__name__}: {said}"))
 
 
 @contextmanager

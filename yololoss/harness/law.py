@@ -144,6 +144,7 @@ class Law:
             if self.cases is not None:  # what is recorded of a subject holds for it, whatever its family
                 _applies(subject, case)
             note = self.judge(exam)
+            exam.must_be_made()
             self.tally.judged += exam.judged
             if note is not None:
                 self.tally.notes[note] += 1
@@ -208,7 +209,7 @@ def _applies(subject: LossUnderTest, case: Case) -> None:
     if "far edge" in FAMILIES[subject.family] and any(t[2] >= 1 or t[3] >= 1 for t in case.targets):
         raise NotApplicable(f"family {subject.family} has its own far edge")
     if "target dtype" in FAMILIES[subject.family] and case.targets_dtype == "float64":
-        raise NotApplicable(f"family {subject.family} has its own target dtype")
+        raise NotApplicable("float64 targets, which not all such losses assign in float32")
 
 
 class Exam:
@@ -234,6 +235,7 @@ class Exam:
     def rows(self) -> tuple[Rows, ...]:
         """The rows the subject built, a layer each; the law does not apply where it shows none."""
         if self.outcome.rows is None:
+            self.must_be_made()
             raise NotApplicable("the subject shows no rows")
         return self.outcome.rows
 
@@ -271,7 +273,17 @@ class Exam:
             _ = self._first.gradients
             raised = next((t.detail for t in self.outcome.troubles), "no gradient")
             self.fail("the same case in another run", "nothing raised, as in the first", raised)
-        raise NotApplicable("the subject raised")
+        raise NotApplicable(f"the subject raised: {self._complaints[0]}" if self._complaints else "the subject ended")
+
+    @property
+    def _complaints(self) -> list[str]:
+        """The types of what was raised."""
+        return [t.detail.partition(":")[0] for t in self.outcome.troubles if t.kind.startswith("raised")]
+
+    def must_be_made(self) -> None:
+        """Nothing holds of a loss that could not be constructed; `run.completes` says so."""
+        if any(t.kind == "raised in construction" for t in self.outcome.troubles):
+            raise NotApplicable(f"the subject could not be constructed: {self._complaints[0]}")
 
     def _must_be_finite(self, judge: str, values: Iterable[ArrayLike]) -> None:
         """A NaN is for one law to tell, not for every law that compares with it; in a second run it is a difference."""

@@ -62,9 +62,11 @@ def find_device(name: str) -> torch.device:
     try:
         return get_device("cpu" if name == COMPILE else name)
     except RuntimeError as error:
-        reason = str(error).splitlines()[0].partition(". ")[0].rstrip(".")  # torch goes on to list its backends
-        hint = closest(name.partition(":")[0], (*DEVICES, COMPILE))
-        raise UsageError(f"--device {name}: not available here{hint} ({reason})") from error
+        kind, known = name.partition(":")[0], (*DEVICES, COMPILE)
+        # torch goes on to list its backends, and knows more devices than there are to judge on
+        reason = str(error).splitlines()[0].partition(". ")[0].rstrip(".") if kind in known else None
+        why = reason or f"known: {', '.join(known)}"
+        raise UsageError(f"--device {name}: not available here{closest(kind, known)} ({why})") from error
 
 
 def find_devices(names: str, worker: int = 0) -> tuple[dict[str, torch.device], list[str]]:
@@ -92,8 +94,9 @@ def _one_of_several(name: str, worker: int) -> str:
 
 def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
-        near = path.parent.glob("*.py") if path.parent.is_dir() else ()
-        raise UsageError(f"--loss {path}: no such file{closest(str(path), map(str, near))}")
+        near = sorted(Path(path.anchor).glob("*/" * (len(path.parts) - 1) + "*.py")) if not path.is_absolute() else ()
+        beside = sorted(path.parent.glob("*.py")) if path.parent.is_dir() else near
+        raise UsageError(f"--loss {path}: no such file{closest(str(path), map(str, beside))}")
     path = path.resolve()
     root = path.parent
     while (root / "__init__.py").exists():
@@ -101,8 +104,7 @@ def _import_file(path: Path) -> ModuleType:
     if root == path.parent and path.is_relative_to(Path.cwd()):  # a folder without that file is a package as well
         root = Path.cwd()
     for folder in (str(Path.cwd()), str(root)):
-        if folder not in sys.path:
-            sys.path.insert(0, folder)
+        sys.path[:] = [folder, *(there for there in sys.path if there != folder)]  # before another fork's
     parts = path.relative_to(root).with_suffix("").parts
     if len(parts) > 1 and all(part.isidentifier() for part in parts):
         # a package's module imports its neighbours, so it is imported as its own project does
@@ -150,5 +152,5 @@ def _importing(shown: str) -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # else a run that makes errors of warnings makes one of it
             yield
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script without a guard may well end itself
         raise UsageError(f"--loss {shown}: importing it raised {type(error).__name__}: {error}") from error
