@@ -1,5 +1,6 @@
 """Vectors: cases with the outcome they must have. Golden values and saved failures share one format."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
@@ -133,4 +134,14 @@ def write_vectors(
     text = head.model_dump_json(exclude={"broken"} if broken is None else None)
     lines = ",\n".join(v.model_dump_json(exclude_none=True) for v in vectors)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"{text.removesuffix(']}')}\n{lines}\n]}}\n", encoding="utf-8")
+    write_whole(path, f"{text.removesuffix(']}')}\n{lines}\n]}}\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that is there as a whole or not at all, whenever the process is killed. Raises OSError."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
