@@ -387,7 +387,9 @@ _DOMAINS: dict[st.SearchStrategy[Case], tuple[Domain, ...]] = {}
 
 def cases(**narrowing: Any) -> st.SearchStrategy[Case]:
     """Valid cases, with every region of `regions` common; the arguments, those of `Domain`, narrow what is drawn."""
-    listed = {name: tuple(value) if isinstance(value, Sequence) else value for name, value in narrowing.items()}
+    listed: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, Sequence) else value for name, value in narrowing.items()
+    }
     domain = Domain(**listed)
     strategy = _drawn(domain)
     _DOMAINS[strategy] = (domain,)

@@ -69,15 +69,15 @@ class Raises(Rarely):
         raise IndexError("index 8 is out of bounds for dimension 3 with size 8")
 
 
-class Forgets(Rarely):
-    """Breaks one law: the total of a chosen case is not the sum of its items."""
+class Attached(Rarely):
+    """Breaks one law: the items of a chosen case have a gradient."""
 
     def __call__(self, p: list[Tensor], targets: Tensor) -> tuple[Tensor, Tensor]:
-        total, items = super().__call__(p, targets)
-        return (total * 1.5 if self.chosen(p, targets) else total), items
+        total, items = PlainLoss.__call__(self, p, targets)
+        return total, items + 0 * total if self.chosen(p, targets) else items
 
 
-class DiesAlways(Rarely):
+class Killed(Rarely):
     """Kills its own process, as the system does where memory is short."""
 
     def act(self) -> None:

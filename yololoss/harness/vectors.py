@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import Iterable
+from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
 from pydantic import ValidationError
 
 from yololoss.harness.case import Case, Data, Index, Number
-from yololoss.harness.errors import BadFile
+from yololoss.harness.errors import BadFile, UsageError
 
 
 class BuiltLayer(Data):
@@ -124,6 +125,22 @@ def read_vectors(path: Path) -> VectorFile:
         place = ".".join(map(str, first["loc"])) or "top level"
         more = f" ({error.error_count() - 1} more errors)" if error.error_count() > 1 else ""
         raise BadFile(f"{path}: {place}: {first['msg']}{more}") from error
+
+
+def read_corpus(folder: Path) -> dict[str, Vector]:
+    """Its cases by the name of what they are: the same case under the same law is one. Raises UsageError."""
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: no such folder of case files")
+    found: dict[str, Vector] = {}
+    for path in sorted(folder.rglob("*.json")):
+        for vector in read_vectors(path).vectors:
+            found.setdefault(name_of(vector), vector)
+    return found
+
+
+def name_of(vector: Vector) -> str:
+    """The name of the file of a case: law and content, as a finding's."""
+    return f"{vector.law or vector.id}-{sha256(vector.case.key.encode()).hexdigest()[:8]}"
 
 
 def write_vectors(

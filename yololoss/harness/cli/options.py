@@ -51,6 +51,9 @@ findings = click.option(
     show_default=True,
     help="Where cases that broke a law are saved, and drawn.",
 )
+corpus = click.option(
+    "--corpus", type=FOLDER, help="A folder of case files, which are judged first.  [default: that of the settings]"
+)
 workers = click.option(
     "--workers",
     type=click.IntRange(min=1),

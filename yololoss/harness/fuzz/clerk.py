@@ -2,8 +2,8 @@
 
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from yololoss import _suite
@@ -13,9 +13,9 @@ from yololoss.harness.finding import Finding, keep
 from yololoss.harness.fuzz.judge import Judge, Task, Told
 from yololoss.harness.fuzz.plan import Plan
 from yololoss.harness.fuzz.raw import Raw, fingerprint, read_raw
-from yololoss.harness.vectors import write_whole
+from yololoss.harness.vectors import Vector, write_whole
 
-HANG = 4.0  # seconds that a case may take while it is made small, and its subject half of it: a hundred times what one takes
+HANG = 4.0  # seconds that a case may take while it is made small: a hundred times what one takes
 
 
 class Record(Data):
@@ -65,7 +65,7 @@ def attend(duty: Duty, path: Path) -> None:
 
 def _confirmed(duty: Duty, raw: Raw, judge: Judge) -> tuple[Case, Told | None, bool]:
     """The smallest case, how it breaks, and whether it does so again in a new process."""
-    told = judge.ask(raw.told.law, raw.case, fresh=True)
+    told = judge.ask(_vector(raw, raw.case), fresh=True).told
     if told is None:
         return raw.case, None if raw.told.outside else raw.told, False
     raw = raw._replace(told=told)
@@ -73,9 +73,13 @@ def _confirmed(duty: Duty, raw: Raw, judge: Judge) -> tuple[Case, Told | None, b
         return raw.case, told, True
     domain = Plan(duty.laws, duty.task.under_test(), duty.waived).domains[raw.origin.domain]
     small = domain.case(_smallest_of(raw, domain, replace(duty.task, limit=min(HANG, duty.task.limit)), duty.seconds))
-    again = judge.ask(raw.told.law, small, fresh=True)
+    again = judge.ask(_vector(raw, small), fresh=True).told
     # what breaks in a process with a past alone is kept as it was found, where it was seen to break without one
     return (raw.case, told, True) if again is None else (small, again, True)
+
+
+def _vector(raw: Raw, case: Case) -> Vector:
+    return Vector(id=raw.kind, law=raw.told.law, case=case)
 
 
 def _smallest_of(raw: Raw, domain: Any, task: Task, seconds: float) -> bytes:
@@ -86,7 +90,7 @@ def _smallest_of(raw: Raw, domain: Any, task: Task, seconds: float) -> bytes:
         def breaks(data: bytes) -> bool:
             case = domain.case(data)
             if case not in seen:
-                found = judge.ask(raw.told.law, case)
+                found = judge.ask(_vector(raw, case)).told
                 seen[case] = found is not None and fingerprint(found) == raw.kind
             return seen[case]
 
@@ -133,5 +137,3 @@ def read_records(folder: Path) -> dict[str, Record]:
     """What became of everything that was found, by fingerprint."""
     paths = sorted((folder / "known").glob("*.json"))
     return {path.stem: Record.model_validate_json(path.read_bytes()) for path in paths}
-
-

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
@@ -33,7 +34,7 @@ class Guarded:
         context: Any = multiprocessing.get_context(SERVER)
         if SERVER == "forkserver":
             context.set_forkserver_preload(PRELOADED)
-        self.process: BaseProcess = context.Process(target=_begin, args=(target, os.getcwd(), arguments))
+        self.process: BaseProcess = context.Process(target=_begin, args=(target, str(Path.cwd()), arguments))
         self.process.start()
         self.memory = memory  # MiB that it may grow to
         self._killed: Death | None = None

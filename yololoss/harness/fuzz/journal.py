@@ -20,7 +20,9 @@ from yololoss.harness.errors import BadFile
 MAGIC = b"yololoss journal 1\n".ljust(24, b"\0")
 HEAD = struct.Struct("<24sQ")  # magic, how many counters
 SLOT = struct.Struct("<QdII")  # sequence number, when it began, bytes of the text, checksum
-ROOM = 2**18  # bytes of a slot; all are there from the start, since a mapped file that cannot grow kills who writes to it
+ROOM = (
+    2**18
+)  # bytes of a slot; all are there from the start, since a mapped file that cannot grow kills who writes to it
 
 
 class Entry(NamedTuple):
@@ -73,7 +75,7 @@ class Journal:
 
     def _slot(self, at: int) -> Entry | None:
         sequence, began, length, checksum = SLOT.unpack(self._map[at : at + SLOT.size])
-        if not 0 < sequence or length > ROOM - SLOT.size:
+        if sequence == 0 or length > ROOM - SLOT.size:
             return None
         data = self._map[at + SLOT.size : at + SLOT.size + length]
         if crc32(data, crc32(struct.pack("<Qd", sequence, began))) != checksum:

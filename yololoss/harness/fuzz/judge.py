@@ -6,12 +6,14 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
+from yololoss import _suite
 from yololoss.harness.case import Case
 from yololoss.harness.devices import DeviceLost
 from yololoss.harness.execute import TIME_LIMIT
 from yololoss.harness.fuzz.guard import Death, Guarded
 from yololoss.harness.law import Law, LawBroken
-from yololoss.harness.subject import LossUnderTest
+from yololoss.harness.subject import LossUnderTest, with_record
+from yololoss.harness.vectors import Vector
 
 STEP = 0.02  # seconds between two looks at a process
 ALIVE = "an answer, in a process that lives on"
@@ -58,15 +60,30 @@ class Told(NamedTuple):
         return broken
 
 
+class Answer(NamedTuple):
+    """What came of judging a case."""
+
+    told: Told | None  # how the law broke, if it did
+    nothing: str | None = None  # why there was nothing to judge, if so
+
+
 def told(broken: LawBroken) -> Told:
     """How a law broke, to tell another process."""
     return Told(broken.law.id, broken.what, broken.expected, broken.observed, broken.because)
 
 
-def died(death: Death, law: str | None = None) -> Told:
-    """A process died of a case, while it was judged by a law that runs the loss anew, perhaps."""
+def died(death: Death, law: Law) -> Told:
+    """A process died of a case, while it was judged by a law: by one that runs the loss anew, perhaps of that."""
     because = "none: it ended"
-    return Told(law or death.law, "the process of the loss", ALIVE, death.kind, because, died=True, outside=death.outside)
+    return Told(
+        law.id if law.anew else death.law,
+        "the process of the loss",
+        ALIVE,
+        death.kind,
+        because,
+        died=True,
+        outside=death.outside,
+    )
 
 
 def lost(law: str, error: DeviceLost) -> Told:
@@ -96,8 +113,8 @@ class Judge:
         self._guarded: Guarded | None = None
         self._pipe: Any = None
 
-    def ask(self, law: str, case: Case, *, fresh: bool = False) -> Told | None:
-        """How the law breaks on the case, None where it holds; in a new process if ``fresh``."""
+    def ask(self, vector: Vector, *, fresh: bool = False) -> Answer:
+        """Judge a case by the law that it is saved under; in a new process if ``fresh``."""
         if fresh:
             self.close()
         if self._guarded is None:
@@ -105,20 +122,20 @@ class Judge:
         assert self._guarded is not None
         began, allowed = time.monotonic(), self.task.limit
         try:
-            self._pipe.send((law, case.model_dump_json()))
+            self._pipe.send(vector.model_dump_json())
             while not self._pipe.poll(STEP):
                 death = self._guarded.watch(began, allowed)
                 if death is not None and not self._pipe.poll(0):
                     self.close()
-                    return died(death, law)
-            answer = self._pipe.recv()
+                    return Answer(died(death, _suite.laws()[str(vector.law)]))
+            broke, nothing = self._pipe.recv()
         except (EOFError, OSError):  # it died between two looks
             self._guarded.process.join()
             death = self._guarded.watch(began, allowed)
             self.close()
             assert death is not None
-            return died(death, law)
-        return None if answer is None else Told(*answer)
+            return Answer(died(death, _suite.laws()[str(vector.law)]))
+        return Answer(None if broke is None else Told(*broke), nothing)
 
     def _start(self) -> None:
         self._pipe, theirs = multiprocessing.Pipe()
@@ -143,19 +160,20 @@ class Judge:
 
 
 def serve(pipe: Connection, task: Task) -> None:
-    """The process's side: a law and a case in, how it broke out."""
-    from yololoss import _suite  # noqa: PLC0415
-
+    """The process's side: a case with its law in, how it broke out."""
     subject, laws = task.under_test(), _suite.laws()
     pipe.send("ready")
     while True:
         try:
-            name, text = pipe.recv()
+            vector = Vector.model_validate_json(pipe.recv())
         except EOFError:
             return
+        law = laws[str(vector.law)]
+        law.tally.clear()
         try:
-            answer, _ = judged(laws[name], subject, Case.model_validate_json(text))
+            broke, _ = judged(law, with_record(subject, vector), vector.case)
         except DeviceLost as error:
-            pipe.send(tuple(lost(name, error)))
+            broke = lost(law.id, error)
+        pipe.send((None if broke is None else tuple(broke), next(iter(law.tally.not_applicable), None)))
+        if broke is not None and broke.died:
             return
-        pipe.send(None if answer is None else tuple(answer))

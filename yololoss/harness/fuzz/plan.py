@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from yololoss import _suite
 from yololoss.harness.case import Case
+from yololoss.harness.families import FAMILIES
 from yololoss.harness.law import Law
 from yololoss.harness.subject import LossUnderTest
 
@@ -36,14 +37,18 @@ class Plan:
         self.laws: dict[str, Law] = {
             id: law
             for id, law in found.items()
-            if strategies.domains(law.cases) and law.assumes(subject) is None and id not in waived
+            if strategies.domains(law.cases)
+            and law.assumes(subject) is None
+            and id not in waived
+            # what a loss does with bad input, where it promises nothing, breaks no law
+            and not (id.startswith("input.") and "bad input" in FAMILIES[subject.family])
         }
-        shares: Counter[Any] = Counter()
+        shares: dict[Any, float] = {}
         self._of: dict[str, tuple[Any, ...]] = {}
         for id, law in self.laws.items():
             self._of[id] = strategies.domains(law.cases)
             for domain in self._of[id]:
-                shares[domain] += 1 / len(self._of[id])
+                shares[domain] = shares.get(domain, 0.0) + 1 / len(self._of[id])
         self.number = {id: n for n, id in enumerate(self.laws)}
         self.domains = list(shares)
         weights = np.array([shares[domain] for domain in self.domains])

@@ -34,11 +34,12 @@ class Raw(_Raw):
 
 def fingerprint(broken: Told) -> str:
     """Law, place and kind of trouble, without numbers, as 16 hexadecimal digits."""
-    parts = [broken.law, _plain(broken.what), _plain(broken.observed)[:80]]
+    parts = [broken.law, plain(broken.what), plain(broken.observed)[:80]]
     return sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """The text without its numbers, and with every list of some as one."""
     return re.sub(r"(?:\[\]\s*)+", "[] ", LIST.sub("[] ", NUMBER.sub("#", text)))
 
 
@@ -49,7 +50,12 @@ def raw_path(folder: Path, kind: str) -> Path:
 
 def write_raw(folder: Path, loss: str, raw: Raw) -> None:
     """Write it down, as a file of vectors. Raises OSError."""
-    source = {"project": f"yololoss {__version__}", "loss": loss, "told": json.dumps(raw.told), "made": made(raw.origin)}
+    source = {
+        "project": f"yololoss {__version__}",
+        "loss": loss,
+        "told": json.dumps(raw.told),
+        "made": made(raw.origin),
+    }
     vector = Vector(id=raw.kind, flags=("FINDING", "RAW"), law=raw.told.law, case=raw.case)
     write_vectors(raw_path(folder, raw.kind), source, [vector])
 

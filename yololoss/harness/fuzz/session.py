@@ -14,9 +14,10 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable
-
 from pathlib import Path
 from typing import Any
+
+from pydantic import Field
 
 from yololoss.harness.case import Data
 from yololoss.harness.errors import BadFile, UsageError
@@ -51,7 +52,7 @@ class Settings(Data):
     seed: int = 0
     seconds: float | None = None
     cases: int | None = None
-    options: dict[str, str | None] = {}  # that a replay needs
+    options: dict[str, str | None] = Field(default_factory=dict)  # that a replay needs
 
     @property
     def task(self) -> Task:
@@ -66,8 +67,8 @@ class State(Data):
     used: float = 0.0  # seconds
     next: int = 0  # number of the next worker
     absorbed: tuple[int, ...] = ()  # workers whose counts are in here already
-    counts: dict[str, int] = {}
-    kinds: dict[str, int] = {}
+    counts: dict[str, int] = Field(default_factory=dict)
+    kinds: dict[str, int] = Field(default_factory=dict)
     restarts: int = 0
     first: tuple[str, ...] = ()  # cases that a worker is to judge first
 
@@ -231,7 +232,7 @@ class Session:
         if entry.text and death is not None:
             case, source = from_flight(entry.text)
             law = list(self.plan.laws.values())[named["law"]]
-            write_raw(self.folder, self.settings.loss, Raw(died(death, law.id if law.anew else None), case, source))
+            write_raw(self.folder, self.settings.loss, Raw(died(death, law), case, source))
         elif entry.text:  # nobody knows whether it is to blame
             update["first"] = (*self.state.first, entry.text.partition("\n")[2])
         del named["law"]
@@ -327,5 +328,3 @@ def resume(folder: Path, **changed: Any) -> Session:
         raise BadFile(f"{path}: no session: {str(error).splitlines()[0]}") from error
     settings = state.settings.model_copy(update={name: value for name, value in changed.items() if value is not None})
     return Session(folder, state.model_copy(update={"settings": settings}))
-
-

@@ -1,0 +1,210 @@
+"""``yololoss fuzz``: a session of random cases."""
+
+import re
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from yololoss.harness.cli import options
+from yololoss.harness.errors import UsageError
+
+if TYPE_CHECKING:
+    from yololoss.harness.fuzz.session import Session
+    from yololoss.harness.fuzz.summary import Summary
+
+UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0}
+PLAIN = 30.0  # seconds between two lines where there is no terminal
+
+
+def duration(text: str) -> float:
+    """Seconds of a time such as 90s, 10m, 2h, 1h30m; a number alone is seconds."""
+    parts = re.findall(r"(\d+(?:\.\d+)?)([hms])", text if text[-1:].isalpha() else f"{text}s")
+    seconds = sum(float(number) * UNITS[unit] for number, unit in parts)
+    if "".join(map("".join, parts)).removesuffix("s") != text.removesuffix("s") or seconds <= 0:
+        raise click.BadParameter(f"{text!r}: expected a time such as 90s, 10m, 2h or 1h30m")
+    return seconds
+
+
+@click.command()
+@click.argument("loss", required=False)
+@click.option(
+    "--for",
+    "seconds",
+    type=duration,
+    metavar="TIME",
+    help="How long, as 90s or 1h30m.  [default: 10m, if there is no --cases]",
+)
+@click.option("--cases", type=click.IntRange(min=1), metavar="N", help="How many cases, in all.")
+@options.laws
+@options.one_device
+@options.family
+@click.option("--workers", type=click.IntRange(min=1), help="Processes at once.  [default: one a GPU, else one a core]")
+@click.option(
+    "--out", type=options.FOLDER, default=Path(".yololoss/fuzz"), show_default=True, help="The folder of the session."
+)
+@click.option("--resume", is_flag=True, help="Go on with the session in that folder: its loss, its time, its counts.")
+@options.corpus
+@click.option("--seed", type=click.IntRange(min=1, max=2**32), help="Of the session.  [default: another every time]")
+@click.option("--limit", type=duration, metavar="TIME", help="How long a case may take with all laws.  [default: 30s]")
+@click.option("--memory", type=click.IntRange(min=1), help="MiB that a process may grow to.  [default: 4096]")
+@click.option("-v", "--verbose", is_flag=True, help="Show every finding in full, not the first alone.")
+@options.as_json
+def fuzz(
+    seconds: float | None,
+    laws: tuple[str, ...],
+    out: Path,
+    resume: bool,
+    corpus: Path | None,
+    verbose: bool,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Judge a loss on random cases, for as long as you like.
+
+    Each case is judged by all laws about it. A loss that crashes, hangs or takes all memory costs one process; its case
+    is found, made small, and saved as any other. Whatever ends a session, --resume goes on with it.
+
+    \b
+    Examples:
+      yololoss fuzz --for 10m
+      yololoss fuzz utils/loss.py:ComputeLoss --for 2h --device cuda --out nightly
+      yololoss fuzz --resume --out nightly
+
+    Exit status: 0 nothing was found; 1 something was; 2 it could not be done.
+    """
+    from yololoss.harness.about import about  # noqa: PLC0415
+    from yololoss.harness.fuzz.summary import summarise, write_summary  # noqa: PLC0415
+
+    session = _resumed(out, seconds, given) if resume else _begun(out, seconds, laws, corpus, given)
+    chosen = session.settings
+    what = about(chosen.loss, chosen.device, chosen.family, shlex.join(["yololoss", *sys.argv[1:]]))
+    with View(quiet=as_json) as view:
+        view.say(f"session of seed {chosen.seed} on {chosen.loss}, {chosen.workers} worker(s), in {out}")
+        session.run(view.show)
+    summary = summarise(session, what)
+    write_summary(summary, out)
+    if as_json:
+        click.echo(summary.model_dump_json(indent=1))
+    else:
+        _tell(summary, out, verbose=verbose)
+    sys.exit(summary.verdict.status)
+
+
+def _begun(
+    out: Path, seconds: float | None, laws: tuple[str, ...], corpus: Path | None, given: dict[str, Any]
+) -> "Session":
+    from yololoss.harness.config import read_config  # noqa: PLC0415
+    from yololoss.harness.fuzz.session import Settings, begin  # noqa: PLC0415
+    from yololoss.harness.vectors import read_corpus  # noqa: PLC0415
+
+    named = {name: given[name] for name in ("loss", "device", "family")}
+    chosen = options.settings(**named)
+    project = read_config(Path.cwd())
+    folder = corpus or (Path(project.corpus) if project.corpus else None)
+    first = [] if folder is None else [vector.case.key for vector in read_corpus(folder).values()]
+    settings = Settings(
+        loss=chosen.loss,
+        device=chosen.device,
+        family=chosen.family,
+        laws=laws,
+        waived=tuple(waiver.law for waiver in project.waivers),
+        workers=given["workers"] or _workers(chosen.device),
+        memory=given["memory"] or 4096,
+        limit=given["limit"] or 30.0,
+        seed=given["seed"] or 0,
+        seconds=seconds or (None if given["cases"] else UNITS["m"] * 10),
+        cases=given["cases"],
+        options=named,
+    )
+    return begin(out, settings, tuple(first))
+
+
+def _resumed(out: Path, seconds: float | None, given: dict[str, Any]) -> "Session":
+    from yololoss.harness.fuzz.session import resume  # noqa: PLC0415
+
+    fixed = [name for name in ("loss", "device", "family", "seed") if given[name]]
+    if fixed:
+        raise UsageError(
+            f"--resume goes on with the session's own {' and '.join(fixed)}; give another --out for others"
+        )
+    changed = {name: given[name] for name in ("workers", "memory", "limit", "cases")}
+    return resume(out, seconds=seconds, **changed)
+
+
+def _workers(device: str) -> int:
+    import os  # noqa: PLC0415
+
+    import torch  # noqa: PLC0415
+
+    return torch.cuda.device_count() or 1 if device == "cuda" else os.cpu_count() or 1
+
+
+class View:
+    """How a session goes: on a terminal a line that changes, elsewhere one now and then; on standard error."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True, quiet=quiet)
+        self._live = Live(console=self._console, transient=True) if self._console.is_terminal and not quiet else None
+        self._every = 0.5 if self._live else PLAIN
+        self._shown = time.monotonic()
+        self._known: set[str] = set()
+
+    def __enter__(self) -> "View":
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        self._console.print(Text(text))
+
+    def show(self, session: "Session") -> None:
+        """How it goes, if it is time to say so, and what is new."""
+        from yololoss.harness.fuzz.summary import line  # noqa: PLC0415
+
+        for kind in session.findings.keys() - self._known:
+            finding = session.findings[kind].finding
+            assert finding is not None
+            self.say(f"{finding.law} broke: {finding.path}")
+            self._known.add(kind)
+        if time.monotonic() - self._shown < self._every:
+            return
+        self._shown = time.monotonic()
+        if self._live is not None:
+            self._live.update(Text(line(session)))
+        else:
+            self.say(line(session))
+
+
+def _tell(summary: "Summary", out: Path, *, verbose: bool) -> None:
+    from yololoss.harness.fuzz.summary import clock  # noqa: PLC0415
+    from yololoss.harness.report import headline  # noqa: PLC0415
+
+    verdict = summary.verdict
+    shown = verdict.findings[: None if verbose else 1]  # the first tells most: it is about the earliest step
+    for finding in shown:
+        options.say(f"{finding}\n  seen       {summary.seen[finding.path]} times\n")
+    for finding in verdict.findings[len(shown) :]:
+        options.say(f"{finding.law} broke as well, {summary.seen[finding.path]} times: {finding.path}")
+    thin = [name for name, count in summary.regions.items() if count == 0]
+    options.say(f"{summary.cases} cases, {summary.judgements} judgements, {summary.restarts} restarts of a worker")
+    if summary.unexplained:
+        options.say(f"killed from outside, and no fault of the loss: {summary.unexplained}")
+    if thin:
+        options.say(f"regions that no case lay in: {', '.join(thin)}")
+    options.say(f"seed {summary.seed}; summary and report: {out / 'summary.json'}, {out / 'report.html'}")
+    if verdict.problem:
+        raise UsageError(verdict.problem)
+    style = "bold red" if verdict.status else "bold green"
+    options.say(f"{headline(verdict)}, {clock(summary.seconds)}", style)
