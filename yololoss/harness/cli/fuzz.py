@@ -39,7 +39,7 @@ def duration(text: str) -> float:
     "seconds",
     type=duration,
     metavar="TIME",
-    help="How long, as 90s or 1h30m.  [default: 10m, if there is no --cases]",
+    help="How long, as 90s or 1h30m.  [default: 10m without --cases]",
 )
 @click.option("--cases", type=click.IntRange(min=1), metavar="N", help="How many cases, in all.")
 @options.laws

@@ -60,7 +60,7 @@ def attend(duty: Duty, path: Path) -> None:
         broken.repeats = repeats
         finding = keep(broken, subject, duty.folder / "findings", duty.options)
         write_record(duty.folder, Record(kind=raw.kind, finding=finding))
-    path.unlink()
+    path.unlink(missing_ok=True)  # the clerk of a session that was killed may be at it as well
 
 
 def _confirmed(duty: Duty, raw: Raw, judge: Judge) -> tuple[Case, Told | None, bool]:

@@ -1,5 +1,6 @@
 """A process that may die of what it does: how long and how large it may get, and what it died of."""
 
+import faulthandler
 import multiprocessing
 import os
 import signal
@@ -85,6 +86,18 @@ def _begin(target: Callable[..., None], folder: str, arguments: tuple[Any, ...])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the session to answer
     _without_a_voice()
     target(*arguments)
+
+
+def is_watched(seconds: float) -> bool:
+    """Whether the process that watches this one is there.
+
+    If it goes, nobody ends this process any more should it hang: so it ends itself unless this is asked again in time.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:  # not under watch at all
+        return True
+    faulthandler.dump_traceback_later(seconds, exit=True)
+    return parent.is_alive()
 
 
 def _without_a_voice() -> None:

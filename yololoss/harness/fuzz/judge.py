@@ -10,13 +10,14 @@ from yololoss import _suite
 from yololoss.harness.case import Case
 from yololoss.harness.devices import DeviceLost
 from yololoss.harness.execute import TIME_LIMIT
-from yololoss.harness.fuzz.guard import Death, Guarded
+from yololoss.harness.fuzz.guard import Death, Guarded, is_watched
 from yololoss.harness.law import Law, LawBroken
 from yololoss.harness.subject import LossUnderTest, with_record
 from yololoss.harness.vectors import Vector
 
 STEP = 0.02  # seconds between two looks at a process
 ALIVE = "an answer, in a process that lives on"
+WAITS = 3600.0  # seconds that a process waits for the next case
 START = 120.0  # seconds that a process may take to be ready, on a busy machine
 
 
@@ -163,13 +164,14 @@ def serve(pipe: Connection, task: Task) -> None:
     """The process's side: a case with its law in, how it broke out."""
     subject, laws = task.under_test(), _suite.laws()
     pipe.send("ready")
-    while True:
+    while is_watched(WAITS):
         try:
             vector = Vector.model_validate_json(pipe.recv())
         except EOFError:
             return
         law = laws[str(vector.law)]
         law.tally.clear()
+        is_watched(2 * task.limit)
         try:
             broke, _ = judged(law, with_record(subject, vector), vector.case)
         except DeviceLost as error:

@@ -167,6 +167,9 @@ class Session:
         for worker in self.workers:
             self._absorb(worker.orders.number)
         self.workers = []
+        if self.clerk is not None:  # it has more time than is left: begin that finding anew
+            self.clerk[0].kill()
+            self.clerk = None
         try:
             while self._look_after_clerk(SMALL_AT_END):
                 time.sleep(STEP)
@@ -249,7 +252,9 @@ class Session:
     def _recover(self) -> None:
         """Take in what the workers of a session that was killed left."""
         for path in sorted((self.folder / "journal").glob("*.journal")):
-            self._absorb(int(path.stem))
+            number = int(path.stem)
+            self.state = self.state.model_copy(update={"next": max(self.state.next, number + 1)})
+            self._absorb(number)
 
     # The clerk
 

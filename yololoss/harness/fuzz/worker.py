@@ -1,6 +1,5 @@
 """A worker: makes cases, judges each by all laws about it, and writes down what it is doing before it does it."""
 
-import os
 import sys
 import traceback
 from collections import deque
@@ -11,6 +10,7 @@ import numpy as np
 
 from yololoss.harness.case import Case
 from yololoss.harness.devices import DeviceLost
+from yololoss.harness.fuzz.guard import is_watched
 from yololoss.harness.fuzz.journal import Journal
 from yololoss.harness.fuzz.judge import Task, Told, judged, lost
 from yololoss.harness.fuzz.plan import Counters, Origin, Plan
@@ -39,10 +39,9 @@ class Orders(NamedTuple):
 
 def run(orders: Orders, cases: int | None = None) -> None:
     """Judge cases until killed, or so many."""
-    parent = os.getppid()
     try:
         worker = Worker(orders)
-        while (cases is None or worker.done < cases) and os.getppid() == parent:  # else nobody watches any more
+        while (cases is None or worker.done < cases) and is_watched(2 * orders.task.limit):
             worker.step()
     except OSError as error:
         sys.exit(BAD_DISK if error.errno else str(error))
