@@ -1,6 +1,5 @@
 """``yololoss fuzz``: a session of random cases."""
 
-import re
 import shlex
 import sys
 import time
@@ -19,17 +18,7 @@ if TYPE_CHECKING:
     from yololoss.harness.fuzz.session import Session
     from yololoss.harness.fuzz.summary import Summary
 
-UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0}
 PLAIN = 30.0  # seconds between two lines where there is no terminal
-
-
-def duration(text: str) -> float:
-    """Seconds of a time such as 90s, 10m, 2h, 1h30m; a number alone is seconds."""
-    parts = re.findall(r"(\d+(?:\.\d+)?)([hms])", text if text[-1:].isalpha() else f"{text}s")
-    seconds = sum(float(number) * UNITS[unit] for number, unit in parts)
-    if "".join(map("".join, parts)).removesuffix("s") != text.removesuffix("s") or seconds <= 0:
-        raise click.BadParameter(f"{text!r}: expected a time such as 90s, 10m, 2h or 1h30m")
-    return seconds
 
 
 @click.command()
@@ -37,7 +26,7 @@ def duration(text: str) -> float:
 @click.option(
     "--for",
     "seconds",
-    type=duration,
+    type=options.duration,
     metavar="TIME",
     help="How long, as 90s or 1h30m.  [default: 10m without --cases]",
 )
@@ -52,8 +41,8 @@ def duration(text: str) -> float:
 @click.option("--resume", is_flag=True, help="Go on with the session in that folder: its loss, its time, its counts.")
 @options.corpus
 @click.option("--seed", type=click.IntRange(min=1, max=2**32), help="Of the session.  [default: another every time]")
-@click.option("--limit", type=duration, metavar="TIME", help="How long a case may take with all laws.  [default: 30s]")
-@click.option("--memory", type=click.IntRange(min=1), help="MiB that a process may grow to.  [default: 4096]")
+@options.limit
+@options.memory
 @click.option("-v", "--verbose", is_flag=True, help="Show every finding in full, not the first alone.")
 @options.as_json
 def fuzz(
@@ -101,6 +90,7 @@ def _begun(
     out: Path, seconds: float | None, laws: tuple[str, ...], corpus: Path | None, given: dict[str, Any]
 ) -> "Session":
     from yololoss.harness.config import read_config  # noqa: PLC0415
+    from yololoss.harness.fuzz.judge import LIMIT, MEMORY  # noqa: PLC0415
     from yololoss.harness.fuzz.session import Settings, begin  # noqa: PLC0415
     from yololoss.harness.vectors import read_corpus  # noqa: PLC0415
 
@@ -108,7 +98,7 @@ def _begun(
     chosen = options.settings(**named)
     project = read_config(Path.cwd())
     folder = corpus or (Path(project.corpus) if project.corpus else None)
-    first = [] if folder is None else [vector.case.key for vector in read_corpus(folder).values()]
+    first = [] if folder is None else [f"{v.law or ''}\n{v.case.key}" for v in read_corpus(folder).values()]
     settings = Settings(
         loss=chosen.loss,
         device=chosen.device,
@@ -116,12 +106,12 @@ def _begun(
         laws=laws,
         waived=tuple(waiver.law for waiver in project.waivers),
         workers=given["workers"] or _workers(chosen.device),
-        memory=given["memory"] or 4096,
-        limit=given["limit"] or 30.0,
+        memory=given["memory"] or MEMORY,
+        limit=given["limit"] or LIMIT,
         seed=given["seed"] or 0,
-        seconds=seconds or (None if given["cases"] else UNITS["m"] * 10),
+        seconds=seconds or (None if given["cases"] else 600.0),
         cases=given["cases"],
-        options=named,
+        options={**named, **{name: given[name] and f"{given[name]:g}" for name in ("memory", "limit")}},
     )
     return begin(out, settings, tuple(first))
 

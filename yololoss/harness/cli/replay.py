@@ -25,8 +25,17 @@ FIXED, BROKEN, CANNOT = "fixed", "still broken", "cannot run"
 @options.one_device
 @options.family
 @options.findings
+@options.limit
+@options.memory
 @options.as_json
-def replay(files: tuple[Path, ...], findings: Path, as_json: bool, **given: str | None) -> None:
+def replay(
+    files: tuple[Path, ...],
+    findings: Path,
+    limit: float | None,
+    memory: int | None,
+    as_json: bool,
+    **given: str | None,
+) -> None:
     """Judge saved cases by the laws that they broke: fixed, still broken, or cannot run, each.
 
     They are judged in a process of its own: a loss that crashes or hangs ends that, and this is told.
@@ -38,11 +47,13 @@ def replay(files: tuple[Path, ...], findings: Path, as_json: bool, **given: str 
 
     Exit status: 0 all are fixed; 1 one is still broken; 2 one cannot run.
     """
-    from yololoss.harness.fuzz.judge import Judge, Task  # noqa: PLC0415
+    from yololoss.harness.fuzz.judge import LIMIT, MEMORY, Judge, Task  # noqa: PLC0415
 
     chosen = options.settings(**given)
     subject = options.under_test(chosen)
-    with Judge(Task(chosen.loss, chosen.device, chosen.family)) as judge:
+    task = Task(chosen.loss, chosen.device, chosen.family, memory or MEMORY, limit or LIMIT)
+    given |= {"limit": f"{limit:g}" if limit else None, "memory": str(memory) if memory else None}
+    with Judge(task) as judge:
         answers = [answer for path in files for answer in _replay(path, subject, judge, findings, given)]
     if as_json:
         click.echo(json.dumps(answers, indent=1))

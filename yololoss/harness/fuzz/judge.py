@@ -17,6 +17,8 @@ from yololoss.harness.vectors import Vector
 
 STEP = 0.02  # seconds between two looks at a process
 ALIVE = "an answer, in a process that lives on"
+MEMORY = 4096  # MiB that a process may take
+LIMIT = 30.0  # seconds that a case may take, with all laws
 WAITS = 3600.0  # seconds that a process waits for the next case
 START = 120.0  # seconds that a process may take to be ready, on a busy machine
 
@@ -28,8 +30,8 @@ class Task:
     loss: str
     device: str
     family: str
-    memory: int = 4096  # MiB that a process may take
-    limit: float = 30.0  # seconds that a case may take, with all laws
+    memory: int = MEMORY
+    limit: float = LIMIT
 
     def under_test(self, worker: int = 0) -> LossUnderTest:
         """The loss, in this process."""

@@ -73,12 +73,13 @@ class Plan:
         own = None if domain is None else self.domains[domain]
         return any(each == own or each.holds(case) for each in self._of[law])
 
-    def judges(self, case: Case, domain: int | None, chance: np.random.Generator) -> list[Law]:
+    def judges(self, case: Case, domain: int | None, chance: np.random.Generator, saved_under: str = "") -> list[Law]:
         """The laws to judge the case by: all that are about it, of those that run the loss anew a share."""
         return [
             law
             for id, law in self.laws.items()
-            if (not law.anew or chance.random() < ANEW * (law.most or 0) / 100) and self.fits(id, case, domain)
+            if id == saved_under
+            or ((not law.anew or chance.random() < ANEW * (law.most or 0) / 100) and self.fits(id, case, domain))
         ]
 
 

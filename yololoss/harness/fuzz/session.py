@@ -24,7 +24,7 @@ from yololoss.harness.errors import BadFile, UsageError
 from yololoss.harness.fuzz.clerk import Duty, Record, attend, read_records, record_path, write_record
 from yololoss.harness.fuzz.guard import Death, Guarded
 from yololoss.harness.fuzz.journal import Journal
-from yololoss.harness.fuzz.judge import Task, died
+from yololoss.harness.fuzz.judge import LIMIT, MEMORY, Task, died
 from yololoss.harness.fuzz.plan import Counters, Plan
 from yololoss.harness.fuzz.raw import Raw, from_flight, read_raw, write_raw
 from yololoss.harness.fuzz.worker import BAD_DISK, Orders, error_path, journal_path, run
@@ -47,8 +47,8 @@ class Settings(Data):
     laws: tuple[str, ...] = ()
     waived: tuple[str, ...] = ()
     workers: int = 1
-    memory: int = 4096
-    limit: float = 30.0
+    memory: int = MEMORY
+    limit: float = LIMIT
     seed: int = 0
     seconds: float | None = None
     cases: int | None = None
@@ -237,7 +237,7 @@ class Session:
             law = list(self.plan.laws.values())[named["law"]]
             write_raw(self.folder, self.settings.loss, Raw(died(death, law), case, source))
         elif entry.text:  # nobody knows whether it is to blame
-            update["first"] = (*self.state.first, entry.text.partition("\n")[2])
+            update["first"] = (*self.state.first, "\n" + entry.text.partition("\n")[2])
         del named["law"]
         if number not in self.state.absorbed:
             update["counts"] = dict(Counter(self.state.counts) + named)

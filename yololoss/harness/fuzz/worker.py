@@ -34,7 +34,7 @@ class Orders(NamedTuple):
     place: int  # which of the devices is its own
     seed: int
     known: tuple[str, ...]  # fingerprints not to be written down again
-    first: tuple[str, ...] = ()  # cases to judge first, JSON
+    first: tuple[str, ...] = ()  # cases to judge first: the law each is saved under, a line break, JSON
 
 
 def run(orders: Orders, cases: int | None = None) -> None:
@@ -69,13 +69,15 @@ class Worker:
     def step(self) -> None:
         """Make a case and judge it. Raises DeviceLost where no other can be judged in this process."""
         origin: Origin | None = None
+        saved_under = ""
         if self.first:
-            case = Case.model_validate_json(self.first.popleft())
+            saved_under, _, text = self.first.popleft().partition("\n")
+            case = Case.model_validate_json(text)
         else:
             origin = self.guide.next()
             case = self.plan.case(origin)
         self.journal.write(in_flight(case, origin))
-        score = self._judge(case, origin)
+        score = self._judge(case, origin, saved_under)
         regions = self.plan.regions_of(case)
         for region in regions:
             self._count(f"region {region}")
@@ -87,11 +89,12 @@ class Worker:
         self.done += 1
         self.journal.write("")
 
-    def _judge(self, case: Case, origin: Origin | None) -> dict[str, float]:
+    def _judge(self, case: Case, origin: Origin | None, saved_under: str) -> dict[str, float]:
         """Judge the case by all laws about it; the largest error of each as a share of what is allowed."""
         score: dict[str, float] = {}
         answered = True
-        for law in self.plan.judges(case, None if origin is None else origin.domain, self.chance):
+        domain = None if origin is None else origin.domain
+        for law in self.plan.judges(case, domain, self.chance, saved_under):
             if not answered and law.anew:
                 continue
             self.journal.counters[self.counters.at["law"]] = self.plan.number[law.id]
