@@ -15,6 +15,8 @@ from yololoss.harness.cli import options
 from yololoss.harness.errors import UsageError
 
 if TYPE_CHECKING:
+    from hypothesis.database import ExampleDatabase
+
     from yololoss.harness.fuzz.session import Session
     from yololoss.harness.fuzz.summary import Summary
 
@@ -40,6 +42,13 @@ PLAIN = 30.0  # seconds between two lines where there is no terminal
 )
 @click.option("--resume", is_flag=True, help="Go on with the session in that folder: its loss, its time, its counts.")
 @options.corpus
+@click.option(
+    "--database",
+    metavar="PLACE",
+    multiple=True,
+    help="A Hypothesis database as a cache of what was found: a folder, redis://HOST:PORT/N, or "
+    "github:OWNER/REPOSITORY (its artifacts, only read). May be repeated.",
+)
 @click.option("--seed", type=click.IntRange(min=1, max=2**32), help="Of the session.  [default: another every time]")
 @options.limit
 @options.memory
@@ -51,6 +60,7 @@ def fuzz(
     out: Path,
     resume: bool,
     corpus: Path | None,
+    database: tuple[str, ...],
     verbose: bool,
     as_json: bool,
     **given: Any,
@@ -69,15 +79,20 @@ def fuzz(
     Exit status: 0 nothing was found; 1 something was; 2 it could not be done.
     """
     from yololoss.harness.about import about  # noqa: PLC0415
+    from yololoss.harness.fuzz.databases import open_database, save  # noqa: PLC0415
     from yololoss.harness.fuzz.summary import summarise, write_summary  # noqa: PLC0415
+    from yololoss.harness.vectors import read_vectors  # noqa: PLC0415
 
-    session = _resumed(out, seconds, given) if resume else _begun(out, seconds, laws, corpus, given)
+    cache = open_database(database)
+    session = _resumed(out, seconds, given) if resume else _begun(out, seconds, laws, corpus, cache, given)
     chosen = session.settings
     what = about(chosen.loss, chosen.device, chosen.family, shlex.join(["yololoss", *sys.argv[1:]]))
     with View(quiet=as_json) as view:
         view.say(f"session of seed {chosen.seed} on {chosen.loss}, {chosen.workers} worker(s), in {out}")
         session.run(view.show)
     summary = summarise(session, what)
+    if cache is not None:
+        save(cache, (v for f in summary.verdict.findings for v in read_vectors(Path(f.path)).vectors))
     write_summary(summary, out)
     if as_json:
         click.echo(summary.model_dump_json(indent=1))
@@ -87,9 +102,16 @@ def fuzz(
 
 
 def _begun(
-    out: Path, seconds: float | None, laws: tuple[str, ...], corpus: Path | None, given: dict[str, Any]
+    out: Path,
+    seconds: float | None,
+    laws: tuple[str, ...],
+    corpus: Path | None,
+    cache: "ExampleDatabase | None",
+    given: dict[str, Any],
 ) -> "Session":
+    from yololoss import _suite  # noqa: PLC0415
     from yololoss.harness.config import read_config  # noqa: PLC0415
+    from yololoss.harness.fuzz.databases import fetch  # noqa: PLC0415
     from yololoss.harness.fuzz.judge import LIMIT, MEMORY  # noqa: PLC0415
     from yololoss.harness.fuzz.session import Settings, begin  # noqa: PLC0415
     from yololoss.harness.vectors import read_corpus  # noqa: PLC0415
@@ -98,7 +120,9 @@ def _begun(
     chosen = options.settings(**named)
     project = read_config(Path.cwd())
     folder = corpus or (Path(project.corpus) if project.corpus else None)
-    first = [] if folder is None else [f"{v.law or ''}\n{v.case.key}" for v in read_corpus(folder).values()]
+    known = [] if folder is None else list(read_corpus(folder).values())
+    known += [] if cache is None else fetch(cache, _suite.find(laws))
+    first = dict.fromkeys(f"{vector.law or ''}\n{vector.case.key}" for vector in known)
     settings = Settings(
         loss=chosen.loss,
         device=chosen.device,
