@@ -1,8 +1,12 @@
-"""A long session, timed, and the memory of its workers: ``python -m tests.fuzz_trial [SECONDS] [LOSS] [FAMILY]``.
+"""Long trials of sessions: ``python -m tests.fuzz_trial time [SECONDS]``, ``kills [NUMBER]``, ``rare LOSS [SECONDS]``.
 
-Prints a line a minute for each worker, and at the end the time that the session took for what it was given.
+time: a session on the bundled loss, the memory of its processes once a minute, and the time that it took. kills: as
+many times, at random moments, kill -9 of a worker, of the clerk, of the server of processes or of the session, which is
+then resumed; whatever was known must stay known, and every file must be readable. rare: what a session finds on a loss.
 """
 
+import json
+import random
 import subprocess
 import sys
 import tempfile
@@ -11,11 +15,20 @@ from pathlib import Path
 
 import psutil
 
+from yololoss.harness.fuzz.journal import Journal
+from yololoss.harness.vectors import read_vectors
+
 EVERY = 60.0  # seconds between two looks at the memory
+RAISES = "from tests.subjects.rare import Raises\n\n\nclass Loss(Raises):\n    one_in = 500\n"
 
 
-def workers(session: psutil.Process) -> dict[int, int]:
-    """The memory of the session's processes, MiB."""
+def started(out: Path, *options: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "yololoss", "fuzz", "--out", str(out), "--workers", "2", *options]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def processes(session: psutil.Process) -> dict[int, int]:
+    """The session's processes, and the memory of each, MiB."""
     found = {}
     for child in session.children(recursive=True):
         try:
@@ -25,22 +38,82 @@ def workers(session: psutil.Process) -> dict[int, int]:
     return found
 
 
-def main(seconds: float = 600, loss: str = "yololoss.loss:ComputeLoss", family: str = "yololoss") -> int:
-    """Run a session and watch it."""
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "session"
-        command = [sys.executable, "-m", "yololoss", "fuzz", loss, "--family", family, "--for", f"{seconds:g}s"]
-        start = time.monotonic()
-        going = subprocess.Popen([*command, "--out", str(out), "--workers", "2", "--seed", "1"])
-        while going.poll() is None:
-            time.sleep(min(EVERY, max(seconds / 10, 1)))
-            if going.poll() is None:
-                print(
-                    f"{time.monotonic() - start:.0f} s: MiB by process {workers(psutil.Process(going.pid))}", flush=True
-                )
-        print(f"exit status {going.returncode}, {time.monotonic() - start:.1f} s for {seconds:g} s, start-up included")
+def timed(out: Path, seconds: float = 600) -> int:
+    """The time of a session, and its memory."""
+    start = time.monotonic()
+    going = started(out, "--for", f"{seconds:g}s", "--seed", "1")
+    while going.poll() is None:
+        try:
+            going.wait(EVERY)
+        except subprocess.TimeoutExpired:
+            used = time.monotonic() - start
+            print(f"{used:.0f} s: MiB by process {processes(psutil.Process(going.pid))}", flush=True)
+    told = json.loads((out / "summary.json").read_bytes())
+    print(f"exit status {going.returncode}; {told['cases']} cases, {told['judgements']} judgements")
+    print(f"{told['seconds']:.1f} s for {seconds:g}, {time.monotonic() - start:.1f} s with start and end")
     return going.returncode
 
 
+def readable(out: Path) -> set[str]:
+    """Read every file, and tell what is known."""
+    for path in out.glob("journal/*.journal"):
+        try:
+            Journal(path).close()
+        except FileNotFoundError:  # a session took it in meanwhile
+            continue
+    for path in (*out.glob("findings/*.json"), *out.glob("raw/*.json")):
+        if path.exists():
+            read_vectors(path)
+    json.loads((out / "session.json").read_bytes())
+    return {path.name for path in out.glob("known/*.json")} | {path.name for path in out.glob("raw/*.json")}
+
+
+def kills(out: Path, number: float = 20) -> int:
+    """Kill what there is to kill."""
+    (out.parent / "rarely.py").write_text(RAISES, encoding="utf-8")
+    chance = random.Random(1)
+    going = started(out, f"{out.parent}/rarely.py:Loss", "--for", "1h", "--seed", "1")
+    known: set[str] = set()
+    for n in range(int(number)):
+        while not (out / "session.json").exists() or not list(out.glob("journal/*.journal")):
+            time.sleep(0.1)
+        time.sleep(chance.uniform(0, 6))
+        found = {"session": going.pid, **{f"process {pid}": pid for pid in processes(psutil.Process(going.pid))}}
+        name = "session" if n % 3 == 0 else chance.choice([*found])
+        before = readable(out)
+        psutil.Process(found[name]).kill()
+        if name == "session":
+            going.wait()
+            before |= readable(out)
+            going = started(out, "--resume")
+        lost = known - readable(out)
+        print(f"{n + 1}: killed {name}; {len(before)} findings known, lost {sorted(lost)}", flush=True)
+        if lost or going.poll() is not None:
+            return 1
+        known |= before
+    going.kill()
+    going.wait()
+    cases = json.loads((out / "session.json").read_bytes())["counts"].get("cases", 0)
+    status = started(out, "--resume", "--for", "1s").wait()
+    told = json.loads((out / "summary.json").read_bytes())
+    print(f"resumed to its end: exit status {status}, {told['cases']} cases of {cases} before, {told['seen']}")
+    return 0 if status == 1 and told["cases"] >= cases and known <= readable(out) else 1
+
+
+def rare(out: Path, loss: str, seconds: float = 600) -> int:
+    """What a session finds."""
+    status = started(out, loss, "--for", f"{seconds:g}s", "--seed", "1").wait()
+    told = json.loads((out / "summary.json").read_bytes())
+    print(f"{loss}: exit status {status}; {told['cases']} cases, {told['restarts']} restarts, seen {told['seen']}")
+    return 0 if status == 1 else 1
+
+
+def main(what: str, *arguments: str) -> int:
+    """Run one."""
+    with tempfile.TemporaryDirectory() as folder:
+        given = [float(x) if x.replace(".", "").isdigit() else x for x in arguments]
+        return {"time": timed, "kills": kills, "rare": rare}[what](Path(folder) / "session", *given)
+
+
 if __name__ == "__main__":
-    sys.exit(main(*(float(x) if x.isdigit() else x for x in sys.argv[1:])))
+    sys.exit(main(*sys.argv[1:]))

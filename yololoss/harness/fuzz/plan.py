@@ -87,7 +87,7 @@ class Counters:
     """The journal's counters by name; fingerprints get one of their own when they are first seen."""
 
     def __init__(self, plan: Plan) -> None:
-        words = ("cases", "first", "law")
+        words = ("cases", "first", "law", "milliseconds")
         self.names = [*words, *(f"{word} {id}" for id in plan.laws for word in ("tried", "judged", "broke"))]
         self.names += [f"region {name}" for name in plan.regions]
         self.at = {name: i for i, name in enumerate(self.names)}

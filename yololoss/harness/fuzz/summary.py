@@ -19,6 +19,7 @@ class Summary(Data):
     verdict: Verdict
     seed: int
     seconds: float
+    processor: float  # seconds that the workers had a processor for
     cases: int
     judgements: int
     restarts: int  # workers that died, or were killed
@@ -51,6 +52,7 @@ def summarise(session: Session, about: About) -> Summary:
         verdict=verdict,
         seed=session.settings.seed,
         seconds=session.used,
+        processor=named["milliseconds"] / 1000,
         cases=named["cases"],
         judgements=judgements(named),
         restarts=session.state.restarts,

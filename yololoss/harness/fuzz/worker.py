@@ -1,6 +1,7 @@
 """A worker: makes cases, judges each by all laws about it, and writes down what it is doing before it does it."""
 
 import sys
+import time
 import traceback
 from collections import deque
 from pathlib import Path
@@ -86,6 +87,7 @@ class Worker:
         else:
             self.guide.learn(origin, score, regions)
         self._count("cases")
+        self.journal.counters[self.counters.at["milliseconds"]] = int(1000 * time.process_time())
         self.done += 1
         self.journal.write("")
 
