@@ -19,7 +19,8 @@ from yololoss.harness.fuzz.journal import Journal
 from yololoss.harness.vectors import read_vectors
 
 EVERY = 60.0  # seconds between two looks at the memory
-RAISES = "from tests.subjects.rare import Raises\n\n\nclass Loss(Raises):\n    one_in = 500\n"
+RUNNING = 4  # processes of a session: the server, its tracker, two workers
+RAISES = "from tests.subjects.rare import Raises\n\n\nclass Loss(Raises):\n    one_in = 100\n"
 
 
 def started(out: Path, *options: str) -> subprocess.Popen[bytes]:
@@ -75,9 +76,9 @@ def kills(out: Path, number: float = 20) -> int:
     going = started(out, f"{out.parent}/rarely.py:Loss", "--for", "1h", "--seed", "1")
     known: set[str] = set()
     for n in range(int(number)):
-        while not (out / "session.json").exists() or not list(out.glob("journal/*.journal")):
+        while len(processes(psutil.Process(going.pid))) < RUNNING:
             time.sleep(0.1)
-        time.sleep(chance.uniform(0, 6))
+        time.sleep(chance.uniform(0, 4))
         found = {"session": going.pid, **{f"process {pid}": pid for pid in processes(psutil.Process(going.pid))}}
         name = "session" if n % 3 == 0 else chance.choice([*found])
         before = readable(out)
