@@ -342,6 +342,16 @@ def test_a_judge_outlives_what_it_judges(tmp_path, name, observed, law):
             assert (broke.law, broke.observed[: len(observed)]) == (law, observed)
 
 
+def test_a_process_whose_server_was_killed_is_ended_and_no_finding():
+    """Nobody would learn how it ends any more; what it did is not to blame."""
+    watched = guard.Guarded(time.sleep, (600,), 4096)
+    itself = psutil.Process(watched.process.pid)
+    itself.parent().kill()
+    _until(lambda: not watched.alive)
+    assert watched.watch(None, 1.0) == guard.Death("run.no-exit", "ended its process, exit status 255", True)
+    _until(lambda: not itself.is_running() or itself.status() == psutil.STATUS_ZOMBIE)
+
+
 # A session
 
 

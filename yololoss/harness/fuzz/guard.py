@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ import psutil
 SERVER = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 PRELOADED = ["yololoss.harness.fuzz.preloaded"]
 MIB = 2**20
+ORPHANED = 255  # exit status where the server was killed, though the process itself goes on
 
 
 class Death(NamedTuple):
@@ -67,8 +69,11 @@ class Guarded:
 
     def _ended(self) -> Death:
         code = self.process.exitcode or 0
+        if code == ORPHANED:
+            with suppress(ProcessLookupError):
+                os.kill(self.process.pid or 0, signal.SIGKILL)
         if code >= 0:
-            return Death("run.no-exit", f"ended its process, exit status {code}")
+            return Death("run.no-exit", f"ended its process, exit status {code}", code == ORPHANED)
         try:
             name = signal.Signals(-code).name
         except ValueError:  # pragma: no cover  # a signal that Python has no name for
