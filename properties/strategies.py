@@ -8,6 +8,7 @@ one, to a case that a person can check.
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -275,72 +276,136 @@ def _repeated(drawn: Sequence[Drawn]) -> list[Drawn]:
 FRAME, CHUNK = 17, 13  # bytes
 
 
-@st.composite
-def cases(
-    draw: st.DrawFn,
-    *,
-    min_targets: int = 0,
-    max_targets: int = 6,
-    dtypes: Sequence[Dtype] = DTYPES,
-    layouts: Sequence[Layout] = LAYOUTS,
-    hyps: Sequence[Hyperparameters] = HYPS,
-    options: Sequence[Options] = ONE_CALL,
-    target_dtypes: Sequence[TargetsDtype] = TARGET_DTYPES,
-    logits: Sequence[tuple[float, float]] = LOGITS,
-    spots: bool = True,
-    exact: bool = False,
-    classes: Sequence[int] = CLASSES,
-    crowded: bool = False,
-    large: bool = False,
-) -> Case:
-    """Valid cases, with every region of `regions` common; the arguments narrow what is drawn.
+@dataclass(frozen=True)
+class Domain:
+    """The valid cases that a law is about, as data: makes a case of bytes, and says whether a case is one of them.
 
     ``exact``: centres are odd multiples of 1/512, on no grid line or half cell of any grid here, and scaling and
     mirroring them is exact in float32: for laws about symmetry, which rounding would blur. ``crowded``: most
     targets lie where an earlier one does, with another class and size. ``large``: one of `LARGE` is large.
 
-    The first entry of each sequence is what a case shrinks to.
+    The first entry of each tuple is what a case shrinks to.
     """
-    size = FRAME + CHUNK * max_targets
-    data = draw(st.binary(min_size=size, max_size=size))
-    choose = Choices(data)
-    count, hyp = min_targets + choose.index(max_targets - min_targets + 1), choose.of(hyps)
-    frame = _frame(choose, hyp, exact, classes)
-    what = choose.of(LARGE)
-    if large:
-        frame = _enlarged(frame, what)
-    chunks = [data[i : i + CHUNK] for i in range(FRAME, FRAME + CHUNK * count, CHUNK)]
-    # A target that begins with 0 is left out, so that every one can be shrunk away, not only the last.
-    chunks.sort(key=lambda chunk: chunk[0] == 0)
-    drawn: list[Drawn] = []
-    for i, chunk in enumerate(chunks):
-        if i < min_targets or chunk[0] > 0:
-            drawn.append(_target(chunk, frame, drawn, crowded))
-    overrides = tuple(o for d in drawn if spots and d.spot != "nothing" for o in _spot(d, frame))
-    if large and what == "targets":
-        drawn = _repeated(drawn)
-    scale, offset = choose.of(logits)
-    chosen = choose.of(options)
-    strides = frame.strides
-    if chosen.autobalance and 16.0 not in strides:
-        strides = tuple(s * 16 / strides[0] for s in strides)
-    case = Case(
-        batch=frame.batch,
-        classes=frame.classes,
-        grids=frame.grids,
-        strides=strides,
-        anchors=frame.anchors,
-        targets=tuple(d.row for d in drawn),
-        dtype=choose.of(dtypes),
-        layout=choose.of(layouts),
-        targets_dtype=choose.of(target_dtypes),
-        hyp=hyp,
-        options=chosen,
-        predictions=SeededLogits(seed=choose.wide(), scale=scale, offset=offset, overrides=overrides),
-    )
+
+    min_targets: int = 0
+    max_targets: int = 6
+    dtypes: tuple[Dtype, ...] = DTYPES
+    layouts: tuple[Layout, ...] = LAYOUTS
+    hyps: tuple[Hyperparameters, ...] = HYPS
+    options: tuple[Options, ...] = ONE_CALL
+    target_dtypes: tuple[TargetsDtype, ...] = TARGET_DTYPES
+    logits: tuple[tuple[float, float], ...] = LOGITS
+    spots: bool = True
+    exact: bool = False
+    classes: tuple[int, ...] = CLASSES
+    crowded: bool = False
+    large: bool = False
+
+    @property
+    def size(self) -> int:
+        """How many bytes a case is made of."""
+        return FRAME + CHUNK * self.max_targets
+
+    def case(self, data: bytes) -> Case:
+        """The case that ``size`` bytes are; all 0 is the plainest."""
+        choose = Choices(data)
+        least, most = self.min_targets, self.max_targets
+        count, hyp = least + choose.index(most - least + 1), choose.of(self.hyps)
+        frame = _frame(choose, hyp, self.exact, self.classes)
+        what = choose.of(LARGE)
+        if self.large:
+            frame = _enlarged(frame, what)
+        chunks = [data[i : i + CHUNK] for i in range(FRAME, FRAME + CHUNK * count, CHUNK)]
+        # A target that begins with 0 is left out, so that every one can be shrunk away, not only the last.
+        chunks.sort(key=lambda chunk: chunk[0] == 0)
+        drawn: list[Drawn] = []
+        for i, chunk in enumerate(chunks):
+            if i < least or chunk[0] > 0:
+                drawn.append(_target(chunk, frame, drawn, self.crowded))
+        overrides = tuple(o for d in drawn if self.spots and d.spot != "nothing" for o in _spot(d, frame))
+        if self.large and what == "targets":
+            drawn = _repeated(drawn)
+        scale, offset = choose.of(self.logits)
+        chosen = choose.of(self.options)
+        strides = frame.strides
+        if chosen.autobalance and 16.0 not in strides:
+            strides = tuple(s * 16 / strides[0] for s in strides)
+        return Case(
+            batch=frame.batch,
+            classes=frame.classes,
+            grids=frame.grids,
+            strides=strides,
+            anchors=frame.anchors,
+            targets=tuple(d.row for d in drawn),
+            dtype=choose.of(self.dtypes),
+            layout=choose.of(self.layouts),
+            targets_dtype=choose.of(self.target_dtypes),
+            hyp=hyp,
+            options=chosen,
+            predictions=SeededLogits(seed=choose.wide(), scale=scale, offset=offset, overrides=overrides),
+        )
+
+    def holds(self, case: Case) -> bool:
+        """Whether a case that was made for another domain is one of these as well.
+
+        So a law may be judged on it. A case that is large is one of none but its own.
+        """
+        made = case.predictions
+        return (
+            isinstance(made, SeededLogits)
+            and not self.large
+            and self.min_targets <= len(case.targets) <= self.max_targets
+            and case.batch in BATCHES
+            and case.classes in self.classes
+            and case.grids[0] in GRIDS
+            and len(case.anchors[0]) in ANCHORS
+            and case.dtype in self.dtypes
+            and case.layout in self.layouts
+            and case.hyp in self.hyps
+            and case.options in self.options
+            and case.targets_dtype in self.target_dtypes
+            and (made.scale, made.offset) in self.logits
+            and (self.spots or not made.overrides)
+            and (not self.exact or all(_is_exact(v) for t in case.targets for v in t[2:4]))
+        )
+
+
+def _is_exact(centre: float) -> bool:
+    return (centre * 512) % 2 == 1
+
+
+@st.composite
+def _drawn(draw: st.DrawFn, domain: Domain) -> Case:
+    case = domain.case(draw(st.binary(min_size=domain.size, max_size=domain.size)))
     for region in regions(case):
         event(region)
     return case
+
+
+_DOMAINS: dict[st.SearchStrategy[Case], tuple[Domain, ...]] = {}
+
+
+def cases(**narrowing: Any) -> st.SearchStrategy[Case]:
+    """Valid cases, with every region of `regions` common; the arguments, those of `Domain`, narrow what is drawn."""
+    listed: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, Sequence) else value for name, value in narrowing.items()
+    }
+    domain = Domain(**listed)
+    strategy = _drawn(domain)
+    _DOMAINS[strategy] = (domain,)
+    return strategy
+
+
+def any_of(*strategies: st.SearchStrategy[Case]) -> st.SearchStrategy[Case]:
+    """The cases of all of these strategies."""
+    strategy = st.one_of(*strategies)
+    _DOMAINS[strategy] = tuple(domain for each in strategies for domain in domains(each))
+    return strategy
+
+
+def domains(strategy: st.SearchStrategy[Case] | None) -> tuple[Domain, ...]:
+    """The domains that a strategy of this module draws from; none of another."""
+    return _DOMAINS.get(strategy, ()) if strategy is not None else ()
 
 
 ANY = cases(options=ALL_OPTIONS)  # for laws about everything that a loss may be asked for

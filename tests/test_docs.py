@@ -21,6 +21,7 @@ PAGES = (
     ROOT / "README.md",
     ROOT / "docs" / "first-ten-minutes.md",
     ROOT / "docs" / "changed-on-purpose.md",
+    ROOT / "docs" / "fuzzing.md",
     ROOT / "examples" / "fork" / "README.md",
 )
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -37,6 +37,7 @@ class Config(BaseModel):
     device: str | None = None
     family: str | None = None
     baseline: str | None = None
+    corpus: str | None = None
     waivers: list[Waiver] = []
 
     def waiver(self, law: str) -> Waiver | None:

@@ -64,7 +64,7 @@ def execute(under_test: LossUnderTest, case: Case, limit: float | None = None) -
     troubles: list[Trouble] = []
     notes = devices.Notes(device, watched=around.watched)
     usual = compiled.TIME_LIMIT if around.compiled else TIME_LIMIT
-    with devices.surrounded(device, around), _watched(troubles), _time_limit(limit or usual):
+    with devices.surrounded(device, around), _watched(troubles), _time_limit(limit or under_test.limit or usual):
         subject = None
         with _stage("construction", troubles):
             subject = under_test.make(case, device)

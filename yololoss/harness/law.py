@@ -129,14 +129,19 @@ class Law:
     tally: Tally = field(default_factory=Tally)
 
     @property
+    def anew(self) -> bool:
+        """Whether it runs the loss anew, and not only judges what it did: it sees fewer cases."""
+        return self.most is not None and self.most < GATE.max_examples
+
+    @property
     def place(self) -> tuple[bool, bool, int]:
         """What laws are sorted by: cheap ones first, in the order of `PARTS`."""
         part = self.id.partition(".")[0]
-        costly = self.most is not None and self.most < GATE.max_examples and part != "input"  # those end at once
+        costly = self.anew and part != "input"  # those end at once
         return self.id not in FIRST, costly, PARTS.index(part)
 
-    def examine(self, subject: LossUnderTest, case: Case) -> None:
-        """Judge the subject on one case. Raises LawBroken."""
+    def examine(self, subject: LossUnderTest, case: Case) -> float:
+        """Judge the subject on one case. Raises LawBroken. Returns the largest error, as a share of what is allowed."""
         self.tally.tried += 1
         # what runs on an accelerator is held against the CPU's, all else against this run
         exam = Exam(self, subject, case, base=not self.on or subject.compile)
@@ -155,6 +160,7 @@ class Law:
             self.tally.not_applicable[str(reason)] += 1
         except Unsupported as option:
             self.tally.not_applicable[f"the subject has no {option}"] += 1
+        return exam.nearest
 
     def search(self, subject: LossUnderTest, settings: hypothesis.settings, seed: int | None) -> None:
         """Judge the subject on many cases. Raises LawBroken with the smallest case that breaks the law.
@@ -222,6 +228,7 @@ class Exam:
         self.subject = subject
         self.case = case
         self.judged = False  # whether anything was compared
+        self.nearest = 0.0  # the largest error that was seen, as a share of what is allowed
         self._base = base  # whether others are held against what this run gives
         self._first = first  # whose case this is, or is made of: then all is run anew, whatever is remembered
         self._made: dict[Any, Any] = {}
@@ -347,7 +354,9 @@ class Exam:
         self.judged |= want.size > 0
         different = abs(got - want)
         bad = ~(different <= allowed)  # NaN is not within any tolerance
-        if bad.any():
+        if not bad.any():
+            self.nearest = max(self.nearest, float((different / np.maximum(allowed, 1e-300)).max(initial=0.0)))
+        else:
             excess = np.where(bad, np.nan_to_num(different / np.maximum(allowed, 1e-300), nan=np.inf), -1)
             at = tuple(int(i) for i in np.unravel_index(np.argmax(excess), excess.shape))
             place = f"{what}{list(at) if at else ''}"

@@ -29,6 +29,7 @@ USAGE = 2  # exit status where the harness could not run
 SUBJECTS: "pytest.StashKey[dict[str, LossUnderTest]]" = pytest.StashKey()  # by device
 ABSENT: "pytest.StashKey[list[str]]" = pytest.StashKey()  # devices that are not there, and why
 CONFIG: "pytest.StashKey[Config]" = pytest.StashKey()
+CORPUS: "pytest.StashKey[tuple[Vector, ...]]" = pytest.StashKey()
 BROKEN: "pytest.StashKey[tuple[str, ...]]" = pytest.StashKey()  # laws that were broken when the baseline was recorded
 # What a test report carries: a line of the table of laws at the end, and a finding. Both JSON.
 NOTHING = "nothing was judged: none of these laws applies to this loss and these cases"
@@ -82,6 +83,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="DIR",
         help="where cases that broke a law are saved (default: %(default)s)",
     )
+    group.addoption("--corpus", help="a folder of case files: each law is judged first on those saved under it")
     group.addoption(
         "--replay",
         action="append",
@@ -98,6 +100,8 @@ def pytest_configure(config: pytest.Config) -> None:
         _subjects(config)
     for path in config.option.replay:
         _replayed(path)
+    if config.option.corpus:
+        _corpus(config)
     if config.option.cases is not None and config.option.cases < 1:
         pytest.exit(f"--cases {config.option.cases}: expected 1 or more", returncode=USAGE)
 
@@ -183,6 +187,19 @@ def _config(config: pytest.Config) -> "Config":
         except UsageError as error:
             pytest.exit(str(error), returncode=USAGE)
     return config.stash[CONFIG]
+
+
+def _corpus(config: pytest.Config) -> "tuple[Vector, ...]":
+    """The cases of the corpus that is given, else of the project's, if any."""
+    from yololoss.harness.vectors import read_corpus  # noqa: PLC0415
+
+    if CORPUS not in config.stash:
+        folder = config.option.corpus or _config(config).corpus
+        try:
+            config.stash[CORPUS] = tuple(read_corpus(Path(folder)).values()) if folder else ()
+        except UsageError as error:
+            pytest.exit(f"--corpus {error}", returncode=USAGE)
+    return config.stash[CORPUS]
 
 
 def _replayed(path: str) -> "tuple[Vector, ...]":
@@ -291,6 +308,9 @@ def _examine(law: "Law", under_test: "LossUnderTest", config: pytest.Config) -> 
         _search_waived(law, under_test, config, waiver.reason)
     known = law.id in config.stash[BROKEN]
     try:
+        for vector in _corpus(config):
+            if vector.law == law.id:
+                law.examine(with_record(under_test, vector), vector.case)
         _search(law, under_test, config, shrink=not (known or config.option.no_shrink))
     except LawBroken:
         if not known:

@@ -73,6 +73,7 @@ class LossUnderTest:
     family: str = "upstream"  # a key of families.FAMILIES
     around: Around = Around()
     compile: bool = False  # judged by the laws of compilation, and by no others
+    limit: float | None = None  # seconds that a case may take, if not the usual
     # What it did with some cases when that was recorded, the smallest first (`--baseline`).
     recorded: Mapping[Case, Expected] = field(default_factory=dict, compare=False)
 

@@ -1,13 +1,15 @@
 """Vectors: cases with the outcome they must have. Golden values and saved failures share one format."""
 
+import os
 from collections.abc import Iterable
+from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
 from pydantic import ValidationError
 
 from yololoss.harness.case import Case, Data, Index, Number
-from yololoss.harness.errors import BadFile
+from yololoss.harness.errors import BadFile, UsageError
 
 
 class BuiltLayer(Data):
@@ -125,6 +127,22 @@ def read_vectors(path: Path) -> VectorFile:
         raise BadFile(f"{path}: {place}: {first['msg']}{more}") from error
 
 
+def read_corpus(folder: Path) -> dict[str, Vector]:
+    """Its cases by the name of what they are: the same case under the same law is one. Raises UsageError."""
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: no such folder of case files")
+    found: dict[str, Vector] = {}
+    for path in sorted(folder.rglob("*.json")):
+        for vector in read_vectors(path).vectors:
+            found.setdefault(name_of(vector), vector)
+    return found
+
+
+def name_of(vector: Vector) -> str:
+    """The name of the file of a case: law and content, as a finding's."""
+    return f"{vector.law or vector.id}-{sha256(vector.case.key.encode()).hexdigest()[:8]}"
+
+
 def write_vectors(
     path: Path, source: dict[str, str], vectors: Iterable[Vector], broken: tuple[str, ...] | None = None
 ) -> None:
@@ -133,4 +151,14 @@ def write_vectors(
     text = head.model_dump_json(exclude={"broken"} if broken is None else None)
     lines = ",\n".join(v.model_dump_json(exclude_none=True) for v in vectors)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"{text.removesuffix(']}')}\n{lines}\n]}}\n", encoding="utf-8")
+    write_whole(path, f"{text.removesuffix(']}')}\n{lines}\n]}}\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that is there as a whole or not at all, whenever the process is killed. Raises OSError."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

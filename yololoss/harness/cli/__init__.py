@@ -1,4 +1,4 @@
-"""The command line: check, replay, record, diff, draw, laws.
+"""The command line: check, fuzz, replay, corpus, record, diff, draw, laws.
 
 Exit status of every command: 0, all is well; 1, a law broke, or two losses differ; 2, it could not be done, told in one
 line. What takes torch is imported when a command runs, so that help is quick.
@@ -13,6 +13,8 @@ from typing_extensions import override
 from yololoss import __version__
 from yololoss.harness.cli.check import check
 from yololoss.harness.cli.compare import diff, record
+from yololoss.harness.cli.corpus import corpus
+from yololoss.harness.cli.fuzz import fuzz
 from yololoss.harness.cli.look import draw, laws
 from yololoss.harness.cli.options import USAGE
 from yololoss.harness.cli.replay import replay
@@ -54,6 +56,7 @@ def main() -> None:
     \b
     Examples:
       yololoss check utils/loss.py:ComputeLoss
+      yololoss fuzz utils/loss.py:ComputeLoss --for 2h
       yololoss replay .yololoss/findings/assign.rows-476c810e.json
       yololoss laws gradients.finite
 
@@ -61,5 +64,5 @@ def main() -> None:
     """
 
 
-for command in (check, replay, record, diff, draw, laws):
+for command in (check, fuzz, replay, corpus, record, diff, draw, laws):
     main.add_command(command)

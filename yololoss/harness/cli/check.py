@@ -25,6 +25,7 @@ LAWS_A_WORKER = 12  # a process more costs as many seconds as it saves with so f
 @options.device
 @options.family
 @click.option("--baseline", type=options.FILE, help="What the loss did when it was recorded: it must do the same.")
+@options.corpus
 @click.option(
     "--profile",
     type=click.Choice(["gate", "explorer"]),

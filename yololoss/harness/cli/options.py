@@ -1,5 +1,6 @@
 """What the commands share: options, settings, progress, what a terminal is shown."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,8 +18,19 @@ if TYPE_CHECKING:
     from yololoss.harness.subject import LossUnderTest
 
 BROKE, USAGE = 1, 2  # exit statuses
+UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0}
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+def duration(text: str) -> float:
+    """Seconds of a time such as 90s, 10m, 2h, 1h30m; a number alone is seconds."""
+    parts = re.findall(r"(\d+(?:\.\d+)?)([hms])", text if text[-1:].isalpha() else f"{text}s")
+    seconds = sum(float(number) * UNITS[unit] for number, unit in parts)
+    if "".join(map("".join, parts)).removesuffix("s") != text.removesuffix("s") or seconds <= 0:
+        raise click.BadParameter(f"{text!r}: expected a time such as 90s, 10m, 2h or 1h30m")
+    return seconds
+
 
 device = click.option(
     "--device",
@@ -51,11 +63,18 @@ findings = click.option(
     show_default=True,
     help="Where cases that broke a law are saved, and drawn.",
 )
+corpus = click.option(
+    "--corpus", type=FOLDER, help="A folder of case files, which are judged first.  [default: that of the settings]"
+)
 workers = click.option(
     "--workers",
     type=click.IntRange(min=1),
     help="Processes at once.  [default: one a core, 8 at most; fewer for few laws]",
 )
+limit = click.option(
+    "--limit", type=duration, metavar="TIME", help="How long a case may take, with all laws.  [default: 30s]"
+)
+memory = click.option("--memory", type=click.IntRange(min=1), help="MiB that a process may grow to.  [default: 4096]")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else.")
 
 

@@ -11,6 +11,7 @@ from yololoss.harness.cli import options
 from yololoss.harness.errors import UsageError, closest
 
 if TYPE_CHECKING:
+    from yololoss.harness.fuzz.judge import Judge
     from yololoss.harness.law import Law
     from yololoss.harness.subject import LossUnderTest
     from yololoss.harness.vectors import Vector
@@ -24,9 +25,20 @@ FIXED, BROKEN, CANNOT = "fixed", "still broken", "cannot run"
 @options.one_device
 @options.family
 @options.findings
+@options.limit
+@options.memory
 @options.as_json
-def replay(files: tuple[Path, ...], findings: Path, as_json: bool, **given: str | None) -> None:
+def replay(
+    files: tuple[Path, ...],
+    findings: Path,
+    limit: float | None,
+    memory: int | None,
+    as_json: bool,
+    **given: str | None,
+) -> None:
     """Judge saved cases by the laws that they broke: fixed, still broken, or cannot run, each.
+
+    They are judged in a process of its own: a loss that crashes or hangs ends that, and this is told.
 
     \b
     Examples:
@@ -35,9 +47,14 @@ def replay(files: tuple[Path, ...], findings: Path, as_json: bool, **given: str 
 
     Exit status: 0 all are fixed; 1 one is still broken; 2 one cannot run.
     """
+    from yololoss.harness.fuzz.judge import LIMIT, MEMORY, Judge, Task  # noqa: PLC0415
+
     chosen = options.settings(**given)
     subject = options.under_test(chosen)
-    answers = [answer for path in files for answer in _replay(path, subject, findings, given)]
+    task = Task(chosen.loss, chosen.device, chosen.family, memory or MEMORY, limit or LIMIT)
+    given |= {"limit": f"{limit:g}" if limit else None, "memory": str(memory) if memory else None}
+    with Judge(task) as judge:
+        answers = [answer for path in files for answer in _replay(path, subject, judge, findings, given)]
     if as_json:
         click.echo(json.dumps(answers, indent=1))
     for answer in answers if not as_json else ():
@@ -48,7 +65,9 @@ def replay(files: tuple[Path, ...], findings: Path, as_json: bool, **given: str 
     sys.exit(options.USAGE if CANNOT in found else options.BROKE if BROKEN in found else 0)
 
 
-def _replay(path: Path, subject: "LossUnderTest", folder: Path, given: dict[str, str | None]) -> list[dict[str, Any]]:
+def _replay(
+    path: Path, subject: "LossUnderTest", judge: "Judge", folder: Path, given: dict[str, str | None]
+) -> list[dict[str, Any]]:
     from yololoss import _suite  # noqa: PLC0415
     from yololoss.harness.vectors import read_vectors  # noqa: PLC0415
 
@@ -64,28 +83,23 @@ def _replay(path: Path, subject: "LossUnderTest", folder: Path, given: dict[str,
     except UsageError as error:
         why = str(error).removeprefix(f"{path}: ")
         return [{"file": str(path), "answer": CANNOT, "why": f": {why}", "finding": None, "text": ""}]
-    return [{"file": str(path), **_judge(laws[str(v.law)], v, subject, folder, given)} for v in file.vectors]
+    return [{"file": str(path), **_judge(laws[str(v.law)], v, subject, judge, folder, given)} for v in file.vectors]
 
 
 def _judge(
-    law: "Law", vector: "Vector", subject: "LossUnderTest", folder: Path, given: dict[str, str | None]
+    law: "Law", vector: "Vector", subject: "LossUnderTest", judge: "Judge", folder: Path, given: dict[str, str | None]
 ) -> dict[str, Any]:
-    from yololoss.harness.devices import DeviceLost  # noqa: PLC0415
     from yololoss.harness.finding import keep  # noqa: PLC0415
-    from yololoss.harness.law import LawBroken  # noqa: PLC0415
     from yololoss.harness.subject import with_record  # noqa: PLC0415
 
     held_to = with_record(subject, vector)
     reason = law.assumes(held_to)
     if reason is not None:
         return {"answer": CANNOT, "why": f": {reason}", "finding": None, "text": ""}
-    law.tally.clear()
-    try:
-        law.examine(held_to, vector.case)
-    except LawBroken as broken:
-        finding = keep(broken, held_to, folder, given)
-        return {"answer": BROKEN, "why": "", "finding": finding.model_dump(), "text": str(finding)}
-    except DeviceLost as lost:
-        return {"answer": BROKEN, "why": f": the device is lost: {lost.detail}", "finding": None, "text": ""}
-    nothing = next(iter(law.tally.not_applicable), None)  # mended, a case may have nothing to judge any more
+    told, nothing = judge.ask(vector)
+    if told is not None:
+        finding = keep(told.broken(law, vector.case), held_to, folder, given)
+        why = f": {told.observed}" if told.died else ""
+        return {"answer": BROKEN, "why": why, "finding": finding.model_dump(), "text": str(finding)}
+    # mended, a case may have nothing to judge any more
     return {"answer": FIXED, "why": f" ({nothing})" if nothing else "", "finding": None, "text": ""}

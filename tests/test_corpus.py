@@ -1,0 +1,115 @@
+"""A corpus: folders of case files, and the gate that judges them first."""
+
+import json
+
+import pytest
+import torch
+
+from tests.faults import plant
+from tests.faults.catalogue import BY_NAME
+from tests.test_cli import GOOD, run
+from yololoss.harness.vectors import Vector, name_of, read_corpus, read_vectors, write_vectors
+
+CASE = GOOD.changed(batch=2)
+LARGER = CASE.changed(targets=(*CASE.targets, *CASE.targets))
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    """Commands set the number of torch's threads."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def vector(law="totals.sum", case=CASE, comment="total: expected 1, observed 2"):
+    return Vector(id="a", law=law, case=case, comment=comment)
+
+
+def save(folder, *vectors):
+    write_vectors(folder / f"{len(list(folder.glob('*')))}.json" if folder.is_dir() else folder / "0.json", {}, vectors)
+
+
+def test_merging_adds_what_is_not_there(tmp_path):
+    """Once, whatever file it is in; the same case under another law is another."""
+    save(tmp_path / "one", vector(), vector("totals.form"))
+    save(tmp_path / "two", vector())
+    for new in (2, 0):
+        status, output, errors = run("corpus", "merge", "all", "one", "two", cwd=tmp_path)
+        assert (status, output) == (0, f"all: {new} new of 3 cases\n"), errors
+    assert {v.law for v in read_corpus(tmp_path / "all").values()} == {"totals.sum", "totals.form"}
+    assert {p.stem for p in (tmp_path / "all").iterdir()} == {name_of(vector()), name_of(vector("totals.form"))}
+
+
+def test_a_corpus_is_listed(tmp_path):
+    """A line a case, and a count; or JSON."""
+    save(tmp_path / "one", vector(), vector("totals.form", comment=""))
+    status, output, _ = run("corpus", "list", "one", cwd=tmp_path)
+    assert status == 0
+    assert output.splitlines()[0] == f"{name_of(vector())}  total: expected 1, observed 2"
+    assert output.splitlines()[-1] == "2 cases, 2 laws"
+    status, output, _ = run("corpus", "list", "one", "--json", cwd=tmp_path)
+    assert [told["law"] for told in json.loads(output)] == ["totals.sum", "totals.form"]
+
+
+def test_minimising_keeps_the_smallest_that_reach_the_same(tmp_path):
+    """Of two cases of one law, region and kind of trouble; others stay."""
+    save(tmp_path / "one", vector(), vector(case=LARGER.changed(targets=(*LARGER.targets, *CASE.targets))))
+    save(tmp_path / "one", vector(case=LARGER))
+    save(tmp_path / "one", vector(case=LARGER, comment="total: expected 1, observed nan"))
+    status, output, errors = run("corpus", "minimise", "one", cwd=tmp_path)
+    assert status == 0, errors
+    left = read_corpus(tmp_path / "one")
+    assert len(left) + int(output.split()[-2]) == 3
+    smaller = min(left.values(), key=lambda v: len(v.case.targets))
+    assert smaller.case == CASE
+    assert run("corpus", "minimise", "one", cwd=tmp_path)[1] == f"one: {len(left)} cases kept, 0 deleted\n"
+
+
+def test_promoting_makes_a_vector_of_a_case(tmp_path):
+    """With what the loss does now, which a baseline run then holds it to; not of a case that breaks the law."""
+    save(tmp_path / "one", vector())
+    name = name_of(vector())
+    status, output, errors = run("corpus", "promote", "one", name, "-o", "v.json", cwd=tmp_path)
+    assert (status, output) == (0, f"v.json: {name} is a vector\n"), errors
+    (made,) = read_vectors(tmp_path / "v.json").vectors
+    assert made.expected.calls[0].total > 0
+    status, _, errors = run("corpus", "promote", "one", name, "-o", "v.json", cwd=tmp_path)
+    assert (status, errors) == (2, f"yololoss: v.json: it has {name} already\n")
+    status, _, errors = run("corpus", "promote", "one", name[:-1], "-o", "v.json", cwd=tmp_path)
+    assert status == 2
+    assert f"no such case; did you mean '{name}'?" in errors
+    spec = plant(BY_NAME["no_batch"], tmp_path)
+    status, _, errors = run("corpus", "promote", "one", name, "--loss", spec, "-o", "w.json", cwd=tmp_path)
+    assert status == 2
+    assert "breaks totals.sum on it" in errors
+    checked = ("check", "--laws", "baseline", "--baseline", "v.json", "--workers", 1)
+    assert run(*checked, cwd=tmp_path)[0] == 0
+
+
+def test_the_gate_judges_the_corpus_first(tmp_path):
+    """A case breaks its law before any is drawn; from --corpus, and from the settings."""
+    save(tmp_path / "one", vector())
+    spec = plant(BY_NAME["no_batch"], tmp_path)
+    common = ("check", spec, "--laws", "totals.sum", "--workers", 1, "--json")
+    status, output, errors = run(*common, "--corpus", "one", cwd=tmp_path)
+    assert status == 1, errors
+    assert json.loads(output)["laws"][0]["broke_at"] == 1
+    (tmp_path / "yololoss.toml").write_text('corpus = "one"\n', encoding="utf-8")
+    status, output, errors = run(*common, cwd=tmp_path)
+    assert json.loads(output)["laws"][0]["tried"] == 1, errors
+    status, output, errors = run("check", "--laws", "totals.sum", "--cases", 5, "--workers", 1, cwd=tmp_path)
+    assert (status, output.splitlines()[0]) == (0, "laws: 1 of 1 held, 6 cases"), errors
+    status, _, errors = run("check", "--corpus", "nowhere", cwd=tmp_path)
+    assert (status, errors.count("nowhere: no such folder of case files")) == (2, 1)
+
+
+def test_a_session_judges_the_corpus_first(tmp_path):
+    """Its cases are counted, and what they break is found."""
+    save(tmp_path / "one", vector())
+    spec = plant(BY_NAME["no_batch"], tmp_path)
+    options = ("--laws", "totals.sum", "--cases", 1, "--workers", 1, "--out", "s", "--json", "--corpus", "one")
+    status, output, errors = run("fuzz", spec, *options, cwd=tmp_path)
+    assert status == 1, errors
+    (found,) = json.loads(output)["verdict"]["findings"]
+    assert read_vectors(tmp_path / found["path"]).vectors[0].case == CASE

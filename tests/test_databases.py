@@ -1,0 +1,101 @@
+"""Hypothesis's databases as a cache of what sessions found."""
+
+import json
+import shutil
+import socket
+import subprocess
+import time
+
+import pytest
+import torch
+
+from tests.test_cli import GOOD, run
+from yololoss.harness.errors import UsageError
+from yololoss.harness.fuzz.databases import fetch, key, open_database, save
+from yololoss.harness.vectors import Vector
+
+VECTOR = Vector(id="a", law="totals.sum", case=GOOD)
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    """Sessions set the number of torch's threads."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def redis(tmp_path):
+    """The address of a real Redis server."""
+    server = shutil.which("redis-server")
+    if server is None:
+        pytest.skip("there is no redis-server here; apt-get install redis-server")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [server, "--port", str(port), "--save", "", "--dir", str(tmp_path)]
+    going = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    for _ in range(100):
+        with socket.socket() as asked:
+            if asked.connect_ex(("127.0.0.1", port)) == 0:
+                break
+        time.sleep(0.1)
+    yield f"redis://127.0.0.1:{port}/0"
+    going.kill()
+    going.wait()
+
+
+def test_a_folder_keeps_what_was_saved(tmp_path):
+    """Under its law; what is none of ours is passed over."""
+    database = open_database([str(tmp_path / "db")])
+    save(database, [VECTOR])
+    database.save(key("totals.sum"), b"something else")
+    assert fetch(database, ["totals.form", "totals.sum"]) == [VECTOR]
+    assert open_database([]) is None
+
+
+def test_redis_and_a_folder_are_one(tmp_path, redis):
+    """What one session found another judges first, through a real server."""
+    (tmp_path / "raises.py").write_text(
+        "from tests.subjects.rare import Raises\n\n\nclass Loss(Raises):\n    one_in = 1\n", encoding="utf-8"
+    )
+    options = ("--laws", "run.completes", "--workers", 1, "--cases", 1, "--database", redis, "--database", "db")
+    status, _, errors = run("fuzz", f"{tmp_path}/raises.py:Loss", *options, "--out", "one", cwd=tmp_path)
+    assert status == 1, errors
+    kept = [fetch(open_database([place]), ["run.completes"]) for place in (redis, str(tmp_path / "db"))]
+    assert kept[0] == kept[1]
+    assert [vector.law for vector in kept[0]] == ["run.completes"]
+    seeded = ("--laws", "run.completes", "--workers", 1, "--cases", 1, "--database", redis, "--out", "two")
+    status, _, errors = run("fuzz", *seeded, cwd=tmp_path)
+    assert status == 0, errors
+    assert json.loads((tmp_path / "two" / "session.json").read_bytes())["counts"]["first"] == 1
+
+
+@pytest.mark.parametrize(
+    ("place", "problem"),
+    [
+        ("github:owner", "expected github:owner/repository"),
+        ("ftp://here", "expected a folder, redis://"),
+        ("redis://127.0.0.1:1/0", "ConnectionError"),
+    ],
+)
+def test_a_place_that_cannot_be_is_told_in_one_line(tmp_path, place, problem):
+    """Of another form, or not there."""
+    options = ("--laws", "totals.sum", "--workers", 1, "--cases", 1)
+    status, _, errors = run("fuzz", *options, "--database", place, cwd=tmp_path)
+    assert status == 2
+    assert problem in errors
+
+
+def test_what_cannot_be_saved_is_told():
+    """A server that has gone."""
+    with pytest.raises(UsageError, match="ConnectionError"):
+        save(open_database(["redis://127.0.0.1:1/0"]), [VECTOR])
+
+
+def test_github_is_only_read(monkeypatch):
+    """Its artifacts are what a workflow uploaded."""
+    database = open_database(["github:owner/repository"])
+    assert type(database).__name__ == "MultiplexedDatabase"
+    save(database, [VECTOR])  # a database that is only read takes no notice

@@ -1,0 +1,522 @@
+"""Fuzz sessions: what they find, and that nothing is lost."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+import psutil
+import pytest
+import torch
+
+from tests.all_laws import LAWS, ROOT
+from tests.fork import said
+from tests.test_cli import run
+from yololoss import _suite
+from yololoss.harness.errors import BadFile, UsageError
+from yololoss.harness.fuzz import clerk, guard, session, worker
+from yololoss.harness.fuzz.journal import HEAD, ROOM, Journal
+from yololoss.harness.fuzz.judge import Judge, Task, Told, judged
+from yololoss.harness.fuzz.plan import Origin, Plan
+from yololoss.harness.fuzz.raw import Raw, fingerprint, from_flight, in_flight, raw_path, read_raw, write_raw
+from yololoss.harness.load import BUNDLED, load_loss
+from yololoss.harness.vectors import read_vectors
+
+RARE = "tests.subjects.rare"
+FEW = ("totals.sum", "totals.items-detached", "run")  # laws, so that a case takes milliseconds
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    """Sessions set the number of torch's threads."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def rarely(folder: Path, name: str, one_in: int) -> str:
+    """A loss that does so on one case in so many."""
+    code = f"from {RARE} import {name} as Base\n\n\nclass Loss(Base):\n    one_in = {one_in}\n"
+    (folder / "rarely.py").write_text(code, encoding="utf-8")
+    return f"{folder}/rarely.py:Loss"
+
+
+def settings(**changed: object) -> session.Settings:
+    return session.Settings(
+        **{"loss": BUNDLED, "device": "cpu", "family": "yololoss", "laws": FEW, "seed": 3, **changed}
+    )
+
+
+def orders(folder: Path, **changed: object) -> worker.Orders:
+    for name in ("journal", "raw", "known", "findings"):
+        (folder / name).mkdir(exist_ok=True)
+    usual = {"task": Task(BUNDLED, "cpu", "yololoss"), "laws": FEW, "waived": (), "folder": folder, "number": 0}
+    return worker.Orders(**{**usual, "place": 0, "seed": 1, "known": (), **changed})
+
+
+def quiet(_: session.Session) -> None:
+    """Show nothing."""
+
+
+# The journal
+
+
+def test_a_journal_is_read_as_it_was_written(tmp_path):
+    """The last text, its number, and counters; also by another that opens the file."""
+    journal = Journal(tmp_path / "j", 4)
+    assert journal.read().text == ""
+    for text in ("one", "two", ""):
+        journal.write(text)
+        assert Journal(tmp_path / "j").read().text == text
+    journal.counters[2] += np.uint64(7)
+    assert Journal(tmp_path / "j").counters.tolist() == [0, 0, 7, 0]
+    assert Journal(tmp_path / "j").read().sequence == 3
+
+
+@pytest.mark.parametrize("cut", range(0, 24, 3))
+def test_a_write_that_was_cut_short_leaves_the_one_before(tmp_path, cut):
+    """Whichever bytes of the newest slot are spoiled, the older one is read."""
+    journal = Journal(tmp_path / "j", 1)
+    journal.write("before")
+    journal.write("after")
+    data = bytearray((tmp_path / "j").read_bytes())
+    at = data.index(b"after") - 24 + cut
+    data[at] ^= 0xFF
+    (tmp_path / "j").write_bytes(data)
+    assert Journal(tmp_path / "j").read().text == "before"
+
+
+def test_what_is_no_journal_is_told_in_one_line(tmp_path):
+    """Another file, one that was cut, a case that is too large."""
+    (tmp_path / "a").write_text("something else", encoding="utf-8")
+    with pytest.raises(BadFile, match="a: no journal of a worker"):
+        Journal(tmp_path / "a")
+    journal = Journal(tmp_path / "b", 1)
+    with pytest.raises(ValueError, match=r"a case of \d+ bytes, expected \d+ at most"):
+        journal.write("x" * ROOM)
+    journal.close()
+    (tmp_path / "b").write_bytes((tmp_path / "b").read_bytes()[:-1])
+    with pytest.raises(BadFile, match=rf"b: {HEAD.size + 8 + 2 * ROOM - 1} bytes, expected"):
+        Journal(tmp_path / "b")
+
+
+# What is judged
+
+
+def test_a_case_is_judged_by_every_law_that_is_about_it():
+    """A law's own cases are all held by its domain; the plan leaves out what has none, does not apply, or is waived."""
+    subject = load_loss(BUNDLED, torch.device("cpu"), "yololoss")
+    plan = Plan((), subject, ("totals.sum",))
+    left_out = set(LAWS) - set(plan.laws)
+    assert "totals.sum" in left_out
+    assert {id.partition(".")[0] for id in left_out} == {"totals", "baseline", "compile", "devices"}
+    chance = np.random.default_rng(0)
+    for number, domain in enumerate(plan.domains):
+        for _ in range(20):
+            case = plan.case(Origin(number, chance.bytes(domain.size)))
+            assert domain.large or domain.holds(case), domain
+            named = {law.id for law in plan.judges(case, number, chance)}
+            assert {id for id, law in plan.laws.items() if plan.fits(id, case) and not law.anew} <= named
+
+
+def test_a_domain_does_not_hold_what_its_law_is_not_about():
+    """Each narrowing is heeded."""
+    strategies = _suite.module("strategies")
+    chance = np.random.default_rng(1)
+    wide = strategies.Domain(options=strategies.ALL_OPTIONS)
+    made = [wide.case(chance.bytes(wide.size)) for _ in range(300)]
+    for narrowing in (
+        {"min_targets": 2},
+        {"max_targets": 1},
+        {"dtypes": ("float64",)},
+        {"layouts": ("sliced",)},
+        {"hyps": strategies.HYPS[:1]},
+        {"options": strategies.ALL_OPTIONS[:1]},
+        {"target_dtypes": ("float16",)},
+        {"logits": ((1.0, -20.0),)},
+        {"spots": False},
+        {"exact": True},
+        {"classes": (1,)},
+    ):
+        domain = strategies.Domain(**{"options": strategies.ALL_OPTIONS, **narrowing})
+        held = sum(domain.holds(case) for case in made)
+        assert 0 < held < len(made), narrowing
+    assert not any(strategies.Domain(large=True).holds(case) for case in made)
+
+
+def test_what_a_law_raises_itself_is_a_finding():
+    """A loss may return what no law foresaw."""
+    law = LAWS["totals.sum"]
+    plan = Plan(FEW, load_loss(BUNDLED, torch.device("cpu"), "yololoss"))
+    case = plan.case(Origin(0, bytes(plan.domains[0].size)))
+    with patch.object(type(law), "examine", side_effect=TypeError("no float")):
+        broke, _ = judged(law, None, case)
+    assert broke == ("totals.sum", "the judgement", "one", "TypeError: no float", broke.because, False, False)
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "same"),
+    [
+        ("layer 0, x[0, 3, 1]", "layer 12, x[2]", True),
+        ("raised: IndexError: index 8 at 0x7f3a", "raised: IndexError: index 9 at 0x7fff", True),
+        ("shape (2, 3), with (1, 2.5), (3, nan), ...", "shape (4, 3), with (1, 2)", True),
+        ("3.5", "nan", False),
+        ("raised: IndexError", "raised: KeyError", False),
+    ],
+)
+def test_findings_are_told_apart_without_their_numbers(one, two, same):
+    """Place and kind of trouble make the fingerprint, and the law."""
+    prints = [fingerprint(Told("totals.sum", "total", "", text, "")) for text in (one, two)]
+    assert (prints[0] == prints[1]) == same
+    assert fingerprint(Told("totals.value", "total", "", one, "")) != prints[0]
+
+
+# A worker
+
+
+def test_a_worker_judges_and_counts(tmp_path):
+    """So many cases, by the laws it was given; no case is left in flight."""
+    worker.run(orders(tmp_path), cases=30)
+    subject = load_loss(BUNDLED, torch.device("cpu"), "yololoss")
+    journal = Journal(worker.journal_path(tmp_path, 0))
+    named, kinds = worker.Counters(Plan(FEW, subject)).read(journal.counters)
+    assert (named["cases"], journal.read().text, kinds) == (30, "", {})
+    assert 20 <= named["tried totals.sum"] <= 30
+    assert named["judged totals.sum"] == named["tried totals.sum"]
+    assert named["region one layer"] > 0
+    assert not list((tmp_path / "raw").iterdir())
+
+
+def test_a_worker_writes_down_what_it_finds_once(tmp_path):
+    """A file a fingerprint, and how often it was seen; one that is known is counted alone; given cases come first."""
+    task = Task(rarely(tmp_path, "Raises", 2), "cpu", "upstream")
+    worker.run(orders(tmp_path, task=task), cases=20)
+    (path,) = (tmp_path / "raw").iterdir()
+    raw = read_raw(path)
+    assert raw.told.observed.startswith("raised in loss: IndexError")
+    assert path == raw_path(tmp_path, raw.kind)
+    path.unlink()
+    worker.run(orders(tmp_path, task=task, number=1, known=(raw.kind,), first=(f"\n{raw.case.key}",)), cases=20)
+    assert not list((tmp_path / "raw").iterdir())
+    plan = Plan(FEW, task.under_test())
+    named, kinds = worker.Counters(plan).read(Journal(worker.journal_path(tmp_path, 1)).counters)
+    assert named["first"] == 1
+    assert kinds[raw.kind] == named["broke run.completes"] > 1
+
+
+def test_a_worker_leaves_with_a_lost_device(tmp_path):
+    """What it saw last is written down, and nothing is left in flight."""
+    task = Task(rarely(tmp_path, "Raises", 1), "cpu", "upstream")
+    with patch("yololoss.harness.devices.is_lost", lambda _: True), pytest.raises(SystemExit) as end:
+        worker.run(orders(tmp_path, task=task))
+    assert end.value.code == 0
+    (path,) = (tmp_path / "raw").iterdir()
+    assert read_raw(path).told.what == "the device, after this case"
+    assert Journal(worker.journal_path(tmp_path, 0)).read().text == ""
+
+
+def test_a_worker_that_cannot_write_says_so_by_its_exit_status(tmp_path):
+    """A full disk; the case stays in flight, so that it is judged again."""
+    task = Task(rarely(tmp_path, "Raises", 1), "cpu", "upstream")
+    full = OSError(28, "No space left on device")
+    with patch("yololoss.harness.fuzz.worker.write_raw", side_effect=full), pytest.raises(SystemExit) as end:
+        worker.run(orders(tmp_path, task=task))
+    assert end.value.code == worker.BAD_DISK
+    case, source = from_flight(Journal(worker.journal_path(tmp_path, 0)).read().text)
+    assert in_flight(case, source) == Journal(worker.journal_path(tmp_path, 0)).read().text
+
+
+def test_what_came_near_a_limit_is_varied():
+    """The guide keeps the case of the largest error of each law, and cases of thin regions, and varies them."""
+    plan = Plan((), load_loss(BUNDLED, torch.device("cpu"), "yololoss"))
+    guide = worker.Guide(plan, np.random.default_rng(0))
+    near, far = (guide.next() for _ in range(2))
+    guide.learn(near, {"totals.value": 0.8}, ["one class"])
+    guide.learn(far, {"totals.value": 0.5}, [])
+    assert guide.best["totals.value"] == (0.8, near)
+    assert near in guide.rare
+    made = [guide.next() for _ in range(300)]
+    varied = [o for o in made if o.domain == near.domain and _distance(o.data, near.data) <= 4]
+    assert len(varied) > 60
+
+
+def _distance(one: bytes, two: bytes) -> int:
+    return sum(a != b for a, b in zip(one, two, strict=True)) if len(one) == len(two) else 1000
+
+
+# The clerk
+
+
+def test_bytes_are_made_as_plain_as_they_may_be():
+    """What matters stays, as low as it may be; a time that is over ends it."""
+    data = bytes(range(1, 101))
+    small = clerk.smallest(data, lambda d: d[40] >= 7 and d[90] == 91, time.monotonic() + 60)
+    assert {i: b for i, b in enumerate(small) if b} == {40: 7, 90: 91}
+    assert clerk.smallest(data, lambda d: True, time.monotonic() - 1) == data
+
+
+def _raw_of(folder: Path, name: str, one_in: int = 1) -> tuple[clerk.Duty, Path]:
+    """What a worker finds on a loss, and the clerk's duty."""
+    task = Task(rarely(folder, name, one_in), "cpu", "upstream", memory=1500, limit=4.0)
+    given = orders(folder, task=task)
+    with patch.object(worker.Worker, "_judge", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
+        worker.run(given)
+    journal = Journal(worker.journal_path(folder, 0))
+    case, source = from_flight(journal.read().text)
+    told = Told("run.completes", "the process of the loss", "", "killed by SIGKILL", "", died=True, outside=True)
+    write_raw(folder, task.loss, Raw(told, case, source))
+    return clerk.Duty(task, FEW, (), folder, {"loss": task.loss}, 20.0), next((folder / "raw").iterdir())
+
+
+def test_the_clerk_makes_small_what_it_confirms(tmp_path):
+    """The plainest case there is, saved and recorded; the raw one is gone."""
+    duty, path = _raw_of(tmp_path, "Segfaults")
+    clerk.attend(duty, path)
+    (record,) = clerk.read_records(tmp_path).values()
+    assert record.finding is not None
+    assert record.finding.observed == "killed by SIGSEGV"
+    assert record.finding.picture is None
+    assert record.finding.repeats
+    case = read_vectors(Path(record.finding.path)).vectors[0].case
+    assert (case.targets, case.layers, case.batch) == ((), 1, 1)
+    assert not path.exists()
+
+
+def test_a_process_that_was_killed_from_outside_is_no_finding(tmp_path):
+    """Its case, run again, is answered."""
+    duty, path = _raw_of(tmp_path, "Segfaults", one_in=10**9)
+    clerk.attend(duty, path)
+    (record,) = clerk.read_records(tmp_path).values()
+    assert record.finding is None
+    assert "killed from outside" in record.nothing
+
+
+def test_what_does_not_repeat_is_kept_and_said_so(tmp_path):
+    """A loss that died in one process and not in another."""
+    duty, path = _raw_of(tmp_path, "Segfaults", one_in=10**9)
+    raw = read_raw(path)
+    write_raw(tmp_path, duty.task.loss, raw._replace(told=raw.told._replace(outside=False)))
+    clerk.attend(duty, path)
+    (record,) = clerk.read_records(tmp_path).values()
+    assert record.finding is not None
+    assert not record.finding.repeats
+
+
+def test_a_spoiled_raw_file_is_told(tmp_path):
+    """Not read as a finding, and left to be looked at."""
+    duty, path = _raw_of(tmp_path, "Segfaults")
+    path.write_text(path.read_text(encoding="utf-8").replace('"told"', '"other"'), encoding="utf-8")
+    clerk.attend(duty, path)
+    assert "not as a worker writes it" in clerk.read_records(tmp_path)[path.stem].nothing
+    assert path.exists()
+
+
+# A judge
+
+
+@pytest.mark.parametrize(
+    ("name", "observed", "law"),
+    [
+        ("Segfaults", "killed by SIGSEGV", "run.completes"),
+        ("Leaves", "ended its process, exit status 3", "run.no-exit"),
+        ("Loops", "did not return within 3 s", "run.returns"),
+        ("Allocates", "took more than 1500 MiB of memory", "run.completes"),
+        ("Raises", "raised in loss: IndexError", "run.completes"),
+    ],
+)
+def test_a_judge_outlives_what_it_judges(tmp_path, name, observed, law):
+    """It tells what the process died of, and judges the next case."""
+    limit = 3.0 if name == "Loops" else 60.0
+    task = Task(rarely(tmp_path, name, 1), "cpu", "upstream", memory=1500, limit=limit)
+    plan = Plan(FEW, task.under_test())
+    case = plan.case(Origin(0, bytes(plan.domains[0].size)))
+    with Judge(task) as judge:
+        for _ in range(2):
+            broke, _ = judge.ask(clerk.Vector(id="a", law="run.completes", case=case))
+            assert broke is not None
+            assert (broke.law, broke.observed[: len(observed)]) == (law, observed)
+
+
+def test_a_process_whose_server_was_killed_is_ended_and_no_finding():
+    """Nobody would learn how it ends any more; what it did is not to blame."""
+    watched = guard.Guarded(time.sleep, (600,), 4096)
+    itself = psutil.Process(watched.process.pid)
+    itself.parent().kill()
+    _until(lambda: not watched.alive)
+    assert watched.watch(None, 1.0) == guard.Death("run.no-exit", "ended its process, exit status 255", True)
+    _until(lambda: not itself.is_running() or itself.status() == psutil.STATUS_ZOMBIE)
+
+
+# A session
+
+
+def test_a_session_on_the_bundled_loss_finds_nothing(tmp_path):
+    """All laws, so many cases; counts, files, and no process left."""
+    status, output, errors = run("fuzz", "--cases", 40, "--workers", 2, "--out", "s", "--seed", 5, cwd=tmp_path)
+    assert (status, errors.count("session of seed 5")) == (0, 1), output + errors
+    assert re.search(r"^\d+ laws hold, .*0:00:\d\d$", output.splitlines()[-1])
+    told = json.loads((tmp_path / "s" / "summary.json").read_text(encoding="utf-8"))
+    assert told["cases"] >= 40
+    assert told["judgements"] == sum(row["tried"] for row in told["verdict"]["laws"])
+    assert "laws hold" in (tmp_path / "s" / "report.html").read_text(encoding="utf-8")
+    assert not list((tmp_path / "s" / "journal").iterdir())
+    again, output, errors = run("fuzz", "--resume", "--cases", 60, "--out", "s", "--json", cwd=tmp_path)
+    assert again == 0, errors
+    assert json.loads(output)["cases"] >= 60 > told["cases"]
+
+
+@pytest.mark.parametrize(
+    ("name", "law"),
+    [
+        ("Segfaults", "run.completes"),
+        ("Leaves", "run.no-exit"),
+        ("Loops", "run.returns"),
+        ("Allocates", "run.completes"),
+        ("Raises", "run.completes"),
+        ("Attached", "totals.items-detached"),
+    ],
+)
+def test_a_session_survives_what_it_finds(tmp_path, name, law):
+    """Found, made small, saved with a command that replays it, and the session goes on to its end."""
+    spec = rarely(tmp_path, name, 20)
+    laws = [x for pattern in FEW for x in ("--laws", pattern)]
+    limits = {"Loops": ("--limit", "4s"), "Allocates": ("--memory", 1200)}.get(name, ())
+    options = ("--cases", 60, "--workers", 1, "--out", "s", "--seed", 2, "--json", *limits)
+    status, output, errors = run("fuzz", spec, *laws, *options, cwd=tmp_path)
+    assert status == 1, errors
+    told = json.loads(output)
+    assert told["cases"] >= 60
+    found = {finding["law"]: finding for finding in told["verdict"]["findings"]}
+    assert law in found
+    assert told["seen"][found[law]["path"]] >= 1
+    status, output = said(found[law]["replay"], tmp_path)
+    assert status == 1, output
+    assert "still broken" in output
+
+
+def _begin(folder: Path, spec: str) -> subprocess.Popen[bytes]:
+    laws = [x for pattern in FEW for x in ("--laws", pattern)]
+    command = [sys.executable, "-m", "yololoss", "fuzz", spec, "--out", str(folder), "--seed", "7", *laws]
+    command += ["--for", "1h", "--workers", "2"]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def _until(condition, seconds: float = 90.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+def _state(folder: Path) -> dict[str, object]:
+    return json.loads((folder / "session.json").read_text(encoding="utf-8"))
+
+
+def test_kill_9_loses_nothing(tmp_path):
+    """A worker is replaced; the session itself is resumed, with its counts and what it found, and ends."""
+    out = tmp_path / "s"
+    going = _begin(out, rarely(tmp_path, "Raises", 60))
+    _until(lambda: list((out / "known").glob("*.json")))
+    (server,) = [c for c in psutil.Process(going.pid).children() if "forkserver" in " ".join(c.cmdline())]
+    victims = [c for c in server.children() if c.is_running()]
+    for victim in victims:  # workers, perhaps the clerk and its judge
+        victim.kill()
+    _until(lambda: _state(out)["restarts"] >= 1)
+    known = {path.name for path in (out / "known").glob("*.json")}
+    going.kill()
+    going.wait()
+    _until(lambda: not server.is_running() or not server.children())
+    for path in (out / "journal").glob("*.journal"):
+        Journal(path).close()
+    counted = _state(out)["counts"]
+    status, output, errors = run("fuzz", "--resume", "--out", out, "--for", "1s", "--json", cwd=ROOT)
+    told = json.loads(output)
+    assert status == 1, errors
+    assert told["cases"] >= counted.get("cases", 0)
+    assert known <= {path.name for path in (out / "known").glob("*.json")}
+    for path in (out / "findings").glob("*.json"):
+        read_vectors(path)
+
+
+def test_ctrl_c_ends_a_session_with_its_summary(tmp_path):
+    """Exit status 0 and the summary; no process is left."""
+    going = _begin(tmp_path / "s", BUNDLED)
+    _until(lambda: (tmp_path / "s" / "journal").is_dir() and list((tmp_path / "s" / "journal").iterdir()))
+    time.sleep(2)
+    left = psutil.Process(going.pid).children(recursive=True)
+    going.send_signal(signal.SIGINT)
+    assert going.wait(60) in (0, 2)  # 2: nothing was judged yet
+    assert (tmp_path / "s" / "summary.json").exists()
+    _until(lambda: not any(child.is_running() for child in left))
+
+
+def test_a_session_that_cannot_go_on_says_why(tmp_path):
+    """Workers that end before their first case; a disk that takes nothing."""
+    (tmp_path / "bad.py").write_text("class Loss:\n    def __init__(self, model): ...\n", encoding="utf-8")
+    made = session.begin(tmp_path / "a", settings())
+    made.failed = session.FAILED - 1
+    gone = session.Worker(orders(tmp_path / "a", number=5, task=Task("nothing:here", "cpu", "upstream")), 4096)
+    _until(lambda: not gone.guarded.alive)
+    made.workers = [gone]
+    with pytest.raises(UsageError, match=r"workers end before their first case: .*no such module"):
+        made._bury(gone, gone.watch(1.0))
+    made = session.begin(tmp_path / "b", settings())
+    with patch.object(gone.guarded.process, "_popen") as ended:
+        ended.poll.return_value = ended.returncode = worker.BAD_DISK
+        made.workers = [gone]
+        with pytest.raises(UsageError, match="could not write to it; is the disk full"):
+            made._bury(gone, guard.Death("run.completes", "x"))
+
+
+def test_what_is_given_wrong_is_told_in_one_line(tmp_path):
+    """Times, folders, sessions that are there or not there."""
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "session.json").write_text("{}", encoding="utf-8")
+    for arguments, problem in (
+        (("--for", "10x"), "'10x': expected a time such as 90s, 10m, 2h or 1h30m"),
+        (("--for", "0s"), "'0s': expected a time"),
+        (("--laws", "totals.summ"), "no such law; did you mean 'totals.sum'?"),
+        (("--laws", "baseline"), "none of these laws can be fuzzed"),
+        (("--resume",), "there is no session to resume"),
+        (("--resume", "--out", "full"), "session.json: no session"),
+        (("--resume", "--seed", "3", "--out", "full"), "--resume goes on with the session's own seed"),
+        (("--out", "full"), "it holds a session already"),
+        (("--corpus", "nowhere"), "nowhere: no such folder of case files"),
+    ):
+        status, _, errors = run("fuzz", *arguments, cwd=tmp_path)
+        assert status == 2, arguments
+        assert problem in errors, arguments
+
+
+def test_the_clerk_may_die_as_well(tmp_path):
+    """Then the finding is kept as it was found."""
+    made = session.begin(tmp_path, settings())
+    case = made.plan.case(Origin(0, bytes(made.plan.domains[0].size)))
+    raw = Raw(Told("totals.sum", "total", "1", "2", "none"), case, None)
+    write_raw(tmp_path, BUNDLED, raw)
+    made._take_record(raw_path(tmp_path, raw.kind))
+    assert made.findings[raw.kind].finding.repeats is False
+    assert not list((tmp_path / "raw").iterdir())
+
+
+def test_a_case_in_flight_is_judged_first_when_it_is_resumed(tmp_path):
+    """Nobody knows what it did to a session that was killed; its worker's counts are taken in once."""
+    worker.run(orders(tmp_path), cases=5)
+    plan = Plan(FEW, load_loss(BUNDLED, torch.device("cpu"), "yololoss"))
+    case = plan.case(Origin(0, bytes(plan.domains[0].size)))
+    journal = Journal(worker.journal_path(tmp_path, 0))
+    journal.write(in_flight(case, None))
+    kept = journal.path.read_bytes()
+    made = session.begin(tmp_path, settings(cases=8))
+    assert made.state.first == (f"\n{case.key}",)
+    assert made.counts()[0]["cases"] == 5
+    journal.path.write_bytes(kept)  # as if it was killed before the journal was removed
+    made = session.resume(tmp_path)
+    assert made.counts()[0]["cases"] == 5
+    made.run(quiet)
+    assert made.counts()[0]["first"] >= 1

@@ -1,0 +1,103 @@
+"""``yololoss corpus``: folders of case files, as fuzz sessions and checks save them."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from yololoss.harness.cli import options
+from yololoss.harness.errors import UsageError, closest
+
+if TYPE_CHECKING:
+    from yololoss.harness.vectors import Vector
+
+FOLDER = click.argument("folder", metavar="FOLDER", type=options.FOLDER)
+
+
+@click.group()
+def corpus() -> None:
+    """Keep a corpus: a folder of case files that a loss is judged on first.
+
+    \b
+    Examples:
+      yololoss corpus merge loss-corpus .yololoss/fuzz/findings .yololoss/findings
+      yololoss corpus minimise loss-corpus
+      yololoss corpus list loss-corpus
+      yololoss corpus promote loss-corpus totals.sum-476c810e -o golden/mine.json
+    """
+
+
+@corpus.command()
+@FOLDER
+@click.argument("others", metavar="OTHER...", nargs=-1, required=True, type=options.FOLDER)
+def merge(folder: Path, others: tuple[Path, ...]) -> None:
+    """Add to FOLDER the cases of other folders that it does not have; it is made if it is not there."""
+    from yololoss.harness.fuzz.corpus import add  # noqa: PLC0415
+    from yololoss.harness.vectors import read_corpus  # noqa: PLC0415
+
+    found = [vector for other in others for vector in read_corpus(other).values()]
+    added = add(folder, found)
+    options.say(f"{folder}: {len(added)} new of {len(found)} cases")
+
+
+@corpus.command("list")
+@FOLDER
+@options.as_json
+def list_(folder: Path, as_json: bool) -> None:
+    """List the cases: name, law, what it was found for."""
+    found = _read(folder)
+    if as_json:
+        told = [{"name": name, "law": v.law, "comment": v.comment} for name, v in found.items()]
+        click.echo(json.dumps(told, indent=1))
+        return
+    for name, vector in found.items():
+        options.say(f"{name}  {vector.comment or 'no comment'}")
+    options.say(f"{len(found)} cases, {len({v.law for v in found.values()})} laws")
+
+
+@corpus.command()
+@FOLDER
+def minimise(folder: Path) -> None:
+    """Keep of cases that reach the same under the same law the smallest one; delete the others.
+
+    Two cases reach the same where they lie in the same regions, which docs/reach.md lists, and were found for the same
+    place and kind of trouble.
+    """
+    from yololoss.harness.fuzz.corpus import minimised  # noqa: PLC0415
+
+    kept, deleted = minimised(folder)
+    options.say(f"{folder}: {kept} cases kept, {deleted} deleted")
+
+
+@corpus.command()
+@FOLDER
+@click.argument("name")
+@options.loss
+@options.family
+@click.option(
+    "-o", "--output", type=options.FILE, required=True, help="The file of vectors to add it to; made if not there."
+)
+def promote(folder: Path, name: str, output: Path, **given: Any) -> None:
+    """Make a vector of a case: what the loss does with it now, which breaks no law, is what it must do from now on.
+
+    \b
+    Example:
+      yololoss corpus promote loss-corpus totals.sum-476c810e --loss utils/loss.py:ComputeLoss -o loss-baseline.json
+    """
+    from yololoss.harness.fuzz.corpus import promoted  # noqa: PLC0415
+    from yololoss.harness.fuzz.judge import Judge, Task  # noqa: PLC0415
+
+    found = _read(folder)
+    if name not in found:
+        raise UsageError(f"{folder}: {name}: no such case{closest(name, found)}")
+    chosen = options.settings(**given)
+    with Judge(Task(chosen.loss, "cpu", chosen.family)) as judge:
+        promoted(found[name], output, options.under_test(chosen), judge)
+    options.say(f"{output}: {name} is a vector")
+
+
+def _read(folder: Path) -> "dict[str, Vector]":
+    from yololoss.harness.vectors import read_corpus  # noqa: PLC0415
+
+    return read_corpus(folder)

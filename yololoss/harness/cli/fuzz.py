@@ -1,0 +1,224 @@
+"""``yololoss fuzz``: a session of random cases."""
+
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from yololoss.harness.cli import options
+from yololoss.harness.errors import UsageError
+
+if TYPE_CHECKING:
+    from hypothesis.database import ExampleDatabase
+
+    from yololoss.harness.fuzz.session import Session
+    from yololoss.harness.fuzz.summary import Summary
+
+PLAIN = 30.0  # seconds between two lines where there is no terminal
+
+
+@click.command()
+@click.argument("loss", required=False)
+@click.option(
+    "--for",
+    "seconds",
+    type=options.duration,
+    metavar="TIME",
+    help="How long, as 90s or 1h30m.  [default: 10m without --cases]",
+)
+@click.option("--cases", type=click.IntRange(min=1), metavar="N", help="How many cases, in all.")
+@options.laws
+@options.one_device
+@options.family
+@click.option("--workers", type=click.IntRange(min=1), help="Processes at once.  [default: one a GPU, else one a core]")
+@click.option(
+    "--out", type=options.FOLDER, default=Path(".yololoss/fuzz"), show_default=True, help="The folder of the session."
+)
+@click.option("--resume", is_flag=True, help="Go on with the session in that folder: its loss, its time, its counts.")
+@options.corpus
+@click.option(
+    "--database",
+    metavar="PLACE",
+    multiple=True,
+    help="A Hypothesis database as a cache of what was found: a folder, redis://HOST:PORT/N, or "
+    "github:OWNER/REPOSITORY (its artifacts, only read). May be repeated.",
+)
+@click.option("--seed", type=click.IntRange(min=1, max=2**32), help="Of the session.  [default: another every time]")
+@options.limit
+@options.memory
+@click.option("-v", "--verbose", is_flag=True, help="Show every finding in full, not the first alone.")
+@options.as_json
+def fuzz(
+    seconds: float | None,
+    laws: tuple[str, ...],
+    out: Path,
+    resume: bool,
+    corpus: Path | None,
+    database: tuple[str, ...],
+    verbose: bool,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Judge a loss on random cases, for as long as you like.
+
+    Each case is judged by all laws about it. A loss that crashes, hangs or takes all memory costs one process; its case
+    is found, made small, and saved as any other. Whatever ends a session, --resume goes on with it.
+
+    \b
+    Examples:
+      yololoss fuzz --for 10m
+      yololoss fuzz utils/loss.py:ComputeLoss --for 2h --device cuda --out nightly
+      yololoss fuzz --resume --out nightly
+
+    Exit status: 0 nothing was found; 1 something was; 2 it could not be done.
+    """
+    from yololoss.harness.about import about  # noqa: PLC0415
+    from yololoss.harness.fuzz.databases import open_database, save  # noqa: PLC0415
+    from yololoss.harness.fuzz.summary import summarise, write_summary  # noqa: PLC0415
+    from yololoss.harness.vectors import read_vectors  # noqa: PLC0415
+
+    cache = open_database(database)
+    session = _resumed(out, seconds, given) if resume else _begun(out, seconds, laws, corpus, cache, given)
+    chosen = session.settings
+    what = about(chosen.loss, chosen.device, chosen.family, shlex.join(["yololoss", *sys.argv[1:]]))
+    with View(quiet=as_json) as view:
+        view.say(f"session of seed {chosen.seed} on {chosen.loss}, {chosen.workers} worker(s), in {out}")
+        session.run(view.show)
+    summary = summarise(session, what)
+    if cache is not None:
+        save(cache, (v for f in summary.verdict.findings for v in read_vectors(Path(f.path)).vectors))
+    write_summary(summary, out)
+    if as_json:
+        click.echo(summary.model_dump_json(indent=1))
+    else:
+        _tell(summary, out, verbose=verbose)
+    sys.exit(summary.verdict.status)
+
+
+def _begun(
+    out: Path,
+    seconds: float | None,
+    laws: tuple[str, ...],
+    corpus: Path | None,
+    cache: "ExampleDatabase | None",
+    given: dict[str, Any],
+) -> "Session":
+    from yololoss import _suite  # noqa: PLC0415
+    from yololoss.harness.config import read_config  # noqa: PLC0415
+    from yololoss.harness.fuzz.databases import fetch  # noqa: PLC0415
+    from yololoss.harness.fuzz.judge import LIMIT, MEMORY  # noqa: PLC0415
+    from yololoss.harness.fuzz.session import Settings, begin  # noqa: PLC0415
+    from yololoss.harness.vectors import read_corpus  # noqa: PLC0415
+
+    named = {name: given[name] for name in ("loss", "device", "family")}
+    chosen = options.settings(**named)
+    project = read_config(Path.cwd())
+    folder = corpus or (Path(project.corpus) if project.corpus else None)
+    known = [] if folder is None else list(read_corpus(folder).values())
+    known += [] if cache is None else fetch(cache, _suite.find(laws))
+    first = dict.fromkeys(f"{vector.law or ''}\n{vector.case.key}" for vector in known)
+    settings = Settings(
+        loss=chosen.loss,
+        device=chosen.device,
+        family=chosen.family,
+        laws=laws,
+        waived=tuple(waiver.law for waiver in project.waivers),
+        workers=given["workers"] or _workers(chosen.device),
+        memory=given["memory"] or MEMORY,
+        limit=given["limit"] or LIMIT,
+        seed=given["seed"] or 0,
+        seconds=seconds or (None if given["cases"] else 600.0),
+        cases=given["cases"],
+        options={**named, **{name: given[name] and f"{given[name]:g}" for name in ("memory", "limit")}},
+    )
+    return begin(out, settings, tuple(first))
+
+
+def _resumed(out: Path, seconds: float | None, given: dict[str, Any]) -> "Session":
+    from yololoss.harness.fuzz.session import resume  # noqa: PLC0415
+
+    fixed = [name for name in ("loss", "device", "family", "seed") if given[name]]
+    if fixed:
+        raise UsageError(
+            f"--resume goes on with the session's own {' and '.join(fixed)}; give another --out for others"
+        )
+    changed = {name: given[name] for name in ("workers", "memory", "limit", "cases")}
+    return resume(out, seconds=seconds, **changed)
+
+
+def _workers(device: str) -> int:
+    import os  # noqa: PLC0415
+
+    import torch  # noqa: PLC0415
+
+    return torch.cuda.device_count() or 1 if device == "cuda" else os.cpu_count() or 1
+
+
+class View:
+    """How a session goes: on a terminal a line that changes, elsewhere one now and then; on standard error."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True, quiet=quiet)
+        self._live = Live(console=self._console, transient=True) if self._console.is_terminal and not quiet else None
+        self._every = 0.5 if self._live else PLAIN
+        self._shown = time.monotonic()
+        self._known: set[str] = set()
+
+    def __enter__(self) -> "View":
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        self._console.print(Text(text))
+
+    def show(self, session: "Session") -> None:
+        """How it goes, if it is time to say so, and what is new."""
+        from yololoss.harness.fuzz.summary import line  # noqa: PLC0415
+
+        for kind in session.findings.keys() - self._known:
+            finding = session.findings[kind].finding
+            assert finding is not None
+            self.say(f"{finding.law} broke: {finding.path}")
+            self._known.add(kind)
+        if time.monotonic() - self._shown < self._every:
+            return
+        self._shown = time.monotonic()
+        if self._live is not None:
+            self._live.update(Text(line(session)))
+        else:
+            self.say(line(session))
+
+
+def _tell(summary: "Summary", out: Path, *, verbose: bool) -> None:
+    from yololoss.harness.fuzz.summary import clock  # noqa: PLC0415
+    from yololoss.harness.report import headline  # noqa: PLC0415
+
+    verdict = summary.verdict
+    shown = verdict.findings[: None if verbose else 1]  # the first tells most: it is about the earliest step
+    for finding in shown:
+        options.say(f"{finding}\n  seen       {summary.seen[finding.path]} times\n")
+    for finding in verdict.findings[len(shown) :]:
+        options.say(f"{finding.law} broke as well, {summary.seen[finding.path]} times: {finding.path}")
+    thin = [name for name, count in summary.regions.items() if count == 0]
+    options.say(f"{summary.cases} cases, {summary.judgements} judgements, {summary.restarts} restarts of a worker")
+    if summary.unexplained:
+        options.say(f"killed from outside, and no fault of the loss: {summary.unexplained}")
+    if thin:
+        options.say(f"regions that no case lay in: {', '.join(thin)}")
+    options.say(f"seed {summary.seed}; summary and report: {out / 'summary.json'}, {out / 'report.html'}")
+    if verdict.problem:
+        raise UsageError(verdict.problem)
+    style = "bold red" if verdict.status else "bold green"
+    options.say(f"{headline(verdict)}, {clock(summary.seconds)}", style)

@@ -1,0 +1,88 @@
+"""A worker's journal: what it is doing and what it did, in a file that outlives it.
+
+The file is mapped into memory, so a write costs microseconds, and what was written is there after the process was
+killed at any moment (a power cut is another matter: nothing is forced to the disk). It holds counters, and two slots
+for the case in flight that take turns: a write that was cut short spoils one slot, and its checksum tells.
+"""
+
+import mmap
+import struct
+import time
+from pathlib import Path
+from typing import NamedTuple
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+
+from yololoss.harness.errors import BadFile
+
+MAGIC = b"yololoss journal 1\n".ljust(24, b"\0")
+HEAD = struct.Struct("<24sQ")  # magic, how many counters
+SLOT = struct.Struct("<QdII")  # sequence number, when it began, bytes of the text, checksum
+ROOM = (
+    2**18
+)  # bytes of a slot; all are there from the start, since a mapped file that cannot grow kills who writes to it
+
+
+class Entry(NamedTuple):
+    """The last thing that a worker wrote."""
+
+    sequence: int
+    began: float  # time.monotonic
+    text: str  # the case in flight; empty where none is
+
+
+class Journal:
+    """One worker's journal, to write or to read."""
+
+    def __init__(self, path: Path, counters: int = 0) -> None:
+        """Open the journal; with ``counters`` make it anew. Raises BadFile where the file is none."""
+        self.path = path
+        if counters:
+            with path.open("wb") as file:
+                file.write(HEAD.pack(MAGIC, counters))
+                file.write(bytes(8 * counters + 2 * ROOM))
+        with path.open("r+b") as file:
+            head = file.read(HEAD.size)
+            size = file.seek(0, 2)
+            if len(head) < HEAD.size or not head.startswith(MAGIC):
+                raise BadFile(f"{path}: no journal of a worker")
+            (_, counters) = HEAD.unpack(head)
+            self._slots = HEAD.size + 8 * counters
+            if size != self._slots + 2 * ROOM:
+                raise BadFile(f"{path}: {size} bytes, expected {self._slots + 2 * ROOM}")
+            self._map = mmap.mmap(file.fileno(), 0)
+        self.counters: NDArray[np.uint64] = np.frombuffer(self._map, np.uint64, counters, HEAD.size)
+        self._sequence = self.read().sequence
+
+    def write(self, text: str) -> None:
+        """Say what is done from now on; empty text: nothing."""
+        data = text.encode()
+        if len(data) > ROOM - SLOT.size:
+            raise ValueError(f"a case of {len(data)} bytes, expected {ROOM - SLOT.size} at most")
+        self._sequence += 1
+        at = self._slots + self._sequence % 2 * ROOM
+        began = time.monotonic()
+        checksum = crc32(data, crc32(struct.pack("<Qd", self._sequence, began)))
+        self._map[at + SLOT.size : at + SLOT.size + len(data)] = data
+        self._map[at : at + SLOT.size] = SLOT.pack(self._sequence, began, len(data), checksum)
+
+    def read(self) -> Entry:
+        """What was written last, and whole."""
+        slots = [self._slot(self._slots + n * ROOM) for n in range(2)]
+        return max((entry for entry in slots if entry is not None), default=Entry(0, 0.0, ""))
+
+    def _slot(self, at: int) -> Entry | None:
+        sequence, began, length, checksum = SLOT.unpack(self._map[at : at + SLOT.size])
+        if sequence == 0 or length > ROOM - SLOT.size:
+            return None
+        data = self._map[at + SLOT.size : at + SLOT.size + length]
+        if crc32(data, crc32(struct.pack("<Qd", sequence, began))) != checksum:
+            return None
+        return Entry(sequence, began, data.decode())
+
+    def close(self) -> None:
+        """Let go of the file."""
+        del self.counters
+        self._map.close()

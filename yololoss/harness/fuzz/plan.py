@@ -1,0 +1,101 @@
+"""What a session judges: which laws on which cases, and what cases are made of."""
+
+from collections import Counter
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from yololoss import _suite
+from yololoss.harness.case import Case
+from yololoss.harness.families import FAMILIES
+from yololoss.harness.law import Law
+from yololoss.harness.subject import LossUnderTest
+
+# A law that runs the loss anew costs as much as all those that judge the one execution together. Each case is judged by
+# all of the latter, and by this share of the former beyond the gate's own: so they take about half of the time.
+ANEW = 0.25
+# Findings told apart, each with a counter in the journal; what comes after these is counted as one.
+KINDS = 512
+
+
+class Origin(NamedTuple):
+    """What a case was made of."""
+
+    domain: int  # of the plan's
+    data: bytes
+
+
+class Plan:
+    """The laws that apply to a subject, and the domains that their cases come from."""
+
+    def __init__(self, laws: Sequence[str], subject: LossUnderTest, waived: Sequence[str] = ()) -> None:
+        strategies = _suite.module("strategies")
+        found = _suite.find(laws)
+        self.laws: dict[str, Law] = {
+            id: law
+            for id, law in found.items()
+            if strategies.domains(law.cases)
+            and law.assumes(subject) is None
+            and id not in waived
+            # what a loss does with bad input, where it promises nothing, breaks no law
+            and not (id.startswith("input.") and "bad input" in FAMILIES[subject.family])
+        }
+        shares: dict[Any, float] = {}
+        self._of: dict[str, tuple[Any, ...]] = {}
+        for id, law in self.laws.items():
+            self._of[id] = strategies.domains(law.cases)
+            for domain in self._of[id]:
+                shares[domain] = shares.get(domain, 0.0) + 1 / len(self._of[id])
+        self.number = {id: n for n, id in enumerate(self.laws)}
+        self.domains = list(shares)
+        weights = np.array([shares[domain] for domain in self.domains])
+        self.weights = weights / weights.sum() if len(weights) else weights
+
+    @cached_property
+    def regions(self) -> tuple[str, ...]:
+        """The places that cases are to reach."""
+        return tuple(_suite.module("regions").REGIONS)
+
+    def regions_of(self, case: Case) -> list[str]:
+        """Those that a case lies in."""
+        return list(_suite.module("regions").regions(case))
+
+    def case(self, origin: Origin) -> Case:
+        """The case that was made of it."""
+        case: Case = self.domains[origin.domain].case(origin.data)
+        return case
+
+    def fits(self, law: str, case: Case, domain: int | None = None) -> bool:
+        """Whether the case is one that the law is about; ``domain`` is that which it was made for."""
+        own = None if domain is None else self.domains[domain]
+        return any(each == own or each.holds(case) for each in self._of[law])
+
+    def judges(self, case: Case, domain: int | None, chance: np.random.Generator, saved_under: str = "") -> list[Law]:
+        """The laws to judge the case by: all that are about it, of those that run the loss anew a share."""
+        return [
+            law
+            for id, law in self.laws.items()
+            if id == saved_under
+            or ((not law.anew or chance.random() < ANEW * (law.most or 0) / 100) and self.fits(id, case, domain))
+        ]
+
+
+class Counters:
+    """The journal's counters by name; fingerprints get one of their own when they are first seen."""
+
+    def __init__(self, plan: Plan) -> None:
+        words = ("cases", "first", "law", "milliseconds")
+        self.names = [*words, *(f"{word} {id}" for id in plan.laws for word in ("tried", "judged", "broke"))]
+        self.names += [f"region {name}" for name in plan.regions]
+        self.at = {name: i for i, name in enumerate(self.names)}
+        self.kinds = len(self.names)  # then fingerprint, count, fingerprint, count, ...
+        self.size = self.kinds + 2 * KINDS
+
+    def read(self, counters: NDArray[np.uint64]) -> tuple[Counter[str], Counter[str]]:
+        """Counts by name, and by fingerprint."""
+        named = Counter({name: int(n) for name, n in zip(self.names, counters, strict=False) if n})
+        kinds = counters[self.kinds :].reshape(-1, 2)
+        return named, Counter({f"{int(kind):016x}": int(n) for kind, n in kinds if n})
