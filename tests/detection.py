@@ -37,7 +37,7 @@ ABOUT = {
     "assign.count-bounds": "MATCH NEIGH",
     "assign.offset-range": "NEIGH INDEX TBOX",
     "assign.clamped-indices": "NEIGH INDEX",
-    "assign.box-plus-cell": "INDEX TBOX",
+    "assign.box-plus-cell": "MATCH INDEX TBOX",  # together they are the target, scaled to the grid
     "assign.own-cell": "NEIGH INDEX",
     "assign.neighbours": "NEIGH INDEX",
     "assign.rows": "MATCH NEIGH INDEX TBOX",
@@ -65,6 +65,7 @@ ABOUT = {
     "gradients": "AUTOGRAD",
     "state.target-dtype": "DTYPE",
     "state.layout": "INDEX STATE",
+    "state.two-calls": "STATE DEVICE",  # they differ where an accelerator leaves something to chance, too
     "state": "STATE",
     "symmetry.stride": "MATCH SCALE",
     "symmetry": "SCALE",
