@@ -93,7 +93,9 @@ def run_gate() -> Gate:
         examine(self, subject, case)
 
     watch = Coverage(data_file=None, config_file=False, source=[str(HOME)])
-    with watch.collect(), patch.object(Law, "examine", noted):
+    # threads that OpenMP once had here, the processes that judge would wait for in vain
+    one_thread = patch.object(torch, "set_num_threads", lambda n: None)
+    with watch.collect(), one_thread, patch.object(Law, "examine", noted):
         for law in track(LAWS.values(), "the gate", console=Console(stderr=True)):
             search(law, subject)
     law_module._executed.cache_clear()
