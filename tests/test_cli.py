@@ -140,7 +140,7 @@ FAULTY = '[[tool.yololoss.waivers]]\nlaw = "totals.balanc"\nreason = "x"\n'
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ("chek", "chek: no such command; did you mean 'check'? (known: check, replay, record, diff, draw, laws)"),
+        ("chek", "chek: no such command; did you mean 'check'? (known: check, fuzz, replay, corpus, "),
         ("check a.py:Loss", "--loss a.py: no such file"),
         ("check --laws asign", "--laws asign: no such law; did you mean 'assign'?"),
         ("check --device gpu", "--device gpu: not available here; did you mean 'cpu'? (known: cpu, mirror, "),
@@ -364,6 +364,12 @@ def test_diff_of_equal_losses_is_empty(tmp_path):
     status, output, errors = run_apart("diff", *two, "--no-laws", "--cases", 30, cwd=ROOT)
     assert status == 0, output + errors
     assert output == "30 cases: they differ in nothing\n"
+    # a function has neither autobalance nor sorting; this one returns a fourth item
+    status, output, errors = run_apart(
+        "diff", "tests.subjects.forms:compute_loss", BUNDLED, "--no-laws", "--cases", 30, cwd=ROOT
+    )
+    assert status == 1, output + errors
+    assert output.splitlines()[-1] == "30 cases: they differ in values"
 
 
 def test_draw_wants_one_vector_and_a_format(tmp_path):

@@ -403,7 +403,9 @@ def _begin(folder: Path, spec: str) -> subprocess.Popen[bytes]:
     laws = [x for pattern in FEW for x in ("--laws", pattern)]
     command = [sys.executable, "-m", "yololoss", "fuzz", spec, "--out", str(folder), "--seed", "7", *laws]
     command += ["--for", "1h", "--workers", "2"]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    # where the tests run in the background, Ctrl-C is ignored, and would be in there
+    heard = ["env", "--default-signal=INT", *command]
+    return subprocess.Popen(heard, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def _until(condition, seconds: float = 90.0) -> None:

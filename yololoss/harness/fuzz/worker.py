@@ -59,6 +59,8 @@ class Worker:
         self.subject = orders.task.under_test(orders.place)
         self.plan = Plan(orders.laws, self.subject, orders.waived)
         self.chance = np.random.default_rng((orders.seed, orders.number))
+        for law in self.plan.laws.values():
+            law.tally.clear()
         self.counters = Counters(self.plan)
         self.journal = Journal(journal_path(orders.folder, orders.number), self.counters.size)
         self.known = set(orders.known)
