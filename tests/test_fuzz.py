@@ -18,10 +18,11 @@ from tests.all_laws import LAWS, ROOT
 from tests.fork import said
 from tests.test_cli import run
 from yololoss import _suite
+from yololoss.harness import compiled
 from yololoss.harness.errors import BadFile, UsageError
 from yololoss.harness.fuzz import clerk, guard, session, worker
 from yololoss.harness.fuzz.journal import HEAD, ROOM, Journal
-from yololoss.harness.fuzz.judge import Judge, Task, Told, judged
+from yololoss.harness.fuzz.judge import Judge, Task, Told, judged, usual_limit
 from yololoss.harness.fuzz.plan import Origin, Plan
 from yololoss.harness.fuzz.raw import Raw, fingerprint, from_flight, in_flight, raw_path, read_raw, write_raw
 from yololoss.harness.load import BUNDLED, load_loss
@@ -177,6 +178,13 @@ def test_findings_are_told_apart_without_their_numbers(one, two, same):
 
 
 # A worker
+
+
+def test_what_is_compiled_has_the_time_that_compiling_takes():
+    """A finding under torch.compile can be replayed: a shape takes a minute, not milliseconds."""
+    assert usual_limit("compile") > compiled.TIME_LIMIT
+    assert Task(BUNDLED, "compile", "upstream").under_test().limit is None  # the usual of what is compiled
+    assert Task(BUNDLED, "cpu", "upstream").under_test().limit <= usual_limit("cpu")
 
 
 def test_a_worker_judges_and_counts(tmp_path):

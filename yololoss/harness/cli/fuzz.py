@@ -112,7 +112,7 @@ def _begun(
     from yololoss import _suite  # noqa: PLC0415
     from yololoss.harness.config import read_config  # noqa: PLC0415
     from yololoss.harness.fuzz.databases import fetch  # noqa: PLC0415
-    from yololoss.harness.fuzz.judge import LIMIT, MEMORY  # noqa: PLC0415
+    from yololoss.harness.fuzz.judge import MEMORY, usual_limit  # noqa: PLC0415
     from yololoss.harness.fuzz.session import Settings, begin  # noqa: PLC0415
     from yololoss.harness.vectors import read_corpus  # noqa: PLC0415
 
@@ -131,7 +131,7 @@ def _begun(
         waived=tuple(waiver.law for waiver in project.waivers),
         workers=given["workers"] or _workers(chosen.device),
         memory=given["memory"] or MEMORY,
-        limit=given["limit"] or LIMIT,
+        limit=given["limit"] or usual_limit(chosen.device),
         seed=given["seed"] or 0,
         seconds=seconds or (None if given["cases"] else 600.0),
         cases=given["cases"],

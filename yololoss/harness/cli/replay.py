@@ -47,11 +47,11 @@ def replay(
 
     Exit status: 0 all are fixed; 1 one is still broken; 2 one cannot run.
     """
-    from yololoss.harness.fuzz.judge import LIMIT, MEMORY, Judge, Task  # noqa: PLC0415
+    from yololoss.harness.fuzz.judge import MEMORY, Judge, Task, usual_limit  # noqa: PLC0415
 
     chosen = options.settings(**given)
     subject = options.under_test(chosen)
-    task = Task(chosen.loss, chosen.device, chosen.family, memory or MEMORY, limit or LIMIT)
+    task = Task(chosen.loss, chosen.device, chosen.family, memory or MEMORY, limit or usual_limit(chosen.device))
     given |= {"limit": f"{limit:g}" if limit else None, "memory": str(memory) if memory else None}
     with Judge(task) as judge:
         answers = [answer for path in files for answer in _replay(path, subject, judge, findings, given)]

@@ -7,7 +7,9 @@ from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 from yololoss import _suite
+from yololoss.harness import compiled
 from yololoss.harness.case import Case
+from yololoss.harness.compiled import NAME as COMPILE
 from yololoss.harness.devices import DeviceLost
 from yololoss.harness.execute import TIME_LIMIT
 from yololoss.harness.fuzz.guard import Death, Guarded, is_watched
@@ -21,6 +23,11 @@ MEMORY = 4096  # MiB that a process may take
 LIMIT = 30.0  # seconds that a case may take, with all laws
 WAITS = 3600.0  # seconds that a process waits for the next case
 START = 120.0  # seconds that a process may take to be ready, on a busy machine
+
+
+def usual_limit(device: str) -> float:
+    """Seconds that a case may take, with all laws; to compile takes a minute a shape."""
+    return 2 * compiled.TIME_LIMIT if device == COMPILE else LIMIT
 
 
 @dataclass(frozen=True)
@@ -41,8 +48,8 @@ class Task:
 
         torch.set_num_threads(1)  # cases are small: a second thread costs more than it brings
         name, where = next(iter(find_devices(self.device, worker)[0].items()))
-        found = load_loss(self.loss, where, self.family, compiled=name == "compile")
-        return replace(found, limit=min(TIME_LIMIT, self.limit / 2))
+        found = load_loss(self.loss, where, self.family, compiled=name == COMPILE)
+        return found if found.compile else replace(found, limit=min(TIME_LIMIT, self.limit / 2))
 
 
 class Told(NamedTuple):
@@ -123,22 +130,22 @@ class Judge:
         if self._guarded is None:
             self._start()
         assert self._guarded is not None
-        began, allowed = time.monotonic(), self.task.limit
+        began, death = time.monotonic(), None
         try:
             self._pipe.send(vector.model_dump_json())
             while not self._pipe.poll(STEP):
-                death = self._guarded.watch(began, allowed)
+                death = self._guarded.watch(began, self.task.limit)
                 if death is not None and not self._pipe.poll(0):
-                    self.close()
-                    return Answer(died(death, _suite.laws()[str(vector.law)]))
-            broke, nothing = self._pipe.recv()
+                    break
+            else:
+                broke, nothing = self._pipe.recv()
+                return Answer(None if broke is None else Told(*broke), nothing)
         except (EOFError, OSError):  # it died between two looks
             self._guarded.process.join()
-            death = self._guarded.watch(began, allowed)
-            self.close()
-            assert death is not None
-            return Answer(died(death, _suite.laws()[str(vector.law)]))
-        return Answer(None if broke is None else Told(*broke), nothing)
+            death = self._guarded.watch(began, self.task.limit)
+        self.close()
+        assert death is not None
+        return Answer(died(death, _suite.laws()[str(vector.law)]))
 
     def _start(self) -> None:
         self._pipe, theirs = multiprocessing.Pipe()
