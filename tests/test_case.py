@@ -23,6 +23,8 @@ CASE = Case(
     ),
 )
 
+GOOD = CASE.changed(targets=((0.0, 0.0, 0.1, 0.5, 0.3, 0.4),))  # with targets that no loss refuses
+
 
 def test_seeded_logits_are_the_published_formula():
     """splitmix64 worked out in Python's own integers, as golden/README.md writes it."""

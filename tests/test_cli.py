@@ -18,7 +18,7 @@ from tests.cli_page import page
 from tests.faults import plant
 from tests.faults.catalogue import BY_NAME
 from tests.fork import CONSTANT, EDITS, GIOU, SPEC, copy_fork, edit, said
-from tests.test_case import CASE
+from tests.test_case import CASE, GOOD
 from yololoss.harness.cli import main
 from yololoss.harness.vectors import Vector, read_vectors, write_vectors
 
@@ -133,7 +133,6 @@ def test_workers_share_the_laws(tmp_path):
     assert len(told["laws"]) == sum(law.startswith("totals.") for law in LAWS)
 
 
-GOOD = CASE.changed(targets=((0.0, 0.0, 0.1, 0.5, 0.3, 0.4),))
 FAULTY = '[[tool.yololoss.waivers]]\nlaw = "totals.balanc"\nreason = "x"\n'
 
 

@@ -13,7 +13,7 @@ import torch
 from tests.all_laws import ROOT
 from tests.faults import Fault, plant
 from tests.faults.catalogue import BY_NAME, FOUR
-from tests.test_case import CASE
+from tests.test_case import CASE, GOOD
 from tests.test_docs import README
 from yololoss.harness.case import Case, SeededLogits
 from yololoss.harness.errors import UsageError
@@ -97,7 +97,7 @@ def test_the_readmes_finding_is_what_is_printed(tmp_path: Path):
 
 def test_a_replayed_case_that_holds_again_passes(tmp_path: Path):
     """Only the law that the case is saved under is judged, and on that case alone."""
-    vector = Vector(id="a", law="assign.offset-range", case=CASE.changed(targets=((0.0, 0.0, 0.1, 0.5, 0.3, 0.4),)))
+    vector = Vector(id="a", law="assign.offset-range", case=GOOD)
     write_vectors(tmp_path / "case.json", {}, [vector])
     status, output = run("properties", "--replay", str(tmp_path / "case.json"))
     assert status == 0, output

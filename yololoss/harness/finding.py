@@ -1,6 +1,5 @@
 """A finding: a law broken by a case, saved so that it can be drawn, replayed and promoted to a vector."""
 
-from hashlib import sha256
 from pathlib import Path
 from shlex import quote
 
@@ -9,7 +8,7 @@ from yololoss.harness.case import Data
 from yololoss.harness.execute import execute
 from yololoss.harness.law import LawBroken
 from yololoss.harness.subject import LossUnderTest
-from yololoss.harness.vectors import Vector, write_vectors
+from yololoss.harness.vectors import Vector, case_name, write_vectors
 
 
 class Finding(Data):
@@ -49,8 +48,7 @@ def keep(
     The name is made of law and content: the same finding has the same file. ``saved_under`` is the law to replay it by,
     if not the one that broke.
     """
-    text = broken.case.model_dump_json()
-    path = folder / f"{broken.law.id}-{sha256(text.encode()).hexdigest()[:8]}.json"
+    path = folder / f"{case_name(broken.law.id, broken.case)}.json"
     comment = f"{broken.what}: expected {broken.expected}, observed {broken.observed}"
     vector = Vector(
         id=path.stem,

@@ -353,11 +353,12 @@ class Exam:
         want, got, allowed = np.broadcast_arrays(expected, observed, tolerance)
         self.judged |= want.size > 0
         different = abs(got - want)
+        share = different / np.maximum(allowed, 1e-300)
         bad = ~(different <= allowed)  # NaN is not within any tolerance
         if not bad.any():
-            self.nearest = max(self.nearest, float((different / np.maximum(allowed, 1e-300)).max(initial=0.0)))
+            self.nearest = max(self.nearest, float(share.max(initial=0.0)))
         else:
-            excess = np.where(bad, np.nan_to_num(different / np.maximum(allowed, 1e-300), nan=np.inf), -1)
+            excess = np.where(bad, np.nan_to_num(share, nan=np.inf), -1)
             at = tuple(int(i) for i in np.unravel_index(np.argmax(excess), excess.shape))
             place = f"{what}{list(at) if at else ''}"
             self.fail(place, repr(float(want[at])), repr(float(got[at])), f"{allowed[at]:.3g}: {because}")

@@ -5,7 +5,7 @@ import importlib.util
 import pkgutil
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -94,9 +94,12 @@ def _one_of_several(name: str, worker: int) -> str:
 
 def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
-        near = sorted(Path(path.anchor).glob("*/" * (len(path.parts) - 1) + "*.py")) if not path.is_absolute() else ()
-        beside = sorted(path.parent.glob("*.py")) if path.parent.is_dir() else near
-        raise UsageError(f"--loss {path}: no such file{closest(str(path), map(str, beside))}")
+        near: Iterable[Path] = ()
+        if path.parent.is_dir():
+            near = path.parent.glob("*.py")
+        elif not path.is_absolute():  # files as deep as that, and not of the whole disk
+            near = Path().glob("*/" * (len(path.parts) - 1) + "*.py")
+        raise UsageError(f"--loss {path}: no such file{closest(str(path), map(str, sorted(near)))}")
     path = path.resolve()
     root = path.parent
     while (root / "__init__.py").exists():

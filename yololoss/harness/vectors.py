@@ -139,8 +139,13 @@ def read_corpus(folder: Path) -> dict[str, Vector]:
 
 
 def name_of(vector: Vector) -> str:
-    """The name of the file of a case: law and content, as a finding's."""
-    return f"{vector.law or vector.id}-{sha256(vector.case.key.encode()).hexdigest()[:8]}"
+    """The name of what a vector is: law and case."""
+    return case_name(vector.law or vector.id, vector.case)
+
+
+def case_name(law: str, case: Case) -> str:
+    """The name of a case that was found for a law: the same finding has the same file."""
+    return f"{law}-{sha256(case.key.encode()).hexdigest()[:8]}"
 
 
 def write_vectors(

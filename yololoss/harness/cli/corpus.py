@@ -34,9 +34,8 @@ def corpus() -> None:
 def merge(folder: Path, others: tuple[Path, ...]) -> None:
     """Add to FOLDER the cases of other folders that it does not have; it is made if it is not there."""
     from yololoss.harness.fuzz.corpus import add  # noqa: PLC0415
-    from yololoss.harness.vectors import read_corpus  # noqa: PLC0415
 
-    found = [vector for other in others for vector in read_corpus(other).values()]
+    found = [vector for other in others for vector in _read(other).values()]
     added = add(folder, found)
     options.say(f"{folder}: {len(added)} new of {len(found)} cases")
 

@@ -20,9 +20,8 @@ from yololoss.harness.errors import BadFile
 MAGIC = b"yololoss journal 1\n".ljust(24, b"\0")
 HEAD = struct.Struct("<24sQ")  # magic, how many counters
 SLOT = struct.Struct("<QdII")  # sequence number, when it began, bytes of the text, checksum
-ROOM = (
-    2**18
-)  # bytes of a slot; all are there from the start, since a mapped file that cannot grow kills who writes to it
+# Bytes of a slot. All are there from the start, since a mapped file that cannot grow kills who writes to it.
+ROOM = 2**18
 
 
 class Entry(NamedTuple):
