@@ -141,7 +141,8 @@ def test_the_articles_steps_are_those_of_the_assignment(count: Count):
     )
     image_class = case.target_rows[:, :2]
     scaled = torch.cat((image_class, layer.scaled), dim=1)
-    pairs = torch.cat((scaled[layer.pair_target], layer.pair_anchor[:, None]), dim=1)
+    anchor, target = layer.matched.nonzero(as_tuple=True)
+    pairs = torch.cat((scaled[target], anchor[:, None]), dim=1)
     rows, columns = case.grids[want.layer]
     some = slice(want.rows.first, want.rows.first + len(want.rows.grid_xy))
     anchors, targets = layer.matched.shape
@@ -150,7 +151,7 @@ def test_the_articles_steps_are_those_of_the_assignment(count: Count):
         ([[a] * targets for a in range(anchors)], want.anchor_index),
         ((1, 1, columns, rows, columns, rows, 1), want.gain),
         (layer.matched, want.ratio_match),
-        (layer.choice, want.cell_choice),
+        (layer.choice[:, target], want.cell_choice),
         (layer.offset[some], want.rows.offset),
         (layer.cell[some], want.rows.cell_ij),
         (len(layer.cls), want.built_rows),
@@ -163,7 +164,7 @@ def test_the_articles_steps_are_those_of_the_assignment(count: Count):
     for got, recorded in (
         (scaled, want.scaled_targets),
         (pairs, want.matched_rows),
-        (layer.scaled[layer.pair_target[layer.row_pair[some]], :2], want.rows.grid_xy),
+        (layer.scaled[layer.target[some], :2], want.rows.grid_xy),
         (layer.shifted[some], want.rows.shifted_xy),
     ):
         np.testing.assert_allclose(np.asarray(got), np.asarray(recorded), rtol=0, atol=printed)

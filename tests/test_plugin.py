@@ -196,9 +196,8 @@ def test_what_is_not_there_ends_with_exit_status_2_and_one_line():
         (
             "yololoss.assign:LayerAssignment",
             "--loss yololoss.assign:LayerAssignment: expected a constructor with one required argument, the model, "
-            "got (grid, scaled, ratio, matched, pair_anchor, pair_target, choice, row_choice, row_pair, offset, "
-            "shifted, cls, image, anchor, cell, box, anchor_wh); for another form derive from "
-            "yololoss.harness.subject.Subject",
+            "got (grid, scaled, ratio, matched, choice, present, row_choice, target, offset, shifted, cls, image, "
+            "anchor, cell, box, anchor_wh); for another form derive from yololoss.harness.subject.Subject",
         ),
     ],
 )

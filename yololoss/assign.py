@@ -1,5 +1,6 @@
 """Assignment: which targets meet which anchors, and which cells answer for them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,19 +16,19 @@ OFFSETS = ((0.0, 0.0), (0.5, 0.0), (0.0, 0.5), (-0.5, 0.0), (0.0, -0.5))
 class LayerAssignment:
     """The rows of one layer, and every step that led to them.
 
-    N targets, A anchors, m matched pairs of a target and an anchor, n rows (1 to 5 a pair). A column of
-    ``cell`` and ``box`` is x before y. Lengths are in cells of the layer, float32 whatever the inputs were.
+    N targets, A anchors, n rows: 1 to 5 a matched pair of a target and an anchor, or 5 A N where every possible
+    row was asked for. A column of ``cell`` and ``box`` is x before y. Lengths are in cells of the layer, float32
+    whatever the inputs were.
     """
 
     grid: tuple[int, int]  # rows H, columns W
     scaled: Float32[Tensor, "N 4"]  # targets' x, y, w, h in cells
     ratio: Float32[Tensor, "A N"]  # the larger side ratio, either way round
     matched: Bool[Tensor, "A N"]  # ratio < anchor_t
-    pair_anchor: Int64[Tensor, " m"]
-    pair_target: Int64[Tensor, " m"]
-    choice: Bool[Tensor, "5 m"]  # in the order of CHOICES: is a row made for this cell
+    choice: Bool[Tensor, "5 N"]  # in the order of CHOICES: does this cell answer for the target
+    present: Bool[Tensor, " n"]  # all, unless every possible row was asked for
     row_choice: Int64[Tensor, " n"]  # index into CHOICES
-    row_pair: Int64[Tensor, " n"]  # index into the pairs
+    target: Int64[Tensor, " n"]
     offset: Float32[Tensor, "n 2"]  # what was subtracted from the centre to find the cell
     shifted: Float32[Tensor, "n 2"]  # the centre less the offset
     cls: Int64[Tensor, " n"]
@@ -48,8 +49,8 @@ class LayerAssignment:
         for a, t in torch.cartesian_prod(*map(torch.arange, self.ratio.shape)).tolist():
             verb = "meets" if self.matched[a, t] else "does not meet"
             lines.append(f"target {t} {verb} anchor {a}: side ratio {self.ratio[a, t]:.4g}")
-        centre = self.scaled[self.pair_target[self.row_pair], :2].tolist()
-        target = self.pair_target[self.row_pair].tolist()
+        centre = self.scaled[self.target, :2].tolist()
+        target = self.target.tolist()
         for i, (choice, cell, shifted) in enumerate(
             zip(self.row_choice.tolist(), self.cell.tolist(), self.shifted.tolist(), strict=True)
         ):
@@ -66,6 +67,8 @@ def assign_layer(
     anchors: Float[Tensor, "A 2"],
     grid: tuple[int, int],
     anchor_t: float,
+    *,
+    every_row: bool = False,
 ) -> LayerAssignment:
     """Assign targets to the anchors and cells of one layer.
 
@@ -74,38 +77,38 @@ def assign_layer(
     anchor when no side is ``anchor_t`` times the other's or more. Rows come by choice (own, left, above,
     right, below), then by anchor, then by target. Arithmetic is float32 throughout, because on grid lines
     and limits the rounding decides. Values are not checked here. Source: SPEC section 1.
+
+    ``every_row``: a row for every choice, anchor and target, and ``present`` tells which of them exist. Shapes then
+    depend on the shapes given alone, so nothing waits for the device.
     """
     targets, anchors = targets.float(), anchors.float()
     rows, columns = grid
-    scaled = targets[:, 2:] * targets.new_tensor((columns, rows, columns, rows))
+    scaled = targets[:, 2:] * _constant((columns, rows, columns, rows), targets)
     side_ratio = scaled[None, :, 2:] / anchors[:, None]
     ratio = torch.maximum(side_ratio, 1 / side_ratio).amax(2)
     matched = ratio < anchor_t
-    pair_anchor, pair_target = matched.nonzero(as_tuple=True)
+    choice = _choose_cells(scaled[:, :2], _constant((columns, rows), scaled))
+    made = choice[:, None] & matched
+    row_choice, anchor, target = _every_index(made) if every_row else made.nonzero(as_tuple=True)
+    present = made[row_choice, anchor, target]
 
-    choice = _choose_cells(scaled[pair_target, :2], scaled.new_tensor((columns, rows)))
-    row_choice, row_pair = choice.nonzero(as_tuple=True)
-    target = pair_target[row_pair]
-    anchor = pair_anchor[row_pair]
     centre, size = scaled[target, :2], scaled[target, 2:]
-    offset = scaled.new_tensor(OFFSETS)[row_choice]
+    offset = torch.stack([_constant(o, scaled) for o in OFFSETS])[row_choice]
     shifted = centre - offset
     # The box is taken from the clamped cell: a centre on the image's far edge lies at 1.0 in the last cell.
-    cell = shifted.long().clamp(
-        min=torch.zeros(2, dtype=torch.long, device=targets.device),
-        max=torch.tensor((columns - 1, rows - 1), device=targets.device),
-    )
-    image, cls = targets[target, :2].long().unbind(1)
+    column, row = shifted.long().unbind(1)
+    cell = torch.stack((column.clamp(0, columns - 1), row.clamp(0, rows - 1)), dim=1)
+    # What is not there may hold anything, and is read all the same: as class 0 of image 0.
+    image, cls = (targets[target, :2].long() * present[:, None]).unbind(1)
     return LayerAssignment(
         grid=grid,
         scaled=scaled,
         ratio=ratio,
         matched=matched,
-        pair_anchor=pair_anchor,
-        pair_target=pair_target,
         choice=choice,
+        present=present,
         row_choice=row_choice,
-        row_pair=row_pair,
+        target=target,
         offset=offset,
         shifted=shifted,
         cls=cls,
@@ -117,10 +120,21 @@ def assign_layer(
     )
 
 
-def _choose_cells(centre: Float32[Tensor, "m 2"], extent: Float32[Tensor, " 2"]) -> Bool[Tensor, "5 m"]:
+def _choose_cells(centre: Float32[Tensor, "N 2"], extent: Float32[Tensor, " 2"]) -> Bool[Tensor, "5 N"]:
     """For each centre (x, y in cells), which of its own and the four next cells take a row."""
     from_end = extent - centre
     near_start = (centre - centre.floor() < 0.5) & (centre > 1)
     near_end = (from_end - from_end.floor() < 0.5) & (from_end > 1)
     own = torch.ones_like(near_start[:, :1])
     return torch.cat((own, near_start, near_end), dim=1).T
+
+
+def _every_index(values: Bool[Tensor, "5 A N"]) -> tuple[Tensor, ...]:
+    """The indices of all elements, in order: what ``nonzero`` gives where all are true."""
+    ranges = [torch.arange(n, device=values.device) for n in values.shape]
+    return tuple(i.flatten() for i in torch.meshgrid(*ranges, indexing="ij"))
+
+
+def _constant(values: Sequence[float], like: Tensor) -> Tensor:
+    """``values`` as a tensor like another, filled in where that one lies: a copy from the host would wait."""
+    return torch.stack([like.new_full((), value) for value in values])

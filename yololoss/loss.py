@@ -16,6 +16,7 @@ from yololoss import boxes
 from yololoss.assign import LayerAssignment, assign_layer
 from yololoss.checks import check_predictions, check_targets
 from yololoss.criteria import FocalLoss, bce_loss, smooth_bce
+from yololoss.gather import gather
 from yololoss.hyp import Hyperparameters
 
 THREE_LAYERS = (4.0, 1.0, 0.4)
@@ -24,6 +25,8 @@ AUTOBALANCE_STRIDE = 16
 # Autobalance adds 1e-4 / loss. Below this loss it adds what it would at it (100), where upstream adds
 # without bound and divides by zero once the float32 BCE of a confident background cancels to 0.
 AUTOBALANCE_FLOOR = 1e-6
+# The logit that a row which is absent is given: every term is finite there, and the BCE of target 0 is 0.
+ABSENT = -1e30
 
 Built = tuple[list[Tensor], list[Tensor], list[tuple[Tensor, Tensor, Tensor, Tensor]], list[Tensor]]
 
@@ -141,24 +144,29 @@ class ComputeLoss:
 
         In float32, or float64 for float64 predictions. With autobalance, a call moves the balance.
         """
-        assigned = self.assign(p, targets)
+        assigned = self._assign(p, targets, every_row=not self.checks)
         with _full_precision(self.device):
             layers = list(starmap(self._layer_terms, zip(p, assigned, strict=True)))
         box, obj, cls = zip(*layers, strict=True)
         weighted = starmap(mul, zip(obj, self.balance, strict=False))
         terms = _sum(box), _sum(weighted), _sum(cls)
         if self.autobalance:
-            self._rebalance([o.item() for o in obj])
+            self._rebalance(torch.stack(obj).tolist())
         return terms
 
     def assign(self, p: Sequence[Tensor], targets: Tensor) -> list[LayerAssignment]:
         """The assignment of every layer, with its explanation; checks the inputs if checks are on."""
+        return self._assign(p, targets, every_row=False)
+
+    def _assign(self, p: Sequence[Tensor], targets: Tensor, every_row: bool) -> list[LayerAssignment]:
         if self.checks:
             check_predictions(p, layers=self.nl, anchors=self.na, classes=self.nc, device=self.device)
             check_targets(targets, batch=p[0].shape[0], classes=self.nc, device=self.device)
         with _full_precision(self.device):
             return [
-                assign_layer(targets, anchors, (layer.shape[2], layer.shape[3]), self.hyp["anchor_t"])
+                assign_layer(
+                    targets, anchors, (layer.shape[2], layer.shape[3]), self.hyp["anchor_t"], every_row=every_row
+                )
                 for layer, anchors in zip(p, self.anchors, strict=True)
             ]
 
@@ -180,19 +188,24 @@ class ComputeLoss:
         # Half precision loses values and gradients that float32 keeps, at no measurable cost: only the
         # objectness channel and the rows are converted.
         dtype = torch.promote_types(logits.dtype, torch.float32)
-        objectness = logits[..., 4].to(dtype)
+        objectness, selected = gather(logits, rows.indices)
+        objectness = objectness.to(dtype)
         zero = objectness.new_zeros(())
         if not len(rows.cls):
             return zero, self.BCEobj(objectness, torch.zeros_like(objectness)), zero
-        selected = logits[rows.indices].to(dtype)
+        selected = torch.where(rows.present[:, None], selected.to(dtype), ABSENT)
         overlap = boxes.ciou(
             boxes.decode(selected[:, :4], rows.anchor_wh),
             rows.box.to(dtype),
             angle1=boxes.aspect_angle(selected[:, :4], rows.anchor_wh),
         )
         wanted = self._place(_objectness_values(overlap, self.gr), rows, objectness)
-        cls = self.BCEcls(selected[:, 5:], self._class_targets(rows.cls, dtype)) if self.nc > 1 else zero
-        return (1 - overlap).mean(), self.BCEobj(objectness, wanted), cls
+        box = torch.where(rows.present, 1 - overlap, 0).mean()
+        truth = self._class_targets(rows.cls, dtype) * rows.present[:, None]
+        cls = self.BCEcls(selected[:, 5:], truth) if self.nc > 1 else zero
+        # The means are over all rows, to which those that are absent add nothing.
+        share = len(rows.cls) / rows.present.sum(dtype=dtype).clamp(min=1)
+        return box * share, self.BCEobj(objectness, wanted), cls * share
 
     def _place(self, values: Tensor, rows: LayerAssignment, objectness: Tensor) -> Tensor:
         """The objectness target of every cell, (B, A, H, W): its row's value, 0 without a row.
@@ -202,15 +215,16 @@ class ComputeLoss:
         """
         image, anchor, row, column = rows.indices
         _, anchors, height, width = objectness.shape
-        cell = ((image * anchors + anchor) * height + row) * width + column
-        grid = torch.zeros_like(objectness, memory_format=torch.contiguous_format).flatten()
+        cells = objectness.numel()  # the number of one more cell, for rows that are absent
+        cell = torch.where(rows.present, ((image * anchors + anchor) * height + row) * width + column, cells)
+        grid = objectness.new_zeros(cells + 1)
         if self.sort_obj_iou:
             flat = grid.scatter_reduce(0, cell, values, "amax", include_self=False)
         else:
             number = torch.arange(len(cell), device=cell.device)
             last = torch.zeros_like(grid, dtype=torch.long).scatter_reduce(0, cell, number, "amax")
             flat = grid.scatter(0, cell, values[last[cell]])
-        return flat.view(objectness.shape)
+        return flat[:cells].view(objectness.shape)
 
     def _class_targets(self, cls: Tensor, dtype: torch.dtype) -> Tensor:
         at_class = cls[:, None] == torch.arange(self.nc, device=cls.device)

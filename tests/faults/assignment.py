@@ -6,10 +6,9 @@ MATCHED = "matched = ratio < anchor_t"
 RATIO = "torch.maximum(side_ratio, 1 / side_ratio).amax(2)"
 START = "near_start = (centre - centre.floor() < 0.5) & (centre > 1)"
 END = "near_end = (from_end - from_end.floor() < 0.5) & (from_end > 1)"
-CLAMPED = """shifted.long().clamp(
-        min=torch.zeros(2, dtype=torch.long, device=targets.device),
-        max=torch.tensor((columns - 1, rows - 1), device=targets.device),
-    )"""
+EXTENT = "_choose_cells(scaled[:, :2], _constant((columns, rows), scaled))"
+PRESENT = "present = made[row_choice, anchor, target]"
+CLAMPED = "torch.stack((column.clamp(0, columns - 1), row.clamp(0, rows - 1)), dim=1)"
 BOX = "torch.cat((centre - cell, size), dim=1)"
 PAIRS, NEIGHBOURS, CELLS = "assign.matched-pairs", "assign.neighbours", "assign.clamped-indices"
 
@@ -106,8 +105,8 @@ MATCH = (
         "wrong primitive",
         "assign.ignores-logits",
         "loss",
-        'self.hyp["anchor_t"])',
-        'self.hyp["anchor_t"] * (1 + bool(layer.mean() > 0)))',
+        'self.hyp["anchor_t"], every_row',
+        'self.hyp["anchor_t"] * (1 + bool(layer.mean() > 0)), every_row',
     ),
 )
 
@@ -171,34 +170,32 @@ NEIGH = (
     _neighbour(
         "start_and_end_swapped", "wrong primitive", "(own, near_start, near_end)", "(own, near_end, near_start)"
     ),
-    _neighbour(
-        "extent_swapped", "wrong primitive", "scaled.new_tensor((columns, rows))", "scaled.new_tensor((rows, columns))"
-    ),
+    _neighbour("extent_swapped", "wrong primitive", EXTENT, EXTENT.replace("(columns, rows)", "(rows, columns)")),
     _neighbour(
         "extent_of_columns",
         "wrong primitive",
-        "scaled.new_tensor((columns, rows))",
-        "scaled.new_tensor((columns, columns))",
+        EXTENT,
+        EXTENT.replace("(columns, rows)", "(columns, columns)"),
     ),
     _neighbour(
         "offsets_in_other_order",
         "wrong primitive",
-        "(OFFSETS)[row_choice]",
-        "(OFFSETS)[choice.T.nonzero(as_tuple=True)[1]]",
+        "for o in OFFSETS])[row_choice]",
+        "for o in OFFSETS])[row_choice[(target * 5 + row_choice).argsort()]]",
         "F25",
     ),
     _neighbour(
         "rows_by_pair",
         "wrong primitive",
-        "row_choice, row_pair = choice.nonzero(as_tuple=True)",
-        "row_pair, row_choice = choice.T.nonzero(as_tuple=True)",
+        PRESENT,
+        f"row_choice, anchor, target = (i[(anchor * len(targets) + target).argsort(stable=True)] for i in (row_choice, anchor, target))\n    {PRESENT}",
         law="assign.row-order",
     ),
     _neighbour(
         "by_target_first",
         "wrong primitive",
-        "matched.nonzero(as_tuple=True)",
-        "matched.T.nonzero(as_tuple=True)[::-1]",
+        PRESENT,
+        f"anchor, target = (i[(row_choice * len(targets) + target).argsort(stable=True)] for i in (anchor, target))\n    {PRESENT}",
         law="assign.row-order",
     ),
 )
@@ -214,13 +211,15 @@ INDEX = (
         "run.completes",
     ),
     _index(
-        "clamp_bounds_swapped", "wrong primitive", "(columns - 1, rows - 1)", "(rows - 1, columns - 1)", law=NEIGHBOURS
+        "clamp_bounds_swapped",
+        "wrong primitive",
+        CLAMPED,
+        "torch.stack((column.clamp(0, rows - 1), row.clamp(0, columns - 1)), dim=1)",
+        law=NEIGHBOURS,
     ),
-    _index(
-        "clamp_one_short", "edge case", "(columns - 1, rows - 1)", "(columns - 1, max(rows - 2, 0))", law=NEIGHBOURS
-    ),
-    _index("clamp_one_far", "edge case", "(columns - 1, rows - 1)", "(columns, rows)"),
-    _index("clamp_columns_only", "missing step", "(columns - 1, rows - 1)", "(columns - 1, rows)"),
+    _index("clamp_one_short", "edge case", "row.clamp(0, rows - 1)", "row.clamp(0, max(rows - 2, 0))", law=NEIGHBOURS),
+    _index("clamp_one_far", "edge case", "column.clamp(0, columns - 1)", "column.clamp(0, columns)"),
+    _index("clamp_columns_only", "missing step", "row.clamp(0, rows - 1)", "row"),
     _index(
         "wraps_at_the_edge",
         "wrong primitive",
@@ -254,7 +253,11 @@ INDEX = (
         "assign.box-plus-cell",
     ),
     _index(
-        "image_class_swapped", "wrong primitive", ".long().unbind(1)", ".long().flip(1).unbind(1)", law="assign.classes"
+        "image_class_swapped",
+        "wrong primitive",
+        "present[:, None]).unbind(1)",
+        "present[:, None]).flip(1).unbind(1)",
+        law="assign.classes",
     ),
     _index(
         "anchor_sides_swapped",
@@ -281,8 +284,8 @@ INDEX = (
     _index(
         "image_of_first_row",
         "edge case",
-        "image, cls = targets[target, :2].long().unbind(1)",
-        "image, cls = targets[target, :2].long().unbind(1)\n    image = image[:1].expand_as(image)",
+        "present[:, None]).unbind(1)",
+        "present[:, None]).unbind(1)\n    image = image[:1].expand_as(image)",
         law="assign.classes",
     ),
     Fault(
@@ -291,8 +294,8 @@ INDEX = (
         "wrong primitive",
         "gradients.rows-agree",
         "loss",
-        "logits[rows.indices]",
-        "logits[rows.image, rows.anchor, rows.cell[:, 0] % logits.shape[2], rows.cell[:, 1] % logits.shape[3]]",
+        "gather(logits, rows.indices)",
+        "gather(logits, (rows.image, rows.anchor, rows.cell[:, 0] % logits.shape[2], rows.cell[:, 1] % logits.shape[3]))",
         "F04",
     ),
     Fault(
@@ -301,8 +304,8 @@ INDEX = (
         "wrong primitive",
         "gradients.rows-agree",
         "loss",
-        "logits[rows.indices]",
-        "logits[rows.image, 0 * rows.anchor, rows.cell[:, 1], rows.cell[:, 0]]",
+        "gather(logits, rows.indices)",
+        "gather(logits, (rows.image, 0 * rows.anchor, rows.cell[:, 1], rows.cell[:, 0]))",
     ),
     Fault(
         "targets_in_first_image",

@@ -4,7 +4,7 @@ from tests.faults import Fault, faults_of
 
 XY, WH = "doubled[:, :2] - 0.5", "doubled[:, 2:].square() * anchors"
 CIOU = "return o.iou - (distance + _alpha(v, o.iou, eps) * v)"
-MEAN = "return (1 - overlap).mean()"
+MEAN = "torch.where(rows.present, 1 - overlap, 0).mean()"
 ENCLOSING = "torch.maximum(high1, high2) - torch.minimum(low1, low2)"
 ALPHA = "(v / (v - iou + (1 + eps)).clamp(min=eps))"
 ANGLE = "angle1=boxes.aspect_angle(selected[:, :4], rows.anchor_wh)"
@@ -126,9 +126,9 @@ IOU = (
         "angle1=(lambda b: torch.atan(b[:, 2] / (b[:, 3] + 1e-16)))(boxes.decode(selected[:, :4], rows.anchor_wh))",
         "F33",
     ),
-    Fault("box_is_minus_overlap", "IOU", "missing step", "boxes.range", "loss", MEAN, "return (-overlap).mean()"),
-    Fault("box_summed", "IOU, SCALE", "wrong primitive", ITEM, "loss", MEAN, "return (1 - overlap).sum()"),
-    Fault("box_squared", "IOU", "wrong primitive", ITEM, "loss", MEAN, "return (1 - overlap).square().mean()"),
+    Fault("box_is_minus_overlap", "IOU", "missing step", "boxes.range", "loss", MEAN, "(-overlap).mean()"),
+    Fault("box_summed", "IOU, SCALE", "wrong primitive", ITEM, "loss", MEAN, "(1 - overlap).sum()"),
+    Fault("box_squared", "IOU", "wrong primitive", ITEM, "loss", MEAN, "(1 - overlap).square().mean()"),
     Fault(
         "box_by_logarithm",
         "IOU",
@@ -136,10 +136,10 @@ IOU = (
         ITEM,
         "loss",
         MEAN,
-        "return -overlap.clamp(min=1e-6).log().mean()",
+        "-overlap.clamp(min=1e-6).log().mean()",
     ),
-    Fault("box_not_above_one", "IOU", "edge case", ITEM, "loss", MEAN, "return (1 - overlap.clamp(min=0)).mean()"),
-    Fault("first_row_only", "IOU", "missing step", ITEM, "loss", MEAN, "return (1 - overlap)[0]"),
+    Fault("box_not_above_one", "IOU", "edge case", ITEM, "loss", MEAN, "(1 - overlap.clamp(min=0)).mean()"),
+    Fault("first_row_only", "IOU", "missing step", ITEM, "loss", MEAN, "(1 - overlap)[0]"),
     Fault(
         "box_of_own_cells",
         "IOU, NEIGH",
@@ -147,7 +147,7 @@ IOU = (
         ITEM,
         "loss",
         MEAN,
-        "return (1 - overlap)[rows.row_choice == 0].mean()",
+        "(1 - overlap)[rows.row_choice == 0].mean()",
     ),
 )
 

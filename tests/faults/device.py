@@ -2,14 +2,14 @@
 
 from tests.faults import Fault
 
-GRID = "grid = torch.zeros_like(objectness, memory_format=torch.contiguous_format).flatten()"
+GRID = "grid = objectness.new_zeros(cells + 1)"
 WINNERS = "flat = grid.scatter(0, cell, values[last[cell]])"
-OFFSET = "offset = scaled.new_tensor(OFFSETS)[row_choice]"
+OFFSET = "offset = torch.stack([_constant(o, scaled) for o in OFFSETS])[row_choice]"
 NUMBER = "number = torch.arange(len(cell), device=cell.device)"
 CALL = "        box, obj, cls = self.terms(p, targets)\n"
 ITEMS = "torch.stack((box, obj, cls)).detach().float()"
 TOTAL = "total = (box + obj + cls) * p[0].shape[0]"
-MEAN = "return (1 - overlap).mean()"
+MEAN = "torch.where(rows.present, 1 - overlap, 0).mean()"
 
 
 def _on_mirror(
@@ -30,15 +30,15 @@ DEVICE: tuple[Fault, ...] = (
         "constant_without_device",
         "missing step",
         "assign",
-        "min=torch.zeros(2, dtype=torch.long, device=targets.device)",
-        "min=torch.zeros(2, dtype=torch.long)",
+        "torch.stack([like.new_full((), value) for value in values])",
+        "torch.tensor(values, dtype=like.dtype)",
     ),
     _on_mirror(
         "anchor_index_on_cpu",
         "known field bug",
         "assign",
-        "anchor = pair_anchor[row_pair]",
-        "anchor = torch.arange(len(anchors))[pair_anchor[row_pair]]",
+        "anchor_wh=anchors[anchor]",
+        "anchor_wh=anchors[torch.arange(len(anchors))[anchor]]",
         field="F20",
     ),
     _on_mirror("row_numbers_on_cpu", "missing step", "loss", NUMBER, "number = torch.arange(len(cell))", field="F69"),
@@ -83,7 +83,7 @@ DEVICE: tuple[Fault, ...] = (
         "wrong primitive",
         "loss",
         GRID,
-        GRID.replace("zeros_like", "empty_like"),
+        GRID.replace("new_zeros", "new_empty"),
         "devices.values",
         more=", OBJ",
     ),
@@ -121,7 +121,7 @@ DEVICE: tuple[Fault, ...] = (
         "wrong primitive",
         "loss",
         MEAN,
-        "return 1 - torch.zeros_like(overlap).index_add(0, torch.zeros_like(rows.cls), overlap)[0] / len(overlap)",
+        "1 - torch.zeros_like(overlap).index_add(0, torch.zeros_like(rows.cls), overlap)[0] / len(overlap)",
         "devices.repeatable",
         more=", SCALE",
     ),

@@ -5,8 +5,19 @@ from tests.faults import Fault, in_loss
 CALL = "        box, obj, cls = self.terms(p, targets)\n"
 TOTAL = "total = (box + obj + cls) * p[0].shape[0]"
 DTYPE = "dtype = torch.promote_types(logits.dtype, torch.float32)"
-SELECTED = "selected = logits[rows.indices].to(dtype)"
+SELECTED = "selected = torch.where(rows.present[:, None], selected.to(dtype), ABSENT)"
+ASSIGN_LAYER = """            return [
+                assign_layer(
+                    targets, anchors, (layer.shape[2], layer.shape[3]), self.hyp["anchor_t"], every_row=every_row
+                )
+                for layer, anchors in zip(p, self.anchors, strict=True)
+            ]"""
+ASSIGNED = "assigned = self._assign(p, targets, every_row=not self.checks)"
 SUMS = "terms = _sum(box), _sum(weighted), _sum(cls)"
+
+
+def _gather(name: str, step: str, kind: str, law: str, old: str, new: str) -> Fault:
+    return Fault(name, f"AUTOGRAD, {step}", kind, law, "gather", old, new)
 
 
 STATE = (
@@ -47,8 +58,11 @@ STATE = (
         "STATE, MATCH",
         "wrong primitive",
         "assign.matched-pairs",
-        "        with _full_precision(self.device):\n            return [\n                assign_layer(targets, anchors,",
-        "        cached = type(self).__dict__.get('cached') or {}\n        type(self).cached = cached\n        with _full_precision(self.device):\n            return [\n                assign_layer(targets, cached.setdefault((layer.shape[1:4], len(p)), anchors),",
+        ASSIGN_LAYER,
+        """            cached = type(self).__dict__.get('cached') or {}
+            type(self).cached = cached
+"""
+        + ASSIGN_LAYER.replace("targets, anchors,", "targets, cached.setdefault((layer.shape[1:4], len(p)), anchors),"),
     ),
     in_loss(
         "random",
@@ -121,15 +135,15 @@ STATE = (
         "STATE, INDEX",
         "wrong primitive",
         "state.layout",
-        "objectness = logits[..., 4]",
-        "objectness = logits.as_strided(logits.shape[:4], torch.empty(logits.shape).stride()[:4], 4)",
+        "objectness = objectness.to(dtype)",
+        "objectness = logits.as_strided(logits.shape[:4], torch.empty(logits.shape).stride()[:4], 4).to(dtype)",
     ),
     in_loss(
         "views_as_contiguous",
         "STATE, INDEX",
         "edge case",
         "run.completes",
-        "objectness = logits[..., 4].to(dtype)",
+        "objectness = objectness.to(dtype)",
         "objectness = logits.view(-1, logits.shape[-1])[:, 4].view(logits.shape[:4]).to(dtype)",
     ),
 )
@@ -148,13 +162,10 @@ KEPT = (
         "STATE, INDEX",
         "edge case",
         "state.other-input-before",
-        """            return [
-                assign_layer(targets, anchors, (layer.shape[2], layer.shape[3]), self.hyp["anchor_t"])
-                for layer, anchors in zip(p, self.anchors, strict=True)
-            ]""",
+        ASSIGN_LAYER,
         """            self.grids = getattr(self, "grids", [(x.shape[2], x.shape[3]) for x in p])
             return [
-                assign_layer(targets, anchors, grid, self.hyp["anchor_t"])
+                assign_layer(targets, anchors, grid, self.hyp["anchor_t"], every_row=every_row)
                 for grid, anchors in zip(self.grids, self.anchors, strict=True)
             ]""",
     ),
@@ -163,8 +174,8 @@ KEPT = (
         "STATE, MATCH",
         "edge case",
         "state.other-input-before",
-        "assigned = self.assign(p, targets)\n",
-        "assigned = self.__dict__.setdefault('kept', {}).setdefault(len(targets), self.assign(p, targets))\n",
+        ASSIGNED,
+        ASSIGNED + "\n        assigned = self.__dict__.setdefault('kept', {}).setdefault(len(targets), assigned)",
     ),
 )
 
@@ -213,8 +224,8 @@ DTYPES = (
         "DTYPE",
         "edge case",
         "objectness.gradient",
-        "objectness = logits[..., 4].to(dtype)",
-        "objectness = logits[..., 4].to(dtype).clamp(-8, 8) if logits.dtype == torch.float16 else logits[..., 4].to(dtype)",
+        "objectness = objectness.to(dtype)",
+        "objectness = objectness.to(dtype).clamp(-8, 8) if logits.dtype == torch.float16 else objectness.to(dtype)",
     ),
     in_loss(
         "half_scaled",
@@ -229,8 +240,8 @@ DTYPES = (
         "DTYPE",
         "edge case",
         "run.completes",
-        "grid = torch.zeros_like(objectness,",
-        "grid = torch.zeros_like(objectness, dtype=torch.float32,",
+        "grid = objectness.new_zeros(cells + 1)",
+        "grid = objectness.new_zeros(cells + 1, dtype=torch.float32)",
     ),
     in_loss(
         "bfloat16_refused",
@@ -345,16 +356,16 @@ AUTOGRAD = (
         "AUTOGRAD",
         "wrong primitive",
         "gradients.zero-elsewhere",
-        "return (1 - overlap).mean()",
-        "return (1 - overlap).mean() + 1e-6 * (logits - logits.detach()).mean()",
+        "box = torch.where(rows.present, 1 - overlap, 0).mean()",
+        "box = (1 - overlap).mean() + 1e-6 * (logits - logits.detach()).mean()",
     ),
     in_loss(
         "double_gradient",
         "AUTOGRAD, OBJ",
         "wrong primitive",
         "objectness.gradient",
-        "objectness = logits[..., 4].to(dtype)",
-        "objectness = (2 * logits[..., 4] - logits[..., 4].detach()).to(dtype)",
+        "objectness = objectness.to(dtype)",
+        "objectness = (2 * objectness - objectness.detach()).to(dtype)",
     ),
     in_loss(
         "half_the_gradient_of_rows",
@@ -362,7 +373,7 @@ AUTOGRAD = (
         "wrong primitive",
         "boxes.gradient",
         SELECTED,
-        f"{SELECTED} * 0.5 + logits[rows.indices].detach().to(dtype) * 0.5",
+        f"{SELECTED}\n        selected = selected * 0.5 + selected.detach() * 0.5",
     ),
     in_loss(
         "rows_not_learnt",
@@ -370,23 +381,23 @@ AUTOGRAD = (
         "wrong primitive",
         "boxes.gradient",
         SELECTED,
-        "selected = logits[rows.indices].detach().to(dtype)",
+        f"{SELECTED}.detach()",
     ),
     in_loss(
         "classes_pull_boxes",
         "AUTOGRAD, CLS",
         "wrong primitive",
         "boxes.gradient",
-        "return (1 - overlap).mean()",
-        "return (1 - overlap).mean() + 0.1 * (selected[:, 0] - selected[:, 0].detach()).mean()",
+        "box = torch.where(rows.present, 1 - overlap, 0).mean()",
+        "box = (1 - overlap).mean() + 0.1 * (selected[:, 0] - selected[:, 0].detach()).mean()",
     ),
     in_loss(
         "last_row_has_no_gradient",
         "AUTOGRAD, IOU",
         "edge case",
         "boxes.gradient",
-        "return (1 - overlap).mean()",
-        "return (1 - torch.cat((overlap[:-1], overlap[-1:].detach()))).mean()",
+        "box = torch.where(rows.present, 1 - overlap, 0).mean()",
+        "box = (1 - torch.cat((overlap[:-1], overlap[-1:].detach()))).mean()",
     ),
     in_loss(
         "shared_rows_learn_once",
@@ -424,4 +435,47 @@ AUTOGRAD = (
     ),
 )
 
-HIDDEN = (*STATE, *KEPT, *DEVICE, *DTYPES, *AUTOGRAD)
+GATHER = (
+    _gather(
+        "shared_gradients_overwritten",
+        "INDEX",
+        "wrong primitive",
+        "boxes.gradient",
+        "accumulate=True",
+        "accumulate=False",
+    ),
+    _gather(
+        "objectness_gradient_forgotten",
+        "OBJ",
+        "missing step",
+        "objectness.gradient",
+        "        logits[..., OBJECTNESS] = objectness\n",
+        "",
+    ),
+    _gather(
+        "objectness_gradient_off_by_a_channel",
+        "OBJ",
+        "modified parameter",
+        "objectness.gradient",
+        "logits[..., OBJECTNESS] = objectness",
+        "logits[..., OBJECTNESS - 1] = objectness",
+    ),
+    _gather(
+        "row_gradients_forgotten",
+        "IOU, CLS",
+        "missing step",
+        "boxes.gradient",
+        "logits.index_put_(indices, rows, accumulate=True)",
+        "logits",
+    ),
+    _gather(
+        "background_has_a_gradient",
+        "DTYPE",
+        "wrong primitive",
+        "gradients.zero-elsewhere",
+        "rows.new_zeros(ctx.shape)",
+        "rows.new_full(ctx.shape, 1e-6)",
+    ),
+)
+
+HIDDEN = (*STATE, *KEPT, *DEVICE, *DTYPES, *AUTOGRAD, *GATHER)

@@ -5,7 +5,7 @@ from tests.faults import Fault, faults_of, in_loss
 VALUE = "(1 - gr) + gr * overlap.detach().clamp(min=0)"
 OBJECTNESS = "self.BCEobj(objectness, wanted)"
 AT_CLASS = "torch.where(at_class, self.cp, self.cn)"
-SELECTED = "self.BCEcls(selected[:, 5:], self._class_targets(rows.cls, dtype))"
+SELECTED = "self.BCEcls(selected[:, 5:], truth)"
 P_T = "p_t = targets * probability + (1 - targets) * (1 - probability)"
 ITEM, TARGET, CLASSES, FOCAL = "objectness.item", "objectness.target", "classes.item", "classes.focal"
 
@@ -25,12 +25,20 @@ OBJ = (
     _obj(
         "target_of_box_shifted", "wrong primitive", VALUE, "(1 - gr) + gr * (overlap.detach() / 2 + 0.5).clamp(min=0)"
     ),
-    _obj("objectness_of_a_class", "wrong primitive", "logits[..., 4]", "logits[..., 5]", law="objectness.gradient"),
+    Fault(
+        "objectness_of_a_class",
+        "OBJ",
+        "wrong primitive",
+        "objectness.gradient",
+        "gather",
+        "OBJECTNESS = 4",
+        "OBJECTNESS = 5",
+    ),
     _obj(
         "background_not_zero",
         "modified parameter",
-        "torch.zeros_like(objectness, memory_format=torch.contiguous_format)",
-        "torch.full_like(objectness, 0.1, memory_format=torch.contiguous_format)",
+        "grid = objectness.new_zeros(cells + 1)",
+        "grid = objectness.new_full((cells + 1,), 0.1)",
         law="objectness.background",
     ),
     _obj(
@@ -70,8 +78,8 @@ OBJ = (
     _obj(
         "padding_erases_first_cell",
         "known field bug",
-        "return flat.view(objectness.shape)",
-        "return flat.index_fill(0, cell.new_zeros(1), 0).view(objectness.shape)",
+        "return flat[:cells]",
+        "return flat.index_fill(0, cell.new_zeros(1), 0)[:cells]",
         "F44",
     ),
     _obj(
@@ -118,15 +126,15 @@ OBJ = (
     _obj(
         "confident_background_skipped",
         "edge case",
-        "objectness = logits[..., 4].to(dtype)",
-        "objectness = logits[..., 4].to(dtype).clamp(min=-9.0)",
+        "objectness = objectness.to(dtype)",
+        "objectness = objectness.to(dtype).clamp(min=-9.0)",
         law="objectness.gradient",
     ),
     _obj(
         "early_return_without_targets",
         "edge case",
-        "assigned = self.assign(p, targets)\n",
-        "assigned = self.assign(p, targets)\n        if not len(targets):\n            return tuple(p[0].float().sum() * 0 for _ in range(3))\n",
+        "        with _full_precision(self.device):\n            layers =",
+        "        if not len(targets):\n            return tuple(p[0].float().sum() * 0 for _ in range(3))\n        with _full_precision(self.device):\n            layers =",
         law="objectness.every-layer",
     ),
 )
@@ -143,8 +151,8 @@ CLS = (
     _cls(
         "classes_reversed",
         "wrong primitive",
-        "selected[:, 5:], self",
-        "selected[:, 5:].flip(1), self",
+        "selected[:, 5:], truth",
+        "selected[:, 5:].flip(1), truth",
         law="classes.pull",
     ),
     _cls(
@@ -163,15 +171,15 @@ CLS = (
         "wrong primitive",
         CLASSES,
         "loss",
-        "selected[:, 5:], self",
-        "selected[:, 4:-1], self",
+        "selected[:, 5:], truth",
+        "selected[:, 4:-1], truth",
         "F31",
     ),
     _cls(
         "class_target_is_overlap",
         "known field bug",
         SELECTED,
-        "self.BCEcls(selected[:, 5:], torch.where(self._class_targets(rows.cls, dtype) > 0.5, overlap.detach().clamp(0, 1)[:, None], self.cn))",
+        "self.BCEcls(selected[:, 5:], torch.where(truth > 0.5, overlap.detach().clamp(0, 1)[:, None], self.cn))",
         "F43",
     ),
     Fault(
@@ -181,7 +189,7 @@ CLS = (
         "boxes.gradient",
         "loss",
         SELECTED,
-        "self.BCEcls(selected[:, 5:], self._class_targets(rows.cls, dtype) * (1 + (overlap - overlap.detach())[:, None]))",
+        "self.BCEcls(selected[:, 5:], truth * (1 + (overlap - overlap.detach())[:, None]))",
         "F43",
     ),
     _cls(
@@ -199,7 +207,7 @@ CLS = (
         "classes_of_first_anchor",
         "known field bug",
         SELECTED,
-        SELECTED.replace("selected", "logits[rows.image, 0 * rows.anchor, rows.cell[:, 1], rows.cell[:, 0]].to(dtype)"),
+        SELECTED.replace("selected", "gather(logits, (rows.image, 0 * rows.anchor, *rows.indices[2:]))[1].to(dtype)"),
         "F50",
         "classes.gradient",
     ),

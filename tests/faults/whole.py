@@ -232,8 +232,8 @@ SCALE = (
         "SCALE, STATE",
         "wrong primitive",
         AUTOBALANCE,
-        "o.item() for o in obj",
-        "o.item() * b for o, b in zip(obj, self.balance, strict=False)",
+        "torch.stack(obj).tolist()",
+        "[o.item() * b for o, b in zip(obj, self.balance, strict=False)]",
     ),
     in_loss(
         "autobalance_not_normed",
@@ -343,8 +343,8 @@ MANY = (
         "edge case",
         "totals.large-sizes",
         "assign",
-        "cell = shifted.long()",
-        "cell = shifted.to(torch.uint8).long()",
+        "column, row = shifted.long()",
+        "column, row = shifted.to(torch.uint8).long()",
     ),
     Fault(
         "classes_in_a_signed_byte",
@@ -352,8 +352,8 @@ MANY = (
         "edge case",
         "totals.large-sizes",
         "assign",
-        "image, cls = targets[target, :2].long()",
-        "image, cls = targets[target, :2].to(torch.int8).long()",
+        "image, cls = (targets[target, :2].long()",
+        "image, cls = (targets[target, :2].to(torch.int8).long()",
     ),
     Fault(
         "first_32_targets",

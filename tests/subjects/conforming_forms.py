@@ -17,7 +17,19 @@ from torch.utils.checkpoint import checkpoint
 from yololoss.assign import LayerAssignment
 from yololoss.loss import ComputeLoss
 
-BY_ROW = "row_choice", "row_pair", "offset", "shifted", "cls", "image", "anchor", "cell", "box", "anchor_wh"
+BY_ROW = (
+    "present",
+    "row_choice",
+    "target",
+    "offset",
+    "shifted",
+    "cls",
+    "image",
+    "anchor",
+    "cell",
+    "box",
+    "anchor_wh",
+)
 
 
 def pick(rows: LayerAssignment, order: Tensor) -> LayerAssignment:
@@ -27,7 +39,7 @@ def pick(rows: LayerAssignment, order: Tensor) -> LayerAssignment:
 
 def order_by(rows: LayerAssignment, *names: str) -> Tensor:
     """What sorts rows by choice, anchor and target, in the order in which these are named, the last one fastest."""
-    values = {"choice": rows.row_choice, "anchor": rows.anchor, "target": rows.pair_target[rows.row_pair]}
+    values = {"choice": rows.row_choice, "anchor": rows.anchor, "target": rows.target}
     key = torch.zeros_like(rows.cls)
     for name in names:
         key = key * (max(5, *rows.ratio.shape) + 1) + values[name]
@@ -40,8 +52,8 @@ class RowsByTarget(ComputeLoss):
     def order(self, rows: LayerAssignment) -> LayerAssignment:
         return pick(rows, order_by(rows, "target", "anchor", "choice"))
 
-    def assign(self, p: Any, targets: Tensor) -> list[LayerAssignment]:
-        return [self.order(rows) for rows in super().assign(p, targets)]
+    def _assign(self, p: Any, targets: Tensor, every_row: bool) -> list[LayerAssignment]:
+        return [self.order(rows) for rows in super()._assign(p, targets, every_row)]
 
     def _place(self, values: Tensor, rows: LayerAssignment, objectness: Tensor) -> Tensor:
         back = order_by(rows, "choice", "anchor", "target")
@@ -87,8 +99,8 @@ class CopiesInputs(ComputeLoss):
         return super().__call__(tuple(x.contiguous().clone() for x in p), targets.detach().clone())
 
     @torch.no_grad()
-    def assign(self, p: Any, targets: Tensor) -> list[LayerAssignment]:
-        return super().assign(p, targets)
+    def _assign(self, p: Any, targets: Tensor, every_row: bool) -> list[LayerAssignment]:
+        return super()._assign(p, targets, every_row)
 
 
 class Checkpointed(ComputeLoss):
@@ -230,9 +242,9 @@ class Remembers(ComputeLoss):
         self.memory: dict[Any, list[LayerAssignment]] = {}
         self.calls, self.last = 0, None
 
-    def assign(self, p: Any, targets: Tensor) -> list[LayerAssignment]:
+    def _assign(self, p: Any, targets: Tensor, every_row: bool) -> list[LayerAssignment]:
         key = targets.double().numpy().tobytes(), tuple(x.shape for x in p), self.hyp["anchor_t"]
-        return self.memory.get(key) or self.memory.setdefault(key, super().assign(p, targets))
+        return self.memory.get(key) or self.memory.setdefault(key, super()._assign(p, targets, every_row))
 
     def __call__(self, p: Any, targets: Tensor) -> Any:
         self.calls, self.last = self.calls + 1, super().__call__(p, targets)
