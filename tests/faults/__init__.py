@@ -76,10 +76,17 @@ def in_loss(name: str, step: str, kind: str, law: str, old: str, new: str, field
 _PLANTED = count()
 
 
-def plant(fault: Fault, folder: Path) -> str:
-    """Copy the loss into ``folder`` as a package of its own with the fault in it; return its --loss spec."""
+def plant(fault: Fault, folder: Path, checks: bool = True) -> str:
+    """Copy the loss into ``folder`` as a package of its own with the fault in it; return its --loss spec.
+
+    ``checks``: whether they are on by default, as they are, or off, so that its rows are all that are possible.
+    """
+    texts = {fault.module: faulty_text(fault)}
+    if not checks:
+        loss = texts.get("loss") or (HOME / "loss.py").read_text(encoding="utf-8")
+        texts["loss"] = loss.replace("checks: bool = True", "checks: bool = False")
     # a process knows one module of a name, and may plant a fault twice
-    return plant_text(f"{fault.name}_{next(_PLANTED)}", {fault.module: faulty_text(fault)}, folder)
+    return plant_text(f"{fault.name}_{next(_PLANTED)}", texts, folder)
 
 
 def faulty_text(fault: Fault) -> str:

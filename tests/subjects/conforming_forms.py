@@ -103,6 +103,13 @@ class CopiesInputs(ComputeLoss):
         return super()._assign(p, targets, every_row)
 
 
+class Unchecked(ComputeLoss):
+    """The bundled loss with its checks off: all rows that are possible, with a mask, and nothing waits."""
+
+    def __init__(self, model: Any, autobalance: bool = False) -> None:
+        super().__init__(model, autobalance, checks=False)
+
+
 class Checkpointed(ComputeLoss):
     """Keeps nothing of a layer for the backward pass, and computes it again there."""
 

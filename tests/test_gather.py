@@ -1,0 +1,108 @@
+"""What the loss reads of the predictions, and the one gradient that it hands back."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from tests.models import parts, predictions, targets
+from yololoss.gather import OBJECTNESS, gather
+
+INDICES = tuple(torch.tensor(i) for i in ((0, 1, 0), (1, 0, 1), (2, 0, 2), (1, 1, 1)))  # the first and last are equal
+
+
+def logits() -> Tensor:
+    values = torch.linspace(-2, 2, 2 * 2 * 3 * 2 * 7, dtype=torch.float64)
+    return values.view(2, 2, 3, 2, 7).requires_grad_()
+
+
+def test_what_is_read_is_what_is_there():
+    """The objectness of every cell, and all logits of each row."""
+    given = logits()
+    objectness, rows = gather(given, INDICES)
+    assert torch.equal(objectness, given[..., OBJECTNESS])
+    assert torch.equal(rows, given[INDICES])
+
+
+def test_gradients_are_those_of_indexing():
+    """First and second derivatives agree with finite differences, where two rows are of one cell, too."""
+
+    def read(given: Tensor) -> tuple[Tensor, ...]:
+        objectness, rows = gather(given, INDICES)
+        return objectness.sin(), rows.sin()
+
+    assert torch.autograd.gradcheck(read, logits())
+    assert torch.autograd.gradgradcheck(read, logits())
+
+
+def test_predictions_of_any_layout_are_read():
+    """A permuted view, as of a convolution's output, gives the same values and gradient."""
+    given = logits()
+    turned = given.detach().permute(0, 1, 4, 2, 3).contiguous().permute(0, 1, 3, 4, 2).requires_grad_()
+    for x in (given, turned):
+        objectness, rows = gather(x, INDICES)
+        (objectness.square().sum() + rows.square().sum()).backward()
+    assert turned.grad is not None
+    assert given.grad is not None
+    assert torch.equal(turned.grad, given.grad)
+
+
+class Made(TorchDispatchMode):
+    """Keeps every tensor that an operation returns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tensors: list[Tensor] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        self.tensors += [x for x in tree_leaves(result) if isinstance(x, Tensor)]
+        return result
+
+
+def test_nothing_else_as_large_as_the_predictions_is_made():
+    """From the call to the gradients there is one new tensor of a layer's size: the gradient itself."""
+    p = predictions()
+    with Made() as made:
+        gradients = torch.autograd.grad(parts()(p, targets())[0].sum(), p)
+    for x, gradient in zip(p, gradients, strict=True):
+        memory = {y.untyped_storage().data_ptr() for y in made.tensors if y.untyped_storage().nbytes() == x.nbytes}
+        assert memory - {x.data_ptr()} == {gradient.data_ptr()}
+
+
+def test_second_derivatives_of_the_loss_are_there():
+    """A penalty on the gradient's size has a gradient, as it has for a loss without a function of its own."""
+    p = predictions(torch.float64)
+    first = torch.autograd.grad(parts()(p, targets())[0].sum(), p, create_graph=True)
+    second = torch.autograd.grad(sum(g.square().sum() for g in first), p)
+    assert all(bool(g.isfinite().all()) and bool(g.any()) for g in second)
+
+
+def test_the_graph_may_be_kept_and_hooked():
+    """Backward twice over a kept graph doubles the gradient; a hook sees it once each time."""
+    p = predictions()
+    seen: list[Tensor] = []
+    p[0].register_hook(seen.append)
+    total = parts()(p, targets())[0].sum()
+    total.backward(retain_graph=True)
+    once = copy.deepcopy(p[0].grad)
+    total.backward()
+    assert once is not None
+    assert p[0].grad is not None
+    assert torch.equal(p[0].grad, 2 * once)
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize("learning", [(True, False), (False, True)])
+def test_layers_that_do_not_learn_get_no_gradient(learning):
+    """Only some layers' predictions require a gradient; those get the one they get among others."""
+    everywhere = predictions()
+    parts()(everywhere, targets())[0].sum().backward()
+    p = [x.detach().requires_grad_(wanted) for x, wanted in zip(predictions(), learning, strict=True)]
+    parts()(p, targets())[0].sum().backward()
+    for x, among_others, wanted in zip(p, everywhere, learning, strict=True):
+        assert among_others.grad is not None
+        assert x.grad is None if not wanted else torch.equal(x.grad, among_others.grad)
