@@ -1,0 +1,141 @@
+"""How fast the loss is, as ratios within one run on one machine.
+
+``python -m benchmarks`` measures all and writes ``docs/benchmarks.md``, its plot and ``benchmarks/recorded.json``;
+``python -m benchmarks --check`` measures two settings, and ends with 1 where a ratio is more than half above the
+recorded one.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import matplotlib as mpl
+import torch
+from matplotlib import pyplot as plt
+
+from benchmarks.memory import beyond_the_gradient
+from benchmarks.settings import CHECKED, FLOOR, LOSSES, SWEEPS, USUAL, Setting
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+RECORDED = HERE / "recorded.json"
+PAGE, PLOT = ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "benchmarks.svg"
+WORSE = 1.5  # times the recorded ratio, which is a failure
+# What is measured against what: of a step the least that must be done, and of all the plain loss.
+RATIOS = (
+    ("step", "loss", FLOOR),
+    ("step", "loss, checks off", FLOOR),
+    ("step", "plain", FLOOR),
+    ("step", "loss", "plain"),
+    ("step", "loss, checks off", "plain"),
+    ("forward", "loss", "plain"),
+    ("assignment", "loss", "plain"),
+)
+Ratios = dict[str, dict[str, float]]  # by setting, then by ratio
+
+
+def measure(only: str) -> Ratios:
+    """Run the benchmarks whose names fit, and divide."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "seconds.json"
+        command = [sys.executable, "-m", "pytest", "benchmarks", "-q", "-p", "no:cacheprovider", "-k", only]
+        options = ["--benchmark-warmup=on", "--benchmark-max-time=1", "--benchmark-min-rounds=10"]
+        shown = ["--benchmark-columns=min,median,rounds", f"--benchmark-json={path}"]
+        subprocess.run([*command, *options, *shown], cwd=ROOT, check=True, stdout=sys.stderr)
+        found = json.loads(path.read_text(encoding="utf-8"))["benchmarks"]
+    # The least of the rounds: whatever else the machine does can only add to it.
+    seconds = {
+        (b["extra_info"]["setting"], *map(b["extra_info"].get, ("what", "name"))): b["stats"]["min"] for b in found
+    }
+    return {
+        setting: {
+            f"{what}, {name} / {other}": round(seconds[setting, what, name] / seconds[setting, what, other], 3)
+            for what, name, other in RATIOS
+        }
+        for setting in dict.fromkeys(setting for setting, *_ in seconds)
+    }
+
+
+def complaints(now: Ratios, recorded: Ratios) -> Iterator[str]:
+    """What has become worse."""
+    for setting, ratios in now.items():
+        for name, ratio in ratios.items():
+            if ratio > WORSE * recorded[setting][name]:
+                yield f"{setting}: {name} is {ratio:.2f}; it was {recorded[setting][name]:.2f}"
+
+
+def plot(ratios: Ratios, path: Path) -> None:
+    """Steps as multiples of the floor, and of the plain loss, over each sweep."""
+    mpl.rcParams["svg.hashsalt"] = "yololoss"  # the same picture again is the same file
+    figure, axes = plt.subplots(1, len(SWEEPS), figsize=(14, 3.8), sharey=True, layout="constrained")
+    for axis, (field, settings) in zip(axes, SWEEPS.items(), strict=True):
+        x = [getattr(s, field) for s in settings]
+        for name in LOSSES:
+            axis.plot(x, [ratios[str(s)][f"step, {name} / {FLOOR}"] for s in settings], marker="o", label=name)
+        axis.axhline(1, color="grey", linewidth=0.8, label=FLOOR)
+        axis.set(xscale="symlog" if 0 in x else "log", xlabel=field, yscale="log")
+        axis.set_xticks(x, labels=list(map(str, x)))
+        axis.minorticks_off()
+    axes[0].set_ylabel("forward + backward, times the floor")
+    axes[0].legend()
+    figure.savefig(path, metadata={"Date": None})
+
+
+def page(ratios: Ratios, memory: dict[str, dict[str, float]]) -> Iterator[str]:
+    """The Markdown page."""
+    usual = ratios[str(USUAL)]
+    yield "# How fast the loss is\n"
+    yield f"Made by `python -m benchmarks` (torch {torch.__version__}, {os.cpu_count()} cores, 2 threads, float32): the"
+    yield "least of at least ten rounds of each, by pytest-benchmark, divided within one run on one machine."
+    yield "`.ci/run` measures two settings (`python -m benchmarks --check`), and fails where a ratio has become half as"
+    yield "large again.\n"
+    yield "- **floor**: zeros of the predictions' size, which whoever hands back a dense gradient must make."
+    yield "- **plain**: a loss as losses in the wild are written, with autograd's own gradients"
+    yield "  (`tests/subjects/in_place.py`)."
+    yield "- **loss**: the bundled one; **checks off**: with a row for all that could be one, and no wait for the"
+    yield "  device.\n"
+    yield f"At the usual setting ({USUAL}), forward and backward of the loss take"
+    yield f"**{usual[f'step, loss / {FLOOR}']:.2f} times the floor**, and the plain loss takes"
+    yield f"**{1 / usual['step, loss / plain']:.2f} times** as long as it.\n"
+    yield "![Forward and backward, times the floor](benchmarks.svg)\n"
+    for field, settings in SWEEPS.items():
+        yield f"## By {field}\n"
+        yield f"Others as in: {settings[-1]}.\n" if field != "batch" else "Seven targets an image.\n"
+        yield f"| {field} | " + " | ".join(f"{what}: {a} / {b}" for what, a, b in RATIOS) + " |"
+        yield "|---:|" + "---:|" * len(RATIOS)
+        for s in settings:
+            yield f"| {getattr(s, field)} | " + " | ".join(f"{r:.2f}" for r in ratios[str(s)].values()) + " |"
+        yield ""
+    yield "## Memory\n"
+    yield "The most that a step holds beyond its inputs and the gradient, as a share of the predictions' size"
+    yield "(torch's profiler).\n"
+    yield "| setting | " + " | ".join(LOSSES) + " |\n|---|" + "---:|" * len(LOSSES)
+    for setting, shares in memory.items():
+        yield f"| {setting} | " + " | ".join(f"{share:.1%}" for share in shares.values()) + " |"
+
+
+def main() -> int:
+    """Measure and write, or measure and compare."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="compare two settings with what is recorded")
+    if parser.parse_args().check:
+        found = list(complaints(measure("checked"), json.loads(RECORDED.read_text(encoding="utf-8"))))
+        print("\n".join(found) or "no ratio has become half as large again")
+        return bool(found)
+    ratios = measure("test_speed")
+    recorded = {str(s): ratios[str(s)] for s in CHECKED}
+    RECORDED.write_text(json.dumps(recorded, indent=1) + "\n", encoding="utf-8")
+    plot(ratios, PLOT)
+    settings: tuple[Setting, ...] = (*CHECKED, SWEEPS["targets"][-1])
+    memory = {str(s): {name: beyond_the_gradient(name, s) for name in LOSSES} for s in settings}
+    PAGE.write_text("\n".join(page(ratios, memory)) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,33 @@
+"""How much memory a step takes at its worst."""
+
+from collections.abc import Iterator
+from itertools import accumulate
+from typing import Any
+
+from torch._C._profiler import _EventType
+from torch.profiler import ProfilerActivity, profile
+
+from benchmarks.settings import Setting, inputs, work
+
+
+def _changes(events: list[Any]) -> Iterator[tuple[int, int]]:
+    """When how many bytes were taken, or given back, in all events and those within them."""
+    for event in events:
+        if event.tag == _EventType.Allocation:
+            yield event.start_time_ns, event.extra_fields.alloc_size
+        yield from _changes(event.children)
+
+
+def beyond_the_gradient(name: str, setting: Setting) -> float:
+    """The most that a step of that loss holds at once, less its gradient, as a share of the predictions' size.
+
+    By torch's profiler, which sees every allocation of a tensor on the CPU.
+    """
+    p, _ = inputs(setting)
+    step = work("step", name, setting)
+    step()  # what is made once is no part of it
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        step()
+    events = seen.profiler.kineto_results.experimental_event_tree()
+    held = accumulate(size for _, size in sorted(_changes(events)))
+    return max(held) / sum(x.nbytes for x in p) - 1

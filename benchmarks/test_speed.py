@@ -1,0 +1,41 @@
+"""Seconds of each loss in each setting, by pytest-benchmark; they are made ratios of in `benchmarks.__main__`."""
+
+import gc
+
+import pytest
+import torch
+
+from benchmarks.settings import CHECKED, FLOOR, LOSSES, SETTINGS, Setting, inputs, work
+
+MEASURED = (
+    *(("step", name) for name in (FLOOR, *LOSSES)),
+    *(("forward", name) for name in LOSSES),
+    *(("assignment", name) for name in ("loss", "plain")),
+)
+
+
+@pytest.fixture(autouse=True)
+def two_threads():
+    """As many on every machine, so that figures can be compared."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def setting(request):
+    """A setting, whose inputs are forgotten after its tests: some are gigabytes."""
+    yield request.param
+    inputs.cache_clear()
+    gc.collect()
+
+
+@pytest.mark.parametrize(
+    "setting", [pytest.param(s, id=("checked, " if s in CHECKED else "") + str(s)) for s in SETTINGS], indirect=True
+)
+@pytest.mark.parametrize(("what", "name"), MEASURED, ids=map(", ".join, MEASURED))
+def test_speed(benchmark, setting: Setting, what: str, name: str):
+    """Seconds of one call."""
+    benchmark.extra_info.update(what=what, name=name, setting=str(setting))
+    benchmark(work(what, name, setting))
