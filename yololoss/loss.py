@@ -44,7 +44,10 @@ class ComputeLoss:
     total: (1,) float32, box + obj + cls times B, carries the gradient. items: (3,) float32, detached.
     Source: SPEC sections 1 to 7.
 
-    ``checks``: examine the inputs of every call (a synchronisation on an accelerator). ``hyp`` and
+    ``checks``: examine the inputs of every call, and make only the rows that are there, both of which wait for an
+    accelerator. Without them nothing does (but autobalance), and all shapes follow from those given: there is a row
+    for every choice, anchor and target, and those that are absent weigh nothing. Targets of zeros match no anchor, so
+    a batch may be padded with them; of what else is wrong with its inputs such a call says nothing. ``hyp`` and
     ``anchors`` are those of the model, by reference: an edit in place is seen by the next call. After
     replacing a model's anchors, or moving it to another device, call `refresh`.
     """
