@@ -16,7 +16,7 @@ from cosmic_ray.plugins import get_operator
 
 from tests.faults import HOME
 
-MODULES = ("assign", "boxes", "criteria", "checks", "loss")  # each imports none but those before it
+MODULES = ("assign", "boxes", "criteria", "checks", "gather", "loss")  # each imports none but those before it
 # Of each binary operator one or two others: what survives one of them survives all.
 BINARY = ("Add_Sub", "Add_Mul", "Sub_Add", "Sub_Div", "Mul_Div", "Mul_Add", "Div_Mul", "Div_Sub", "Pow_Mul", "Mod_Mul")
 BITS = ("BitOr_BitAnd", "BitAnd_BitOr")
