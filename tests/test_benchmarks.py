@@ -1,0 +1,49 @@
+"""The benchmarks' comparison, and what the docs say of the ratios that are recorded."""
+
+import json
+
+import pytest
+
+from benchmarks.__main__ import PAGE, RATIOS, RECORDED, complaints
+from benchmarks.memory import beyond_the_gradient
+from benchmarks.settings import CHECKED, LOSSES, USUAL, Setting
+
+RATIO = "step, loss / floor"
+
+
+@pytest.fixture(scope="module")
+def recorded():
+    """The ratios of the settings that continuous integration measures."""
+    return json.loads(RECORDED.read_text(encoding="utf-8"))
+
+
+def test_a_ratio_that_is_half_as_large_again_is_told(recorded):
+    """One line that names setting, ratio, figure and record; what is a little worse is not told."""
+    name = str(USUAL)
+    worse = {name: {**recorded[name], RATIO: 1.6 * recorded[name][RATIO]}}
+    (line,) = complaints(worse, recorded)
+    assert line.startswith(f"{name}: {RATIO} is ")
+    assert line.endswith(f"; it was {recorded[name][RATIO]:.2f}")
+    assert list(complaints({name: {**recorded[name], RATIO: 1.4 * recorded[name][RATIO]}}, recorded)) == []
+
+
+def test_every_ratio_of_the_checked_settings_is_recorded(recorded):
+    """None can be left out unseen."""
+    names = {f"{what}, {a} / {b}" for what, a, b in RATIOS}
+    assert {setting: set(ratios) for setting, ratios in recorded.items()} == {str(s): names for s in CHECKED}
+
+
+def test_the_docs_promise_what_was_measured(recorded):
+    """At the usual setting a step takes at most 1.4 times the floor, and less than half of the plain loss's time."""
+    usual = recorded[str(USUAL)]
+    assert usual[RATIO] <= 1.4
+    assert usual["step, loss / plain"] <= 1 / 2.3
+    assert f"**{usual[RATIO]:.2f} times the floor**" in PAGE.read_text(encoding="utf-8")
+
+
+def test_a_step_holds_little_beyond_its_gradient():
+    """Less than a tenth of the predictions' size, checks on or off; autograd's own gradients take half as much again."""
+    shares = {name: beyond_the_gradient(name, Setting(batch=4, side=320, targets=28)) for name in LOSSES}
+    assert 0 < shares["loss"] < 0.1
+    assert 0 < shares["loss, checks off"] < 0.1
+    assert shares["plain"] > 0.5
