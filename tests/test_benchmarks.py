@@ -42,7 +42,7 @@ def test_the_docs_promise_what_was_measured(recorded):
 
 
 def test_a_step_holds_little_beyond_its_gradient():
-    """Less than a tenth of the predictions' size, checks on or off; autograd's own gradients take half as much again."""
+    """Less than a tenth of the predictions' size, checks on or off; autograd's own gradients take half of it."""
     shares = {name: beyond_the_gradient(name, Setting(batch=4, side=320, targets=28)) for name in LOSSES}
     assert 0 < shares["loss"] < 0.1
     assert 0 < shares["loss, checks off"] < 0.1

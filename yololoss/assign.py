@@ -1,6 +1,5 @@
 """Assignment: which targets meet which anchors, and which cells answer for them."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,8 +7,6 @@ from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
 CHOICES = ("own", "left", "above", "right", "below")
-# A neighbour is the cell that holds the centre shifted half a cell its way, so the shift is subtracted.
-OFFSETS = ((0.0, 0.0), (0.5, 0.0), (0.0, 0.5), (-0.5, 0.0), (0.0, -0.5))
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +23,7 @@ class LayerAssignment:
     ratio: Float32[Tensor, "A N"]  # the larger side ratio, either way round
     matched: Bool[Tensor, "A N"]  # ratio < anchor_t
     choice: Bool[Tensor, "5 N"]  # in the order of CHOICES: does this cell answer for the target
-    present: Bool[Tensor, " n"]  # all, unless every possible row was asked for
+    present: Bool[Tensor, " n"] | None  # None for all; which, where every possible row was asked for
     row_choice: Int64[Tensor, " n"]  # index into CHOICES
     target: Int64[Tensor, " n"]
     offset: Float32[Tensor, "n 2"]  # what was subtracted from the centre to find the cell
@@ -83,23 +80,29 @@ def assign_layer(
     """
     targets, anchors = targets.float(), anchors.float()
     rows, columns = grid
-    scaled = targets[:, 2:] * _constant((columns, rows, columns, rows), targets)
+    # Filled in where the targets lie: a copy from the host would wait for the device.
+    extent = torch.stack((targets.new_full((), columns), targets.new_full((), rows)))
+    scaled = targets[:, 2:] * torch.cat((extent, extent))
     side_ratio = scaled[None, :, 2:] / anchors[:, None]
     ratio = torch.maximum(side_ratio, 1 / side_ratio).amax(2)
     matched = ratio < anchor_t
-    choice = _choose_cells(scaled[:, :2], _constant((columns, rows), scaled))
+    choice = _choose_cells(scaled[:, :2], extent)
     made = choice[:, None] & matched
     row_choice, anchor, target = _every_index(made) if every_row else made.nonzero(as_tuple=True)
-    present = made[row_choice, anchor, target]
+    present = made.flatten() if every_row else None
 
     centre, size = scaled[target, :2], scaled[target, 2:]
-    offset = torch.stack([_constant(o, scaled) for o in OFFSETS])[row_choice]
+    # A neighbour is the cell that holds the centre shifted half a cell its way, so the shift is subtracted.
+    half = torch.eye(2, device=targets.device) / 2
+    offset = torch.cat((0 * half[:1], half, -half))[row_choice]
     shifted = centre - offset
     # The box is taken from the clamped cell: a centre on the image's far edge lies at 1.0 in the last cell.
     column, row = shifted.long().unbind(1)
     cell = torch.stack((column.clamp(0, columns - 1), row.clamp(0, rows - 1)), dim=1)
-    # What is not there may hold anything, and is read all the same: as class 0 of image 0.
-    image, cls = (targets[target, :2].long() * present[:, None]).unbind(1)
+    image_class = targets[target, :2].long()
+    if present is not None:  # what is not there may hold anything, and is read all the same: as class 0 of image 0
+        image_class = image_class * present[:, None]
+    image, cls = image_class.unbind(1)
     return LayerAssignment(
         grid=grid,
         scaled=scaled,
@@ -133,8 +136,3 @@ def _every_index(values: Bool[Tensor, "5 A N"]) -> tuple[Tensor, ...]:
     """The indices of all elements, in order: what ``nonzero`` gives where all are true."""
     ranges = [torch.arange(n, device=values.device) for n in values.shape]
     return tuple(i.flatten() for i in torch.meshgrid(*ranges, indexing="ij"))
-
-
-def _constant(values: Sequence[float], like: Tensor) -> Tensor:
-    """``values`` as a tensor like another, filled in where that one lies: a copy from the host would wait."""
-    return torch.stack([like.new_full((), value) for value in values])

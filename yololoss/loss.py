@@ -196,19 +196,22 @@ class ComputeLoss:
         zero = objectness.new_zeros(())
         if not len(rows.cls):
             return zero, self.BCEobj(objectness, torch.zeros_like(objectness)), zero
-        selected = torch.where(rows.present[:, None], selected.to(dtype), ABSENT)
+        selected = selected.to(dtype)
+        if rows.present is not None:
+            selected = torch.where(rows.present[:, None], selected, ABSENT)
         overlap = boxes.ciou(
             boxes.decode(selected[:, :4], rows.anchor_wh),
             rows.box.to(dtype),
             angle1=boxes.aspect_angle(selected[:, :4], rows.anchor_wh),
         )
         wanted = self._place(_objectness_values(overlap, self.gr), rows, objectness)
-        box = torch.where(rows.present, 1 - overlap, 0).mean()
-        truth = self._class_targets(rows.cls, dtype) * rows.present[:, None]
+        missed, truth = 1 - overlap, self._class_targets(rows.cls, dtype)
+        share: Tensor | float = 1.0
+        if rows.present is not None:  # the means are over all rows, to which those that are absent add nothing
+            missed, truth = torch.where(rows.present, missed, 0), truth * rows.present[:, None]
+            share = len(truth) / rows.present.sum(dtype=dtype).clamp(min=1)
         cls = self.BCEcls(selected[:, 5:], truth) if self.nc > 1 else zero
-        # The means are over all rows, to which those that are absent add nothing.
-        share = len(rows.cls) / rows.present.sum(dtype=dtype).clamp(min=1)
-        return box * share, self.BCEobj(objectness, wanted), cls * share
+        return missed.mean() * share, self.BCEobj(objectness, wanted), cls * share
 
     def _place(self, values: Tensor, rows: LayerAssignment, objectness: Tensor) -> Tensor:
         """The objectness target of every cell, (B, A, H, W): its row's value, 0 without a row.
@@ -218,8 +221,10 @@ class ComputeLoss:
         """
         image, anchor, row, column = rows.indices
         _, anchors, height, width = objectness.shape
-        cells = objectness.numel()  # the number of one more cell, for rows that are absent
-        cell = torch.where(rows.present, ((image * anchors + anchor) * height + row) * width + column, cells)
+        cell = ((image * anchors + anchor) * height + row) * width + column
+        cells = objectness.numel()
+        if rows.present is not None:  # the others are put in one more cell, which is cut off
+            cell = torch.where(rows.present, cell, cells)
         grid = objectness.new_zeros(cells + 1)
         if self.sort_obj_iou:
             flat = grid.scatter_reduce(0, cell, values, "amax", include_self=False)

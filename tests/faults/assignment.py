@@ -6,8 +6,8 @@ MATCHED = "matched = ratio < anchor_t"
 RATIO = "torch.maximum(side_ratio, 1 / side_ratio).amax(2)"
 START = "near_start = (centre - centre.floor() < 0.5) & (centre > 1)"
 END = "near_end = (from_end - from_end.floor() < 0.5) & (from_end > 1)"
-EXTENT = "_choose_cells(scaled[:, :2], _constant((columns, rows), scaled))"
-PRESENT = "present = made[row_choice, anchor, target]"
+EXTENT = "_choose_cells(scaled[:, :2], extent)"
+PRESENT = "present = made.flatten() if every_row else None"
 CLAMPED = "torch.stack((column.clamp(0, columns - 1), row.clamp(0, rows - 1)), dim=1)"
 BOX = "torch.cat((centre - cell, size), dim=1)"
 PAIRS, NEIGHBOURS, CELLS = "assign.matched-pairs", "assign.neighbours", "assign.clamped-indices"
@@ -124,12 +124,12 @@ NEIGH = (
     _neighbour(
         "shift_too_far",
         "modified parameter",
-        "(0.5, 0.0), (0.0, 0.5)",
-        "(1.5, 0.0), (0.0, 1.5)",
+        "half[:1], half, -half",
+        "half[:1], 3 * half, -half",
         "F28",
         "assign.offset-range",
     ),
-    _neighbour("shift_right_a_whole_cell", "modified parameter", "(-0.5, 0.0)", "(-1.0, 0.0)"),
+    _neighbour("shift_right_a_whole_cell", "modified parameter", "half, -half", "half, -half - half[:1] * half * 2"),
     _neighbour("neighbour_sign", "wrong primitive", "shifted = centre - offset", "shifted = centre + offset", "F22"),
     _neighbour("no_own_cell", "missing step", "own = torch.ones_like", "own = torch.zeros_like", law="assign.own-cell"),
     _neighbour(
@@ -170,32 +170,32 @@ NEIGH = (
     _neighbour(
         "start_and_end_swapped", "wrong primitive", "(own, near_start, near_end)", "(own, near_end, near_start)"
     ),
-    _neighbour("extent_swapped", "wrong primitive", EXTENT, EXTENT.replace("(columns, rows)", "(rows, columns)")),
+    _neighbour("extent_swapped", "wrong primitive", EXTENT, EXTENT.replace("extent", "extent.flip(0)")),
     _neighbour(
         "extent_of_columns",
         "wrong primitive",
         EXTENT,
-        EXTENT.replace("(columns, rows)", "(columns, columns)"),
+        EXTENT.replace("extent", "extent[:1]"),
     ),
     _neighbour(
         "offsets_in_other_order",
         "wrong primitive",
-        "for o in OFFSETS])[row_choice]",
-        "for o in OFFSETS])[row_choice[(target * 5 + row_choice).argsort()]]",
+        "half, -half))[row_choice]",
+        "half, -half))[row_choice[(target * 5 + row_choice).argsort()]]",
         "F25",
     ),
     _neighbour(
         "rows_by_pair",
         "wrong primitive",
         PRESENT,
-        f"row_choice, anchor, target = (i[(anchor * len(targets) + target).argsort(stable=True)] for i in (row_choice, anchor, target))\n    {PRESENT}",
+        f"{PRESENT}\n    row_choice, anchor, target = (i[(anchor * len(targets) + target).argsort(stable=True)] for i in (row_choice, anchor, target))",
         law="assign.row-order",
     ),
     _neighbour(
         "by_target_first",
         "wrong primitive",
         PRESENT,
-        f"anchor, target = (i[(row_choice * len(targets) + target).argsort(stable=True)] for i in (anchor, target))\n    {PRESENT}",
+        f"{PRESENT}\n    anchor, target = (i[(row_choice * len(targets) + target).argsort(stable=True)] for i in (anchor, target))",
         law="assign.row-order",
     ),
 )
@@ -239,24 +239,24 @@ INDEX = (
     _index(
         "height_width_swapped",
         "wrong primitive",
-        "(columns, rows, columns, rows)",
-        "(rows, columns, rows, columns)",
+        "torch.cat((extent, extent))",
+        "torch.cat((extent, extent)).flip(0)",
         "F05",
         "assign.box-plus-cell",
     ),
     _index(
         "sizes_by_height_only",
         "wrong primitive",
-        "(columns, rows, columns, rows)",
-        "(columns, rows, rows, rows)",
+        "torch.cat((extent, extent))",
+        "torch.cat((extent, extent))[[0, 1, 1, 1]]",
         "F05",
         "assign.box-plus-cell",
     ),
     _index(
         "image_class_swapped",
         "wrong primitive",
-        "present[:, None]).unbind(1)",
-        "present[:, None]).flip(1).unbind(1)",
+        "image_class.unbind(1)",
+        "image_class.flip(1).unbind(1)",
         law="assign.classes",
     ),
     _index(
@@ -284,8 +284,8 @@ INDEX = (
     _index(
         "image_of_first_row",
         "edge case",
-        "present[:, None]).unbind(1)",
-        "present[:, None]).unbind(1)\n    image = image[:1].expand_as(image)",
+        "image, cls = image_class.unbind(1)",
+        "image, cls = image_class.unbind(1)\n    image = image[:1].expand_as(image)",
         law="assign.classes",
     ),
     Fault(

@@ -4,7 +4,7 @@ from tests.faults import Fault, faults_of
 
 XY, WH = "doubled[:, :2] - 0.5", "doubled[:, 2:].square() * anchors"
 CIOU = "return o.iou - (distance + _alpha(v, o.iou, eps) * v)"
-MEAN = "torch.where(rows.present, 1 - overlap, 0).mean()"
+MEAN = "missed.mean()"
 ENCLOSING = "torch.maximum(high1, high2) - torch.minimum(low1, low2)"
 ALPHA = "(v / (v - iou + (1 + eps)).clamp(min=eps))"
 ANGLE = "angle1=boxes.aspect_angle(selected[:, :4], rows.anchor_wh)"

@@ -4,12 +4,13 @@ from tests.faults import Fault
 
 GRID = "grid = objectness.new_zeros(cells + 1)"
 WINNERS = "flat = grid.scatter(0, cell, values[last[cell]])"
-OFFSET = "offset = torch.stack([_constant(o, scaled) for o in OFFSETS])[row_choice]"
+HALF = "half = torch.eye(2, device=targets.device) / 2"
+OFFSET = f"{HALF}\n    offset = torch.cat((0 * half[:1], half, -half))[row_choice]"
 NUMBER = "number = torch.arange(len(cell), device=cell.device)"
 CALL = "        box, obj, cls = self.terms(p, targets)\n"
 ITEMS = "torch.stack((box, obj, cls)).detach().float()"
 TOTAL = "total = (box + obj + cls) * p[0].shape[0]"
-MEAN = "torch.where(rows.present, 1 - overlap, 0).mean()"
+MEAN = "missed.mean()"
 
 
 def _on_mirror(
@@ -30,8 +31,8 @@ DEVICE: tuple[Fault, ...] = (
         "constant_without_device",
         "missing step",
         "assign",
-        "torch.stack([like.new_full((), value) for value in values])",
-        "torch.tensor(values, dtype=like.dtype)",
+        HALF,
+        "half = torch.eye(2) / 2",
     ),
     _on_mirror(
         "anchor_index_on_cpu",
@@ -47,7 +48,7 @@ DEVICE: tuple[Fault, ...] = (
         "wrong primitive",
         "assign",
         OFFSET,
-        "offset = torch.tensor(OFFSETS)[row_choice.cpu()].to(scaled.device)",
+        "half = torch.eye(2) / 2\n    offset = torch.cat((0 * half[:1], half, -half))[row_choice.cpu()].to(scaled.device)",
         "devices.made-there",
     ),
     _on_mirror(
@@ -121,7 +122,7 @@ DEVICE: tuple[Fault, ...] = (
         "wrong primitive",
         "loss",
         MEAN,
-        "1 - torch.zeros_like(overlap).index_add(0, torch.zeros_like(rows.cls), overlap)[0] / len(overlap)",
+        "torch.zeros_like(missed).index_add(0, torch.zeros_like(rows.cls), missed)[0] / len(missed)",
         "devices.repeatable",
         more=", SCALE",
     ),

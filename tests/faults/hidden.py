@@ -5,7 +5,7 @@ from tests.faults import Fault, in_loss
 CALL = "        box, obj, cls = self.terms(p, targets)\n"
 TOTAL = "total = (box + obj + cls) * p[0].shape[0]"
 DTYPE = "dtype = torch.promote_types(logits.dtype, torch.float32)"
-SELECTED = "selected = torch.where(rows.present[:, None], selected.to(dtype), ABSENT)"
+SELECTED = "selected = selected.to(dtype)"
 ASSIGN_LAYER = """            return [
                 assign_layer(
                     targets, anchors, (layer.shape[2], layer.shape[3]), self.hyp["anchor_t"], every_row=every_row
@@ -13,6 +13,7 @@ ASSIGN_LAYER = """            return [
                 for layer, anchors in zip(p, self.anchors, strict=True)
             ]"""
 ASSIGNED = "assigned = self._assign(p, targets, every_row=not self.checks)"
+MEAN = "missed.mean()"
 SUMS = "terms = _sum(box), _sum(weighted), _sum(cls)"
 
 
@@ -356,8 +357,8 @@ AUTOGRAD = (
         "AUTOGRAD",
         "wrong primitive",
         "gradients.zero-elsewhere",
-        "box = torch.where(rows.present, 1 - overlap, 0).mean()",
-        "box = (1 - overlap).mean() + 1e-6 * (logits - logits.detach()).mean()",
+        MEAN,
+        f"{MEAN} + 1e-6 * (logits - logits.detach()).mean()",
     ),
     in_loss(
         "double_gradient",
@@ -388,16 +389,16 @@ AUTOGRAD = (
         "AUTOGRAD, CLS",
         "wrong primitive",
         "boxes.gradient",
-        "box = torch.where(rows.present, 1 - overlap, 0).mean()",
-        "box = (1 - overlap).mean() + 0.1 * (selected[:, 0] - selected[:, 0].detach()).mean()",
+        MEAN,
+        f"{MEAN} + 0.1 * (selected[:, 0] - selected[:, 0].detach()).mean()",
     ),
     in_loss(
         "last_row_has_no_gradient",
         "AUTOGRAD, IOU",
         "edge case",
         "boxes.gradient",
-        "box = torch.where(rows.present, 1 - overlap, 0).mean()",
-        "box = (1 - torch.cat((overlap[:-1], overlap[-1:].detach()))).mean()",
+        MEAN,
+        "torch.cat((missed[:-1], missed[-1:].detach())).mean()",
     ),
     in_loss(
         "shared_rows_learn_once",

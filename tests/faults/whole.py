@@ -352,8 +352,8 @@ MANY = (
         "edge case",
         "totals.large-sizes",
         "assign",
-        "image, cls = (targets[target, :2].long()",
-        "image, cls = (targets[target, :2].to(torch.int8).long()",
+        "image_class = targets[target, :2].long()",
+        "image_class = targets[target, :2].to(torch.int8).long()",
     ),
     Fault(
         "first_32_targets",

@@ -18,7 +18,6 @@ from yololoss.assign import LayerAssignment
 from yololoss.loss import ComputeLoss
 
 BY_ROW = (
-    "present",
     "row_choice",
     "target",
     "offset",
