@@ -215,7 +215,8 @@ class Wanted:
         want[:, 2], want[:, 3] = (np.repeat([getattr(b, n) for b in self.blocks], lengths) for n in ("row", "column"))
         want[:, 5], want[:, 6] = (np.concatenate(each) for each in zip(*map(self._offsets, self.blocks), strict=True))
         want[:, 7:] = np.array(self.grid[::-1]) * SIDE
-        got = np.column_stack((rows.image, rows.anchor, rows.row, rows.column, rows.cls, rows.box))
+        indices = (rows.image, rows.anchor, rows.row, rows.column, rows.cls)
+        got = np.column_stack((*indices, rows.box)).astype(np.float64)
         want, got = _sorted(want), _sorted(got)
         both = min(len(want), len(got))
         differ = (want[:both] != got[:both]).any(axis=1)

@@ -46,6 +46,11 @@ def number(bits: int) -> int:
     return (FRACTION + fraction) << (exponent - 1) if exponent else fraction
 
 
+def bits(fraction: float) -> int:
+    """The bits of the float32 nearest to a number of 0 or above."""
+    return int(np.float32(abs(fraction)).view(np.int32))
+
+
 def rounded(exact: int) -> int:
     """The float32 nearest to a number of 0 or above, ties to even; both in units of 2^-149."""
     spare = exact.bit_length() - DIGITS
