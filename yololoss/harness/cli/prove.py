@@ -102,12 +102,16 @@ def prove(
     with working(task, workers or options.usual_workers(chosen.device)) as work:
         for proof in _proofs(task, part, widths, centres, cannot):
             certificate, finding = _run(proof, out, work, findings, given, cannot, quiet=as_json)
-            told += [certificate] if certificate is not None else []
-            if not as_json and certificate is not None:
+            if certificate is None:
+                continue
+            told.append(certificate)
+            if not as_json:
                 _tell(certificate, finding, out / f"{proof.claim.name}.json")
+            if finding is not None:  # one value is enough, and the next proof may take long
+                break
     if as_json:
         click.echo(json.dumps([each.model_dump(mode="json") for each in told], indent=1))
-    refuted = any(each.verdict == "refuted" for each in told)
+    refuted = bool(told) and told[-1].verdict == "refuted"
     if cannot and not refuted:
         raise UsageError("; ".join(dict.fromkeys(cannot)))
     sys.exit(options.BROKE if refuted else 0)
@@ -117,7 +121,8 @@ def _proofs(
     task: "Task", part: str | None, widths: tuple[int, ...], centres: tuple[float, float], cannot: list[str]
 ) -> "Iterator[Proof[Any]]":
     """What is to be proven, one after another; why some of it cannot be is added to ``cannot``."""
-    from yololoss.harness.prove.assignment import Unprovable, passes  # noqa: PLC0415
+    from yololoss.harness.prove.assignment import passes  # noqa: PLC0415
+    from yololoss.harness.prove.errors import Unprovable  # noqa: PLC0415
     from yololoss.harness.prove.exact import bits  # noqa: PLC0415
     from yololoss.harness.prove.proof import OfAssignment, OfLogits  # noqa: PLC0415
 
@@ -130,13 +135,14 @@ def _proofs(
         try:
             yield OfAssignment(task, grids, first, last + 1)
         except Unprovable as reason:
-            cannot.append(_cannot(task, reason))
+            cannot.append(_cannot(task, "assignment", reason))
     if part != "assignment":
         yield OfLogits(task)
 
 
-def _cannot(task: "Task", reason: Exception) -> str:
-    return f"{task.loss}: the assignment cannot be proven: {reason}; --part logits is about the rest"
+def _cannot(task: "Task", part: str, reason: Exception) -> str:
+    rest = "; --part logits is about the rest" if part == "assignment" else ""
+    return f"{task.loss}: {part} cannot be proven: {reason}{rest}"
 
 
 def _run(
@@ -150,14 +156,14 @@ def _run(
     quiet: bool,
 ) -> "tuple[Certificate | None, Finding | None]":
     """Go on with a proof, with a bar."""
-    from yololoss.harness.prove.assignment import Unprovable  # noqa: PLC0415
+    from yololoss.harness.prove.errors import Unprovable  # noqa: PLC0415
 
     with options.progress(f"{proof.claim.name}: {proof.count} values", quiet=quiet) as bar:
         task = bar.add_task("", total=len(proof.parts))
         try:
             return proof.run(out, work, findings, given, lambda done: bar.update(task, completed=done))
         except Unprovable as reason:
-            cannot.append(_cannot(proof.task, reason))
+            cannot.append(_cannot(proof.task, proof.claim.part, reason))
             return None, None
         except KeyboardInterrupt:
             raise UsageError(f"interrupted; the same command goes on from {out / proof.claim.name}.json") from None

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from yololoss.harness.case import Case, FormulaLogits
 from yololoss.harness.fuzz.guard import is_watched
 from yololoss.harness.outcome import Rows
+from yololoss.harness.prove.errors import Unprovable
 from yololoss.harness.prove.exact import ONE_BITS, Cells, intervals, scaled, within
 from yololoss.harness.subject import LossUnderTest, Unsupported
 
@@ -28,17 +29,12 @@ AROUND = 4  # centres on each side of where the cells change, which are tried fi
 HUNG = 600.0  # seconds in which a batch must be done
 
 
-class Unprovable(Exception):
-    """Nothing can be said of the loss's assignment; the message says why."""
-
-
 @dataclass(frozen=True)
 class Odd:
     """A centre whose rows are not those that they must be, or on which the loss raised."""
 
     bits: int
     grid: Grid
-    raised: str | None = None
 
 
 @dataclass(frozen=True)
@@ -249,19 +245,48 @@ def _odd(subject: LossUnderTest, grids: Sequence[Grid], first: int, stop: int) -
     except (Unprovable, Unsupported):
         raise
     except Exception as error:
-        if stop - first > 1:
-            middle = (first + stop) // 2
-            found = _odd(subject, grids, first, middle) or _odd(subject, grids, middle, stop)
-            if found is not None:
-                return found
-            raise Unprovable(f"it raised on {stop - first} targets at once: {error}") from error
-        return Odd(first, grids[0], f"{type(error).__name__}: {error}")
+        found = _raising(subject, grids, first, stop)
+        if found is None:
+            raise Unprovable(f"it raised on {stop - first} targets at once: {type(error).__name__}: {error}") from error
+        return found
     odd = [(wanted.odd(rows), wanted.grid) for wanted, rows in zip(_wanted(grids, first, stop), built, strict=True)]
     there = [(target, grid) for target, grid in odd if target is not None]
     if not there:
         return None
     target, grid = min(there, key=lambda each: each[0])
     return Odd(first + target, grid)
+
+
+def _raising(subject: LossUnderTest, grids: Sequence[Grid], first: int, stop: int) -> Odd | None:
+    """The first centre on which the loss raises by itself, and on which grid; None where it is no single one's."""
+    middle = (first + stop) // 2
+    parts: list[tuple[tuple[Grid, ...], int, int]]
+    if len(grids) > 1:
+        parts = [((grid,), first, stop) for grid in grids]
+    else:
+        parts = [(tuple(grids), first, middle), (tuple(grids), middle, stop)] if stop - first > 1 else []
+    for some, begin, end in parts:
+        try:
+            rows_of(subject, some, begin, end)
+        except Exception:
+            return _raising(subject, some, begin, end)
+    return None if parts else Odd(first, grids[0])
+
+
+def shown(subject: LossUnderTest, odd: Odd) -> tuple[str, str]:
+    """The cells that a centre must have, and those that it has where it is the only target."""
+    (wanted,) = _wanted([odd.grid], odd.bits, odd.bits + 1)
+    try:
+        (rows,) = rows_of(subject, [odd.grid], odd.bits, odd.bits + 1)
+        pairs = sorted(zip(rows.column.tolist(), rows.row.tolist(), strict=True))
+        observed = f"{pairs}{'' if wanted.odd(rows) is None or pairs != _pairs(wanted) else ' with other boxes'}"
+    except Exception as error:
+        observed = f"{type(error).__name__}: {error}"
+    return f"cells (column, row) {_pairs(wanted)}", observed
+
+
+def _pairs(wanted: Wanted) -> list[tuple[int, int]]:
+    return sorted((block.column, block.row) for block in wanted.blocks)
 
 
 def _wanted(grids: Sequence[Grid], first: int, stop: int) -> list[Wanted]:

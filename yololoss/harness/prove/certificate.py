@@ -66,7 +66,6 @@ class Certificate(Data):
     odd: str | None = None  # the value that refutes it
     finding: str | None = None  # the file of its case
     seconds: float = 0.0
-    workers: int = 1
     date: str = ""
 
     def after(self, tried: int, seconds: float) -> "Certificate":

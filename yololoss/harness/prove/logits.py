@@ -5,7 +5,7 @@ one target and one anchor. All other logits of the cell are moderate.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import product
 from typing import Literal
@@ -18,7 +18,8 @@ from yololoss import _suite
 from yololoss.harness.case import DTYPES, Case, GivenLogits
 from yololoss.harness.fuzz.guard import is_watched
 from yololoss.harness.fuzz.judge import Told, judged
-from yololoss.harness.law import Law
+from yololoss.harness.law import Law, forget
+from yololoss.harness.prove.errors import Unprovable
 from yololoss.harness.subject import LossUnderTest
 
 Half = Literal["float16", "bfloat16"]
@@ -28,7 +29,7 @@ USUAL = (0.25, -0.5, 0.125, -0.25, -1.0, 0.5, -0.75)  # the other logits of the 
 ANCHOR, SIDES, CENTRE = (0.75, 0.5), (0.5, 0.625), (0.4375, 0.5625)  # in cells: the grid is one cell
 MOST = 4096  # images a case
 LARGEST = 1e30  # of a logit for which the total is promised to be finite (SPEC 7)
-HUNG = 600.0  # seconds in which a case must be judged
+LIMIT = 300.0  # seconds that a case may take: it is as large as hundreds of others
 # Significands of the pairs of width and height: the ends of a binade, and some between.
 SIGNIFICANDS = (0, 1, 128, 341, 512, 682, 896, 1023)
 
@@ -36,7 +37,8 @@ SIGNIFICANDS = (0, 1, 128, 341, 512, 682, 896, 1023)
 # objectness CIoU's value where it is above 0. Totals are means over a case's rows.
 OF_GRADIENTS = ("gradients.finite", "gradients.value", "gradients.zero-elsewhere")
 OF_VALUES = ("totals.form", "totals.sum", "totals.finite", "totals.value", "boxes.item", "boxes.range")
-ENDS = ("run.completes",)
+ENDS = ("run.completes", "run.returns", "run.no-exit")
+MUST = ("gradients.finite", "gradients.value")  # without which nothing is proven
 
 
 @dataclass(frozen=True)
@@ -123,20 +125,24 @@ def _batches(dtype: Half, channels: tuple[int, ...], bits: list[tuple[int, ...]]
 
 
 def broken_in(subject: LossUnderTest, batch: Batch) -> tuple[Batch, Told] | None:
-    """How the first law that breaks on these logits does so, with as few of them as show it."""
-    laws = _suite.laws()
+    """How the first law that breaks on these logits does so, with as few of them as show it. Raises Unprovable."""
+    laws, patient = _suite.laws(), replace(subject, limit=LIMIT)
+    forget()  # the batch before
     for name in (each for each in laws if each in batch.laws):
-        told = _judged(laws[name], subject, batch)
+        told = _judged(laws[name], patient, batch)
         if told is not None:
-            return _smaller(laws[name], subject, batch, told)
+            return _smaller(laws[name], patient, batch, told)
     return None
 
 
 def _judged(law: Law, subject: LossUnderTest, batch: Batch) -> Told | None:
-    is_watched(HUNG)
-    if law.assumes(subject) is not None:
-        return None
-    return judged(law, subject, batch.case)[0]
+    is_watched(2 * LIMIT)
+    reason = law.assumes(subject)
+    law.tally.clear()
+    told = judged(law, subject, batch.case)[0] if reason is None else None
+    if told is None and not law.tally.judged and law.id in MUST:
+        raise Unprovable(f"{law.id} has nothing to judge: {reason or next(iter(law.tally.not_applicable), 'no value')}")
+    return told
 
 
 def _smaller(law: Law, subject: LossUnderTest, batch: Batch, told: Told) -> tuple[Batch, Told]:

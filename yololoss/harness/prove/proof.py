@@ -20,7 +20,7 @@ from yololoss.harness.fuzz.guard import PRELOADED, SERVER, begin
 from yololoss.harness.fuzz.judge import Task, Told, judged
 from yololoss.harness.law import LawBroken
 from yololoss.harness.prove import assignment, logits
-from yololoss.harness.prove.assignment import Grid, Odd, Unprovable
+from yololoss.harness.prove.assignment import Grid, Odd
 from yololoss.harness.prove.certificate import (
     Certificate,
     Claim,
@@ -29,7 +29,7 @@ from yololoss.harness.prove.certificate import (
     read_certificate,
     write_certificate,
 )
-from yololoss.harness.prove.exact import cells
+from yololoss.harness.prove.errors import Unprovable
 from yololoss.harness.subject import LossUnderTest
 
 Part = TypeVar("Part")
@@ -44,6 +44,7 @@ LOGITS = (
 # Laws by which a centre is told, the one that tells most first.
 TELLING = ("run.completes", "assign.clamped-indices", "assign.own-cell", "assign.neighbours", "assign.box-plus-cell")
 ALL = "assign.rows"
+ALONE = "none: this is exact"
 OWN = ("grid lines", "far edge")  # choices with which another family's assignment is another
 
 _SUBJECT: list[LossUnderTest] = []  # of a worker
@@ -137,23 +138,15 @@ class OfAssignment(Proof[Shard]):
         laws, case = _suite.laws(), assignment.at_centre(odd.grid, odd.bits)
         rows, columns = odd.grid
         place = f"centre {assignment.centre(odd.bits)!r} (bits {odd.bits:#010x}) on {columns} columns, {rows} rows"
-        across, down = (cells(odd.bits, width) for width in (columns, rows))
-        expected = f"columns {_shown(*across)} and rows {_shown(*down)}"
+        expected, observed = assignment.shown(subject, odd)
+        line = f"{place}: expected {expected}, observed {observed}"
         for name in (*TELLING, ALL):
             told, _ = judged(laws[name], subject, case)
             if told is not None:
-                return f"{place}: {told.what}: expected {expected}, observed {told.observed}", told.broken(
-                    laws[name], case
-                )
-        observed = odd.raised or "other rows than these, among other targets alone"
-        broken = LawBroken(laws[ALL], case, place, expected, observed, "none: this is exact")
+                return line, told.broken(laws[name], case)
+        broken = LawBroken(laws[ALL], case, place, expected, f"{observed}; other rows among other targets", ALONE)
         broken.repeats = False
-        return f"{place}: expected {expected}, observed {observed}", broken
-
-
-def _shown(own: int, before: int | None, after: int | None) -> str:
-    beside = [str(cell) for cell in (before, after) if cell is not None]
-    return f"{own} (beside it {', '.join(beside)})" if beside else f"{own} (none beside it)"
+        return f"{line}, but among {assignment.BATCH} targets other rows", broken
 
 
 class OfLogits(Proof[int]):
