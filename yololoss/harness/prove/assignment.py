@@ -21,7 +21,7 @@ from yololoss.harness.subject import LossUnderTest, Unsupported
 
 Grid = tuple[int, int]  # rows, columns
 WIDTHS = (1, 2, 3, 5, 10, 13, 20, 40, 80, 160)
-LAYERS = 3  # grids a call: what a loss does once a call is then paid by three
+LAYERS = 3  # grids a call, at most: what a loss does once a call is then paid by three
 BATCH = 2**16  # targets a call: more do not fit the processor's cache, fewer pay for the call
 SHARD = 2**21  # centres between two savings of what was done: a second or so
 SIDE = 0.5  # of every target, as a fraction of the image: exact in cells of any grid
@@ -51,7 +51,8 @@ def passes(widths: Sequence[int]) -> list[tuple[Grid, ...]]:
     """Grids for these widths, each once as columns and once as rows, as many at once as pay."""
     ring = sorted(set(widths), reverse=True)
     grids = [(rows, columns) for columns, rows in zip(ring, [*ring[1:], ring[0]], strict=True)]
-    return [tuple(grids[i : i + LAYERS]) for i in range(0, len(grids), LAYERS)]
+    calls = -(-len(grids) // LAYERS)
+    return [tuple(grids[i::calls]) for i in range(calls)]
 
 
 def shards(first: int, stop: int) -> list[tuple[int, int]]:
