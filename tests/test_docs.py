@@ -22,6 +22,7 @@ PAGES = (
     ROOT / "docs" / "first-ten-minutes.md",
     ROOT / "docs" / "changed-on-purpose.md",
     ROOT / "docs" / "fuzzing.md",
+    ROOT / "docs" / "proof.md",
     ROOT / "examples" / "fork" / "README.md",
 )
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -47,16 +47,28 @@ def about(spec: str, device: str, family: str, command: str) -> About:
     )
 
 
+def sources(spec: str) -> dict[str, str]:
+    """The loss's module, and those of its own project that it uses: SHA-256 of each one's file, by name."""
+    own, _ = _walked(import_loss(spec)[1])
+    files = {module.__name__: getattr(module, "__file__", None) for module in own}
+    return {name: sha256(Path(file).read_bytes()).hexdigest() for name, file in sorted(files.items()) if file}
+
+
 def _parts(module: ModuleType) -> dict[str, str]:
     """Packages other than torch that the loss, and the modules of its own project that it uses, take names from."""
+    return {name: _version(name) for name in sorted(_walked(module)[1] - {"torch", "yololoss"})}
+
+
+def _walked(module: ModuleType) -> tuple[list[ModuleType], set[str]]:
+    """The loss's module with those of its own project that it uses, and the packages that they take names from."""
     known = packages_distributions()
     own = {module.__name__.partition(".")[0]}
-    seen: set[str] = set()
+    seen: dict[str, ModuleType] = {}
     names: set[str] = set()
     todo = [module]
     while todo:
         each = todo.pop()
-        seen.add(each.__name__)
+        seen[each.__name__] = each
         for value in vars(each).values():
             name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
             top = str(name).partition(".")[0]
@@ -64,7 +76,7 @@ def _parts(module: ModuleType) -> dict[str, str]:
                 names.update(known[top])
             elif name in sys.modules and name not in seen and top not in sys.stdlib_module_names:
                 todo.append(sys.modules[name])
-    return {name: _version(name) for name in sorted(names - {"torch", "yololoss"})}
+    return list(seen.values()), names
 
 
 def _version(name: str) -> str:

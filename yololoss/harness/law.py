@@ -393,6 +393,12 @@ def _made(make: Callable[[Case], Any], case: Case) -> Any:
     return make(case)
 
 
+def forget() -> None:
+    """Forget what was made of cases: where they are large, and each comes once."""
+    _executed.cache_clear()
+    _made.cache_clear()
+
+
 def _other_rows(what: str, want: NDArray[Any], got: NDArray[Any]) -> tuple[str, str, str]:
     """Of two arrays of other shapes: what differs, and some of the rows that only one has."""
     rows = [Counter(map(tuple, x.tolist())) if x.ndim == 2 else Counter[Any]() for x in (want, got)]

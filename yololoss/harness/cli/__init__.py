@@ -1,4 +1,4 @@
-"""The command line: check, fuzz, replay, corpus, record, diff, draw, laws.
+"""The command line: check, fuzz, prove, replay, corpus, record, diff, draw, laws.
 
 Exit status of every command: 0, all is well; 1, a law broke, or two losses differ; 2, it could not be done, told in one
 line. What takes torch is imported when a command runs, so that help is quick.
@@ -17,6 +17,7 @@ from yololoss.harness.cli.corpus import corpus
 from yololoss.harness.cli.fuzz import fuzz
 from yololoss.harness.cli.look import draw, laws
 from yololoss.harness.cli.options import USAGE
+from yololoss.harness.cli.prove import prove
 from yololoss.harness.cli.replay import replay
 from yololoss.harness.errors import UsageError, closest
 
@@ -64,5 +65,5 @@ def main() -> None:
     """
 
 
-for command in (check, fuzz, replay, corpus, record, diff, draw, laws):
+for command in (check, fuzz, prove, replay, corpus, record, diff, draw, laws):
     main.add_command(command)

@@ -36,7 +36,7 @@ PLAIN = 30.0  # seconds between two lines where there is no terminal
 @options.laws
 @options.one_device
 @options.family
-@click.option("--workers", type=click.IntRange(min=1), help="Processes at once.  [default: one a GPU, else one a core]")
+@options.long_workers
 @click.option(
     "--out", type=options.FOLDER, default=Path(".yololoss/fuzz"), show_default=True, help="The folder of the session."
 )
@@ -129,7 +129,7 @@ def _begun(
         family=chosen.family,
         laws=laws,
         waived=tuple(waiver.law for waiver in project.waivers),
-        workers=given["workers"] or _workers(chosen.device),
+        workers=given["workers"] or options.usual_workers(chosen.device),
         memory=given["memory"] or MEMORY,
         limit=given["limit"] or usual_limit(chosen.device),
         seed=given["seed"] or 0,
@@ -150,14 +150,6 @@ def _resumed(out: Path, seconds: float | None, given: dict[str, Any]) -> "Sessio
         )
     changed = {name: given[name] for name in ("workers", "memory", "limit", "cases")}
     return resume(out, seconds=seconds, **changed)
-
-
-def _workers(device: str) -> int:
-    import os  # noqa: PLC0415
-
-    import torch  # noqa: PLC0415
-
-    return torch.cuda.device_count() or 1 if device == "cuda" else os.cpu_count() or 1
 
 
 class View:

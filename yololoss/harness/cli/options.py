@@ -1,5 +1,6 @@
 """What the commands share: options, settings, progress, what a terminal is shown."""
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -71,6 +72,9 @@ workers = click.option(
     type=click.IntRange(min=1),
     help="Processes at once.  [default: one a core, 8 at most; fewer for few laws]",
 )
+long_workers = click.option(
+    "--workers", type=click.IntRange(min=1), help="Processes at once.  [default: one a GPU, else one a core]"
+)
 limit = click.option(
     "--limit", type=duration, metavar="TIME", help="How long a case may take, with all laws.  [default: 30s]"
 )
@@ -95,6 +99,13 @@ def under_test(chosen: "Settings") -> "LossUnderTest":
     found, _ = find_devices(chosen.device)
     name, where = next(iter(found.items()))
     return load_loss(chosen.loss, where, chosen.family, compiled=name == "compile")
+
+
+def usual_workers(device: str) -> int:
+    """Processes for what takes long: one a GPU, else one a core."""
+    import torch  # noqa: PLC0415
+
+    return torch.cuda.device_count() or 1 if device == "cuda" else os.cpu_count() or 1
 
 
 def say(text: str, style: str = "") -> None:

@@ -37,7 +37,7 @@ class Guarded:
         context: Any = multiprocessing.get_context(SERVER)
         if SERVER == "forkserver":
             context.set_forkserver_preload(PRELOADED)
-        self.process: BaseProcess = context.Process(target=_begin, args=(target, str(Path.cwd()), arguments))
+        self.process: BaseProcess = context.Process(target=begin, args=(target, str(Path.cwd()), arguments))
         self.process.start()
         self.memory = memory  # MiB that it may grow to
         self._killed: Death | None = None
@@ -86,7 +86,8 @@ class Guarded:
         self.process.join()
 
 
-def _begin(target: Callable[..., None], folder: str, arguments: tuple[Any, ...]) -> None:
+def begin(target: Callable[..., None], folder: str, arguments: tuple[Any, ...]) -> None:
+    """Do so in a process of ours: in this folder, deaf to Ctrl-C, and mute."""
     os.chdir(folder)  # the server's is where it was started
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the session to answer
     _without_a_voice()

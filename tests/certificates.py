@@ -1,0 +1,42 @@
+"""What is proven of the bundled loss: ``python -m tests.certificates > docs/certificates.md``."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.all_laws import ROOT
+from yololoss.harness.prove.assignment import centre
+from yololoss.harness.prove.certificate import Certificate, read_certificate
+
+
+def enumerated(certificate: Certificate) -> list[tuple[str, str]]:
+    """Grid or laws, and what was tried there, of each row of the table."""
+    claim = certificate.claim
+    if claim.bits is None:
+        return [(f"{len(claim.laws)} laws", f"{kind.count:,} {kind.what}") for kind in claim.enumerated]
+    low, high = (f"{centre(bits):.7g}" for bits in (claim.bits[0], claim.bits[1] - 1))
+    tried = f"{claim.enumerated[0].count:,} float32 centres from {low} to {high}"
+    return [(f"{columns} columns, {rows} rows", tried) for rows, columns in claim.grids]
+
+
+def page(folder: Path) -> Iterator[str]:
+    """The page, of the certificates in a folder."""
+    yield "# Certificates\n"
+    yield "What `yololoss prove` has proven of the bundled loss; [the guide](proof.md) says what that means. Made from"
+    yield "`docs/certificates/` by `python -m tests.certificates > docs/certificates.md`, and compared by a test.\n"
+    found = [(path.stem, read_certificate(path)) for path in sorted(folder.glob("*.json"))]
+    if not found:
+        yield "None yet."
+        return
+    yield "| part | where | what was tried | verdict | torch | device | date | certificate |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for name, certificate in sorted(found, key=lambda each: (each[1].claim.part, [-c for _, c in each[1].claim.grids])):
+        claim = certificate.claim
+        made = (claim.versions["torch"], f"{claim.device}, {claim.machine}", certificate.date, f"`{name}`")
+        for where, tried in enumerated(certificate):
+            yield f"| {claim.part} | {where} | {tried} | {' | '.join((certificate.verdict, *made))} |"
+    seconds = sum(certificate.seconds for _, certificate in found)
+    yield f"\nTogether they took {seconds:,.0f} s."
+
+
+if __name__ == "__main__":
+    print("\n".join(page(ROOT / "docs" / "certificates")))

@@ -1,0 +1,430 @@
+"""Proofs by exhaustion: whole-number arithmetic, what refutes a loss, certificates, and that a proof goes on."""
+
+import json
+import multiprocessing
+import re
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+import torch
+
+from tests import certificates
+from tests.all_laws import ROOT
+from tests.faults import HOME, plant_text
+from tests.fork import said
+from tests.test_cli import run
+from yololoss.harness.errors import BadFile
+from yololoss.harness.fuzz.judge import Task
+from yololoss.harness.load import BUNDLED
+from yololoss.harness.outcome import Rows
+from yololoss.harness.prove import assignment, exact, logits, proof
+from yololoss.harness.prove.assignment import BATCH, Wanted, odd_in, passes, turns
+from yololoss.harness.prove.certificate import Certificate, Claim, read_certificate
+from yololoss.harness.prove.errors import Unprovable
+from yololoss.harness.prove.exact import ONE_BITS, cells, intervals, scaled, within
+from yololoss.harness.vectors import read_vectors
+
+WIDTHS = (1, 2, 3, 13, 160, 1000)
+F32 = np.float32
+ASSIGN = (HOME / "assign.py").read_text(encoding="utf-8")
+NEAR, END = "centre - centre.floor() < 0.5", "from_end - from_end.floor() < 0.5"
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    """Proofs set the number of torch's threads."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def bundled():
+    return Task(BUNDLED, "cpu", "yololoss").under_test()
+
+
+def telling_bits(width: int) -> np.ndarray:
+    """Those beside each change of cells, those of special floats, and random ones."""
+    chance = np.random.default_rng(width)
+    beside = [each.first + step for each in intervals(width) for step in range(-2, 3)]
+    special = [0, 1, 2, 2**23 - 1, 2**23, 2**23 + 1, ONE_BITS - 1, ONE_BITS]
+    drawn = [*chance.integers(0, ONE_BITS, 300), *chance.integers(0x3C000000, ONE_BITS, 700)]
+    return np.clip([*beside, *special, *drawn], 0, ONE_BITS)
+
+
+# Whole numbers
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_whole_numbers_decide_as_float32_does(width):
+    """Own cell and neighbours of an axis, against NumPy's float32; and the table of intervals says the same."""
+    bits = telling_bits(width)
+    x = bits.astype(np.int32).view(F32) * F32(width)
+    to_end = F32(width) - x
+    near = (x - np.floor(x) < F32(0.5)) & (x > 1)
+    far = (to_end - np.floor(to_end) < F32(0.5)) & (to_end > 1)
+    own, before, after = (np.minimum(np.trunc(x + F32(step)), width - 1) for step in (0, -0.5, 0.5))
+    for n, at in enumerate(bits.tolist()):
+        expected = (own[n], before[n] if near[n] else None, after[n] if far[n] else None)
+        assert cells(at, width) == expected, hex(at)
+        assert within(width, at, at + 1) == [(at, expected)]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_products_of_whole_numbers_are_float32s(width):
+    """Runs of centres that cross powers of two, of the centre and of the product, subnormal ones included."""
+    for at in telling_bits(width)[::5].tolist():
+        stop = min(at + 300, ONE_BITS + 1)
+        floats = np.arange(at, stop, dtype=np.int32).view(F32)
+        assert np.array_equal(scaled(at, stop, width), floats * F32(width)), hex(at)
+
+
+def test_all_centres_are_counted_and_none_twice():
+    """1,065,353,217 of them; intervals and shards leave no gap; a range begins where it is asked to."""
+    assert exact.CENTRES == 1_065_353_217
+    firsts = [each.first for each in intervals(20)]
+    assert firsts == sorted(set(firsts))
+    assert firsts[0] == 0
+    parts = assignment.shards(0, ONE_BITS + 1)
+    assert [first for first, _ in parts[1:]] == [stop for _, stop in parts[:-1]]
+    assert sum(stop - first for first, stop in parts) == exact.CENTRES
+    assert exact.bits(0.5) == 0x3F000000
+    assert [each.first for each in within(2, 5, 2**30)] == [5, *firsts_within(2, 5, 2**30)]
+
+
+def firsts_within(width: int, low: int, high: int) -> list[int]:
+    return [each.first for each in intervals(width) if low < each.first < high]
+
+
+def test_each_width_is_one_of_columns_once_and_one_of_rows_once():
+    """Whatever widths are named."""
+    for widths in (assignment.WIDTHS, (7,), (3, 3, 2)):
+        grids = [grid for some in passes(widths) for grid in some]
+        assert sorted(rows for rows, _ in grids) == sorted(columns for _, columns in grids) == sorted(set(widths))
+
+
+# The assignment
+
+
+@pytest.mark.parametrize("grids", passes(assignment.WIDTHS))
+def test_the_bundled_loss_holds_where_cells_change(grids):
+    """The centres beside every change of cells, and a stretch of them in the middle."""
+    ranges = [*turns(grids, 0, ONE_BITS + 1), (0x3F000000 - 500, 0x3F000000 + 500)]
+    assert all(odd_in(bundled(), grids, *bits) is None for bits in ranges)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "tests.subjects.plain:PlainLoss",  # int32
+        "tests.subjects.conforming_forms:RowsReversed",
+        "tests.subjects.conforming_forms:WiderNumbers",
+        "tests.subjects.forms:compute_loss",
+        "tests.subjects.forms:ImageLoss",  # six lists
+    ],
+)
+def test_rows_may_come_in_any_form_and_order(spec):
+    """Losses that differ in what SPEC leaves open hold."""
+    subject, grids = Task(spec, "cpu", "own-order").under_test(), ((2, 3), (3, 2))
+    assert all(odd_in(subject, grids, *bits) is None for bits in turns(grids, 0, ONE_BITS + 1))
+
+
+def faulty(folder: Path, name: str, old: str, new: str) -> str:
+    assert old in ASSIGN
+    return plant_text(name, {"assign": ASSIGN.replace(old, new)}, folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "low", "high"),
+    [
+        ("near_ulp", NEAR, "centre - centre.floor() < 0.5 - 2**-23", 1.49, 1.5),  # in cells
+        ("end_ulp", END, "from_end - from_end.floor() < 0.5 - 2**-23", 0.0, 20.0),
+        ("end_half", END, END.replace("<", "<="), 0.49, 0.51),
+        ("end_one", "(from_end > 1)", "(from_end >= 1)", 1.0, 19.0),
+    ],
+)
+def test_a_fault_of_one_ulp_in_one_neighbour_rule_is_named_with_a_centre(tmp_path, name, old, new, low, high):
+    """In seconds, of a thousand million centres; its case is saved, the pasted command replays it; no certificate."""
+    spec = faulty(tmp_path, name, old, new)
+    options = ("--part", "assignment", "--widths", "2,20", "--workers", 1)
+    status, output, errors = run("prove", spec, *options, cwd=tmp_path)
+    assert status == 1, errors
+    assert "assign.neighbours broke: " in output
+    named = re.search(r"refuted by centre (\S+) \(bits (\w+)\) on (\d+) columns, (\d+) rows: expected cells", output)
+    centre, columns, rows = float(named[1]), int(named[3]), int(named[4])
+    assert int(named[2], 16) == exact.bits(centre)
+    assert any(low <= centre * side <= high for side in (columns, rows))
+    (path,) = (tmp_path / ".yololoss/findings").glob("*.json")
+    assert read_vectors(path).vectors[0].case.targets[0][2:4] == (centre, centre)
+    again, replayed = said(re.search(r"  replay +(.+)", output)[1], tmp_path)
+    assert (again, "still broken" in replayed) == (1, True)
+    (path,) = (tmp_path / ".yololoss/proof").glob("*.json")
+    certificate = read_certificate(path)
+    assert (certificate.verdict, certificate.tried) == ("refuted", 0)
+    assert named[1] in certificate.odd
+
+
+def test_boxes_and_loose_rows_are_judged_as_well(tmp_path):
+    """A box that is off by an ulp; an anchor's sides; a row that is missing, one too many, one of no image."""
+    grid, first, stop = (3, 20), 0x3E800000, 0x3E800040
+    wanted = Wanted(grid, first, stop)
+
+    def odd(**changed):
+        (rows,) = assignment.rows_of(bundled(), [grid], first, stop)
+        parts = {name: getattr(rows, name).copy() for name in Rows.__dataclass_fields__}
+        for name, change in changed.items():
+            parts[name] = change(parts[name])
+        return wanted.odd(Rows(**parts))
+
+    def at(index, value):
+        return lambda x: np.concatenate((x[:index], [value + x[index] * 0], x[index + 1 :])).astype(x.dtype)
+
+    everything = tuple(Rows.__dataclass_fields__)
+    assert odd() is None
+    assert odd(**{name: lambda x: x[::-1] for name in everything}) is None
+    assert odd(**{name: lambda x: np.delete(x, 5, axis=0) for name in everything}) == 5
+    assert odd(**{name: lambda x: np.concatenate((x, x[7:8])) for name in everything}) == 7
+    assert odd(**{name: lambda x: x[:0] for name in everything}) == 0
+    assert odd(box=at(9, 0.25)) == 9
+    assert odd(box=lambda x: np.nextafter(x, F32(2))) == 0
+    assert odd(anchor_wh=lambda x: x + 1) == 0
+    assert odd(cls=at(3, 1)) == 3
+    assert odd(anchor=at(4, 1)) == 4
+    assert odd(image=at(0, -1)) == 0
+    assert odd(image=at(63, 64)) == 63
+
+
+RAISES = "    if (targets[:, 2] == 0.3).any():\n        raise KeyError('third')\n    targets, anchors = targets.float()"
+CROWD = "    if len(targets) > 100:\n        targets = targets.flip(0)[1:]\n    targets, anchors = targets.float()"
+MANY = "    if len(targets) > 100:\n        raise MemoryError('many')\n    targets, anchors = targets.float()"
+START = "    targets, anchors = targets.float()"
+
+
+def test_a_centre_on_which_a_loss_raises_is_named(tmp_path):
+    """Found by halving; also where only one of the grids is to blame."""
+    spec = faulty(tmp_path, "third", START, RAISES)
+    options = ("--part", "assignment", "--widths", "2,3", "--centres", 0.2999, 0.3001)
+    status, output, errors = run("prove", spec, *options, "--workers", 1, cwd=tmp_path)
+    assert status == 1, errors
+    assert "run.completes broke: " in output
+    assert "refuted by centre 0.30000001192092896 (bits 0x3e99999a) on 3 columns, 2 rows" in output
+    assert "observed KeyError: 'third'" in output
+
+
+def test_a_fault_that_shows_among_other_targets_only_is_told_so(tmp_path):
+    """The case of one target holds; the finding says that it does not repeat."""
+    spec = faulty(tmp_path, "crowd", START, CROWD)
+    options = ("--part", "assignment", "--widths", "2", "--centres", 0.3, 0.301, "--workers", 1)
+    status, output, errors = run("prove", spec, *options, cwd=tmp_path)
+    assert status == 1, errors
+    assert "  repeats    no: " in output
+    assert f"but among {BATCH} targets other rows" in output
+
+
+def test_what_cannot_be_proven_is_told_in_one_line(tmp_path):
+    """No rows; a family with rules of its own; one that raises on many targets; the logits are proven all the same."""
+    quick = ("--centres", 0.3, 0.301, "--widths", "2", "--workers", 1)
+    box = f"{ROOT}/tests/subjects/forms.py:BlackBox"
+    with patch.object(logits, "batches", lambda: (logits.Batch("float16", (4,), ((0,), (1,))),)):
+        status, output, errors = run("prove", box, *quick[:3], "--widths", "2,3,4,5", "--workers", 1, cwd=tmp_path)
+    assert status == 2
+    assert errors.splitlines()[-1] == (
+        f"yololoss: {box}: assignment cannot be proven: it shows no rows; --part logits is about the rest"
+    )
+    assert "logits, every logit: 2 values hold" in output
+    quick = (*quick, "--part", "assignment")
+    status, _, errors = run("prove", BUNDLED, *quick, "--family", "yolor", cwd=tmp_path)
+    assert (status, "family yolor has its own grid lines" in errors.splitlines()[-1]) == (2, True)
+    status, _, errors = run("prove", faulty(tmp_path, "many", START, MANY), *quick, cwd=tmp_path)
+    assert (status, " targets at once: MemoryError: many; " in errors.splitlines()[-1]) == (2, True)
+
+
+def test_a_loss_of_one_size_or_with_other_layers_cannot_be_proven():
+    """It has to take a batch of targets, and to say of which layer its rows are."""
+    subject = bundled()
+    made = subject.make(assignment.frame([(2, 2)]), subject.device)
+    with patch.object(type(made), "any_size", False), pytest.raises(Unprovable, match="of one size alone"):
+        odd_in(subject, ((2, 2),), 0, 5)
+    with (
+        patch.object(type(made), "rows", lambda *_: []),
+        pytest.raises(Unprovable, match="rows of 0 layers where there are 1"),
+    ):
+        odd_in(subject, ((2, 2),), 0, 5)
+
+
+# Logits
+
+
+def test_every_16_bit_logit_is_tried_in_every_channel_once():
+    """63,488 finite numbers of float16 and 65,280 of bfloat16; pairs cover signs, exponents and some significands."""
+    found: dict[tuple[str, tuple[int, ...]], list[tuple[int, ...]]] = {}
+    for batch in logits.batches():
+        found.setdefault((batch.dtype, batch.channels), []).extend(batch.bits)
+    counts = {"float16": 63488, "bfloat16": 65280}
+    for dtype, count in counts.items():
+        for channel in range(len(logits.CHANNELS)):
+            assert len(set(found[dtype, (channel,)])) == len(found[dtype, (channel,)]) == count
+    pairs = found["float16", (2, 3)]
+    assert len(set(pairs)) == len(pairs) == (2 * 31 * len(logits.SIGNIFICANDS)) ** 2
+    assert len(found) == 2 * len(logits.CHANNELS) + 1
+
+
+def test_a_batch_is_a_case_with_its_logits_bit_for_bit():
+    """An image a logit, the others as usual; totals are judged where they are promised to be finite."""
+    batch = logits.Batch("float16", (2, 3), ((0x0001, 0x8000), (0x7BFF, 0x3C00)))
+    own = batch.case.logits[0].view(torch.int16)[:, 0, 0, 0, 2:4]
+    assert own.tolist() == [[1, -(2**15)], [0x7BFF, 0x3C00]]
+    assert set(logits.OF_VALUES) <= set(batch.laws)
+    large = next(b for b in logits.batches() if abs(b.values).max() > logits.LARGEST)
+    assert not set(logits.OF_VALUES) & set(large.laws)
+    assert logits.broken_in(bundled(), logits.Batch("bfloat16", large.channels, large.bits[-3:])) is None
+
+
+WRONG = """from yololoss import ComputeLoss as Bundled
+
+
+class Loss(Bundled):
+    def __call__(self, p, targets):
+        total, items = super().__call__(p, targets)
+        height = p[0][..., 3].float()
+        wrong = (height * (height == -3.5)).sum()
+        return total + wrong - wrong.detach(), items
+"""
+
+
+def test_a_logit_with_a_wrong_gradient_is_named(tmp_path):
+    """Of thousands of images one is left in the case that is saved."""
+    (tmp_path / "wrong.py").write_text(WRONG, encoding="utf-8")
+    batch = next(b for b in logits.batches() if b.channels == (3,) and (b.values == -3.5).any())
+    with patch.object(logits, "batches", lambda: (batch,)):
+        status, output, errors = run("prove", "wrong.py:Loss", "--part", "logits", "--workers", 1, cwd=tmp_path)
+    assert status == 1, errors
+    assert "refuted by float16 logits of h (-3.5,): gradients.value: " in output
+    (path,) = (tmp_path / ".yololoss/findings").glob("*.json")
+    assert read_vectors(path).vectors[0].case.batch == 1
+
+
+def test_a_law_without_anything_to_judge_proves_nothing(tmp_path):
+    """A family with another overlap: the gradient is held against nothing, and this is told."""
+    batch = logits.Batch("float16", (0,), ((0,),))
+    with pytest.raises(Unprovable, match=r"gradients\.value has nothing to judge: family giou has its own iou"):
+        logits.broken_in(Task(BUNDLED, "cpu", "giou").under_test(), batch)
+
+
+# Certificates
+
+
+def small(folder: Path, *options: object) -> tuple[int, str, str]:
+    arguments = ("--part", "assignment", "--widths", "2,3", "--centres", 0.25, 0.2502, "--workers", 1, *options)
+    return run("prove", *arguments, cwd=folder)
+
+
+def test_a_certificate_says_what_was_enumerated(tmp_path):
+    """Bits, grids, counts, the hash of each file of the loss, versions, device, verdict."""
+    status, output, errors = small(tmp_path, "--json")
+    assert status == 0, errors
+    (told,) = json.loads(output)
+    (path,) = (tmp_path / ".yololoss/proof").glob("*.json")
+    certificate = read_certificate(path)
+    assert certificate == Certificate.model_validate_json(json.dumps(told))
+    claim = certificate.claim
+    low, high = exact.bits(0.25), exact.bits(0.2502)
+    assert claim.bits == (low, high + 1)
+    assert claim.enumerated[0].count == certificate.tried == high + 1 - low
+    assert claim.grids == ((2, 3), (3, 2))
+    assert set(claim.sources) >= {"yololoss.loss", "yololoss.assign", "yololoss.checks"}
+    assert set(claim.versions) == {"python", "torch", "numpy", "yololoss"}
+    assert (claim.loss, claim.device, certificate.verdict) == (BUNDLED, "cpu", "holds")
+    assert certificate.date.endswith("UTC")
+
+
+def test_an_interrupted_proof_goes_on_where_it_was(tmp_path):
+    """What was tried is not tried again, unless the loss is another."""
+    written = []
+
+    def interrupt(path, certificate, write=proof.write_certificate):
+        write(path, certificate)
+        written.append(certificate.done)
+        if len(written) == 3:
+            raise KeyboardInterrupt
+
+    with patch.object(assignment, "SHARD", 1000):
+        with patch.object(proof, "write_certificate", interrupt):
+            status, _, errors = small(tmp_path)
+        assert (status, written) == (2, [1, 2, 3])
+        assert "interrupted; the same command goes on from .yololoss/proof/assignment-3-2-" in errors
+        tried = []
+        with patch.object(assignment, "odd_in", lambda subject, grids, first, stop: tried.append((first, stop))):
+            status, _, errors = small(tmp_path)
+        assert status == 0, errors
+    assert tried[0][0] == exact.bits(0.25) + 2000
+    (path,) = (tmp_path / ".yololoss/proof").glob("*.json")
+    certificate = read_certificate(path)
+    assert (certificate.verdict, certificate.tried) == ("holds", certificate.claim.enumerated[0].count)
+    assert small(tmp_path, "--family", "own-order")[0] == 0
+    assert len(list((tmp_path / ".yololoss/proof").glob("*.json"))) == 2
+
+
+def test_several_workers_prove_the_same(tmp_path):
+    """In order, in processes of their own; one that ends is told."""
+    status, output, errors = small(tmp_path, "--workers", 2)
+    assert status == 0, errors
+    assert "3 columns with 2 rows, 2 columns with 3 rows: 6712 values hold" in output
+    ends = "    if len(targets) > 100:\n        import os\n        os._exit(3)\n" + START
+    spec = faulty(tmp_path, "ends", START, ends)
+    status, _, errors = small(tmp_path, spec, "--workers", 2)
+    assert status == 2
+    assert "a worker ended, or gave no answer for 600 s" in errors
+
+
+def test_each_worker_has_a_subject():
+    """Made once, when it begins."""
+    proof._start(Task(BUNDLED, "cpu", "yololoss"), multiprocessing.Value("i", 0))
+    assert proof._SUBJECT[0].spec == BUNDLED
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--widths", "0"), "expected numbers from 1 to 4096 with commas between"),
+        (("--widths", "2,,3"), "expected numbers from 1 to 4096"),
+        (("--centres", 0.5, 0.25), "--centres 0.5 0.25: expected the lower one first"),
+        (("--centres", 0, 1.5), "1.5 is not in the range"),
+        (("--device", "compile"), "--device compile: every shape is compiled anew"),
+        (("nothing.py:Loss",), "--loss nothing.py: no such file"),
+        (("--part", "boxes"), "'boxes' is not one of 'assignment', 'logits'"),
+    ],
+)
+def test_wrong_options_are_told_in_one_line(tmp_path, options, message):
+    """Exit status 2."""
+    status, _, errors = small(tmp_path, *options)
+    assert (status, message in errors.splitlines()[-1]) == (2, True), errors
+
+
+def test_what_is_no_certificate_is_told(tmp_path):
+    """A file that is not there, one of another form."""
+    with pytest.raises(BadFile, match="cannot be read: No such file"):
+        read_certificate(tmp_path / "none.json")
+    (tmp_path / "a.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(BadFile, match=r"a\.json: no certificate: claim: Field required"):
+        read_certificate(tmp_path / "a.json")
+
+
+def test_the_table_of_certificates_is_made_of_their_files(tmp_path):
+    """docs/certificates.md is what its command prints; a row a width and part."""
+    page = (ROOT / "docs" / "certificates.md").read_text(encoding="utf-8")
+    assert page == "\n".join(certificates.page(ROOT / "docs" / "certificates")) + "\n"
+    small(tmp_path)
+    rows = [line for line in certificates.page(tmp_path / ".yololoss" / "proof") if line.startswith("| assignment")]
+    assert [row.split(" | ")[1:4] for row in rows] == [
+        ["3 columns, 2 rows", "6,712 float32 centres from 0.25 to 0.2502", "holds"],
+        ["2 columns, 3 rows", "6,712 float32 centres from 0.25 to 0.2502", "holds"],
+    ]
+
+
+def test_the_guide_names_every_field_of_a_certificate():
+    """docs/proof.md."""
+    text = (ROOT / "docs" / "proof.md").read_text(encoding="utf-8")
+    for field in (*Certificate.model_fields, *Claim.model_fields):
+        assert f"`{field}`" in text, field

@@ -1,0 +1,182 @@
+"""``yololoss prove``: every value there is, where there are few enough."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from yololoss.harness.cli import options
+from yololoss.harness.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from yololoss.harness.finding import Finding
+    from yololoss.harness.fuzz.judge import Task
+    from yololoss.harness.prove.certificate import Certificate
+    from yololoss.harness.prove.proof import Map, Proof
+
+PARTS = ("assignment", "logits")
+WIDEST = 4096  # columns, or rows: more than any grid has
+
+
+def widths(text: str) -> tuple[int, ...]:
+    """Some numbers of columns, with commas between."""
+    found = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and 1 <= int(part) <= WIDEST for part in found):
+        raise click.BadParameter(f"{text!r}: expected numbers from 1 to {WIDEST} with commas between, as 1,2,80")
+    return tuple(map(int, found))
+
+
+@click.command()
+@click.argument("loss", required=False)
+@click.option(
+    "--part",
+    type=click.Choice(PARTS),
+    help="Only the assignment of every centre, or only every logit.  [default: both]",
+)
+@click.option(
+    "--widths",
+    type=widths,
+    default="1,2,3,5,10,13,20,40,80,160",
+    show_default=True,
+    metavar="N,N,...",
+    help="Of the grids: each is proven as a number of columns and as one of rows.",
+)
+@click.option(
+    "--centres",
+    type=click.FloatRange(0, 1),
+    nargs=2,
+    default=(0.0, 1.0),
+    show_default=True,
+    metavar="LOW HIGH",
+    help="Every float32 between these, both included.",
+)
+@options.one_device
+@options.family
+@options.long_workers
+@click.option(
+    "--out",
+    type=options.FOLDER,
+    default=Path(".yololoss/proof"),
+    show_default=True,
+    help="Where certificates are. A proof that was interrupted goes on from there.",
+)
+@options.findings
+@options.as_json
+def prove(
+    part: str | None,
+    widths: tuple[int, ...],
+    centres: tuple[float, float],
+    workers: int | None,
+    out: Path,
+    findings: Path,
+    as_json: bool,
+    **given: str | None,
+) -> None:
+    """Try every value there is: each float32 centre of a target in [0, 1], each 16-bit logit.
+
+    Centres are held against whole-number arithmetic, logits against the reference. Each proof has a certificate, which
+    says what was enumerated and of which files. The same command goes on where it was interrupted, unless the loss, its
+    versions or the machine are others.
+
+    \b
+    Examples:
+      yololoss prove
+      yololoss prove utils/loss.py:ComputeLoss --part assignment --widths 20,40,80
+      yololoss prove utils/loss.py:ComputeLoss --part logits
+
+    Exit status: 0 all of it holds; 1 a value refutes it, which is named and saved; 2 it could not be done.
+    """
+    from yololoss.harness.fuzz.judge import Task  # noqa: PLC0415
+    from yololoss.harness.prove.proof import working  # noqa: PLC0415
+
+    chosen = options.settings(**given)
+    if options.under_test(chosen).compile:
+        raise UsageError("--device compile: every shape is compiled anew; name a device")
+    task = Task(chosen.loss, chosen.device, chosen.family)
+    told: list[Certificate] = []
+    cannot: list[str] = []
+    with working(task, workers or options.usual_workers(chosen.device)) as work:
+        for proof in _proofs(task, part, widths, centres, cannot):
+            certificate, finding = _run(proof, out, work, findings, given, cannot, quiet=as_json)
+            if certificate is None:
+                continue
+            told.append(certificate)
+            if not as_json:
+                _tell(certificate, finding, out / f"{proof.claim.name}.json")
+            if finding is not None:  # one value is enough, and the next proof may take long
+                break
+    if as_json:
+        click.echo(json.dumps([each.model_dump(mode="json") for each in told], indent=1))
+    refuted = bool(told) and told[-1].verdict == "refuted"
+    if cannot and not refuted:
+        raise UsageError("; ".join(dict.fromkeys(cannot)))
+    sys.exit(options.BROKE if refuted else 0)
+
+
+def _proofs(
+    task: "Task", part: str | None, widths: tuple[int, ...], centres: tuple[float, float], cannot: list[str]
+) -> "Iterator[Proof[Any]]":
+    """What is to be proven, one after another; why some of it cannot be is added to ``cannot``."""
+    from yololoss.harness.prove.assignment import passes  # noqa: PLC0415
+    from yololoss.harness.prove.errors import Unprovable  # noqa: PLC0415
+    from yololoss.harness.prove.exact import bits  # noqa: PLC0415
+    from yololoss.harness.prove.proof import OfAssignment, OfLogits  # noqa: PLC0415
+
+    first, last = map(bits, centres)
+    if first > last:
+        raise UsageError(f"--centres {centres[0]:g} {centres[1]:g}: expected the lower one first")
+    for grids in passes(widths) if part != "logits" else ():
+        if cannot:  # what is so of one grid is so of all
+            break
+        try:
+            yield OfAssignment(task, grids, first, last + 1)
+        except Unprovable as reason:
+            cannot.append(_cannot(task, "assignment", reason))
+    if part != "assignment":
+        yield OfLogits(task)
+
+
+def _cannot(task: "Task", part: str, reason: Exception) -> str:
+    rest = "; --part logits is about the rest" if part == "assignment" else ""
+    return f"{task.loss}: {part} cannot be proven: {reason}{rest}"
+
+
+def _run(
+    proof: "Proof[Any]",
+    out: Path,
+    work: "Map",
+    findings: Path,
+    given: dict[str, str | None],
+    cannot: list[str],
+    *,
+    quiet: bool,
+) -> "tuple[Certificate | None, Finding | None]":
+    """Go on with a proof, with a bar."""
+    from yololoss.harness.prove.errors import Unprovable  # noqa: PLC0415
+
+    with options.progress(f"{proof.claim.name}: {proof.count} values", quiet=quiet) as bar:
+        task = bar.add_task("", total=len(proof.parts))
+        try:
+            return proof.run(out, work, findings, given, lambda done: bar.update(task, completed=done))
+        except Unprovable as reason:
+            cannot.append(_cannot(proof.task, proof.claim.part, reason))
+            return None, None
+        except KeyboardInterrupt:
+            raise UsageError(f"interrupted; the same command goes on from {out / proof.claim.name}.json") from None
+
+
+def _tell(certificate: "Certificate", finding: "Finding | None", path: Path) -> None:
+    if finding is not None:
+        options.say(f"{finding}\n")
+    style = "bold red" if finding else "bold green"
+    claim = certificate.claim
+    what = ", ".join(f"{columns} columns with {rows} rows" for rows, columns in claim.grids) or "every logit"
+    if finding is None:
+        options.say(f"{claim.part}, {what}: {certificate.tried} values hold, {certificate.seconds:.0f} s", style)
+    else:
+        options.say(f"{claim.part}, {what}: refuted by {certificate.odd}", style)
+    options.say(f"  certificate {path}")

@@ -1,0 +1,129 @@
+"""A certificate: what was enumerated of which loss, how far, and what came of it. Written after every part of it.
+
+So the certificate of a proof that was interrupted says where to go on, and one that is whole says what holds.
+"""
+
+import json
+import platform
+from datetime import datetime, timezone
+from hashlib import sha256
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import ValidationError
+
+from yololoss.harness.about import about, sources
+from yololoss.harness.case import Data
+from yololoss.harness.errors import BadFile
+from yololoss.harness.fuzz.judge import Task
+from yololoss.harness.vectors import write_whole
+
+NAMES = ("python", "torch", "numpy", "yololoss")
+
+
+class Enumerated(Data):
+    """All values of one kind."""
+
+    what: str
+    count: int
+
+
+class Claim(Data):
+    """What is to be proven, of which loss and where: a proof goes on only if all of this is as it was."""
+
+    part: Literal["assignment", "logits"]
+    statement: str
+    grids: tuple[tuple[int, int], ...] = ()  # rows, columns
+    bits: tuple[int, int] | None = None  # of the first centre, a float32, and after the last
+    laws: tuple[str, ...] = ()
+    enumerated: tuple[Enumerated, ...]
+    loss: str
+    family: str
+    sources: dict[str, str]  # SHA-256 of the files of the loss's own modules
+    versions: dict[str, str]
+    device: str
+    machine: str
+
+    @property
+    def name(self) -> str:
+        """A name for its file, other for every claim."""
+        columns = "-".join(str(columns) for _, columns in self.grids)
+        digest = sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()[:8]
+        return "-".join(filter(None, (self.part, columns, digest)))
+
+
+class Certificate(Data):
+    """A claim, and how far it is proven."""
+
+    format: Literal["yololoss-certificate"] = "yololoss-certificate"
+    version: Literal[1] = 1
+    claim: Claim
+    parts: int  # in which it is proven, one after another
+    done: int = 0  # of these
+    tried: int = 0  # values
+    verdict: Literal["incomplete", "holds", "refuted"] = "incomplete"
+    odd: str | None = None  # the value that refutes it
+    finding: str | None = None  # the file of its case
+    seconds: float = 0.0
+    date: str = ""
+
+    def after(self, tried: int, seconds: float) -> "Certificate":
+        """The same, a part later."""
+        done = self.done + 1
+        return self._changed(
+            done=done,
+            tried=self.tried + tried,
+            seconds=round(self.seconds + seconds, 3),
+            verdict="holds" if done == self.parts else "incomplete",
+        )
+
+    def refuted(self, odd: str, finding: str) -> "Certificate":
+        """The same, by that value."""
+        return self._changed(verdict="refuted", odd=odd, finding=finding)
+
+    def _changed(self, **fields: object) -> "Certificate":
+        now = datetime.now(tz=timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+        return self.model_copy(update={**fields, "date": now})
+
+
+def claimed(task: Task, part: Literal["assignment", "logits"], statement: str, **what: object) -> Claim:
+    """A claim about this loss, here."""
+    run = about(task.loss, task.device, task.family, "")
+    fields = {
+        "part": part,
+        "statement": statement,
+        "loss": task.loss,
+        "family": task.family,
+        "sources": sources(task.loss),
+        "versions": {name: run.versions[name] for name in NAMES},
+        "device": task.device,
+        "machine": _machine(task.device),
+        **what,
+    }
+    return Claim(**fields)  # type: ignore[arg-type]  # checked when it is made
+
+
+def _machine(device: str) -> str:
+    """What computes: of a CPU the instructions that torch uses, of a GPU its name."""
+    if device.startswith("cuda"):  # pragma: no cover  # needs a CUDA device
+        return torch.cuda.get_device_name(device)
+    return f"{platform.system()} {platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+
+
+def read_certificate(path: Path) -> Certificate:
+    """Read one. Raises BadFile, in one line."""
+    try:
+        return Certificate.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise BadFile(f"{path}: cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"])) or "top level"
+        raise BadFile(f"{path}: no certificate: {place}: {first['msg']}") from error
+
+
+def write_certificate(path: Path, certificate: Certificate) -> None:
+    """Write it, as a whole or not at all. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, certificate.model_dump_json(indent=1) + "\n")
