@@ -149,7 +149,8 @@ class ComputeLoss:
         """
         assigned = self._assign(p, targets, every_row=not self.checks)
         with _full_precision(self.device):
-            layers = list(starmap(self._layer_terms, zip(p, assigned, strict=True)))
+            objectness, selected = zip(*map(_read, p, assigned), strict=True)
+            layers = list(map(self._layer_terms, objectness, selected, _overlaps(selected, assigned), assigned))
         box, obj, cls = zip(*layers, strict=True)
         weighted = starmap(mul, zip(obj, self.balance, strict=False))
         terms = _sum(box), _sum(weighted), _sum(cls)
@@ -187,29 +188,18 @@ class ComputeLoss:
             [a.anchor_wh for a in layers],
         )
 
-    def _layer_terms(self, logits: Tensor, rows: LayerAssignment) -> tuple[Tensor, Tensor, Tensor]:
-        # Half precision loses values and gradients that float32 keeps, at no measurable cost: only the
-        # objectness channel and the rows are converted.
-        dtype = torch.promote_types(logits.dtype, torch.float32)
-        objectness, selected = gather(logits, rows.indices)
-        objectness = objectness.to(dtype)
+    def _layer_terms(
+        self, objectness: Tensor, selected: Tensor, overlap: Tensor, rows: LayerAssignment
+    ) -> tuple[Tensor, Tensor, Tensor]:
         zero = objectness.new_zeros(())
         if not len(rows.cls):
             return zero, self.BCEobj(objectness, torch.zeros_like(objectness)), zero
-        selected = selected.to(dtype)
-        if rows.present is not None:
-            selected = torch.where(rows.present[:, None], selected, ABSENT)
-        overlap = boxes.ciou(
-            boxes.decode(selected[:, :4], rows.anchor_wh),
-            rows.box.to(dtype),
-            angle1=boxes.aspect_angle(selected[:, :4], rows.anchor_wh),
-        )
         wanted = self._place(_objectness_values(overlap, self.gr), rows, objectness)
-        missed, truth = 1 - overlap, self._class_targets(rows.cls, dtype)
+        missed, truth = 1 - overlap, self._class_targets(rows.cls, overlap.dtype)
         share: Tensor | float = 1.0
         if rows.present is not None:  # the means are over all rows, to which those that are absent add nothing
             missed, truth = torch.where(rows.present, missed, 0), truth * rows.present[:, None]
-            share = len(truth) / rows.present.sum(dtype=dtype).clamp(min=1)
+            share = len(truth) / rows.present.sum(dtype=overlap.dtype).clamp(min=1)
         cls = self.BCEcls(selected[:, 5:], truth) if self.nc > 1 else zero
         return missed.mean() * share, self.BCEobj(objectness, wanted), cls * share
 
@@ -243,6 +233,27 @@ class ComputeLoss:
             self.balance[i] = self.balance[i] * 0.9999 + 0.0001 / max(loss, AUTOBALANCE_FLOOR)
         kept = self.balance[self.ssi]
         self.balance = [b / kept for b in self.balance]
+
+
+def _read(logits: Tensor, rows: LayerAssignment) -> tuple[Tensor, Tensor]:
+    """The objectness logits of a layer, and all logits of its rows."""
+    # Half precision loses values and gradients that float32 keeps, at no measurable cost: only these are converted.
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    objectness, selected = gather(logits, rows.indices)
+    objectness = objectness.to(dtype)
+    selected = selected.to(dtype)
+    if rows.present is not None:
+        selected = torch.where(rows.present[:, None], selected, ABSENT)
+    return objectness, selected
+
+
+def _overlaps(selected: Sequence[Tensor], assigned: Sequence[LayerAssignment]) -> Sequence[Tensor]:
+    """The CIoU of each layer's rows with their targets; worked out for all at once, for it is many small operations."""
+    logits = torch.cat([rows[:, :4] for rows in selected])
+    anchors = torch.cat([rows.anchor_wh for rows in assigned])
+    target = torch.cat([rows.box for rows in assigned]).to(logits.dtype)
+    overlap = boxes.ciou(boxes.decode(logits, anchors), target, angle1=boxes.aspect_angle(logits, anchors))
+    return overlap.split_with_sizes([len(rows) for rows in selected])
 
 
 def _objectness_values(overlap: Tensor, gr: float) -> Tensor:

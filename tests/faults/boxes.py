@@ -7,7 +7,7 @@ CIOU = "return o.iou - (distance + _alpha(v, o.iou, eps) * v)"
 MEAN = "missed.mean()"
 ENCLOSING = "torch.maximum(high1, high2) - torch.minimum(low1, low2)"
 ALPHA = "(v / (v - iou + (1 + eps)).clamp(min=eps))"
-ANGLE = "angle1=boxes.aspect_angle(selected[:, :4], rows.anchor_wh)"
+ANGLE = "angle1=boxes.aspect_angle(logits, anchors)"
 ITEM = "boxes.item"
 
 
@@ -113,7 +113,7 @@ IOU = (
         "gradients.finite",
         "loss",
         ANGLE,
-        "angle1=(lambda b: torch.atan(b[:, 2] / b[:, 3]))(boxes.decode(selected[:, :4], rows.anchor_wh))",
+        "angle1=(lambda b: torch.atan(b[:, 2] / b[:, 3]))(boxes.decode(logits, anchors))",
         "F32",
     ),
     Fault(
@@ -123,7 +123,7 @@ IOU = (
         ITEM,
         "loss",
         ANGLE,
-        "angle1=(lambda b: torch.atan(b[:, 2] / (b[:, 3] + 1e-16)))(boxes.decode(selected[:, :4], rows.anchor_wh))",
+        "angle1=(lambda b: torch.atan(b[:, 2] / (b[:, 3] + 1e-16)))(boxes.decode(logits, anchors))",
         "F33",
     ),
     Fault("box_is_minus_overlap", "IOU", "missing step", "boxes.range", "loss", MEAN, "(-overlap).mean()"),

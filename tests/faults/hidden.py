@@ -250,7 +250,7 @@ DTYPES = (
         "edge case",
         "run.completes",
         DTYPE,
-        f"{DTYPE}\n        _ = logits.detach().cpu().numpy()",
+        f"{DTYPE}\n    _ = logits.detach().cpu().numpy()",
     ),
     in_loss(
         "double_total",
@@ -281,8 +281,8 @@ DTYPES = (
         "DTYPE, DECODE",
         "wrong primitive",
         "boxes.item",
-        "boxes.decode(selected[:, :4], rows.anchor_wh)",
-        "boxes.decode(selected[:, :4], rows.anchor_wh).half().to(dtype)",
+        "boxes.decode(logits, anchors)",
+        "boxes.decode(logits, anchors).half().to(logits.dtype)",
         "F34",
     ),
 )
@@ -357,8 +357,8 @@ AUTOGRAD = (
         "AUTOGRAD",
         "wrong primitive",
         "gradients.zero-elsewhere",
-        MEAN,
-        f"{MEAN} + 1e-6 * (logits - logits.detach()).mean()",
+        SUMS,
+        SUMS.replace("_sum(box)", "_sum(box) + 1e-6 * (p[0] - p[0].detach()).float().mean()"),
     ),
     in_loss(
         "double_gradient",
@@ -374,7 +374,7 @@ AUTOGRAD = (
         "wrong primitive",
         "boxes.gradient",
         SELECTED,
-        f"{SELECTED}\n        selected = selected * 0.5 + selected.detach() * 0.5",
+        f"{SELECTED}\n    selected = selected * 0.5 + selected.detach() * 0.5",
     ),
     in_loss(
         "rows_not_learnt",
@@ -406,7 +406,7 @@ AUTOGRAD = (
         "edge case",
         "boxes.gradient",
         SELECTED,
-        f"{SELECTED}\n        if len(set(zip(*(i.tolist() for i in rows.indices)))) < len(rows.cls):\n            selected = torch.cat((selected[:1].detach(), selected[1:]))",
+        f"{SELECTED}\n    if len(set(zip(*(i.tolist() for i in rows.indices)))) < len(rows.cls):\n        selected = torch.cat((selected[:1].detach(), selected[1:]))",
     ),
     in_loss(
         "total_detached",

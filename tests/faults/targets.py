@@ -133,8 +133,8 @@ OBJ = (
     _obj(
         "early_return_without_targets",
         "edge case",
-        "        with _full_precision(self.device):\n            layers =",
-        "        if not len(targets):\n            return tuple(p[0].float().sum() * 0 for _ in range(3))\n        with _full_precision(self.device):\n            layers =",
+        "        with _full_precision(self.device):\n            objectness, selected",
+        "        if not len(targets):\n            return tuple(p[0].float().sum() * 0 for _ in range(3))\n        with _full_precision(self.device):\n            objectness, selected",
         law="objectness.every-layer",
     ),
 )
@@ -206,8 +206,9 @@ CLS = (
     _cls(
         "classes_of_first_anchor",
         "known field bug",
-        SELECTED,
-        SELECTED.replace("selected", "gather(logits, (rows.image, 0 * rows.anchor, *rows.indices[2:]))[1].to(dtype)"),
+        "selected = selected.to(dtype)",
+        "first = gather(logits, (rows.image, 0 * rows.anchor, *rows.indices[2:]))[1]\n"
+        "    selected = torch.cat((selected[:, :5], first[:, 5:]), dim=1).to(dtype)",
         "F50",
         "classes.gradient",
     ),

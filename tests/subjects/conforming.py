@@ -32,8 +32,8 @@ class BCE(torch.autograd.Function):
 class Float64Inside(ComputeLoss):
     """Computes everything but the assignment in float64."""
 
-    def _layer_terms(self, logits: Tensor, rows: LayerAssignment) -> Any:
-        return super()._layer_terms(logits.double(), rows)
+    def terms(self, p: Any, targets: Tensor) -> Any:
+        return super().terms([x.double() for x in p], targets)
 
 
 class OneHotByScatter(ComputeLoss):

@@ -112,8 +112,8 @@ class Unchecked(ComputeLoss):
 class Checkpointed(ComputeLoss):
     """Keeps nothing of a layer for the backward pass, and computes it again there."""
 
-    def _layer_terms(self, logits: Tensor, rows: LayerAssignment) -> Any:
-        return checkpoint(super()._layer_terms, logits, rows, use_reentrant=False)
+    def _layer_terms(self, *given: Any) -> Any:
+        return checkpoint(super()._layer_terms, *given, use_reentrant=False)
 
 
 class Whole(torch.autograd.Function):
