@@ -217,11 +217,11 @@ class ComputeLoss:
             cell = torch.where(rows.present, cell, cells)
         grid = objectness.new_zeros(cells + 1)
         if self.sort_obj_iou:
-            flat = grid.scatter_reduce(0, cell, values, "amax", include_self=False)
+            flat = grid.scatter_reduce_(0, cell, values, "amax", include_self=False)
         else:
             number = torch.arange(len(cell), device=cell.device)
-            last = torch.zeros_like(grid, dtype=torch.long).scatter_reduce(0, cell, number, "amax")
-            flat = grid.scatter(0, cell, values[last[cell]])
+            last = torch.zeros_like(grid, dtype=torch.long).scatter_reduce_(0, cell, number, "amax")
+            flat = grid.scatter_(0, cell, values[last[cell]])
         return flat[:cells].view(objectness.shape)
 
     def _class_targets(self, cls: Tensor, dtype: torch.dtype) -> Tensor:

@@ -3,7 +3,7 @@
 from tests.faults import Fault
 
 GRID = "grid = objectness.new_zeros(cells + 1)"
-WINNERS = "flat = grid.scatter(0, cell, values[last[cell]])"
+WINNERS = "flat = grid.scatter_(0, cell, values[last[cell]])"
 HALF = "half = torch.eye(2, device=targets.device) / 2"
 OFFSET = f"{HALF}\n    offset = torch.cat((0 * half[:1], half, -half))[row_choice]"
 NUMBER = "number = torch.arange(len(cell), device=cell.device)"
@@ -64,7 +64,7 @@ DEVICE: tuple[Fault, ...] = (
         "known field bug",
         "loss",
         WINNERS,
-        "flat = grid.scatter(0, cell, values)",
+        "flat = grid.scatter_(0, cell, values)",
         "devices.shared-cells",
         "F40",
         ", OBJ",

@@ -231,7 +231,9 @@ def _criterion(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], chance:
 
 OTHERWISE: dict[str, Callable[[Any, tuple[Any, ...], dict[str, Any], torch.Generator], Any]] = {
     **dict.fromkeys(("index_put", "index_put_", "_index_put_impl_"), _by_index),
-    **dict.fromkeys(("scatter", "scatter_", "scatter_add", "scatter_add_", "scatter_reduce"), _along_axis),
+    **dict.fromkeys(
+        ("scatter", "scatter_", "scatter_add", "scatter_add_", "scatter_reduce", "scatter_reduce_"), _along_axis
+    ),
     **dict.fromkeys(("index_add", "index_add_", "index_copy", "index_copy_"), _along_axis),
     **dict.fromkeys(("sum", "mean"), _reordered),
     "binary_cross_entropy_with_logits": _criterion,
