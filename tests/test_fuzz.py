@@ -20,7 +20,8 @@ from tests.test_cli import run
 from yololoss import _suite
 from yololoss.harness import compiled
 from yololoss.harness.errors import BadFile, UsageError
-from yololoss.harness.fuzz import clerk, guard, session, worker
+from yololoss.harness.fuzz import clerk, guard, session, state, worker
+from yololoss.harness.fuzz.hired import Here
 from yololoss.harness.fuzz.journal import HEAD, ROOM, Journal
 from yololoss.harness.fuzz.judge import Judge, Task, Told, judged, usual_limit
 from yololoss.harness.fuzz.plan import Origin, Plan
@@ -47,10 +48,8 @@ def rarely(folder: Path, name: str, one_in: int) -> str:
     return f"{folder}/rarely.py:Loss"
 
 
-def settings(**changed: object) -> session.Settings:
-    return session.Settings(
-        **{"loss": BUNDLED, "device": "cpu", "family": "yololoss", "laws": FEW, "seed": 3, **changed}
-    )
+def settings(**changed: object) -> state.Settings:
+    return state.Settings(**{"loss": BUNDLED, "device": "cpu", "family": "yololoss", "laws": FEW, "seed": 3, **changed})
 
 
 def orders(folder: Path, **changed: object) -> worker.Orders:
@@ -356,7 +355,7 @@ def test_a_process_whose_server_was_killed_is_ended_and_no_finding():
     itself = psutil.Process(watched.process.pid)
     itself.parent().kill()
     _until(lambda: not watched.alive)
-    assert watched.watch(None, 1.0) == guard.Death("run.no-exit", "ended its process, exit status 255", True)
+    assert watched.watch(None, 1.0) == guard.Death("run.no-exit", "ended its process, exit status 255", True, 255)
     _until(lambda: not itself.is_running() or itself.status() == psutil.STATUS_ZOMBIE)
 
 
@@ -470,17 +469,15 @@ def test_a_session_that_cannot_go_on_says_why(tmp_path):
     (tmp_path / "bad.py").write_text("class Loss:\n    def __init__(self, model): ...\n", encoding="utf-8")
     made = session.begin(tmp_path / "a", settings())
     made.failed = session.FAILED - 1
-    gone = session.Worker(orders(tmp_path / "a", number=5, task=Task("nothing:here", "cpu", "upstream")), 4096)
+    gone = Here(orders(tmp_path / "a", number=5, task=Task("nothing:here", "cpu", "upstream")))
     _until(lambda: not gone.guarded.alive)
     made.workers = [gone]
     with pytest.raises(UsageError, match=r"workers end before their first case: .*no such module"):
-        made._bury(gone, gone.watch(1.0))
+        made._bury(gone, gone.watch())
     made = session.begin(tmp_path / "b", settings())
-    with patch.object(gone.guarded.process, "_popen") as ended:
-        ended.poll.return_value = ended.returncode = worker.BAD_DISK
-        made.workers = [gone]
-        with pytest.raises(UsageError, match="could not write to it; is the disk full"):
-            made._bury(gone, guard.Death("run.completes", "x"))
+    made.workers = [gone]
+    with pytest.raises(UsageError, match="could not write to it; is the disk full"):
+        made._bury(gone, guard.Death("run.no-exit", "x", status=worker.BAD_DISK))
 
 
 def test_what_is_given_wrong_is_told_in_one_line(tmp_path):

@@ -28,6 +28,7 @@ class Death(NamedTuple):
     law: str
     kind: str
     outside: bool = False  # perhaps killed by somebody else
+    status: int = 0  # exit status, where it ended by itself
 
 
 class Guarded:
@@ -73,7 +74,7 @@ class Guarded:
             with suppress(ProcessLookupError):
                 os.kill(self.process.pid or 0, signal.SIGKILL)
         if code >= 0:
-            return Death("run.no-exit", f"ended its process, exit status {code}", code == ORPHANED)
+            return Death("run.no-exit", f"ended its process, exit status {code}", code == ORPHANED, code)
         try:
             name = signal.Signals(-code).name
         except ValueError:  # pragma: no cover  # a signal that Python has no name for
