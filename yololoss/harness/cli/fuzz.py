@@ -3,7 +3,7 @@
 import shlex
 import sys
 import time
-from contextlib import closing, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,7 +101,7 @@ def fuzz(
         session = _begun(out, seconds, laws, corpus, cache, cluster, given)
     chosen = session.settings
     what = about(chosen.loss, chosen.device, chosen.family, shlex.join(["yololoss", *sys.argv[1:]]))
-    with View(quiet=as_json) as view, closing(cluster) if cluster else nullcontext():
+    with View(quiet=as_json) as view, cluster.joined() if cluster else nullcontext():
         view.say(f"session of seed {chosen.seed} on {chosen.loss}, {chosen.workers} worker(s), in {out}")
         session.run(view.show)
     summary = summarise(session, what)

@@ -8,11 +8,13 @@ comes at once where there is something new to keep, else after a quarter of a se
 
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,29 +53,31 @@ class Node:
             raise RuntimeError(f"a node has yololoss {__version__}, and the session {version}")
         with suppress(OSError):  # else where Ray put it: the folder that it was told to copy
             os.chdir(folder)
-        self._folder = tempfile.TemporaryDirectory(prefix="yololoss-")
-        mine = Path(self._folder.name)
+        self.folder = Path(tempfile.mkdtemp(prefix="yololoss-"))
         for name in ("journal", "raw"):
-            (mine / name).mkdir()
+            (self.folder / name).mkdir()
         # Ray shows a worker its own GPU alone, so that is always the first
-        self._worker = Here(orders._replace(folder=mine, place=0))
+        self._worker = Here(orders._replace(folder=self.folder, place=0))
 
     def news(self, seconds: float) -> Report:
         """What there is to report: at once if it died or found something, else after that time."""
         until = time.monotonic() + seconds
         while (death := self._worker.watch()) is None and not self._found() and time.monotonic() < until:
             time.sleep(STEP)
-        return self._report(death)
+        return self._report(death) if death is None else self._last(death)
 
     def farewell(self) -> Report:
         """End the process, and report for the last time."""
         self._worker.end()
-        report = self._report(None)
-        self._folder.cleanup()
+        return self._last(None)
+
+    def _last(self, death: Death | None) -> Report:
+        report = self._report(death)
+        shutil.rmtree(self.folder)
         return report
 
     def _found(self) -> list[Path]:
-        return list(Path(self._folder.name, "raw").glob("*.json"))
+        return list((self.folder / "raw").glob("*.json"))
 
     def _report(self, death: Death | None) -> Report:
         orders = self._worker.orders
@@ -194,9 +198,15 @@ class Cluster:
         gpus = self.room("cuda") if orders.task.device == "cuda" else 0
         return Away(orders, min(1.0, int(100 * gpus / orders.crew) / 100))
 
-    def close(self) -> None:
-        """Let go of it."""
-        self._ray.shutdown()
+    @contextmanager
+    def joined(self) -> Iterator[None]:
+        """Be part of it for a while."""
+        # Ray tells of a lost node on standard output, in thirty lines; what is there is the session's result
+        with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+            try:
+                yield
+            finally:
+                self._ray.shutdown()
 
 
 def _answers(address: str) -> None:
