@@ -1,5 +1,6 @@
 """Fuzz sessions: what they find, and that nothing is lost."""
 
+import contextlib
 import json
 import re
 import signal
@@ -406,13 +407,13 @@ def test_a_session_survives_what_it_finds(tmp_path, name, law):
     assert "still broken" in output
 
 
-def _begin(folder: Path, spec: str) -> subprocess.Popen[bytes]:
+def _begin(folder: Path, spec: str, stderr: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
     laws = [x for pattern in FEW for x in ("--laws", pattern)]
     command = [sys.executable, "-m", "yololoss", "fuzz", spec, "--out", str(folder), "--seed", "7", *laws]
     command += ["--for", "1h", "--workers", "2"]
     # where the tests run in the background, Ctrl-C is ignored, and would be in there
     heard = ["env", "--default-signal=INT", *command]
-    return subprocess.Popen(heard, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return subprocess.Popen(heard, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=stderr)
 
 
 def _until(condition, seconds: float = 90.0) -> None:
@@ -450,6 +451,49 @@ def test_kill_9_loses_nothing(tmp_path):
     assert known <= {path.name for path in (out / "known").glob("*.json")}
     for path in (out / "findings").glob("*.json"):
         read_vectors(path)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 6 MiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", disk], capture_output=True, check=False)
+    if done.returncode:
+        pytest.skip(f"a small disk cannot be made here: {done.stderr.decode().strip()}")
+    yield disk
+    subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+def _fill(disk: Path) -> Path:
+    path = disk / "filler"
+    with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    return path
+
+
+def test_a_full_disk_ends_a_session_and_spoils_nothing(tmp_path, small_disk):
+    """It ends with one line; when there is room again it is resumed, with all that was counted and found."""
+    out = small_disk / "s"
+    going = _begin(out, rarely(tmp_path, "Raises", 60), stderr=subprocess.PIPE)
+    _until(lambda: list((out / "known").glob("*.json")))
+    filler = _fill(small_disk)
+    _, errors = going.communicate(timeout=60)
+    assert going.returncode == 2
+    assert errors.decode().splitlines()[-1].startswith(f"yololoss: {out}/"), errors
+    assert "No space left on device" in errors.decode().splitlines()[-1]
+    known = {path.name for path in (out / "known").glob("*.json")}
+    counted = _state(out)["counts"].get("cases", 0)
+    for path in (*out.glob("known/*.json"), *out.glob("*.json")):
+        json.loads(path.read_text(encoding="utf-8"))
+    for path in (*out.glob("findings/*.json"), *out.glob("raw/*.json")):
+        read_vectors(path)
+    filler.unlink()
+    status, output, errors = run("fuzz", "--resume", "--out", out, "--for", "1s", "--json", cwd=ROOT)
+    assert status == 1, errors
+    assert json.loads(output)["cases"] > counted
+    assert known <= {path.name for path in (out / "known").glob("*.json")}
 
 
 def test_ctrl_c_ends_a_session_with_its_summary(tmp_path):

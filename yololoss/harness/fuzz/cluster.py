@@ -182,6 +182,7 @@ class Cluster:
             raise UsageError(f"--ray {address}: {_first_line(error)}") from error
         self._ray: Any = ray
         self._address = address
+        self._hired = 0
 
     def room(self, device: str) -> int:
         """For how many workers there are GPUs, or processors. Raises UsageError where there is none."""
@@ -194,7 +195,13 @@ class Cluster:
         return found
 
     def hire(self, orders: Orders) -> Hired:
-        """A worker on a node that has room; several share a GPU where there are more workers than these."""
+        """A worker on a node that has room; several share a GPU where there are more workers than these.
+
+        Raises UsageError where the cluster itself was lost, which Ray would answer by ending this process.
+        """
+        self._hired += 1
+        if self._hired > orders.crew:  # in place of one that was lost
+            _answers(self._address)
         gpus = self.room("cuda") if orders.task.device == "cuda" else 0
         return Away(orders, min(1.0, int(100 * gpus / orders.crew) / 100))
 
