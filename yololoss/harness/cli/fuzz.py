@@ -42,8 +42,8 @@ PLAIN = 30.0  # seconds between two lines where there is no terminal
 @click.option(
     "--ray",
     metavar="ADDRESS",
-    help="Workers on the nodes of this Ray cluster, host:port of its head or auto.  [default workers: one a GPU of "
-    "the cluster with --device cuda, else one a CPU]",
+    help="Workers on the nodes of this Ray cluster: host:port of its head, or auto. One a GPU or CPU of the cluster "
+    "without --workers.",
 )
 @click.option(
     "--out", type=options.FOLDER, default=Path(".yololoss/fuzz"), show_default=True, help="The folder of the session."

@@ -51,7 +51,7 @@ class Node:
     def __init__(self, orders: Orders, folder: str, version: str) -> None:
         if version != __version__:  # its counters may be others
             raise RuntimeError(f"a node has yololoss {__version__}, and the session {version}")
-        with suppress(OSError):  # else where Ray put it: the folder that it was told to copy
+        with suppress(OSError):  # a loss that is named by its module needs no folder
             os.chdir(folder)
         self.folder = Path(tempfile.mkdtemp(prefix="yololoss-"))
         for name in ("journal", "raw"):
