@@ -118,9 +118,10 @@ def test_news_are_written_as_a_worker_here_would_leave_them(away, tmp_path):
     """Findings, counts and the case in flight; a node that does not answer at the end keeps nobody waiting."""
     hired, fakes = away
     counters = np.array([5, 7], np.uint64)
-    fakes["get"].return_value = cluster.Report(counters.tobytes(), "a case", {"00ff": "{}"}, "", None)
+    fakes["get"].return_value = cluster.Report(counters.tobytes(), "a case", {"00ff": "{}"}, "why", None)
     assert hired.watch() is None
     assert (tmp_path / "raw" / "00ff.json").read_text(encoding="utf-8") == "{}"
+    assert error_path(tmp_path, 0).read_text(encoding="utf-8") == "why"
     journal = Journal(journal_path(tmp_path, 0))
     assert (journal.counters.tolist(), journal.read().text) == ([5, 7], "a case")
     fakes["get"].side_effect = GetTimeoutError()
@@ -179,7 +180,7 @@ def test_workers_get_the_gpus_that_there_are(tmp_path):
         with pytest.raises(UsageError, match="Ray gives out the GPUs; expected --device cuda"):
             found.room("cuda:1")
         for device, crew, share in (("cuda", 2, 1.0), ("cuda", 1, 1.0), ("cuda", 6, 0.33), ("cpu", 3, 0)):
-            with patch.object(cluster, "Away") as hired:
+            with patch.object(cluster, "Away") as hired, patch.object(cluster, "_answers"):
                 found.hire(orders(tmp_path, task=Task(BUNDLED, device, "yololoss"), crew=crew))
             assert hired.call_args.args[1] == share
     with (
