@@ -67,7 +67,9 @@ def test_a_lost_node_costs_its_running_case_alone(tmp_path, ray_cluster):
     assert read_vectors(Path(finding["path"])).vectors
     counts = _state(out)["counts"]
     assert told["seen"][finding["path"]] == counts["broke run.completes"]
-    assert counts["tried run.completes"] == counts["cases"] == told["cases"]
+    assert counts["cases"] == told["cases"]
+    # every case is judged by this law, and those that were cut short are no cases: one a worker
+    assert 0 <= counts["tried run.completes"] - counts["cases"] <= 4
     assert not [*(out / "journal").iterdir(), *(out / "raw").iterdir()]
 
 
