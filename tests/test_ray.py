@@ -190,3 +190,14 @@ def test_workers_get_the_gpus_that_there_are(tmp_path):
         pytest.raises(UsageError, match="no node of the cluster has a GPU"),
     ):
         found.room("cuda")
+
+
+def test_a_worker_in_place_of_a_lost_one_needs_a_cluster_that_answers(tmp_path):
+    """Where the head is lost, the session ends with a line; those that begin it are hired without a question."""
+    with patch.object(cluster, "_answers"), patch("ray.init"):
+        found = cluster.Cluster("127.0.0.1:1")
+    with patch.object(cluster, "Away"), patch.object(cluster, "ANSWERS", 1.0):
+        for _ in range(2):
+            found.hire(orders(tmp_path, crew=2))
+        with pytest.raises(UsageError, match="no Ray cluster answers there"):
+            found.hire(orders(tmp_path, crew=2))

@@ -87,11 +87,8 @@ def fuzz(
 
     Exit status: 0 nothing was found; 1 something was; 2 it could not be done.
     """
-    from yololoss.harness.about import about  # noqa: PLC0415
     from yololoss.harness.fuzz.cluster import Cluster  # noqa: PLC0415
-    from yololoss.harness.fuzz.databases import open_database, save  # noqa: PLC0415
-    from yololoss.harness.fuzz.summary import summarise, write_summary  # noqa: PLC0415
-    from yololoss.harness.vectors import read_vectors  # noqa: PLC0415
+    from yololoss.harness.fuzz.databases import open_database  # noqa: PLC0415
 
     cache = open_database(database)
     cluster = Cluster(ray) if ray else None
@@ -99,20 +96,31 @@ def fuzz(
         session = _resumed(out, seconds, cluster, given)
     else:
         session = _begun(out, seconds, laws, corpus, cache, cluster, given)
-    chosen = session.settings
-    what = about(chosen.loss, chosen.device, chosen.family, shlex.join(["yololoss", *sys.argv[1:]]))
-    with View(quiet=as_json) as view, cluster.joined() if cluster else nullcontext():
-        view.say(f"session of seed {chosen.seed} on {chosen.loss}, {chosen.workers} worker(s), in {out}")
-        session.run(view.show)
-    summary = summarise(session, what)
-    if cache is not None:
-        save(cache, (v for f in summary.verdict.findings for v in read_vectors(Path(f.path)).vectors))
-    write_summary(summary, out)
+    summary = _run(session, cluster, cache, quiet=as_json)
     if as_json:
         click.echo(summary.model_dump_json(indent=1))
     else:
         _tell(summary, out, verbose=verbose)
     sys.exit(summary.verdict.status)
+
+
+def _run(session: "Session", cluster: "Cluster | None", cache: "ExampleDatabase | None", *, quiet: bool) -> "Summary":
+    """To its end; what there is to say of it then is in its folder, what it found in the cache as well."""
+    from yololoss.harness.about import about  # noqa: PLC0415
+    from yololoss.harness.fuzz.databases import save  # noqa: PLC0415
+    from yololoss.harness.fuzz.summary import summarise, write_summary  # noqa: PLC0415
+    from yololoss.harness.vectors import read_vectors  # noqa: PLC0415
+
+    chosen = session.settings
+    what = about(chosen.loss, chosen.device, chosen.family, shlex.join(["yololoss", *sys.argv[1:]]))
+    with View(quiet=quiet) as view, cluster.joined() if cluster else nullcontext():
+        view.say(f"session of seed {chosen.seed} on {chosen.loss}, {chosen.workers} worker(s), in {session.folder}")
+        session.run(view.show)
+    summary = summarise(session, what)
+    if cache is not None:
+        save(cache, (v for f in summary.verdict.findings for v in read_vectors(Path(f.path)).vectors))
+    write_summary(summary, session.folder)
+    return summary
 
 
 def _begun(
