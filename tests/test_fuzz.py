@@ -123,6 +123,8 @@ def test_a_case_is_judged_by_every_law_that_is_about_it():
             assert domain.large or domain.holds(case), domain
             named = {law.id for law in plan.judges(case, number, chance)}
             assert {id for id, law in plan.laws.items() if plan.fits(id, case) and not law.anew} <= named
+            own = {id for id in plan.laws if domain in plan._of[id]}
+            assert not domain.large or named == own  # they are of no other law's domain
 
 
 def test_a_domain_does_not_hold_what_its_law_is_not_about():
