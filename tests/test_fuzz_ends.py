@@ -66,6 +66,23 @@ def test_a_process_that_is_gone_has_no_memory():
     watched.kill()
 
 
+def test_a_machine_that_stood_still_makes_no_process_late():
+    """Time counts while it is watched: a second at most between two looks."""
+    watched = guard.Guarded(time.sleep, (600,), 4096)
+    with patch.object(guard, "time") as time_of_guard:
+        clock = time_of_guard.monotonic
+        for now in (100.0, 100.5, 140.0, 140.5):  # 40 s of which were no one's
+            clock.return_value = now
+            assert watched.watch(99.0, 3.0) is None
+        clock.return_value = 141.4
+        assert watched.watch(141.3, 3.0) is None  # another case
+        for now in (142.0, 143.0, 144.0):
+            clock.return_value = now
+            assert watched.watch(141.3, 3.0) is None
+        clock.return_value = 145.0
+        assert watched.watch(141.3, 3.0) == guard.Death("run.returns", "did not return within 3 s")
+
+
 @pytest.mark.parametrize("lost", [False, True])
 def test_a_process_that_judges_answers_case_by_case(lost):
     """Until nobody asks any more, or the device is lost."""
