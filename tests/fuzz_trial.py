@@ -1,12 +1,15 @@
-"""Long trials of sessions: ``python -m tests.fuzz_trial time [SECONDS]``, ``kills [NUMBER]``, ``rare LOSS [SECONDS]``.
+"""Long trials of sessions: ``python -m tests.fuzz_trial time [SECONDS]``, or another of these words.
 
-time: a session on the bundled loss, the memory of its processes once a minute, and the time that it took. kills: as
-many times, at random moments, kill -9 of a worker, of the clerk, of the server of processes or of the session, which is
-then resumed; whatever was known must stay known, and every file must be readable. rare: what a session finds on a loss.
+time [SECONDS]: a session on the bundled loss, the memory of its processes once a minute, and the time that it took.
+kills [NUMBER]: as many times, at random moments, kill -9 of a worker, of the clerk, of the server of processes or of
+the session, which is then resumed; whatever was known must stay known, and every file must be readable.
+rare NAME ONE_IN [SECONDS]: what a session finds on a loss of ``tests/subjects/rare.py`` that does so on one case in so
+many. late [SECONDS] [NUMBER]: the faults of the catalogue that the gate finds last, and when a session finds them.
 """
 
 import json
 import random
+import re
 import subprocess
 import sys
 import tempfile
@@ -15,12 +18,17 @@ from pathlib import Path
 
 import psutil
 
+from tests.all_laws import ROOT
+from tests.faults import plant
+from tests.faults.catalogue import BY_NAME
 from yololoss.harness.fuzz.journal import Journal
 from yololoss.harness.vectors import read_vectors
 
+DETECTION = ROOT / "docs" / "detection.md"
 EVERY = 60.0  # seconds between two looks at the memory
 RUNNING = 4  # processes of a session: the server, its tracker, two workers
-RAISES = "from tests.subjects.rare import Raises\n\n\nclass Loss(Raises):\n    one_in = 100\n"
+STOPS = 60.0  # seconds that what a killed session leaves may take to end
+CODE = "from tests.subjects.rare import {0}\n\n\nclass Loss({0}):\n    one_in = {1}\n"
 
 
 def started(out: Path, *options: str) -> subprocess.Popen[bytes]:
@@ -49,9 +57,11 @@ def timed(out: Path, seconds: float = 600) -> int:
         except subprocess.TimeoutExpired:
             used = time.monotonic() - start
             print(f"{used:.0f} s: MiB by process {processes(psutil.Process(going.pid))}", flush=True)
+    outside = time.monotonic() - start
     told = json.loads((out / "summary.json").read_bytes())
     print(f"exit status {going.returncode}; {told['cases']} cases, {told['judgements']} judgements")
-    print(f"{told['seconds']:.1f} s for {seconds:g}, {time.monotonic() - start:.1f} s with start and end")
+    for what, took in (("by its own clock", told["seconds"]), ("from outside, start and end included", outside)):
+        print(f"{took:.1f} s {what}: {100 * (took / seconds - 1):+.2f} % of {seconds:g} s")
     return going.returncode
 
 
@@ -71,9 +81,8 @@ def readable(out: Path) -> set[str]:
 
 def kills(out: Path, number: float = 20) -> int:
     """Kill what there is to kill."""
-    (out.parent / "rarely.py").write_text(RAISES, encoding="utf-8")
     chance = random.Random(1)
-    going = started(out, f"{out.parent}/rarely.py:Loss", "--for", "1h", "--seed", "1")
+    going = started(out, rarely(out.parent, "Raises", 100), "--for", "1h", "--seed", "1")
     known: set[str] = set()
     for n in range(int(number)):
         while len(processes(psutil.Process(going.pid))) < RUNNING:
@@ -101,19 +110,61 @@ def kills(out: Path, number: float = 20) -> int:
     return 0 if status == 1 and told["cases"] >= cases and known <= readable(out) else 1
 
 
-def rare(out: Path, loss: str, seconds: float = 600) -> int:
-    """What a session finds."""
-    status = started(out, loss, "--for", f"{seconds:g}s", "--seed", "1").wait()
+def rarely(folder: Path, name: str, one_in: float) -> str:
+    """A loss that does so on one case in so many."""
+    (folder / "rarely.py").write_text(CODE.format(name, int(one_in)), encoding="utf-8")
+    return f"{folder}/rarely.py:Loss"
+
+
+def rare(out: Path, name: str, one_in: float, seconds: float = 600) -> int:
+    """What a session finds, and whether that is all there and replays."""
+    status = started(out, rarely(out.parent, name, one_in), "--for", f"{seconds:g}s", "--seed", "1").wait()
     told = json.loads((out / "summary.json").read_bytes())
-    print(f"{loss}: exit status {status}; {told['cases']} cases, {told['restarts']} restarts, seen {told['seen']}")
+    rate = f"{told['cases']} cases, {told['cases'] / told['processor']:.0f} a second of processor time"
+    print(f"{name}, one in {one_in:g}: exit status {status}; {rate}, {told['restarts']} restarts")
+    for finding in told["verdict"]["findings"]:
+        replay = subprocess.run(["sh", "-c", finding["replay"]], capture_output=True, text=True, check=False)
+        seen = told["seen"][finding["path"]]
+        print(f"{finding['law']}: {finding['observed']}; seen {seen} times; replay: exit status {replay.returncode}")
+        print(finding["case"])
     return 0 if status == 1 else 1
+
+
+def late(out: Path, seconds: float = 600, number: float = 8) -> int:
+    """A table for docs/fuzzing.md: when a session finds what the gate finds last."""
+    rows = re.findall(r"^\| (\w+) \| .* \| `(\S+)` \| (\d+) \| ([\d.]+) \|", DETECTION.read_text(), re.MULTILINE)
+    here = [row for row in rows if BY_NAME[row[0]].device == "cpu"]
+    print("| fault | the gate: first law | seconds | a session: first law | seconds |\n|---|---|---:|---|---:|")
+    for name, law, _, took in sorted(here, key=lambda row: -float(row[3]))[: int(number)]:
+        found, when = first_finding(out.with_name(name), plant(BY_NAME[name], out.parent), seconds)
+        print(f"| {name} | `{law}` | {float(took):.0f} | {found} | {when} |", flush=True)
+    return 0
+
+
+def first_finding(out: Path, loss: str, seconds: float) -> tuple[str, str]:
+    """The law that a session finds broken first, and the seconds since it was started; it is killed then."""
+    start = time.monotonic()
+    going = started(out, loss, "--for", f"{seconds:g}s", "--seed", "1", "--family", "yololoss")
+    left = psutil.Process(going.pid)
+    found: list[Path] = []
+    while not found and going.poll() is None:
+        time.sleep(0.05)
+        found = [*out.glob("known/*.json"), *out.glob("raw/*.json")]
+    took = time.monotonic() - start
+    children = left.children(recursive=True) if going.poll() is None else []
+    going.kill()
+    going.wait()
+    psutil.wait_procs(children, STOPS)
+    laws = [read_vectors(path).vectors[0].law for path in out.glob("raw/*.json")]
+    laws += [json.loads(path.read_bytes())["finding"]["law"] for path in out.glob("known/*.json")]
+    return (f"`{laws[0]}`", f"{took:.0f}") if laws else ("none", f"more than {seconds:g}")
 
 
 def main(what: str, *arguments: str) -> int:
     """Run one."""
     with tempfile.TemporaryDirectory() as folder:
         given = [float(x) if x.replace(".", "").isdigit() else x for x in arguments]
-        return {"time": timed, "kills": kills, "rare": rare}[what](Path(folder) / "session", *given)
+        return {"time": timed, "kills": kills, "rare": rare, "late": late}[what](Path(folder) / "session", *given)
 
 
 if __name__ == "__main__":

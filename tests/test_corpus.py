@@ -7,7 +7,9 @@ import torch
 
 from tests.faults import plant
 from tests.faults.catalogue import BY_NAME
+from tests.fork import said
 from tests.test_cli import GOOD, run
+from tests.test_fuzz import rarely
 from yololoss.harness.vectors import Vector, name_of, read_corpus, read_vectors, write_vectors
 
 CASE = GOOD.changed(batch=2)
@@ -102,6 +104,29 @@ def test_the_gate_judges_the_corpus_first(tmp_path):
     assert (status, output.splitlines()[0]) == (0, "laws: 1 of 1 held, 6 cases"), errors
     status, _, errors = run("check", "--corpus", "nowhere", cwd=tmp_path)
     assert (status, errors.count("nowhere: no such folder of case files")) == (2, 1)
+
+
+def test_the_gate_outlives_a_case_that_ends_its_process(tmp_path):
+    """It is a finding like any other, and the other laws are judged."""
+    save(tmp_path / "one", vector("run.completes"))
+    spec = rarely(tmp_path, "Segfaults", 10**9)
+    chosen = (
+        f"\n    def chosen(self, p, targets):\n        return tuple(targets.shape) == ({len(CASE.targets)}, 6)"
+        f" and p[0].shape[0] == {CASE.batch} and p[0].shape[2:4] == {CASE.grids[0]}\n"
+    )
+    with (tmp_path / "rarely.py").open("a", encoding="utf-8") as file:
+        file.write(chosen)
+    options = ("--laws", "run.completes", "--laws", "totals.form", "--cases", 5, "--workers", 1, "--corpus", "one")
+    status, output, errors = run("check", spec, *options, "--json", cwd=tmp_path)
+    assert status == 1, errors
+    told = json.loads(output)
+    assert [(law["id"], law["word"], law["tried"]) for law in told["laws"]] == [
+        ("run.completes", "BROKE", 1),
+        ("totals.form", "held", 5),
+    ]
+    (found,) = told["findings"]
+    assert (found["observed"], found["picture"]) == ("killed by SIGSEGV", None)
+    assert said(found["replay"], tmp_path)[0] == 1
 
 
 def test_a_session_judges_the_corpus_first(tmp_path):

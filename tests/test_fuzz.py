@@ -1,5 +1,6 @@
 """Fuzz sessions: what they find, and that nothing is lost."""
 
+import contextlib
 import json
 import re
 import signal
@@ -20,7 +21,8 @@ from tests.test_cli import run
 from yololoss import _suite
 from yololoss.harness import compiled
 from yololoss.harness.errors import BadFile, UsageError
-from yololoss.harness.fuzz import clerk, guard, session, worker
+from yololoss.harness.fuzz import clerk, guard, session, state, worker
+from yololoss.harness.fuzz.hired import Here
 from yololoss.harness.fuzz.journal import HEAD, ROOM, Journal
 from yololoss.harness.fuzz.judge import Judge, Task, Told, judged, usual_limit
 from yololoss.harness.fuzz.plan import Origin, Plan
@@ -47,10 +49,8 @@ def rarely(folder: Path, name: str, one_in: int) -> str:
     return f"{folder}/rarely.py:Loss"
 
 
-def settings(**changed: object) -> session.Settings:
-    return session.Settings(
-        **{"loss": BUNDLED, "device": "cpu", "family": "yololoss", "laws": FEW, "seed": 3, **changed}
-    )
+def settings(**changed: object) -> state.Settings:
+    return state.Settings(**{"loss": BUNDLED, "device": "cpu", "family": "yololoss", "laws": FEW, "seed": 3, **changed})
 
 
 def orders(folder: Path, **changed: object) -> worker.Orders:
@@ -123,6 +123,8 @@ def test_a_case_is_judged_by_every_law_that_is_about_it():
             assert domain.large or domain.holds(case), domain
             named = {law.id for law in plan.judges(case, number, chance)}
             assert {id for id, law in plan.laws.items() if plan.fits(id, case) and not law.anew} <= named
+            own = {id for id in plan.laws if domain in plan._of[id]}
+            assert not domain.large or named == own  # they are of no other law's domain
 
 
 def test_a_domain_does_not_hold_what_its_law_is_not_about():
@@ -356,7 +358,7 @@ def test_a_process_whose_server_was_killed_is_ended_and_no_finding():
     itself = psutil.Process(watched.process.pid)
     itself.parent().kill()
     _until(lambda: not watched.alive)
-    assert watched.watch(None, 1.0) == guard.Death("run.no-exit", "ended its process, exit status 255", True)
+    assert watched.watch(None, 1.0) == guard.Death("run.no-exit", "ended its process, exit status 255", True, 255)
     _until(lambda: not itself.is_running() or itself.status() == psutil.STATUS_ZOMBIE)
 
 
@@ -407,13 +409,13 @@ def test_a_session_survives_what_it_finds(tmp_path, name, law):
     assert "still broken" in output
 
 
-def _begin(folder: Path, spec: str) -> subprocess.Popen[bytes]:
+def _begin(folder: Path, spec: str, stderr: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
     laws = [x for pattern in FEW for x in ("--laws", pattern)]
     command = [sys.executable, "-m", "yololoss", "fuzz", spec, "--out", str(folder), "--seed", "7", *laws]
     command += ["--for", "1h", "--workers", "2"]
     # where the tests run in the background, Ctrl-C is ignored, and would be in there
     heard = ["env", "--default-signal=INT", *command]
-    return subprocess.Popen(heard, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return subprocess.Popen(heard, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=stderr)
 
 
 def _until(condition, seconds: float = 90.0) -> None:
@@ -453,6 +455,49 @@ def test_kill_9_loses_nothing(tmp_path):
         read_vectors(path)
 
 
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 6 MiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", disk], capture_output=True, check=False)
+    if done.returncode:
+        pytest.skip(f"a small disk cannot be made here: {done.stderr.decode().strip()}")
+    yield disk
+    subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+def _fill(disk: Path) -> Path:
+    path = disk / "filler"
+    with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    return path
+
+
+def test_a_full_disk_ends_a_session_and_spoils_nothing(tmp_path, small_disk):
+    """It ends with one line; when there is room again it is resumed, with all that was counted and found."""
+    out = small_disk / "s"
+    going = _begin(out, rarely(tmp_path, "Raises", 60), stderr=subprocess.PIPE)
+    _until(lambda: list((out / "known").glob("*.json")))
+    filler = _fill(small_disk)
+    _, errors = going.communicate(timeout=60)
+    assert going.returncode == 2
+    assert errors.decode().splitlines()[-1].startswith(f"yololoss: {out}/"), errors
+    assert "No space left on device" in errors.decode().splitlines()[-1]
+    known = {path.name for path in (out / "known").glob("*.json")}
+    counted = _state(out)["counts"].get("cases", 0)
+    for path in (*out.glob("known/*.json"), *out.glob("*.json")):
+        json.loads(path.read_text(encoding="utf-8"))
+    for path in (*out.glob("findings/*.json"), *out.glob("raw/*.json")):
+        read_vectors(path)
+    filler.unlink()
+    status, output, errors = run("fuzz", "--resume", "--out", out, "--for", "1s", "--json", cwd=ROOT)
+    assert status == 1, errors
+    assert json.loads(output)["cases"] > counted
+    assert known <= {path.name for path in (out / "known").glob("*.json")}
+
+
 def test_ctrl_c_ends_a_session_with_its_summary(tmp_path):
     """Exit status 0 and the summary; no process is left."""
     going = _begin(tmp_path / "s", BUNDLED)
@@ -470,17 +515,15 @@ def test_a_session_that_cannot_go_on_says_why(tmp_path):
     (tmp_path / "bad.py").write_text("class Loss:\n    def __init__(self, model): ...\n", encoding="utf-8")
     made = session.begin(tmp_path / "a", settings())
     made.failed = session.FAILED - 1
-    gone = session.Worker(orders(tmp_path / "a", number=5, task=Task("nothing:here", "cpu", "upstream")), 4096)
+    gone = Here(orders(tmp_path / "a", number=5, task=Task("nothing:here", "cpu", "upstream")))
     _until(lambda: not gone.guarded.alive)
     made.workers = [gone]
     with pytest.raises(UsageError, match=r"workers end before their first case: .*no such module"):
-        made._bury(gone, gone.watch(1.0))
+        made._bury(gone, gone.watch())
     made = session.begin(tmp_path / "b", settings())
-    with patch.object(gone.guarded.process, "_popen") as ended:
-        ended.poll.return_value = ended.returncode = worker.BAD_DISK
-        made.workers = [gone]
-        with pytest.raises(UsageError, match="could not write to it; is the disk full"):
-            made._bury(gone, guard.Death("run.completes", "x"))
+    made.workers = [gone]
+    with pytest.raises(UsageError, match="could not write to it; is the disk full"):
+        made._bury(gone, guard.Death("run.no-exit", "x", status=worker.BAD_DISK))
 
 
 def test_what_is_given_wrong_is_told_in_one_line(tmp_path):

@@ -68,6 +68,7 @@ class LawBroken(AssertionError):
         self.what, self.expected, self.observed, self.because = what, expected, observed, because
         self.repeats = True  # whether the subject does the same with the case again
         self.lost = False  # whether the device answers nothing any more
+        self.died = False  # whether another process, in which it was judged, died of it
 
     def __str__(self) -> str:
         lines = [

@@ -19,8 +19,9 @@ from yololoss.harness.families import FAMILIES
 
 if TYPE_CHECKING:
     from yololoss.harness.case import Case
-    from yololoss.harness.config import Config
+    from yololoss.harness.config import Config, Settings
     from yololoss.harness.finding import Finding
+    from yololoss.harness.fuzz.judge import Judge
     from yololoss.harness.law import Law, LawBroken
     from yololoss.harness.subject import LossUnderTest
     from yololoss.harness.vectors import Expected, Vector, VectorFile
@@ -30,6 +31,7 @@ SUBJECTS: "pytest.StashKey[dict[str, LossUnderTest]]" = pytest.StashKey()  # by 
 ABSENT: "pytest.StashKey[list[str]]" = pytest.StashKey()  # devices that are not there, and why
 CONFIG: "pytest.StashKey[Config]" = pytest.StashKey()
 CORPUS: "pytest.StashKey[tuple[Vector, ...]]" = pytest.StashKey()
+JUDGES: "pytest.StashKey[dict[str, Judge]]" = pytest.StashKey()  # by device: processes that the corpus may end
 BROKEN: "pytest.StashKey[tuple[str, ...]]" = pytest.StashKey()  # laws that were broken when the baseline was recorded
 # What a test report carries: a line of the table of laws at the end, and a finding. Both JSON.
 NOTHING = "nothing was judged: none of these laws applies to this loss and these cases"
@@ -134,13 +136,18 @@ def _params(item: pytest.Item) -> tuple[str, ...]:
     return (params["subject"],) if "subject" in params else ()
 
 
-def _subjects(config: pytest.Config) -> "dict[str, LossUnderTest]":
+def _chosen(config: pytest.Config) -> "Settings":
     from yololoss.harness.config import settle  # noqa: PLC0415
+
+    names = ("loss", "device", "family", "baseline")
+    return settle(_config(config), **{name: getattr(config.option, name) for name in names})
+
+
+def _subjects(config: pytest.Config) -> "dict[str, LossUnderTest]":
     from yololoss.harness.load import find_devices, load_loss  # noqa: PLC0415
 
     if SUBJECTS not in config.stash:
-        names = ("loss", "device", "family", "baseline")
-        chosen = settle(_config(config), **{name: getattr(config.option, name) for name in names})
+        chosen = _chosen(config)
         try:
             devices, config.stash[ABSENT] = find_devices(chosen.device, _worker(config))
             recorded = _baseline(config, chosen.baseline)
@@ -285,7 +292,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     from yololoss.harness.law import LawBroken  # noqa: PLC0415
 
     try:
-        _examine(law, under_test, pyfuncitem.config)
+        _examine(law, under_test, pyfuncitem)
     except DeviceLost as lost:
         broken = LawBroken(law, lost.case, "the device, after this case", "an answer", lost.detail, "none: it is lost")
         broken.lost = True
@@ -293,10 +300,11 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     return True
 
 
-def _examine(law: "Law", under_test: "LossUnderTest", config: pytest.Config) -> None:
+def _examine(law: "Law", under_test: "LossUnderTest", item: pytest.Item) -> None:
     from yololoss.harness.law import LawBroken  # noqa: PLC0415
     from yololoss.harness.subject import with_record  # noqa: PLC0415
 
+    config = item.config
     if config.option.replay:
         for path in config.option.replay:
             for vector in _replayed(path):
@@ -310,12 +318,38 @@ def _examine(law: "Law", under_test: "LossUnderTest", config: pytest.Config) -> 
     try:
         for vector in _corpus(config):
             if vector.law == law.id:
+                _outlive(law, vector, item)
                 law.examine(with_record(under_test, vector), vector.case)
         _search(law, under_test, config, shrink=not (known or config.option.no_shrink))
     except LawBroken:
         if not known:
             raise
         pytest.xfail("it was broken when the baseline was recorded")
+
+
+def _outlive(law: "Law", vector: "Vector", item: pytest.Item) -> None:
+    """Raise LawBroken if the loss ends a process by this case: fuzz sessions save such cases as well."""
+    from yololoss import _suite  # noqa: PLC0415
+    from yololoss.harness.fuzz.judge import MEMORY, Judge, Task, usual_limit  # noqa: PLC0415
+
+    if law.id not in _suite.laws():  # one of the user's own: a process of ours does not know it
+        return
+    judges = item.config.stash.setdefault(JUDGES, {})
+    device = next(iter((*_params(item), *_subjects(item.config))))
+    if device not in judges:
+        chosen = _chosen(item.config)
+        judges[device] = Judge(Task(chosen.loss, device, chosen.family, MEMORY, usual_limit(device)))
+    told = judges[device].ask(vector).told
+    if told is not None and told.died:
+        law.tally.tried += 1
+        law.tally.broke_at = law.tally.tried
+        raise told.broken(law, vector.case)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End the processes that judged the corpus."""
+    for judge in config.stash.get(JUDGES, {}).values():
+        judge.close()
 
 
 def _search(law: "Law", under_test: "LossUnderTest", config: pytest.Config, *, shrink: bool) -> None:

@@ -3,6 +3,7 @@
 import shlex
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from yololoss.harness.errors import UsageError
 if TYPE_CHECKING:
     from hypothesis.database import ExampleDatabase
 
+    from yololoss.harness.fuzz.cluster import Cluster
     from yololoss.harness.fuzz.session import Session
     from yololoss.harness.fuzz.summary import Summary
 
@@ -37,6 +39,12 @@ PLAIN = 30.0  # seconds between two lines where there is no terminal
 @options.one_device
 @options.family
 @options.long_workers
+@click.option(
+    "--ray",
+    metavar="ADDRESS",
+    help="Workers on the nodes of this Ray cluster: host:port of its head, or auto. One a GPU or CPU of the cluster "
+    "without --workers.",
+)
 @click.option(
     "--out", type=options.FOLDER, default=Path(".yololoss/fuzz"), show_default=True, help="The folder of the session."
 )
@@ -61,6 +69,7 @@ def fuzz(
     resume: bool,
     corpus: Path | None,
     database: tuple[str, ...],
+    ray: str | None,
     verbose: bool,
     as_json: bool,
     **given: Any,
@@ -78,27 +87,40 @@ def fuzz(
 
     Exit status: 0 nothing was found; 1 something was; 2 it could not be done.
     """
-    from yololoss.harness.about import about  # noqa: PLC0415
-    from yololoss.harness.fuzz.databases import open_database, save  # noqa: PLC0415
-    from yololoss.harness.fuzz.summary import summarise, write_summary  # noqa: PLC0415
-    from yololoss.harness.vectors import read_vectors  # noqa: PLC0415
+    from yololoss.harness.fuzz.cluster import Cluster  # noqa: PLC0415
+    from yololoss.harness.fuzz.databases import open_database  # noqa: PLC0415
 
     cache = open_database(database)
-    session = _resumed(out, seconds, given) if resume else _begun(out, seconds, laws, corpus, cache, given)
-    chosen = session.settings
-    what = about(chosen.loss, chosen.device, chosen.family, shlex.join(["yololoss", *sys.argv[1:]]))
-    with View(quiet=as_json) as view:
-        view.say(f"session of seed {chosen.seed} on {chosen.loss}, {chosen.workers} worker(s), in {out}")
-        session.run(view.show)
-    summary = summarise(session, what)
-    if cache is not None:
-        save(cache, (v for f in summary.verdict.findings for v in read_vectors(Path(f.path)).vectors))
-    write_summary(summary, out)
+    cluster = Cluster(ray) if ray else None
+    if resume:
+        session = _resumed(out, seconds, cluster, given)
+    else:
+        session = _begun(out, seconds, laws, corpus, cache, cluster, given)
+    summary = _run(session, cluster, cache, quiet=as_json)
     if as_json:
         click.echo(summary.model_dump_json(indent=1))
     else:
         _tell(summary, out, verbose=verbose)
     sys.exit(summary.verdict.status)
+
+
+def _run(session: "Session", cluster: "Cluster | None", cache: "ExampleDatabase | None", *, quiet: bool) -> "Summary":
+    """To its end; what there is to say of it then is in its folder, what it found in the cache as well."""
+    from yololoss.harness.about import about  # noqa: PLC0415
+    from yololoss.harness.fuzz.databases import save  # noqa: PLC0415
+    from yololoss.harness.fuzz.summary import summarise, write_summary  # noqa: PLC0415
+    from yololoss.harness.vectors import read_vectors  # noqa: PLC0415
+
+    chosen = session.settings
+    what = about(chosen.loss, chosen.device, chosen.family, shlex.join(["yololoss", *sys.argv[1:]]))
+    with View(quiet=quiet) as view, cluster.joined() if cluster else nullcontext():
+        view.say(f"session of seed {chosen.seed} on {chosen.loss}, {chosen.workers} worker(s), in {session.folder}")
+        session.run(view.show)
+    summary = summarise(session, what)
+    if cache is not None:
+        save(cache, (v for f in summary.verdict.findings for v in read_vectors(Path(f.path)).vectors))
+    write_summary(summary, session.folder)
+    return summary
 
 
 def _begun(
@@ -107,13 +129,16 @@ def _begun(
     laws: tuple[str, ...],
     corpus: Path | None,
     cache: "ExampleDatabase | None",
+    cluster: "Cluster | None",
     given: dict[str, Any],
 ) -> "Session":
     from yololoss import _suite  # noqa: PLC0415
     from yololoss.harness.config import read_config  # noqa: PLC0415
     from yololoss.harness.fuzz.databases import fetch  # noqa: PLC0415
+    from yololoss.harness.fuzz.hired import Here  # noqa: PLC0415
     from yololoss.harness.fuzz.judge import MEMORY, usual_limit  # noqa: PLC0415
-    from yololoss.harness.fuzz.session import Settings, begin  # noqa: PLC0415
+    from yololoss.harness.fuzz.session import begin  # noqa: PLC0415
+    from yololoss.harness.fuzz.state import Settings  # noqa: PLC0415
     from yololoss.harness.vectors import read_corpus  # noqa: PLC0415
 
     named = {name: given[name] for name in ("loss", "device", "family")}
@@ -129,7 +154,7 @@ def _begun(
         family=chosen.family,
         laws=laws,
         waived=tuple(waiver.law for waiver in project.waivers),
-        workers=given["workers"] or options.usual_workers(chosen.device),
+        workers=given["workers"] or (options.usual_workers(chosen.device) if cluster is None else cluster.room(chosen.device)),
         memory=given["memory"] or MEMORY,
         limit=given["limit"] or usual_limit(chosen.device),
         seed=given["seed"] or 0,
@@ -137,10 +162,11 @@ def _begun(
         cases=given["cases"],
         options={**named, **{name: given[name] and f"{given[name]:g}" for name in ("memory", "limit")}},
     )
-    return begin(out, settings, tuple(first))
+    return begin(out, settings, tuple(first), Here if cluster is None else cluster.hire)
 
 
-def _resumed(out: Path, seconds: float | None, given: dict[str, Any]) -> "Session":
+def _resumed(out: Path, seconds: float | None, cluster: "Cluster | None", given: dict[str, Any]) -> "Session":
+    from yololoss.harness.fuzz.hired import Here  # noqa: PLC0415
     from yololoss.harness.fuzz.session import resume  # noqa: PLC0415
 
     fixed = [name for name in ("loss", "device", "family", "seed") if given[name]]
@@ -149,7 +175,7 @@ def _resumed(out: Path, seconds: float | None, given: dict[str, Any]) -> "Sessio
             f"--resume goes on with the session's own {' and '.join(fixed)}; give another --out for others"
         )
     changed = {name: given[name] for name in ("workers", "memory", "limit", "cases")}
-    return resume(out, seconds=seconds, **changed)
+    return resume(out, Here if cluster is None else cluster.hire, seconds=seconds, **changed)
 
 
 class View:

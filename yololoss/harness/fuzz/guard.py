@@ -19,6 +19,7 @@ import psutil
 SERVER = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 PRELOADED = ["yololoss.harness.fuzz.preloaded"]
 MIB = 2**20
+BLINK = 1.0  # seconds between two looks at a process; if there are more, nobody knows what it did
 ORPHANED = 255  # exit status where the server was killed, though the process itself goes on
 
 
@@ -28,6 +29,7 @@ class Death(NamedTuple):
     law: str
     kind: str
     outside: bool = False  # perhaps killed by somebody else
+    status: int = 0  # exit status, where it ended by itself
 
 
 class Guarded:
@@ -41,6 +43,8 @@ class Guarded:
         self.process.start()
         self.memory = memory  # MiB that it may grow to
         self._killed: Death | None = None
+        self._began: float | None = None
+        self._looked = self._seen = 0.0
 
     @property
     def alive(self) -> bool:
@@ -58,7 +62,7 @@ class Guarded:
     def watch(self, began: float | None, limit: float) -> Death | None:
         """What it died of; kills it where it took too long over something that ``began``, or grew too large."""
         if self.alive:
-            if began is not None and time.monotonic() - began > limit:
+            if self._at_work(began) > limit:
                 self._killed = Death("run.returns", f"did not return within {limit:g} s")
             elif self.resident > self.memory:
                 self._killed = Death("run.completes", f"took more than {self.memory} MiB of memory")
@@ -67,13 +71,23 @@ class Guarded:
             self.kill()
         return self._killed or self._ended()
 
+    def _at_work(self, began: float | None) -> float:
+        """Seconds that it was seen at what began then: where the whole machine stood still, so did who looks."""
+        now = time.monotonic()
+        if began is None or began != self._began:
+            self._seen = 0.0
+        else:
+            self._seen += min(now - self._looked, BLINK)
+        self._began, self._looked = began, now
+        return self._seen
+
     def _ended(self) -> Death:
         code = self.process.exitcode or 0
         if code == ORPHANED:
             with suppress(ProcessLookupError):
                 os.kill(self.process.pid or 0, signal.SIGKILL)
         if code >= 0:
-            return Death("run.no-exit", f"ended its process, exit status {code}", code == ORPHANED)
+            return Death("run.no-exit", f"ended its process, exit status {code}", code == ORPHANED, code)
         try:
             name = signal.Signals(-code).name
         except ValueError:  # pragma: no cover  # a signal that Python has no name for

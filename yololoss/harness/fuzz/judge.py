@@ -66,7 +66,7 @@ class Told(NamedTuple):
     def broken(self, law: Law, case: Case) -> LawBroken:
         """The same as an error."""
         broken = LawBroken(law, case, self.what, self.expected, self.observed, self.because)
-        broken.lost = self.died
+        broken.died = self.died
         return broken
 
 

@@ -75,11 +75,15 @@ class Plan:
 
     def judges(self, case: Case, domain: int | None, chance: np.random.Generator, saved_under: str = "") -> list[Law]:
         """The laws to judge the case by: all that are about it, of those that run the loss anew a share."""
+        large = domain is not None and self.domains[domain].large  # made for a few laws alone
         return [
             law
             for id, law in self.laws.items()
             if id == saved_under
-            or ((not law.anew or chance.random() < ANEW * (law.most or 0) / 100) and self.fits(id, case, domain))
+            or (
+                (not law.anew or large or chance.random() < ANEW * (law.most or 0) / 100)
+                and self.fits(id, case, domain)
+            )
         ]
 
 

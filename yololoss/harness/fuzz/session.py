@@ -17,17 +17,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
-from yololoss.harness.case import Data
 from yololoss.harness.errors import BadFile, UsageError
 from yololoss.harness.fuzz.clerk import Duty, Record, attend, read_records, record_path, write_record
 from yololoss.harness.fuzz.guard import Death, Guarded
+from yololoss.harness.fuzz.hired import Here, Hired
 from yololoss.harness.fuzz.journal import Journal
-from yololoss.harness.fuzz.judge import LIMIT, MEMORY, Task, died
+from yololoss.harness.fuzz.judge import died
 from yololoss.harness.fuzz.plan import Counters, Plan
 from yololoss.harness.fuzz.raw import Raw, from_flight, read_raw, write_raw
-from yololoss.harness.fuzz.worker import BAD_DISK, Orders, error_path, journal_path, run
+from yololoss.harness.fuzz.state import Settings, State
+from yololoss.harness.fuzz.worker import BAD_DISK, Orders, error_path, journal_path
 from yololoss.harness.vectors import write_whole
 
 STEP = 0.05  # seconds between two looks at the workers
@@ -38,65 +37,11 @@ EACH = 3  # findings of one law that are made small
 FAILED = 3  # workers in a row that end before their first case: then none will do better
 
 
-class Settings(Data):
-    """What a session is about; a session that is resumed keeps them."""
-
-    loss: str
-    device: str
-    family: str
-    laws: tuple[str, ...] = ()
-    waived: tuple[str, ...] = ()
-    workers: int = 1
-    memory: int = MEMORY
-    limit: float = LIMIT
-    seed: int = 0
-    seconds: float | None = None
-    cases: int | None = None
-    options: dict[str, str | None] = Field(default_factory=dict)  # that a replay needs
-
-    @property
-    def task(self) -> Task:
-        """What is put to the test."""
-        return Task(self.loss, self.device, self.family, self.memory, self.limit)
-
-
-class State(Data):
-    """What is saved of a session."""
-
-    settings: Settings
-    used: float = 0.0  # seconds
-    next: int = 0  # number of the next worker
-    absorbed: tuple[int, ...] = ()  # workers whose counts are in here already
-    counts: dict[str, int] = Field(default_factory=dict)
-    kinds: dict[str, int] = Field(default_factory=dict)
-    restarts: int = 0
-    first: tuple[str, ...] = ()  # cases that a worker is to judge first
-
-
-class Worker:
-    """A worker's process and journal, as the session sees them."""
-
-    def __init__(self, orders: Orders, memory: int) -> None:
-        self.orders = orders
-        self.guarded = Guarded(run, (orders,), memory)
-        self.journal: Journal | None = None
-
-    def watch(self, limit: float) -> Death | None:
-        """What it died of."""
-        if self.journal is None:
-            try:
-                self.journal = Journal(journal_path(self.orders.folder, self.orders.number))
-            except (BadFile, FileNotFoundError):  # not yet made
-                return self.guarded.watch(None, limit)
-        entry = self.journal.read()
-        return self.guarded.watch(entry.began if entry.text else None, limit)
-
-
 class Session:
     """Runs workers until the time or the cases are used up."""
 
-    def __init__(self, folder: Path, state: State) -> None:
-        self.folder, self.state = folder, state
+    def __init__(self, folder: Path, state: State, hire: Callable[[Orders], Hired] = Here) -> None:
+        self.folder, self.state, self._put_to_work = folder, state, hire
         self.settings = state.settings
         self.plan = Plan(self.settings.laws, self.settings.task.under_test(), self.settings.waived)
         if not self.plan.laws:
@@ -105,7 +50,7 @@ class Session:
         for name in ("journal", "raw", "known", "findings"):
             (folder / name).mkdir(parents=True, exist_ok=True)
         self.records: dict[str, Record] = read_records(folder)
-        self.workers: list[Worker] = []
+        self.workers: list[Hired] = []
         self.clerk: tuple[Guarded, Path] | None = None
         self.failed = 0
         self._base = state.used
@@ -152,7 +97,7 @@ class Session:
             pass
         finally:
             for worker in self.workers:
-                worker.guarded.kill()
+                worker.end()
         self._end(show)
 
     def _over(self) -> bool:
@@ -180,9 +125,9 @@ class Session:
         self._save()
 
     def _hire(self, place: int) -> None:
-        number = self.state.next
-        first, later = (self.state.first, ()) if not self.workers else ((), self.state.first)
-        self.state = self.state.model_copy(update={"next": number + 1, "first": later})
+        number, first = self.state.next, self.state.first
+        given = {**self.state.given, number: first} if first else self.state.given
+        self.state = self.state.model_copy(update={"next": number + 1, "first": (), "given": given})
         self._save()
         orders = Orders(
             self.settings.task,
@@ -192,67 +137,76 @@ class Session:
             number,
             place,
             self.settings.seed,
-            tuple(self.records),
+            tuple(self.findings),
             first,
+            self.settings.workers,
         )
-        self.workers.append(Worker(orders, self.settings.memory))
+        self.workers.append(self._put_to_work(orders))
 
     def _look_after_workers(self) -> None:
         for worker in list(self.workers):
-            death = worker.watch(self.settings.limit)
+            death = worker.watch()
             if death is not None:
                 self._bury(worker, death)
 
-    def _bury(self, worker: Worker, death: Death) -> None:
+    def _bury(self, worker: Hired, death: Death) -> None:
         """Take in what a worker left, and hire another in its place."""
         self.workers.remove(worker)
         number = worker.orders.number
         done = self._absorb(number, death)
         error = error_path(self.folder, number)
         self.failed = 0 if done else self.failed + 1
-        if worker.guarded.process.exitcode == BAD_DISK:
+        if death.status == BAD_DISK:
             raise UsageError(f"{self.folder}: a worker could not write to it; is the disk full?")
         if self.failed >= FAILED:
             why = error.read_text(encoding="utf-8").splitlines()[-1] if error.exists() else death.kind
             raise UsageError(f"{self.settings.loss}: workers end before their first case: {why}")
-        left = worker.orders.first[done:]  # the one that it died of is told already
-        self.state = self.state.model_copy(
-            update={"restarts": self.state.restarts + 1, "first": (*left, *self.state.first)}
-        )
+        self.state = self.state.model_copy(update={"restarts": self.state.restarts + 1})
         self._hire(worker.orders.place)
 
-    def _absorb(self, number: int, death: Death | None = None) -> int:
-        """Add a worker's counts to the session's, once; of a case that it died of make a finding. How many it began."""
+    def _absorb(self, number: int, death: Death | None = None) -> bool:
+        """Add a worker's counts to the session's, once; of a case that it died of make a finding. Did it begin any?"""
         path = journal_path(self.folder, number)
         try:
             journal = Journal(path)
         except (FileNotFoundError, BadFile):
             path.unlink(missing_ok=True)
-            return 0
+            self._take_back(number, 0)
+            return False
         named, kinds = self.counters.read(journal.counters)
         entry = journal.read()
-        update: dict[str, Any] = {}
-        if entry.text and death is not None:
-            case, source = from_flight(entry.text)
-            law = list(self.plan.laws.values())[named["law"]]
-            write_raw(self.folder, self.settings.loss, Raw(died(death, law), case, source))
-        elif entry.text:  # nobody knows whether it is to blame
-            update["first"] = (*self.state.first, "\n" + entry.text.partition("\n")[2])
-        del named["law"]
-        if number not in self.state.absorbed:
-            update["counts"] = dict(Counter(self.state.counts) + named)
-            update["kinds"] = dict(Counter(self.state.kinds) + kinds)
-            update["absorbed"] = (*self.state.absorbed, number)
-        self.state = self.state.model_copy(update=update)
-        self._save()
         journal.close()
+        if number not in self.state.absorbed:
+            if entry.text and death is not None:
+                case, source = from_flight(entry.text)
+                law = list(self.plan.laws.values())[named["law"]]
+                write_raw(self.folder, self.settings.loss, Raw(died(death, law), case, source))
+            self._take_back(number, named["first"], entry.text, told=death is not None)
+            del named["law"]
+            update = {
+                "counts": dict(Counter(self.state.counts) + named),
+                "kinds": dict(Counter(self.state.kinds) + kinds),
+                "absorbed": (*self.state.absorbed, number),
+            }
+            self.state = self.state.model_copy(update=update)
+            self._save()
         path.unlink(missing_ok=True)
-        return named["first"] + bool(entry.text) if named["first"] or entry.text else named["cases"]
+        return bool(named["cases"] or entry.text)
+
+    def _take_back(self, number: int, judged: int, in_flight: str = "", *, told: bool = False) -> None:
+        """Of the cases that a worker was given the rest; the one in flight as well, if nobody told of it."""
+        given = dict(self.state.given)
+        left = given.pop(number, ())[judged:]
+        if in_flight and told:
+            left = left[1:]
+        elif in_flight and not left:  # one of its own; nobody knows whether it is to blame
+            left = ("\n" + in_flight.partition("\n")[2],)
+        self.state = self.state.model_copy(update={"given": given, "first": (*left, *self.state.first)})
 
     def _recover(self) -> None:
         """Take in what the workers of a session that was killed left."""
-        for path in sorted((self.folder / "journal").glob("*.journal")):
-            number = int(path.stem)
+        left = {int(path.stem) for path in (self.folder / "journal").glob("*.journal")}
+        for number in sorted(left | self.state.given.keys()):
             self.state = self.state.model_copy(update={"next": max(self.state.next, number + 1)})
             self._absorb(number)
 
@@ -269,10 +223,14 @@ class Session:
             self.clerk = None
         waiting = sorted((self.folder / "raw").glob("*.json"), key=lambda path: path.stat().st_mtime)
         for path in waiting:
-            if path.stem in self.records:  # two workers found it at once, or it was known before
+            if path.stem in self.findings:  # two workers found it at once, or it was known before
                 path.unlink()
                 continue
-            law = read_raw(path).told.law
+            try:
+                law = read_raw(path).told.law
+            except BadFile:  # nothing of ours left it so: it is there to be looked at, and is in nobody's way
+                path.replace(path.with_suffix(".unreadable"))
+                continue
             same = sum(record.finding is not None and record.finding.law == law for record in self.records.values())
             duty = Duty(
                 self.settings.task,
@@ -292,6 +250,8 @@ class Session:
         if not known.exists():
             write_record(self.folder, self._unconfirmed(path))
         self.records[path.stem] = Record.model_validate_json(known.read_bytes())
+        if self.records[path.stem].finding is None:
+            self.state = self.state.model_copy(update={"unexplained": self.state.unexplained + 1})
         path.unlink(missing_ok=True)
 
     def _unconfirmed(self, path: Path) -> Record:
@@ -313,16 +273,18 @@ class Session:
         write_whole(self.folder / "session.json", self.state.model_dump_json(indent=1))
 
 
-def begin(folder: Path, settings: Settings, first: tuple[str, ...] = ()) -> Session:
+def begin(
+    folder: Path, settings: Settings, first: tuple[str, ...] = (), hire: Callable[[Orders], Hired] = Here
+) -> Session:
     """A new session in a folder; what is known there stays known."""
     path = folder / "session.json"
     if path.exists():
         raise UsageError(f"{folder}: it holds a session already; --resume goes on with it, or give another --out")
     seed = settings.seed or secrets.randbits(32)
-    return Session(folder, State(settings=settings.model_copy(update={"seed": seed}), first=first))
+    return Session(folder, State(settings=settings.model_copy(update={"seed": seed}), first=first), hire)
 
 
-def resume(folder: Path, **changed: Any) -> Session:
+def resume(folder: Path, hire: Callable[[Orders], Hired] = Here, **changed: Any) -> Session:
     """Go on with a session; ``changed`` settings may be other than they were. Raises BadFile where there is none."""
     path = folder / "session.json"
     try:
@@ -332,4 +294,4 @@ def resume(folder: Path, **changed: Any) -> Session:
     except ValueError as error:
         raise BadFile(f"{path}: no session: {str(error).splitlines()[0]}") from error
     settings = state.settings.model_copy(update={name: value for name, value in changed.items() if value is not None})
-    return Session(folder, state.model_copy(update={"settings": settings}))
+    return Session(folder, state.model_copy(update={"settings": settings}), hire)

@@ -57,7 +57,7 @@ def summarise(session: Session, about: About) -> Summary:
         judgements=judgements(named),
         restarts=session.state.restarts,
         seen=dict(seen),
-        unexplained=sum(record.finding is None for record in session.records.values()),
+        unexplained=session.state.unexplained,
         regions={name: named[f"region {name}"] for name in session.plan.regions},
     )
 

@@ -36,6 +36,7 @@ class Orders(NamedTuple):
     seed: int
     known: tuple[str, ...]  # fingerprints not to be written down again
     first: tuple[str, ...] = ()  # cases to judge first: the law each is saved under, a line break, JSON
+    crew: int = 1  # workers at once
 
 
 def run(orders: Orders, cases: int | None = None) -> None:
