@@ -148,13 +148,14 @@ def _begun(
     known = [] if folder is None else list(read_corpus(folder).values())
     known += [] if cache is None else fetch(cache, _suite.find(laws))
     first = dict.fromkeys(f"{vector.law or ''}\n{vector.case.key}" for vector in known)
+    room = options.usual_workers if cluster is None else cluster.room
     settings = Settings(
         loss=chosen.loss,
         device=chosen.device,
         family=chosen.family,
         laws=laws,
         waived=tuple(waiver.law for waiver in project.waivers),
-        workers=given["workers"] or (options.usual_workers(chosen.device) if cluster is None else cluster.room(chosen.device)),
+        workers=given["workers"] or room(chosen.device),
         memory=given["memory"] or MEMORY,
         limit=given["limit"] or usual_limit(chosen.device),
         seed=given["seed"] or 0,
