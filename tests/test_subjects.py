@@ -1,6 +1,9 @@
 """Every call form is found by looking at it, passes the laws when it conforms, and is caught when it does not."""
 
+import os
 import re
+import signal
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -20,6 +23,7 @@ from yololoss.harness.forms import read_built
 from yololoss.harness.law import GATE, Exam, LawBroken
 from yololoss.harness.law import law as new_law
 from yololoss.harness.load import load_loss
+from yololoss.loss import ComputeLoss
 
 CPU = torch.device("cpu")
 FEW = hypothesis.settings(GATE, max_examples=4)  # a law; whole gates are run by hand, see docs/false-alarms.md
@@ -93,6 +97,20 @@ def test_a_loss_that_never_returns_is_interrupted():
     case = hypothesis.find(LAWS["run.returns"].cases, lambda c: True)
     (trouble,) = execute(load_loss("tests.subjects.faulty:Hangs", CPU), case, limit=0.2).troubles
     assert (trouble.kind, trouble.detail) == ("did not return", "not within 0.2 s, in loss")
+
+
+def test_a_machine_that_stands_still_is_no_fault_of_the_loss(monkeypatch):
+    """A process that was stopped for three times the limit, and goes on, is not told to have taken too long."""
+    case = hypothesis.find(LAWS["run.returns"].cases, lambda c: True)
+    called = ComputeLoss.__call__
+
+    def stopped(*given):
+        with subprocess.Popen(["/bin/sh", "-c", f"sleep 1.5; kill -CONT {os.getpid()}"]):
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return called(*given)
+
+    monkeypatch.setattr(ComputeLoss, "__call__", stopped)
+    assert execute(load_loss("yololoss.loss:ComputeLoss", CPU), case, limit=0.5).troubles == ()
 
 
 def test_a_process_is_as_it_was_after_a_loss_that_changed_it():
