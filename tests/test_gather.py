@@ -4,11 +4,11 @@ import copy
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from tests.models import parts, predictions, targets
+from tests.models import ANCHORS, BATCH, CLASSES, GRIDS, parts, predictions, targets
 from yololoss.gather import OBJECTNESS, gather
 
 INDICES = tuple(torch.tensor(i) for i in ((0, 1, 0), (1, 0, 1), (2, 0, 2), (1, 1, 1)))  # the first and last are equal
@@ -106,3 +106,46 @@ def test_layers_that_do_not_learn_get_no_gradient(learning):
     for x, among_others, wanted in zip(p, everywhere, learning, strict=True):
         assert among_others.grad is not None
         assert x.grad is None if not wanted else torch.equal(x.grad, among_others.grad)
+
+
+class Network(nn.Module):
+    """One convolution a layer of predictions, in upstream's layout: a permuted view."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.heads = nn.ModuleList(nn.Conv2d(2, len(ANCHORS[0]) * (5 + CLASSES), 1) for _ in GRIDS)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        pooled = (nn.functional.adaptive_avg_pool2d(x, grid) for grid in GRIDS)
+        made = (head(y) for head, y in zip(self.heads, pooled, strict=True))
+        return [y.view(BATCH, len(ANCHORS[0]), 5 + CLASSES, *y.shape[2:]).permute(0, 1, 3, 4, 2) for y in made]
+
+
+def learnt(network: nn.Module) -> list[Tensor]:
+    """The gradients of a network's parameters, in float32."""
+    network.zero_grad()
+    image = torch.linspace(-1, 1, BATCH * 2 * 12 * 16).view(BATCH, 2, 12, 16)
+    parts()(network(image), targets())[0].sum().backward()
+    return [p.grad.float().clone() for p in network.parameters() if p.grad is not None]
+
+
+def test_a_network_that_is_distributed_learns_the_same(tmp_path):
+    """DistributedDataParallel's own hooks see the same gradients."""
+    network = Network()
+    alone = learnt(network)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    try:
+        assert all(map(torch.equal, learnt(nn.parallel.DistributedDataParallel(network)), alone))
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_a_network_under_autocast_learns_nearly_the_same():
+    """Predictions in bfloat16 give gradients that differ by its rounding: 2^-8, of sums of a few hundred."""
+    network = Network()
+    alone = learnt(network)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        halved = learnt(network)
+    for one, other in zip(alone, halved, strict=True):
+        assert (one - other).abs().max() < 0.02 * one.abs().max()
