@@ -1,7 +1,7 @@
 """How fast the loss is, as ratios within one run on one machine.
 
 ``python -m benchmarks`` measures all and writes ``docs/benchmarks.md``, its plot and ``benchmarks/recorded.json``;
-``python -m benchmarks --check`` measures two settings, and ends with 1 where a ratio is more than half above the
+``python -m benchmarks --check`` measures one setting, and ends with 1 where a ratio is more than half above the
 recorded one.
 """
 
@@ -19,13 +19,14 @@ import torch
 from matplotlib import pyplot as plt
 
 from benchmarks.memory import beyond_the_gradient
-from benchmarks.settings import CHECKED, FLOOR, LOSSES, SWEEPS, USUAL, Setting
+from benchmarks.settings import FLOOR, LOSSES, SWEEPS, USUAL
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 RECORDED = HERE / "recorded.json"
 PAGE, PLOT = ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "benchmarks.svg"
 WORSE = 1.5  # times the recorded ratio, which is a failure
+RUNS = 3  # in which it must be so: a machine that others use is slow for seconds at a time
 # What is measured against what: of a step the least that must be done, and of all the plain loss.
 RATIOS = (
     ("step", "loss", FLOOR),
@@ -36,22 +37,30 @@ RATIOS = (
     ("forward", "loss", "plain"),
     ("assignment", "loss", "plain"),
 )
+Seconds = dict[tuple[str, str, str], float]  # of a call, by setting, what is done, and name
 Ratios = dict[str, dict[str, float]]  # by setting, then by ratio
 
 
-def measure(only: str) -> Ratios:
-    """Run the benchmarks whose names fit, and divide."""
+def measure(only: str) -> Seconds:
+    """Run the benchmarks whose names fit."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "seconds.json"
         command = [sys.executable, "-m", "pytest", "benchmarks", "-q", "-p", "no:cacheprovider", "-k", only]
-        options = ["--benchmark-warmup=on", "--benchmark-max-time=1", "--benchmark-min-rounds=10"]
+        options = ["--benchmark-warmup=on", "--benchmark-max-time=0.5", "--benchmark-min-rounds=10"]
         shown = ["--benchmark-columns=min,median,rounds", f"--benchmark-json={path}"]
         subprocess.run([*command, *options, *shown], cwd=ROOT, check=True, stdout=sys.stderr)
         found = json.loads(path.read_text(encoding="utf-8"))["benchmarks"]
     # The least of the rounds: whatever else the machine does can only add to it.
-    seconds = {
-        (b["extra_info"]["setting"], *map(b["extra_info"].get, ("what", "name"))): b["stats"]["min"] for b in found
-    }
+    return {tuple(map(b["extra_info"].get, ("setting", "what", "name"))): b["stats"]["min"] for b in found}
+
+
+def least(*measured: Seconds) -> Seconds:
+    """The least of several runs."""
+    return {key: min(each[key] for each in measured if key in each) for key in {k: 0 for m in measured for k in m}}
+
+
+def divided(seconds: Seconds) -> Ratios:
+    """What is measured against what."""
     return {
         setting: {
             f"{what}, {name} / {other}": round(seconds[setting, what, name] / seconds[setting, what, other], 3)
@@ -91,8 +100,9 @@ def page(ratios: Ratios, memory: dict[str, dict[str, float]]) -> Iterator[str]:
     usual = ratios[str(USUAL)]
     yield "# How fast the loss is\n"
     yield f"Made by `python -m benchmarks` (torch {torch.__version__}, {os.cpu_count()} cores, 2 threads, float32): the"
-    yield "least of at least ten rounds of each, by pytest-benchmark, divided within one run on one machine."
-    yield "`.ci/run` measures two settings (`python -m benchmarks --check`), and fails where a ratio has become half as"
+    yield "least of at least ten rounds of each, by pytest-benchmark, divided within one run on one machine; at the usual"
+    yield "setting, the least of three runs."
+    yield "`.ci/run` measures the usual one (`python -m benchmarks --check`), and fails where a ratio has become half as"
     yield "large again.\n"
     yield "- **floor**: zeros of the predictions' size, which whoever hands back a dense gradient must make."
     yield "- **plain**: a loss as losses in the wild are written, with autograd's own gradients"
@@ -122,17 +132,24 @@ def page(ratios: Ratios, memory: dict[str, dict[str, float]]) -> Iterator[str]:
 def main() -> int:
     """Measure and write, or measure and compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="compare two settings with what is recorded")
+    parser.add_argument("--check", action="store_true", help="compare the usual setting with what is recorded")
+    seconds: Seconds = {}
     if parser.parse_args().check:
-        found = list(complaints(measure("checked"), json.loads(RECORDED.read_text(encoding="utf-8"))))
+        recorded = json.loads(RECORDED.read_text(encoding="utf-8"))
+        found = [""]
+        for _ in range(RUNS):
+            seconds = least(seconds, measure("usual"))
+            found = list(complaints(divided(seconds), recorded))
+            if not found:
+                break
         print("\n".join(found) or "no ratio has become half as large again")
         return bool(found)
-    ratios = measure("test_speed")
-    recorded = {str(s): ratios[str(s)] for s in CHECKED}
+    ratios = divided(least(measure("test_speed"), *(measure("usual") for _ in range(RUNS - 1))))
+    recorded = {str(USUAL): ratios[str(USUAL)]}
     RECORDED.write_text(json.dumps(recorded, indent=1) + "\n", encoding="utf-8")
     plot(ratios, PLOT)
-    settings: tuple[Setting, ...] = (*CHECKED, SWEEPS["targets"][-1])
-    memory = {str(s): {name: beyond_the_gradient(name, s) for name in LOSSES} for s in settings}
+    largest = (USUAL, *(settings[-1] for settings in SWEEPS.values()))
+    memory = {str(s): {name: beyond_the_gradient(name, s) for name in LOSSES} for s in largest}
     PAGE.write_text("\n".join(page(ratios, memory)) + "\n", encoding="utf-8")
     return 0
 

@@ -5,7 +5,7 @@ import gc
 import pytest
 import torch
 
-from benchmarks.settings import CHECKED, FLOOR, LOSSES, SETTINGS, Setting, inputs, work
+from benchmarks.settings import FLOOR, LOSSES, SETTINGS, USUAL, Setting, inputs, work
 
 MEASURED = (
     *(("step", name) for name in (FLOOR, *LOSSES)),
@@ -32,7 +32,7 @@ def setting(request):
 
 
 @pytest.mark.parametrize(
-    "setting", [pytest.param(s, id=("checked, " if s in CHECKED else "") + str(s)) for s in SETTINGS], indirect=True
+    "setting", [pytest.param(s, id=("usual, " if s == USUAL else "") + str(s)) for s in SETTINGS], indirect=True
 )
 @pytest.mark.parametrize(("what", "name"), MEASURED, ids=map(", ".join, MEASURED))
 def test_speed(benchmark, setting: Setting, what: str, name: str):
