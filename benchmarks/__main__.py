@@ -100,9 +100,9 @@ def page(ratios: Ratios, memory: dict[str, dict[str, float]]) -> Iterator[str]:
     usual = ratios[str(USUAL)]
     yield "# How fast the loss is\n"
     yield f"Made by `python -m benchmarks` (torch {torch.__version__}, {os.cpu_count()} cores, 2 threads, float32): the"
-    yield "least of at least ten rounds of each, by pytest-benchmark, divided within one run on one machine; at the usual"
-    yield "setting, the least of three runs."
-    yield "`.ci/run` measures the usual one (`python -m benchmarks --check`), and fails where a ratio has become half as"
+    yield "least of at least ten rounds of each, by pytest-benchmark, divided within one run on one machine; at the"
+    yield "usual setting, the least of three runs."
+    yield "`.ci/run` measures that one (`python -m benchmarks --check`), and fails where a ratio has become half as"
     yield "large again.\n"
     yield "- **floor**: zeros of the predictions' size, which whoever hands back a dense gradient must make."
     yield "- **plain**: a loss as losses in the wild are written, with autograd's own gradients"
