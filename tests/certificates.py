@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.all_laws import ROOT
+from yololoss.harness.about import sources
 from yololoss.harness.prove.assignment import centre
 from yololoss.harness.prove.certificate import Certificate, read_certificate
 
@@ -36,6 +37,12 @@ def page(folder: Path) -> Iterator[str]:
             yield f"| {claim.part} | {where} | {tried} | {' | '.join((certificate.verdict, *made))} |"
     seconds = sum(certificate.seconds for _, certificate in found)
     yield f"\nTogether they took {seconds:,.0f} s."
+    now = {name: digest for _, each in found for name, digest in sources(each.claim.loss).items()}
+    changed = {name for _, each in found for name, digest in each.claim.sources.items() if now.get(name) != digest}
+    if changed:
+        yield f"\n**Proven of the loss as it was**: since then {', '.join(sorted(changed))} changed."
+    else:
+        yield "\nThe loss is as it was then, to the byte."
 
 
 if __name__ == "__main__":
