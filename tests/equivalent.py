@@ -7,13 +7,13 @@ from tests.mutants import Mutant
 # Reason: the changes, each how what `Mutant` prints ends.
 ARGUED: dict[str, tuple[str, ...]] = {
     "No centre inside the image has a cell before the first, so nothing is clamped from below.": (
-        "min=torch.zeros( 1, dtype=torch.long, device=targets.device),",
-        "cell = shifted.long().clamp(max=torch.tensor((columns - 1, rows - 1), device=targets.device))",
+        "cell = torch.stack((column.clamp( -1, columns - 1), row.clamp(0, rows - 1)), dim=1)",
+        "cell = torch.stack((column.clamp(0, columns - 1), row.clamp( -1, rows - 1)), dim=1)",
         'if [int(v) for v in shifted] <= cell else f", clamped from {tuple(map(int, shifted))}"',
     ),
     "What is put together has the same length in every case; what is more, nothing takes.": (
-        "list(starmap(self._layer_terms, zip(p, assigned, strict=False)))",
-        "list(starmap(self._layer_terms, zip(p, assigned)))",
+        "zip(*map(_read, p, assigned), strict=False)",
+        "zip(*map(_read, p, assigned))",
         "zip(*layers, strict=False)",
         "zip(*layers)",
         "for layer, anchors in zip(p, self.anchors, strict=False)",
@@ -23,10 +23,7 @@ ARGUED: dict[str, tuple[str, ...]] = {
         "self.shifted.tolist(), strict=False)",
         "self.cell.tolist(), self.shifted.tolist())",
     ),
-    "A number too many is read and not used.": (
-        "[self.row_pair], : 3].tolist()",
-        "boxes.aspect_angle(selected[:, : 5], rows.anchor_wh),",
-    ),
+    "A number too many is read and not used.": ("centre = self.scaled[self.target, : 3].tolist()",),
     "It is compared, and nothing that has a gradient is made of it.": ("->  values = targets",),
     "Only a whole number equals its floor, or its ceiling, and none is below its floor.": (
         "(index == index.ceil())),",
@@ -44,17 +41,17 @@ ARGUED: dict[str, tuple[str, ...]] = {
         "values, 'amax')",
     ),
     "A tensor of one dimension has its first dimension last.": (
-        'grid.scatter_reduce( -1, cell, values, "amax", include_self=False)',
-        'scatter_reduce( -1, cell, number, "amax")',
-        "grid.scatter( -1, cell, values[last[cell]])",
+        'grid.scatter_reduce_( -1, cell, values, "amax", include_self=False)',
+        'scatter_reduce_( -1, cell, number, "amax")',
+        "grid.scatter_( -1, cell, values[last[cell]])",
     ),
     "Nothing here is done in half precision under autocast; it is switched off for what torch may add to its list.": (
         "with torch.autocast(device.type, enabled=True):",
         "with torch.autocast(device.type):",
         "->  if True:",
     ),
-    "float32 and float64 together are float64.": ("->  rows.box,",),
-    "Zeros are zeros in any layout.": ("torch.zeros_like(objectness).flatten()",),
+    "float32 and float64 together are float64.": ("->  target = torch.cat([rows.box for rows in assigned])",),
+    "One more cell is cut off, and so is another.": ("grid = objectness.new_zeros(cells + 2)",),
     "A decorator for readers and type checkers.": ("@override  ->  ",),
     "Of the one number at the limit, the smallest that is normal, the power is right either way.": (
         "positive = base >= torch.finfo(base.dtype).tiny",
@@ -64,8 +61,8 @@ ARGUED: dict[str, tuple[str, ...]] = {
     ),
     "A tensor without dimensions is printed as its number.": (
         "for a, t in torch.cartesian_prod(*map(torch.arange, self.ratio.shape)):",
-        "->  centre = self.scaled[self.pair_target[self.row_pair], :2]",
-        "->  target = self.pair_target[self.row_pair]",
+        "->  centre = self.scaled[self.target, :2]",
+        "->  target = self.target",
         "zip(self.row_choice, self.cell.tolist(), self.shifted.tolist(), strict=True)",
         "zip(self.row_choice.tolist(), self.cell.tolist(), self.shifted, strict=True)",
         "->  row, column = bad.nonzero()[0]",

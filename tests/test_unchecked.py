@@ -5,9 +5,10 @@ import torch
 from torch import Tensor
 
 from properties.test_compile import USUAL
-from tests.models import parts, predictions, targets
+from tests.models import ANCHORS, GRIDS, parts, predictions, targets
 from tests.waits import waits_of
 from yololoss import ComputeLoss
+from yololoss.assign import assign_layer
 from yololoss.harness.compiled import graph_breaks
 from yololoss.harness.execute import inputs
 from yololoss.harness.load import BUNDLED, load_loss
@@ -62,6 +63,17 @@ def test_what_no_row_uses_may_be_anything():
         total, _ = parts(checks=checks)(given, torch.cat((targets(), NOTHING)) if not checks else targets())
         assert total.isfinite().all()
         assert all(bool(g.isfinite().all()) for g in torch.autograd.grad(total.sum(), given))
+
+
+def test_rows_that_are_there_are_those_that_are_present():
+    """An assignment has the rows that are there, unless it is asked for every one; those it tells apart."""
+    given = targets(), torch.tensor(ANCHORS[0]), GRIDS[0], 4.0
+    some, every = assign_layer(*given), assign_layer(*given, every_row=True)
+    assert some.present is None
+    assert every.present is not None
+    assert len(every.cls) == 5 * len(ANCHORS[0]) * len(targets())
+    for name in ("row_choice", "target", "anchor", "cell", "box", "cls", "image"):
+        assert torch.equal(getattr(every, name)[every.present], getattr(some, name))
 
 
 def test_it_never_waits_for_the_device():
