@@ -1,15 +1,18 @@
 """A corpus: folders of case files, and the gate that judges them first."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
+from tests.all_laws import LAWS
 from tests.faults import plant
 from tests.faults.catalogue import BY_NAME
 from tests.fork import said
 from tests.test_cli import GOOD, run
 from tests.test_fuzz import rarely
+from yololoss.harness.plugin import JUDGES, _outlive
 from yololoss.harness.vectors import Vector, name_of, read_corpus, read_vectors, write_vectors
 
 CASE = GOOD.changed(batch=2)
@@ -138,3 +141,10 @@ def test_a_session_judges_the_corpus_first(tmp_path):
     assert status == 1, errors
     (found,) = json.loads(output)["verdict"]["findings"]
     assert read_vectors(tmp_path / found["path"]).vectors[0].case == CASE
+
+
+def test_a_law_of_the_users_own_is_asked_in_this_process(request):
+    """Another process does not know it, so nothing is asked of one."""
+    law = replace(LAWS["totals.sum"], id="own.law")
+    _outlive(law, vector("own.law"), request.node)
+    assert JUDGES not in request.config.stash

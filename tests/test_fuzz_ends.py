@@ -40,8 +40,8 @@ def threads():
 def test_last_words_are_not_for_the_terminal(tmp_path):
     """What a subject writes past Python's own streams is lost; its folder is the session's."""
     code = (
-        "import os\nfrom yololoss.harness.fuzz.guard import _begin\n"
-        f"_begin(lambda name: (os.write(1, b'last words'), open(name, 'w').close()), {str(tmp_path)!r}, ('here',))"
+        "import os\nfrom yololoss.harness.fuzz.guard import begin\n"
+        f"begin(lambda name: (os.write(1, b'last words'), open(name, 'w').close()), {str(tmp_path)!r}, ('here',))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")

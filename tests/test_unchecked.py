@@ -81,8 +81,10 @@ def test_it_never_waits_for_the_device():
     assert waits_of(UNCHECKED) == ()
 
 
-def test_its_graph_does_not_break():
+def test_its_graph_does_not_break(pytestconfig):
     """torch.compile takes the whole call as one graph."""
+    if pytestconfig.getoption("jaxtyping_packages", None):
+        pytest.skip("the check of shapes breaks the graph")
     cpu = torch.device("cpu")
     assert graph_breaks(load_loss(UNCHECKED, cpu).make(USUAL, cpu), *inputs(USUAL, cpu)) == []
     assert graph_breaks(load_loss(BUNDLED, cpu).make(USUAL, cpu), *inputs(USUAL, cpu)) != []
