@@ -44,14 +44,6 @@ def run_apart(*arguments: object, cwd: Path) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
-@pytest.fixture(autouse=True)
-def threads():
-    """Commands set the number of torch's threads."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
 def test_check_says_that_a_loss_holds(tmp_path):
     """Exit status 0, a count of laws and cases, and the verdict; no other output, no file left."""
     status, output, errors = run("check", "--laws", "totals.sum", "--cases", 7, "--workers", 1, cwd=tmp_path)

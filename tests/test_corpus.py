@@ -3,9 +3,6 @@
 import json
 from dataclasses import replace
 
-import pytest
-import torch
-
 from tests.all_laws import LAWS
 from tests.faults import plant
 from tests.faults.catalogue import BY_NAME
@@ -17,14 +14,6 @@ from yololoss.harness.vectors import Vector, name_of, read_corpus, read_vectors,
 
 CASE = GOOD.changed(batch=2)
 LARGER = CASE.changed(targets=(*CASE.targets, *CASE.targets))
-
-
-@pytest.fixture(autouse=True)
-def threads():
-    """Commands set the number of torch's threads."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 def vector(law="totals.sum", case=CASE, comment="total: expected 1, observed 2"):

@@ -7,7 +7,6 @@ import subprocess
 import time
 
 import pytest
-import torch
 
 from tests.test_cli import GOOD, run
 from yololoss.harness.errors import UsageError
@@ -15,14 +14,6 @@ from yololoss.harness.fuzz.databases import fetch, key, open_database, save
 from yololoss.harness.vectors import Vector
 
 VECTOR = Vector(id="a", law="totals.sum", case=GOOD)
-
-
-@pytest.fixture(autouse=True)
-def threads():
-    """Sessions set the number of torch's threads."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -34,14 +34,6 @@ RARE = "tests.subjects.rare"
 FEW = ("totals.sum", "totals.items-detached", "run")  # laws, so that a case takes milliseconds
 
 
-@pytest.fixture(autouse=True)
-def threads():
-    """Sessions set the number of torch's threads."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
 def rarely(folder: Path, name: str, one_in: int) -> str:
     """A loss that does so on one case in so many."""
     code = f"from {RARE} import {name} as Base\n\n\nclass Loss(Base):\n    one_in = {one_in}\n"

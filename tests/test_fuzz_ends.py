@@ -11,7 +11,6 @@ from unittest.mock import Mock, patch
 
 import psutil
 import pytest
-import torch
 from rich.console import Console
 
 from tests.all_laws import ROOT
@@ -27,14 +26,6 @@ from yololoss.harness.fuzz.summary import summarise
 from yololoss.harness.vectors import Vector
 
 VECTOR = Vector(id="a", law="totals.sum", case=GOOD)
-
-
-@pytest.fixture(autouse=True)
-def threads():
-    """Sessions set the number of torch's threads."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 def test_last_words_are_not_for_the_terminal(tmp_path):

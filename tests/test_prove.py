@@ -32,14 +32,6 @@ ASSIGN = (HOME / "assign.py").read_text(encoding="utf-8")
 NEAR, END = "centre - centre.floor() < 0.5", "from_end - from_end.floor() < 0.5"
 
 
-@pytest.fixture(autouse=True)
-def threads():
-    """Proofs set the number of torch's threads."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
 def bundled():
     return Task(BUNDLED, "cpu", "yololoss").under_test()
 

@@ -10,7 +10,6 @@ from unittest.mock import DEFAULT, patch
 
 import numpy as np
 import pytest
-import torch
 
 import yololoss
 from tests.all_laws import ROOT
@@ -28,14 +27,6 @@ pytest.importorskip("ray", reason="ray is not installed here; pip install 'yolol
 from ray.exceptions import ActorDiedError, GetTimeoutError, RayActorError, RaySystemError, RayTaskError
 
 LAWS = [x for pattern in FEW for x in ("--laws", pattern)]
-
-
-@pytest.fixture(autouse=True)
-def threads():
-    """Sessions set the number of torch's threads."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -32,14 +32,19 @@ class Death(NamedTuple):
     status: int = 0  # exit status, where it ended by itself
 
 
+def server() -> Any:
+    """The context that makes processes of ours."""
+    context: Any = multiprocessing.get_context(SERVER)
+    if SERVER == "forkserver":
+        context.set_forkserver_preload(PRELOADED)
+    return context
+
+
 class Guarded:
     """A process under watch."""
 
     def __init__(self, target: Callable[..., None], arguments: tuple[Any, ...], memory: int) -> None:
-        context: Any = multiprocessing.get_context(SERVER)
-        if SERVER == "forkserver":
-            context.set_forkserver_preload(PRELOADED)
-        self.process: BaseProcess = context.Process(target=begin, args=(target, str(Path.cwd()), arguments))
+        self.process: BaseProcess = server().Process(target=begin, args=(target, str(Path.cwd()), arguments))
         self.process.start()
         self.memory = memory  # MiB that it may grow to
         self._killed: Death | None = None

@@ -1,6 +1,5 @@
 """A proof: a claim in parts, tried one after another by workers, with a certificate that says how far it got."""
 
-import multiprocessing
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +15,7 @@ from yololoss import _suite
 from yololoss.harness.errors import UsageError
 from yololoss.harness.families import FAMILIES
 from yololoss.harness.finding import Finding, keep
-from yololoss.harness.fuzz.guard import PRELOADED, SERVER, begin
+from yololoss.harness.fuzz.guard import begin, server
 from yololoss.harness.fuzz.judge import Task, Told, judged
 from yololoss.harness.law import LawBroken
 from yololoss.harness.prove import assignment, logits
@@ -202,9 +201,7 @@ def working(task: Task, workers: int) -> Iterator[Map]:
         _SUBJECT[:] = [task.under_test()]
         yield map
         return
-    context: Any = multiprocessing.get_context(SERVER)
-    if SERVER == "forkserver":
-        context.set_forkserver_preload(PRELOADED)
+    context = server()
     arguments = (_start, str(Path.cwd()), (task, context.Value("i", 0)))
     pool = ProcessPoolExecutor(workers, context, begin, arguments)
     try:
