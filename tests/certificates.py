@@ -5,8 +5,9 @@ from pathlib import Path
 
 from tests.all_laws import ROOT
 from yololoss.harness.about import sources
+from yololoss.harness.files import read_file
 from yololoss.harness.prove.assignment import centre
-from yololoss.harness.prove.certificate import Certificate, read_certificate
+from yololoss.harness.prove.certificate import Certificate
 
 
 def enumerated(certificate: Certificate) -> list[tuple[str, str]]:
@@ -24,7 +25,7 @@ def page(folder: Path) -> Iterator[str]:
     yield "# Certificates\n"
     yield "What `yololoss prove` has proven of the bundled loss; [the guide](proof.md) says what that means. Made from"
     yield "`docs/certificates/` by `python -m tests.certificates > docs/certificates.md`, and compared by a test.\n"
-    found = [(path.stem, read_certificate(path)) for path in sorted(folder.glob("*.json"))]
+    found = [(path.stem, read_file(path, Certificate)) for path in sorted(folder.glob("*.json"))]
     if not found:
         yield "None yet."
         return

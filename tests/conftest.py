@@ -1,5 +1,8 @@
 """What every test finds as it was."""
 
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -10,3 +13,14 @@ def threads():
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def modules(request):
+    """Two tests may write losses of one name: a process keeps the first module of it."""
+    folder = request.getfixturevalue("tmp_path") if "tmp_path" in request.fixturenames else None
+    yield
+    if folder:
+        for name, module in list(sys.modules.items()):
+            if folder in Path(vars(module).get("__file__") or "").parents:
+                del sys.modules[name]

@@ -10,7 +10,7 @@ import pytest
 
 from tests.test_cli import run
 from yololoss.harness.case import LARGEST as LARGEST_CASE
-from yololoss.harness.vectors import LARGEST
+from yololoss.harness.files import LARGEST
 
 GOOD: dict[str, Any] = {
     "format": "yololoss-vectors",

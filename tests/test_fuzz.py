@@ -522,13 +522,16 @@ def test_what_is_given_wrong_is_told_in_one_line(tmp_path):
     """Times, folders, sessions that are there or not there."""
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "session.json").write_text("{}", encoding="utf-8")
+    session.begin(tmp_path / "odd", settings())._save()
+    (tmp_path / "odd" / "known" / "a.json").write_text("{", encoding="utf-8")
     for arguments, problem in (
         (("--for", "10x"), "'10x': expected a time such as 90s, 10m, 2h or 1h30m"),
         (("--for", "0s"), "'0s': expected a time"),
         (("--laws", "totals.summ"), "no such law; did you mean 'totals.sum'?"),
         (("--laws", "baseline"), "none of these laws can be fuzzed"),
         (("--resume",), "there is no session to resume"),
-        (("--resume", "--out", "full"), "session.json: no session"),
+        (("--resume", "--out", "full"), "session.json: settings: Field required; there is no session"),
+        (("--resume", "--out", "odd"), "odd/known/a.json: top level: Invalid JSON"),
         (("--resume", "--seed", "3", "--out", "full"), "--resume goes on with the session's own seed"),
         (("--out", "full"), "it holds a session already"),
         (("--corpus", "nowhere"), "nowhere: no such folder of case files"),

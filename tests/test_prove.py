@@ -15,13 +15,13 @@ from tests.all_laws import ROOT
 from tests.faults import HOME, plant_text
 from tests.fork import said
 from tests.test_cli import run
-from yololoss.harness.errors import BadFile
+from yololoss.harness.files import read_file
 from yololoss.harness.fuzz.judge import Task
 from yololoss.harness.load import BUNDLED
 from yololoss.harness.outcome import Rows
 from yololoss.harness.prove import assignment, exact, logits, proof
 from yololoss.harness.prove.assignment import BATCH, Wanted, odd_in, passes, turns
-from yololoss.harness.prove.certificate import Certificate, Claim, read_certificate
+from yololoss.harness.prove.certificate import Certificate, Claim
 from yololoss.harness.prove.errors import Unprovable
 from yololoss.harness.prove.exact import ONE_BITS, cells, intervals, scaled, within
 from yololoss.harness.vectors import read_vectors
@@ -152,7 +152,7 @@ def test_a_fault_of_one_ulp_in_one_neighbour_rule_is_named_with_a_centre(tmp_pat
     again, replayed = said(re.search(r"  replay +(.+)", output)[1], tmp_path)
     assert (again, "still broken" in replayed) == (1, True)
     (path,) = (tmp_path / ".yololoss/proof").glob("*.json")
-    certificate = read_certificate(path)
+    certificate = read_file(path, Certificate)
     assert (certificate.verdict, certificate.tried) == ("refuted", 0)
     assert named[1] in certificate.odd
 
@@ -318,7 +318,7 @@ def test_a_certificate_says_what_was_enumerated(tmp_path):
     assert status == 0, errors
     (told,) = json.loads(output)
     (path,) = (tmp_path / ".yololoss/proof").glob("*.json")
-    certificate = read_certificate(path)
+    certificate = read_file(path, Certificate)
     assert certificate == Certificate.model_validate_json(json.dumps(told))
     claim = certificate.claim
     low, high = exact.bits(0.25), exact.bits(0.2502)
@@ -352,8 +352,11 @@ def test_an_interrupted_proof_goes_on_where_it_was(tmp_path):
         assert status == 0, errors
     assert tried[0][0] == exact.bits(0.25) + 2000
     (path,) = (tmp_path / ".yololoss/proof").glob("*.json")
-    certificate = read_certificate(path)
+    certificate = read_file(path, Certificate)
     assert (certificate.verdict, certificate.tried) == ("holds", certificate.claim.enumerated[0].count)
+    path.write_text("{}", encoding="utf-8")
+    status, _, errors = small(tmp_path)
+    assert (status, f"{path.name}: claim: Field required" in errors) == (2, True), errors
     assert small(tmp_path, "--family", "own-order")[0] == 0
     assert len(list((tmp_path / ".yololoss/proof").glob("*.json"))) == 2
 
@@ -392,15 +395,6 @@ def test_wrong_options_are_told_in_one_line(tmp_path, options, message):
     """Exit status 2."""
     status, _, errors = small(tmp_path, *options)
     assert (status, message in errors.splitlines()[-1]) == (2, True), errors
-
-
-def test_what_is_no_certificate_is_told(tmp_path):
-    """A file that is not there, one of another form."""
-    with pytest.raises(BadFile, match="cannot be read: No such file"):
-        read_certificate(tmp_path / "none.json")
-    (tmp_path / "a.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(BadFile, match=r"a\.json: no certificate: claim: Field required"):
-        read_certificate(tmp_path / "a.json")
 
 
 def test_the_table_of_certificates_is_made_of_their_files(tmp_path):

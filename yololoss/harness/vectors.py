@@ -1,15 +1,13 @@
 """Vectors: cases with the outcome they must have. Golden values and saved failures share one format."""
 
-import os
 from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
-
 from yololoss.harness.case import Case, Data, Index, Number
-from yololoss.harness.errors import BadFile, UsageError
+from yololoss.harness.errors import UsageError
+from yololoss.harness.files import read_file, write_whole
 
 
 class BuiltLayer(Data):
@@ -109,22 +107,9 @@ class VectorFile(Data):
     vectors: tuple[Vector, ...]
 
 
-LARGEST = 64 * 2**20  # bytes of a file
-
-
 def read_vectors(path: Path) -> VectorFile:
-    """Read a vector file. Raises BadFile, in one line. What it holds is data: nothing in it is run or imported."""
-    try:
-        if path.stat().st_size > LARGEST:
-            raise BadFile(f"{path}: {path.stat().st_size} bytes, expected {LARGEST} at most")
-        return VectorFile.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise BadFile(f"{path}: cannot be read: {error.strerror}") from error
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"])) or "top level"
-        more = f" ({error.error_count() - 1} more errors)" if error.error_count() > 1 else ""
-        raise BadFile(f"{path}: {place}: {first['msg']}{more}") from error
+    """Read a vector file. Raises BadFile."""
+    return read_file(path, VectorFile)
 
 
 def read_corpus(folder: Path) -> dict[str, Vector]:
@@ -155,18 +140,4 @@ def write_vectors(
     head = VectorFile(source=source, broken=broken or (), vectors=())
     text = head.model_dump_json(exclude={"broken"} if broken is None else None)
     lines = ",\n".join(v.model_dump_json(exclude_none=True) for v in vectors)
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, f"{text.removesuffix(']}')}\n{lines}\n]}}\n")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file that is there as a whole or not at all, whenever the process is killed. Raises OSError."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    except OSError as error:  # a full disk is told without a name
-        error.filename = str(path)
-        raise
-    finally:
-        part.unlink(missing_ok=True)

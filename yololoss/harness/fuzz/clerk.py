@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 from yololoss import _suite
 from yololoss.harness.case import Case, Data
 from yololoss.harness.errors import BadFile
+from yololoss.harness.files import read_file, write_whole
 from yololoss.harness.finding import Finding, keep
 from yololoss.harness.fuzz.judge import Judge, Task, Told
 from yololoss.harness.fuzz.plan import Plan
 from yololoss.harness.fuzz.raw import Raw, fingerprint, read_raw
-from yololoss.harness.vectors import Vector, write_whole
+from yololoss.harness.vectors import Vector
 
 HANG = 4.0  # seconds that a case may take while it is made small: a hundred times what one takes
 
@@ -134,6 +135,6 @@ def write_record(folder: Path, record: Record) -> None:
 
 
 def read_records(folder: Path) -> dict[str, Record]:
-    """What became of everything that was found, by fingerprint."""
+    """What became of everything that was found, by fingerprint. Raises BadFile."""
     paths = sorted((folder / "known").glob("*.json"))
-    return {path.stem: Record.model_validate_json(path.read_bytes()) for path in paths}
+    return {path.stem: read_file(path, Record) for path in paths}

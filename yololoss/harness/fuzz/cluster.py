@@ -22,12 +22,12 @@ import numpy as np
 
 from yololoss import __version__
 from yololoss.harness.errors import UsageError
+from yololoss.harness.files import write_whole
 from yololoss.harness.fuzz.guard import Death
 from yololoss.harness.fuzz.hired import Here, Hired
 from yololoss.harness.fuzz.journal import Journal
 from yololoss.harness.fuzz.raw import raw_path
 from yololoss.harness.fuzz.worker import Orders, error_path, journal_path
-from yololoss.harness.vectors import write_whole
 
 STEP = 0.02  # seconds between two looks at a process
 NEWS = 0.25  # seconds between two reports of a worker that finds nothing

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from yololoss.harness.errors import BadFile, UsageError
+from yololoss.harness.files import read_file, write_whole
 from yololoss.harness.fuzz.clerk import Duty, Record, attend, read_records, record_path, write_record
 from yololoss.harness.fuzz.guard import Death, Guarded
 from yololoss.harness.fuzz.hired import Here, Hired
@@ -27,7 +28,6 @@ from yololoss.harness.fuzz.plan import Counters, Plan
 from yololoss.harness.fuzz.raw import Raw, from_flight, read_raw, write_raw
 from yololoss.harness.fuzz.state import Settings, State
 from yololoss.harness.fuzz.worker import BAD_DISK, Orders, error_path, journal_path
-from yololoss.harness.vectors import write_whole
 
 STEP = 0.05  # seconds between two looks at the workers
 SAVED = 1.0  # seconds between two savings of the session
@@ -249,7 +249,7 @@ class Session:
         known = record_path(self.folder, path.stem)
         if not known.exists():
             write_record(self.folder, self._unconfirmed(path))
-        self.records[path.stem] = Record.model_validate_json(known.read_bytes())
+        self.records[path.stem] = read_file(known, Record)
         if self.records[path.stem].finding is None:
             self.state = self.state.model_copy(update={"unexplained": self.state.unexplained + 1})
         path.unlink(missing_ok=True)
@@ -288,10 +288,8 @@ def resume(folder: Path, hire: Callable[[Orders], Hired] = Here, **changed: Any)
     """Go on with a session; ``changed`` settings may be other than they were. Raises BadFile where there is none."""
     path = folder / "session.json"
     try:
-        state = State.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise BadFile(f"{path}: cannot be read: {error.strerror}; there is no session to resume") from error
-    except ValueError as error:
-        raise BadFile(f"{path}: no session: {str(error).splitlines()[0]}") from error
+        state = read_file(path, State)
+    except BadFile as error:
+        raise BadFile(f"{error}; there is no session to resume") from error
     settings = state.settings.model_copy(update={name: value for name, value in changed.items() if value is not None})
     return Session(folder, state.model_copy(update={"settings": settings}), hire)

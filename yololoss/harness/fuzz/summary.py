@@ -7,10 +7,10 @@ from typing import Any
 from yololoss import _suite
 from yololoss.harness.about import About
 from yololoss.harness.case import Data
+from yololoss.harness.files import write_whole
 from yololoss.harness.fuzz.session import Session
 from yololoss.harness.plugin import NOTHING, USAGE, nothing_judged
 from yololoss.harness.run import Verdict
-from yololoss.harness.vectors import write_whole
 
 
 class Summary(Data):

@@ -11,13 +11,11 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from pydantic import ValidationError
 
 from yololoss.harness.about import about, sources
 from yololoss.harness.case import Data
-from yololoss.harness.errors import BadFile
+from yololoss.harness.files import write_whole
 from yololoss.harness.fuzz.judge import Task
-from yololoss.harness.vectors import write_whole
 
 NAMES = ("python", "torch", "numpy", "yololoss")
 
@@ -111,19 +109,6 @@ def _machine(device: str) -> str:
     return f"{platform.system()} {platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
 
 
-def read_certificate(path: Path) -> Certificate:
-    """Read one. Raises BadFile, in one line."""
-    try:
-        return Certificate.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise BadFile(f"{path}: cannot be read: {error.strerror}") from error
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"])) or "top level"
-        raise BadFile(f"{path}: no certificate: {place}: {first['msg']}") from error
-
-
 def write_certificate(path: Path, certificate: Certificate) -> None:
-    """Write it, as a whole or not at all. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write it. Raises OSError."""
     write_whole(path, certificate.model_dump_json(indent=1) + "\n")

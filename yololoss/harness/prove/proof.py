@@ -14,20 +14,14 @@ from typing_extensions import override
 from yololoss import _suite
 from yololoss.harness.errors import UsageError
 from yololoss.harness.families import FAMILIES
+from yololoss.harness.files import read_file
 from yololoss.harness.finding import Finding, keep
 from yololoss.harness.fuzz.guard import begin, server
 from yololoss.harness.fuzz.judge import Task, Told, judged
 from yololoss.harness.law import LawBroken
 from yololoss.harness.prove import assignment, logits
 from yololoss.harness.prove.assignment import Grid, Odd
-from yololoss.harness.prove.certificate import (
-    Certificate,
-    Claim,
-    Enumerated,
-    claimed,
-    read_certificate,
-    write_certificate,
-)
+from yololoss.harness.prove.certificate import Certificate, Claim, Enumerated, claimed, write_certificate
 from yololoss.harness.prove.errors import Unprovable
 from yololoss.harness.subject import LossUnderTest
 
@@ -78,7 +72,7 @@ class Proof(ABC, Generic[Part]):
     ) -> tuple[Certificate, Finding | None]:
         """Go on from where the certificate in the folder says. Raises Unprovable, and UsageError."""
         path = folder / f"{self.claim.name}.json"
-        so_far = read_certificate(path) if path.exists() else Certificate(claim=self.claim, parts=len(self.parts))
+        so_far = read_file(path, Certificate) if path.exists() else Certificate(claim=self.claim, parts=len(self.parts))
         show(so_far.done)
         left, before = self.parts[so_far.done :], time.monotonic()
         for part, odd in zip(left, work(self.prove, left), strict=True):
