@@ -29,9 +29,6 @@ ARGUED: dict[str, tuple[str, ...]] = {
         "(index == index.ceil())),",
         "(index <= index.floor())),",
     ),
-    "Smoothed class targets are float32 numbers; joined with float64 logits they are float64.": (
-        "->  return torch.where(at_class, self.cp, self.cn)",
-    ),
     "The predictions of all layers have the same batch; the checks before see to it.": (
         "(box + obj + cls) * p[ -1].shape[0]",
         "check_targets(targets, batch=p[ -1].shape[0], classes=self.nc, device=self.device)",
@@ -53,6 +50,11 @@ ARGUED: dict[str, tuple[str, ...]] = {
     "float32 and float64 together are float64.": ("->  target = torch.cat([rows.box for rows in assigned])",),
     "One more cell is cut off, and so is another.": ("grid = objectness.new_zeros(cells + 2)",),
     "A decorator for readers and type checkers.": ("@override  ->  ",),
+    "Taken from its class, and not from an instance, it is a function either way.": ("@staticmethod  ->  ",),
+    "Only how the objectness lies in memory, and how fast it is read: nothing writes into it.": (
+        "->  return logits[..., OBJECTNESS], logits[indices]",
+        "->  return logits[..., OBJECTNESS].clone(), logits[indices]",
+    ),
     "Of the one number at the limit, the smallest that is normal, the power is right either way.": (
         "positive = base >= torch.finfo(base.dtype).tiny",
     ),

@@ -11,7 +11,7 @@ from yololoss import ComputeLoss
 from yololoss.assign import assign_layer
 from yololoss.harness.compiled import graph_breaks
 from yololoss.harness.execute import inputs
-from yololoss.harness.load import BUNDLED, load_loss
+from yololoss.harness.load import BUNDLED, find_device, load_loss
 
 UNCHECKED = "tests.subjects.conforming_forms:Unchecked"
 NOTHING = torch.zeros(3, 6)
@@ -44,6 +44,13 @@ def test_targets_may_be_padded(padding):
     assert_equal(step(parts(checks=False), torch.cat((targets(), padding))), step(parts(), targets()))
 
 
+def test_one_row_is_weighed_as_one():
+    """A small target in the middle of a cell: one row in all, and none of the other layer."""
+    one = targets((0, 2, 2.5 / 8, 1.5 / 6, 0.05, 0.08))
+    assert [len(a.cls) for a in parts().assign(predictions(), one)] == [1, 0]
+    assert_equal(step(parts(checks=False), one), step(parts(), one))
+
+
 def test_targets_may_be_nothing_but_padding():
     """A batch without a target is one of background, whatever its padding."""
     assert_equal(step(parts(checks=False), NOTHING), step(parts(), torch.zeros(0, 6)))
@@ -74,6 +81,14 @@ def test_rows_that_are_there_are_those_that_are_present():
     assert len(every.cls) == 5 * len(ANCHORS[0]) * len(targets())
     for name in ("row_choice", "target", "anchor", "cell", "box", "cls", "image"):
         assert torch.equal(getattr(every, name)[every.present], getattr(some, name))
+
+
+def test_every_row_lies_on_the_device():
+    """Not even an index is made elsewhere: to hand one over is a copy, which no CUDA graph captures."""
+    mirror = find_device("mirror")
+    given = targets().to(mirror), torch.tensor(ANCHORS[0]).to(mirror), GRIDS[0], 4.0
+    made = vars(assign_layer(*given, every_row=True))
+    assert {value.device for value in made.values() if isinstance(value, Tensor)} == {given[0].device}
 
 
 def test_it_never_waits_for_the_device():
