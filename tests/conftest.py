@@ -1,4 +1,4 @@
-"""What every test finds as it was."""
+"""What every test finds as it was, and how it is run."""
 
 import sys
 from pathlib import Path
@@ -24,3 +24,9 @@ def modules(request):
         for name, module in list(sys.modules.items()):
             if folder in Path(vars(module).get("__file__") or "").parents:
                 del sys.modules[name]
+
+
+@pytest.fixture
+def shapes_are_checked(pytestconfig):
+    """Whether this run checks the shapes in the loss's signatures in every call."""
+    return bool(pytestconfig.getoption("jaxtyping_packages", None))
