@@ -29,6 +29,15 @@ def test_a_wrapped_model_is_unwrapped():
     assert total(ComputeLoss(nn.DataParallel(Model()))) == total(parts())
 
 
+def test_hyperparameters_of_a_wrapped_model_are_its_own_where_it_has_some():
+    """A trainer may set them after it wrapped the model, so that the model inside has none."""
+    model = Model()
+    wrapped = nn.DataParallel(model)
+    wrapped.hyp = {**model.hyp, "box": 0.5}
+    del model.hyp
+    assert ComputeLoss(wrapped).hyp is wrapped.hyp
+
+
 def test_a_distributed_model_is_unwrapped(tmp_path):
     """DistributedDataParallel's module is the model."""
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)

@@ -56,8 +56,9 @@ class ComputeLoss:
 
     def __init__(self, model: nn.Module, autobalance: bool = False, *, checks: bool = True) -> None:
         inner = _unwrap(model)
-        Hyperparameters.from_model(inner.hyp)
-        self._set_up(inner.hyp, _head(inner).nc, autobalance, checks, *_anchors(inner))
+        hyp = getattr(model, "hyp", None) or inner.hyp  # trainers set it before they wrap the model, or after
+        Hyperparameters.from_model(hyp)
+        self._set_up(hyp, _head(inner).nc, autobalance, checks, *_anchors(inner))
 
     @classmethod
     def from_parts(
