@@ -11,7 +11,9 @@ of itself (`UNITS`), so
 - on top come the roundings of the result itself, some 16, doubled because their order is free (`RESULT`);
 - a BCE of logit x is a difference of numbers of the size of x: it is off by u (1 + |x|), also where its value is
   near 0, while its gradient sigma - t is off by u only;
-- a mean of n numbers of one sign, summed pairwise, adds 2 log2 n roundings.
+- a mean of n numbers of one sign, summed pairwise, adds 2 log2 n roundings;
+- the gradients of k rows of one cell are added one by one in the predictions' dtype: k - 1 roundings, each of the sum
+  of their sizes at most.
 
 Of half-precision predictions a subject may take sigmoid, 2 sigmoid - 1/2, (2 sigmoid)^2 and the criteria in their
 dtype, and its gradient back through them, as upstream does (SPEC, notation): `HALF_CHAIN` roundings of that dtype on
@@ -173,12 +175,19 @@ class Budget:
             rows = np.zeros((len(r.rows[i]), grid.shape[-1]))
             rows[:, :4] = box * self._box_gradient(i) + SMALLEST[self.case.dtype]
             rows[:, 5:] = cls * self._criterion_gradient(r.selected[i][:, 5:], r.class_targets[i], 0.0, True)
-            np.add.at(grid, r.cells[i], rows)
+            np.add.at(grid, r.cells[i], rows + self._summing(i))
             by_cell = self._criterion_gradient(r.logits[i][..., 4], r.objectness[i], self.objectness[i], False)
             used = self.balances[-2][i] / r.calls[-1].balance[i]
             grid[..., 4] = objectness * by_cell + used * abs(r.gradients[i][..., 4])
             out.append(grid + (RESULT * U + self.half) * abs(r.gradients[i]) + SMALLEST[self.case.dtype])
         return tuple(out)
+
+    def _summing(self, i: int) -> Grid:
+        """Of each row's gradient, (n, 5 + C): of the k rows of one cell each takes part in k additions at most."""
+        r = self.reference
+        count = np.zeros(self.case.shape(i)[:4])
+        np.add.at(count, r.cells[i], 1)
+        return np.asarray((count[r.cells[i]] - 1)[:, None] * self.unit * abs(r.row_gradients[i]))
 
     def _box_gradient(self, i: int) -> Grid:
         """Of each row's gradient of CIoU by its logits, (n, 4)."""

@@ -220,20 +220,29 @@ class Reference:
         return tuple(out)
 
     @cached_property
-    def gradients(self) -> tuple[Reals, ...]:
-        """(B, A, H, W, 5 + C): gradient of the last call's total by the predictions (SPEC 6)."""
+    def row_gradients(self) -> tuple[Reals, ...]:
+        """(n, 5 + C): of each row's own loss, by the logits that it reads; 0 for objectness (SPEC 6)."""
         hyp = self.case.hyp
         out = []
-        for i, (box, objectness, cls) in enumerate(self.weights):
-            x = self.logits[i][..., 4]
-            grid = np.zeros(self.case.shape(i))
+        for i, (box, _, cls) in enumerate(self.weights):
             anchors = self.rows[i].anchor_wh.astype(np.float64)
             by_box = ciou_gradient(self.decoded[i], self.angles[i], self.boxes[i])
             mine = np.zeros((len(anchors), 5 + self.case.classes))
             mine[:, :4] = -box * box_logit_gradient(self.selected[i][:, :4], anchors, *by_box)
             slope = criterion_gradient(self.selected[i][:, 5:], self.class_targets[i], hyp.cls_pw, hyp.fl_gamma)
             mine[:, 5:] = cls * slope
-            np.add.at(grid, self.cells[i], mine)
+            out.append(mine)
+        return tuple(out)
+
+    @cached_property
+    def gradients(self) -> tuple[Reals, ...]:
+        """(B, A, H, W, 5 + C): gradient of the last call's total by the predictions (SPEC 6)."""
+        hyp = self.case.hyp
+        out = []
+        for i, (_, objectness, _) in enumerate(self.weights):
+            x = self.logits[i][..., 4]
+            grid = np.zeros(self.case.shape(i))
+            np.add.at(grid, self.cells[i], self.row_gradients[i])
             grid[..., 4] = objectness * criterion_gradient(x, self.objectness[i], hyp.obj_pw, hyp.fl_gamma)
             out.append(grid)
         return tuple(out)

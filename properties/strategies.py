@@ -42,8 +42,9 @@ LAYOUTS: tuple[Layout, ...] = (
     "expanded",
 )
 TARGET_DTYPES: tuple[TargetsDtype, ...] = ("float32", "float32", "float32", "float64", "float16")
-# (scale, offset) of the bulk logits: usual, none, wide, confident background, tiny boxes, saturated, narrow.
-LOGITS = ((4.0, 0.0), (0.0, 0.0), (8.0, 0.0), (2.0, -12.0), (1.0, -20.0), (60.0, 0.0), (1.0, 0.0))
+# (scale, offset) of the bulk logits: usual, none, wide, confident background, tiny boxes, saturated, narrow, and those
+# that overflow an exponential (in float16 three times as much is still finite, for positive weights).
+LOGITS = ((4.0, 0.0), (0.0, 0.0), (8.0, 0.0), (2.0, -12.0), (1.0, -20.0), (60.0, 0.0), (1.0, 0.0), (16000.0, 0.0))
 HYPS = (
     Hyperparameters(),
     Hyperparameters(label_smoothing=0.1),
@@ -59,17 +60,33 @@ HYPS = (
     Hyperparameters(fl_gamma=2.0, cls_pw=2.5, obj_pw=3.0),
     Hyperparameters(fl_gamma=0.2, label_smoothing=0.05),
     Hyperparameters(box=7.5, obj=4.0, cls=2.5),
+    Hyperparameters(label_smoothing=0.15, cls_pw=1.7),
+    Hyperparameters(anchor_t=3.3),  # which float32 rounds down, and 2.91 up
+    Hyperparameters(anchor_t=8.0, fl_gamma=1.0),
+    Hyperparameters(anchor_t=1.2, fl_gamma=3.0),
 )
+LIMITS = tuple(Hyperparameters(anchor_t=limit) for limit in (4.0, 3.3, 4.2, 2.91, 8.0, 1.2))
 # Several calls only where a law is about them: what goes wrong in the second call is then told by such a law.
-ONE_CALL = (Options(), Options(), Options(sort_obj_iou=True), Options(gr=0.5), Options(gr=0.0))
-ALL_OPTIONS = (*ONE_CALL, Options(calls=2), Options(autobalance=True, calls=2))
+ONE_CALL = (
+    Options(),
+    Options(),
+    Options(sort_obj_iou=True),
+    Options(gr=0.5),
+    Options(gr=0.0),
+    Options(sort_obj_iou=True, gr=0.25),
+)
+AUTOBALANCED = (Options(autobalance=True, calls=2), Options(autobalance=True, sort_obj_iou=True, gr=0.7, calls=3))
+ALL_OPTIONS = (*ONE_CALL, Options(calls=2), AUTOBALANCED[0])
 ULPS = (0, 0, 0, 1, -1, 4, -4)
-# A case that is large in one respect is small in all others. Targets are repeated, each time further to the right.
-LARGE = ("targets", "images", "classes", "anchors", "columns", "rows")
-REPEATS, SHIFT = 25, 0.0390625
+# A case that is large in one respect is small in all others.
+LARGE = ("targets", "images", "classes", "anchors", "sides", "columns", "rows")
+VERY_LARGE = ("cells", "crowd")  # more than 16 bits count, or a float16 can hold; more than 24 bits in all
+# How often targets are repeated, each time further to the right.
+REPEATS, SHIFT = {"targets": 25, "cells": 50, "crowd": 300}, 0.0390625
 # Sides of a target as multiples of its anchor's, as exponents of anchor_t and factors: a fit, inside the
 # limit, at the limit both ways, beyond it both ways.
 RATIOS = ((0, 1.0), (0, 1.5), (0, 0.4), (1, 1.0), (-1, 1.0), (0, 2.7), (1, 1.1), (-1, 0.9))
+AT_EDGE = ((0, 1.0), (0, 1.0), (1, 1.0), (-1, 1.0))
 # What is written over the logits of the cell and anchor that a target was made for. An exact fit also moves the target
 # to where all logits 0 predict it without rounding: the cell's centre, with the anchor's size.
 SPOTS = (
@@ -81,6 +98,8 @@ SPOTS = (
     "no height",
     "certain",
     "denied",
+    "beyond certain",
+    "beyond denied",
     "exact fit",
     "far off",
     "gone",
@@ -99,6 +118,7 @@ class Frame(NamedTuple):
     anchors: tuple[tuple[tuple[float, float], ...], ...]
     anchor_t: float
     exact: bool
+    edges: bool
 
 
 class Drawn(NamedTuple):
@@ -117,8 +137,9 @@ class Choices:
         self._data = iter(data)
 
     def index(self, count: int) -> int:
-        """One of ``count``, for at most 256."""
-        return next(self._data) % count
+        """One of ``count``, all of them if they are at most 256."""
+        byte = next(self._data)
+        return byte % count if count <= 256 else byte * count // 256
 
     def of(self, values: Sequence[T]) -> T:
         """One of the values."""
@@ -137,11 +158,11 @@ def nudged(value: float, ulps: int) -> float:
     return float(number)
 
 
-def _coordinate(code: int, cells: int, exact: bool) -> float:
+def _coordinate(code: int, cells: int, frame: Frame) -> float:
     """A centre in [0, 1]: inside a half cell; on or beside a grid line, half cell or edge; anywhere."""
-    if exact:
+    if frame.exact:
         return (2 * (code % 256) + 1) / 512
-    rest, kind = divmod(code, 3)
+    rest, kind = (code, 1) if frame.edges else divmod(code, 3)
     ulp, half = divmod(rest, 2 * cells + 1)
     if kind == 0:
         return float(np.float32(min(half + 0.375, 2 * cells) / (2 * cells)))
@@ -162,10 +183,11 @@ def _target(chunk: bytes, frame: Frame, earlier: Sequence[Drawn], crowded: bool)
     image, cls, layer = choose.index(frame.batch), choose.index(frame.classes), choose.index(len(frame.grids))
     anchor = choose.index(len(frame.anchors[layer]))
     (rows, columns), (wide, high) = frame.grids[layer], frame.anchors[layer][anchor]
-    across, down, ulps, spot = choose.of(RATIOS), choose.of(RATIOS), choose.of(ULPS), choose.of(SPOTS)
+    ratios = AT_EDGE if frame.edges else RATIOS
+    across, down, ulps, spot = choose.of(ratios), choose.of(ratios), choose.of(ULPS), choose.of(SPOTS)
     width = _side(across, ulps, wide, columns, frame.anchor_t)
     height = _side(down, ulps, high, rows, frame.anchor_t)
-    centre = (_coordinate(choose.wide(), columns, frame.exact), _coordinate(choose.wide(), rows, frame.exact))
+    centre = (_coordinate(choose.wide(), columns, frame), _coordinate(choose.wide(), rows, frame))
     if spot == "exact fit" and frame.exact:
         spot = "fit"
     if spot == "exact fit":
@@ -207,7 +229,8 @@ def _spot(drawn: Drawn, frame: Frame) -> list[Override]:
         thin = (-EXTREME, -EXTREME / 2)
         values = dict(enumerate((*aside, *(thin if w * columns > h * rows else thin[::-1]))))
     else:
-        sure = EXTREME if drawn.spot == "certain" else -EXTREME
+        size = BEYOND if drawn.spot.startswith("beyond") else EXTREME
+        sure = size if drawn.spot.endswith("certain") else -size
         values = {4: sure, 5 + int(cls): sure}
     place: dict[str, Any] = {
         "layer": drawn.layer,
@@ -224,12 +247,12 @@ def _logit(probability: float) -> float:
     return math.log(clipped / (1 - clipped))
 
 
-def _frame(choose: Choices, hyp: Hyperparameters, exact: bool, numbers: Sequence[int]) -> Frame:
+def _frame(choose: Choices, hyp: Hyperparameters, domain: "Domain") -> Frame:
     rows, columns = choose.of(GRIDS)
     layers = range(choose.of(LAYERS))
     first, classes, anchors, batch, turn = (
         choose.of(FIRST_STRIDES),
-        choose.of(numbers),
+        choose.of(domain.classes),
         choose.of(ANCHORS),
         choose.of(BATCHES),
         choose.index(len(SIDES)),
@@ -248,28 +271,32 @@ def _frame(choose: Choices, hyp: Hyperparameters, exact: bool, numbers: Sequence
         strides=tuple(first * 2**i for i in layers),
         anchors=sides,
         anchor_t=hyp.anchor_t,
-        exact=exact,
+        exact=domain.exact,
+        edges=domain.edges,
     )
 
 
 def _enlarged(frame: Frame, what: str) -> Frame:
-    """A frame that is small but for one thing, which is larger than a byte with a sign can count, or several times."""
+    """A frame that is small but for one thing, which is larger than a byte can count, or several times."""
     first = frame.anchors[0]
     small = frame._replace(batch=1, classes=2, grids=((2, 2),), strides=frame.strides[:1], anchors=(first[:1],))
-    if what == "targets":
-        return small._replace(grids=((8, 8),), anchors=(first,))
-    if what == "images":
-        return small._replace(batch=200)
-    if what == "classes":
-        return small._replace(classes=200)
-    if what == "anchors":
-        return small._replace(anchors=(tuple((w, h) for w in SIDES[:4] for h in SIDES[:3]),))
-    return small._replace(grids=((2, 300) if what == "columns" else (300, 2),))
+    changed: dict[str, dict[str, Any]] = {
+        "targets": {"grids": ((8, 8),), "anchors": (first,)},
+        "images": {"batch": 300},
+        "classes": {"classes": 300},
+        "anchors": {"anchors": (tuple((w, h) for w in SIDES[:4] for h in SIDES[:3]),)},
+        "sides": {"anchors": (((46.5, 31.0),),)},
+        "columns": {"grids": ((2, 300),)},
+        "rows": {"grids": ((300, 2),)},
+        "cells": {"batch": 2, "grids": ((128, 128),), "anchors": (tuple((w, 2.0) for w in SIDES[:3]),)},
+        "crowd": {"grids": ((8, 8),), "anchors": (first,)},
+    }
+    return small._replace(**changed[what])
 
 
-def _repeated(drawn: Sequence[Drawn]) -> list[Drawn]:
+def _repeated(drawn: Sequence[Drawn], times: int) -> list[Drawn]:
     """The targets many times over, each time a step to the right; past the edge they come in from the left."""
-    rows = [(d, d.row[2] + SHIFT * n) for n in range(REPEATS) for d in drawn]
+    rows = [(d, d.row[2] + SHIFT * n) for n in range(times) for d in drawn]
     return [d._replace(row=(*d.row[:2], x % 1.0 if x > 1 else x, *d.row[3:])) for d, x in rows]
 
 
@@ -282,7 +309,9 @@ class Domain:
 
     ``exact``: centres are odd multiples of 1/512, on no grid line or half cell of any grid here, and scaling and
     mirroring them is exact in float32: for laws about symmetry, which rounding would blur. ``crowded``: most
-    targets lie where an earlier one does, with another class and size. ``large``: one of `LARGE` is large.
+    targets lie where an earlier one does, with another class and size. ``edges``: all centres lie on grid lines and
+    half cells, or a few ulps beside, and all sizes fit an anchor or are at the limit. ``large``: one of these, of
+    `LARGE` and `VERY_LARGE`, is large.
 
     The first entry of each tuple is what a case shrinks to.
     """
@@ -299,7 +328,8 @@ class Domain:
     exact: bool = False
     classes: tuple[int, ...] = CLASSES
     crowded: bool = False
-    large: bool = False
+    edges: bool = False
+    large: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
@@ -311,8 +341,8 @@ class Domain:
         choose = Choices(data)
         least, most = self.min_targets, self.max_targets
         count, hyp = least + choose.index(most - least + 1), choose.of(self.hyps)
-        frame = _frame(choose, hyp, self.exact, self.classes)
-        what = choose.of(LARGE)
+        frame = _frame(choose, hyp, self)
+        what = choose.of(self.large or ("",))
         if self.large:
             frame = _enlarged(frame, what)
         chunks = [data[i : i + CHUNK] for i in range(FRAME, FRAME + CHUNK * count, CHUNK)]
@@ -323,8 +353,8 @@ class Domain:
             if i < least or chunk[0] > 0:
                 drawn.append(_target(chunk, frame, drawn, self.crowded))
         overrides = tuple(o for d in drawn if self.spots and d.spot != "nothing" for o in _spot(d, frame))
-        if self.large and what == "targets":
-            drawn = _repeated(drawn)
+        if what in REPEATS:
+            drawn = _repeated(drawn, REPEATS[what])
         scale, offset = choose.of(self.logits)
         chosen = choose.of(self.options)
         strides = frame.strides
@@ -359,6 +389,7 @@ class Domain:
             and case.classes in self.classes
             and case.grids[0] in GRIDS
             and len(case.anchors[0]) in ANCHORS
+            and case.anchors[0][0][0] in SIDES
             and case.dtype in self.dtypes
             and case.layout in self.layouts
             and case.hyp in self.hyps

@@ -13,9 +13,11 @@ from yololoss.harness.law import Exam, law
 from yololoss.harness.outcome import Rows
 
 from .reference import Reference
-from .strategies import cases
+from .strategies import LIMITS, any_of, cases
 
 F32 = np.float32
+# All kinds of cases, and those in which centres and sizes lie where the assignment changes.
+EDGES = any_of(cases(min_targets=1), cases(min_targets=1, edges=True, hyps=LIMITS, spots=False))
 
 
 def scaled(exam: Exam, layer: int) -> NDArray[np.float32]:
@@ -110,7 +112,7 @@ def test_centres_lie_at_most_half_a_cell_outside_their_cell(exam: Exam) -> None:
         exam.expect((xy >= -0.5) & (xy <= 1.5), f"layer {i}, box x, y of row", "in [-0.5, 1.5]", xy)
 
 
-@law("assign.matched-pairs", source="SPEC 1.2", cases=cases(min_targets=1))
+@law("assign.matched-pairs", source="SPEC 1.2", cases=EDGES, most=200)
 def test_rows_are_made_for_exactly_the_pairs_within_the_ratio_limit(exam: Exam) -> None:
     """A target and an anchor get rows if and only if no side is anchor_t times the other's or more."""
     for i, rows in enumerate(exam.rows):
@@ -160,7 +162,7 @@ def test_the_cell_that_holds_the_centre_is_always_taken(exam: Exam) -> None:
             )
 
 
-@law("assign.neighbours", source="SPEC 1.3, 1.4", cases=cases(min_targets=1), choices=("grid lines",))
+@law("assign.neighbours", source="SPEC 1.3, 1.4", cases=EDGES, most=200, choices=("grid lines",))
 def test_the_neighbours_nearest_to_the_centre_are_taken_and_no_others(exam: Exam) -> None:
     """A layer's rows take exactly the own cells, and the neighbours less than half a cell from the centre."""
     for i, (rows, wanted) in enumerate(zip(exam.rows, exam.of(Reference).rows, strict=True)):
@@ -183,7 +185,7 @@ def whole(rows: Rows) -> list[tuple[float, ...]]:
 WHOLE = "(image, anchor, row, column, class, x, y, w, h, anchor w, anchor h)"
 
 
-@law("assign.rows", source="SPEC 1", cases=cases(min_targets=1), choices=("grid lines",))
+@law("assign.rows", source="SPEC 1", cases=EDGES, most=200, choices=("grid lines",))
 def test_rows_are_those_of_the_reference(exam: Exam) -> None:
     """Rows equal the reference's as a multiset: indices, classes, boxes and anchors' sides, bit for bit."""
     for i, (rows, wanted) in enumerate(zip(exam.rows, exam.of(Reference).rows, strict=True)):

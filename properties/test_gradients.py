@@ -4,6 +4,8 @@ Only the rows' cells have a gradient in their box and class logits; so the gradi
 that shows nothing else can be checked by it.
 """
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
@@ -81,6 +83,18 @@ def test_the_assignment_read_off_the_gradient_is_that_of_the_rows(exam: Exam) ->
     for i, rows in enumerate(exam.rows):
         seen = np.delete(exam.gradients[i], 4, axis=-1).any(axis=-1)
         exam.expect_equal(f"layer {i}, assigned at image, anchor, row, column", used(exam, i, rows), seen)
+
+
+SCALE = 2.0**16  # that torch's GradScaler begins with
+
+
+@law("gradients.scaled", source="calculus", cases=cases(dtypes=("float32", "float64")), most=50)
+def test_a_scaled_total_has_a_scaled_gradient(exam: Exam) -> None:
+    """The gradient of 65,536 times the total is 65,536 times its gradient, as mixed precision training takes it."""
+    scaled = exam.on(exam.case, around=replace(exam.subject.around, loss_scale=SCALE))
+    for i, (here, there) in enumerate(zip(exam.gradients, scaled.gradients, strict=True)):
+        place = f"layer {i}, gradient of the scaled total at image, anchor, row, column, channel"
+        exam.expect_close(place, SCALE * here, there, 2 * SCALE * exam.of(Budget).gradients[i], BECAUSE)
 
 
 @law(

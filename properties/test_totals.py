@@ -12,7 +12,8 @@ from yololoss.harness.case import Options
 from yololoss.harness.law import Exam, law
 
 from .budget import BECAUSE, Budget
-from .strategies import ANY, HYPS, cases
+from .strategies import ANY, AUTOBALANCED, HYPS, LARGE, VERY_LARGE, cases
+from .test_state import no_trouble
 
 GAINS = ("box", "obj", "cls")
 
@@ -45,12 +46,42 @@ def test_the_total_of_every_call_is_that_of_the_reference(exam: Exam) -> None:
     "totals.large-sizes",
     source="SPEC 6",
     # nothing extreme but the sizes
-    cases=cases(min_targets=1, large=True, layouts=("contiguous",), logits=((4.0, 0.0), (1.0, 0.0)), spots=False),
+    cases=cases(min_targets=1, large=LARGE, layouts=("contiguous",), logits=((4.0, 0.0), (1.0, 0.0)), spots=False),
     choices=("batch", "iou", "grid lines", "balance", "shared cells", "label smoothing"),
     most=60,
+    infinite=True,
 )
 def test_many_of_anything_are_treated_like_few(exam: Exam) -> None:
-    """With very many targets, images, classes, anchors, columns or rows, total and gradients are the reference's."""
+    """With many targets, images, classes, anchors, columns or rows, total and gradients are the reference's."""
+    as_the_reference(exam)
+
+
+@law(
+    "totals.very-large-sizes",
+    source="SPEC 6",
+    cases=cases(
+        min_targets=2,
+        large=VERY_LARGE,
+        layouts=("contiguous",),
+        dtypes=("float32", "float16"),
+        logits=((4.0, 0.0), (8.0, 0.0)),
+        spots=False,
+    ),
+    choices=("batch", "iou", "grid lines", "balance", "shared cells", "label smoothing"),
+    most=26,
+    infinite=True,
+)
+def test_more_than_16_bits_count_are_treated_like_few(exam: Exam) -> None:
+    """With 98,304 cells, or hundreds of targets, nothing is raised, and total and gradients are the reference's."""
+    if not exam.outcome.gradients:  # what raises on few as well is for run.completes to tell
+        few = exam.on(exam.case.changed(grids=((2, 2),), targets=exam.case.targets[:1]))
+        exam.only_if(bool(few.outcome.gradients), "the subject raised on few as well")
+        no_trouble(exam, "raised", "rows, loss and gradients")
+    as_the_reference(exam)
+
+
+def as_the_reference(exam: Exam) -> None:
+    """Total and gradient of a case of one layer are the reference's."""
     budget = exam.of(Budget)
     exam.expect_close("total", budget.reference.calls[-1].total, exam.calls[-1].total, budget.totals[-1], BECAUSE)
     place = "gradient at image, anchor, row, column, channel"
@@ -115,13 +146,13 @@ def test_layers_contribute_independently(exam: Exam) -> None:
     exam.expect_close("total with both changed", two + three - one, four, off, BECAUSE)
 
 
-AUTOBALANCED = cases(options=(Options(autobalance=True, calls=2), Options(autobalance=True, calls=3)))
+BALANCING = cases(options=AUTOBALANCED)
 
 
 @law(
     "totals.autobalance",
     source="SPEC 3, autobalance",
-    cases=AUTOBALANCED,
+    cases=BALANCING,
     choices=("balance", "iou", "grid lines", "shared cells"),
 )
 def test_autobalance_moves_the_table_after_every_call(exam: Exam) -> None:
@@ -136,10 +167,11 @@ def test_autobalance_moves_the_table_after_every_call(exam: Exam) -> None:
         exam.expect_close(f"balance after call {n}", after, balance[:shown], off, BECAUSE)
 
 
-@law("totals.autobalance-late", source="SPEC 3, autobalance", cases=AUTOBALANCED, choices=("balance",))
+@law("totals.autobalance-late", source="SPEC 3, autobalance", cases=BALANCING, choices=("balance",))
 def test_a_call_uses_the_balance_from_before_it(exam: Exam) -> None:
     """The first call with autobalance returns what it would without."""
-    plain = exam.on(exam.case.changed(options=Options()))
+    without = exam.case.options.model_copy(update={"autobalance": False, "calls": 1})
+    plain = exam.on(exam.case.changed(options=without))
     off = exam.of(Budget).totals[0]
     exam.expect_close("total of the first call", plain.calls[0].total, exam.calls[0].total, off, BECAUSE)
 

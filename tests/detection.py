@@ -60,7 +60,8 @@ ABOUT = {
     "totals.autobalance": "SCALE STATE",
     "totals.autobalance-late": "SCALE STATE",
     "totals.finite": "",  # as the item that it names
-    "totals.large-sizes": "MATCH INDEX OBJ CLS SCALE",
+    "totals.large-sizes": "MATCH INDEX DECODE OBJ CLS SCALE",
+    "totals.very-large-sizes": "MATCH INDEX OBJ SCALE",
     "totals": "SCALE RETURN AUTOGRAD",
     "gradients.finite": "DECODE IOU BCE/FOCAL AUTOGRAD",
     "gradients.rows-agree": "INDEX AUTOGRAD",
@@ -69,6 +70,9 @@ ABOUT = {
     "state.layout": "INDEX STATE",
     "state.two-calls": "STATE DEVICE",  # they differ where an accelerator leaves something to chance, too
     "state": "STATE",
+    "form": "INPUT STATE",
+    "form.options-later": "STATE OBJ",
+    "form.balance-later": "STATE SCALE",
     "symmetry.stride": "MATCH SCALE",
     "symmetry": "SCALE",
     "input": "INPUT",
@@ -79,8 +83,8 @@ ABOUT = {
 }
 
 
-# Faults that show where a layer has no row, or one: with checks off it has as many rows as targets could have.
-ONLY_WITH_CHECKS = "sorting_needs_two_rows", "empty_layers_skipped"
+# Faults of finding the rows that are there: with checks off there are as many as targets could have.
+ONLY_WITH_CHECKS = "sorting_needs_two_rows", "empty_layers_skipped", "first_1000_rows"
 OF_ITEM = {"box": "DECODE IOU INDEX", "obj": "OBJ BCE/FOCAL", "cls": "CLS BCE/FOCAL"}
 
 

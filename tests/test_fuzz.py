@@ -141,7 +141,7 @@ def test_a_domain_does_not_hold_what_its_law_is_not_about():
         domain = strategies.Domain(**{"options": strategies.ALL_OPTIONS, **narrowing})
         held = sum(domain.holds(case) for case in made)
         assert 0 < held < len(made), narrowing
-    assert not any(strategies.Domain(large=True).holds(case) for case in made)
+    assert not any(strategies.Domain(large=strategies.LARGE).holds(case) for case in made)
 
 
 def test_what_a_law_raises_itself_is_a_finding():

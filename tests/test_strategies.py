@@ -76,7 +76,8 @@ def test_logits_set_by_hand_are_of_every_kind():
     assert {(0, 60.0), (1, -60.0), (2, -30.0), (2, -60.0), (3, -60.0), (4, 60.0), (4, -60.0)} <= values
     assert {(channel, 0.0) for channel in range(4)} <= values, "an exact fit"
     assert len(values) > 20, "fits have logits of their own"
-    assert len(set(SPOTS)) == 9
+    assert {(4, 1e4), (4, -1e4)} <= values
+    assert len(set(SPOTS)) == 11
 
 
 # A fault, the law that names it, and how many targets its smallest case needs at most. For four more faults

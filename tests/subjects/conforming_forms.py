@@ -3,6 +3,7 @@
 Those that build rows in another order, `RowsByTarget` and `RowsReversed`, need `--family own-order`.
 """
 
+import logging
 import warnings
 import weakref
 from dataclasses import replace
@@ -138,6 +139,88 @@ class WholeFunction(ComputeLoss):
 
     def __call__(self, p: Any, targets: Tensor) -> Any:
         return Whole.apply(self, targets, *p)
+
+
+class Workspace(ComputeLoss):
+    """Works on objectness in memory as large as the largest batch that it has seen, so strides depend on that."""
+
+    def terms(self, p: Any, targets: Tensor) -> Any:
+        self.layer = -1
+        return super().terms(p, targets)
+
+    def _layer_terms(self, objectness: Tensor, *given: Any) -> Any:
+        self.layer += 1
+        largest = self.__dict__.setdefault("largest", {})
+        size = largest[self.layer] = tuple(map(max, objectness.shape, largest.get(self.layer, objectness.shape)))
+        space = objectness.new_zeros(size)
+        part = tuple(slice(n) for n in objectness.shape)
+        space[part] = objectness
+        return super()._layer_terms(space[part], *given)
+
+
+class Logs(ComputeLoss):
+    """Logs what it is made of, by a logger that the application has not set up."""
+
+    def __init__(self, model: Any, autobalance: bool = False) -> None:
+        super().__init__(model, autobalance)
+        logging.getLogger("fork").warning("a loss of %s layers", self.nl)
+
+
+class OwnRatio(ComputeLoss):
+    """Refuses a ratio of 0."""
+
+    @property
+    def gr(self) -> float:
+        return self._gr
+
+    @gr.setter
+    def gr(self, ratio: float) -> None:
+        if not 0 < ratio <= 1:
+            raise ValueError(f"gr: expected above 0, at most 1, got {ratio}")
+        self._gr = ratio
+
+
+class MergedRows(ComputeLoss):
+    """Works once on the rows that a target has several times in one cell, with their number as weight."""
+
+    def _layer_terms(self, objectness: Tensor, selected: Tensor, overlap: Tensor, rows: LayerAssignment) -> Any:
+        terms = super()._layer_terms(objectness, selected, overlap, rows)
+        if len(rows.cls) == 0 or self.hyp["fl_gamma"] > 0:
+            return terms
+        key = torch.stack((rows.target, *rows.indices), dim=1)
+        _, of, times = key.unique(dim=0, return_inverse=True, return_counts=True)
+        first = of.new_full(times.shape, len(of)).scatter_reduce(0, of, torch.arange(len(of)), "amin")
+        box = (times * (1 - overlap[first])).sum() / len(of)
+        if self.nc == 1:
+            return box, *terms[1:]
+        cls = [
+            self.BCEcls(selected[i : i + 1, 5:], self._class_targets(rows.cls[i : i + 1], overlap.dtype)) for i in first
+        ]
+        return box, terms[1], (times * torch.stack(cls)).sum() / len(of)
+
+
+class SplitMeans(ComputeLoss):
+    """Takes the mean over cells with a target and over those without apart, and weighs them by their numbers."""
+
+    def __init__(self, model: Any, autobalance: bool = False) -> None:
+        super().__init__(model, autobalance)
+        whole = self.BCEobj
+
+        def split(logits: Tensor, targets: Tensor) -> Tensor:
+            masks = [mask for mask in (targets > 0, targets <= 0) if mask.any()]
+            shares = [mask.sum() / mask.numel() for mask in masks]
+            return sum(share * whole(logits[mask], targets[mask]) for share, mask in zip(shares, masks, strict=True))
+
+        self.BCEobj = split
+
+
+class InferenceAssign(ComputeLoss):
+    """Assigns in inference mode, and clones what it keeps."""
+
+    def _assign(self, p: Any, targets: Tensor, every_row: bool) -> list[LayerAssignment]:
+        with torch.inference_mode():
+            found = super()._assign(p, targets, every_row)
+        return [replace(rows, **{name: getattr(rows, name).clone() for name in BY_ROW}) for rows in found]
 
 
 class ScalarTotal(ComputeLoss):

@@ -34,6 +34,7 @@ class OlderLoss:
         return self.inner.build_targets(p, targets)
 
     def __call__(self, p: list[Tensor], targets: Tensor) -> tuple[Tensor, Tensor]:
+        self.inner.gr = self.gr
         return four(*self.inner(p, targets))
 
 
@@ -82,7 +83,7 @@ class ModuleLoss(nn.Module):
 
     def __init__(self, model: Any) -> None:
         super().__init__()
-        assert model.detection is model.model[-1]
+        assert hasattr(getattr(model, "module", model), "detection")
         self.inner = self.inner_class(model)
 
     @override

@@ -69,7 +69,7 @@ class InPlace:
                 of_boxes += (1 - overlap).mean()
                 wanted[at] = (1 - self.gr) + self.gr * overlap.detach().clamp(0)
                 if self.nc > 1:
-                    half = self.hyp["label_smoothing"] / 2
+                    half = self.hyp.get("label_smoothing", 0.0) / 2
                     truth = torch.full_like(mine[:, 5:], half)
                     truth[range(len(classes)), classes] = 1 - half
                     of_classes += self.of_classes(mine[:, 5:], truth)

@@ -81,7 +81,7 @@ class PlainLoss:
 
     def __init__(self, model: Any, autobalance: bool = False) -> None:
         self.hyp = model.hyp
-        head = model.model[-1]
+        head = getattr(model, "module", model).model[-1]
         self.anchors, self.strides, self.nc = head.anchors, head.stride.tolist(), head.nc
         self.gr, self.autobalance = 1.0, autobalance
         self.balance = [4.0, 1.0, 0.4] if len(self.anchors) == 3 else [4.0, 1.0, 0.25, 0.06, 0.02]
@@ -119,7 +119,7 @@ class PlainLoss:
                 box = box + 1 - ciou.mean()
                 self.fill(wanted, at, ciou.detach())
                 if self.nc > 1:
-                    half = hyp["label_smoothing"] / 2
+                    half = hyp.get("label_smoothing", 0.0) / 2
                     truth = torch.full_like(mine[:, 5:], half)
                     truth[torch.arange(len(numbers), device=layer.device), numbers.long()] = 1 - half
                     cls = cls + criterion(mine[:, 5:], truth, hyp["cls_pw"], hyp["fl_gamma"])

@@ -25,6 +25,7 @@ from typing_extensions import Self, override
 from yololoss.hyp import Hyperparameters
 
 LARGEST = 2**27  # logits of a case: four times a batch of 16 images of 640 x 640 and 80 classes
+SHOWN = 25  # targets, where a case is described
 SPELLED = ("nan", "inf", "-inf")
 DTYPES = {
     "float16": torch.float16,
@@ -288,9 +289,10 @@ def _target_table(targets: Sequence[Sequence[float]]) -> list[str]:
     if not targets:
         return ["no targets"]
     header = ("target", "image", "class", "x", "y", "w", "h")
-    table = [header, *((str(i), *(f"{v:.9g}" for v in row)) for i, row in enumerate(targets))]
+    table = [header, *((str(i), *(f"{v:.9g}" for v in row)) for i, row in enumerate(targets[:SHOWN]))]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return ["  ".join(v.rjust(w) for v, w in zip(row, widths, strict=True)) for row in table]
+    lines = ["  ".join(v.rjust(w) for v, w in zip(row, widths, strict=True)) for row in table]
+    return lines if len(targets) <= SHOWN else [*lines, f"and {len(targets) - SHOWN} more targets"]
 
 
 def _describe_logits(logits: FormulaLogits | SeededLogits | GivenLogits) -> str:

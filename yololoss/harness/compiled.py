@@ -4,7 +4,7 @@ import logging
 import os
 import shutil
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from yololoss.harness.outcome import Rows
-from yololoss.harness.subject import Subject
+from yololoss.harness.subject import Subject, Wrapped
 
 NAME = "compile"
 TIME_LIMIT = 600.0  # seconds a case may take, most of it compilation
@@ -39,28 +38,18 @@ def _quietly() -> Iterator[None]:
         logging.disable(level)
 
 
-class Compiled(Subject):
+class Compiled(Wrapped):
     """The subject, its loss compiled."""
 
     def __init__(self, inner: Subject) -> None:
-        super().__init__(inner.case, inner.device)
+        super().__init__(inner)
         torch._dynamo.reset()  # each case is compiled anew
-        self.inner = inner
-        self.any_size = inner.any_size
         self._loss = torch.compile(inner.loss, backend=backend())
 
     @override
     def loss(self, p: list[Tensor], targets: Tensor) -> tuple[Tensor, Any]:
         with _quietly():
             return self._loss(p, targets)
-
-    @override
-    def rows(self, p: list[Tensor], targets: Tensor) -> Sequence[Rows] | None:
-        return self.inner.rows(p, targets)
-
-    @override
-    def balance(self) -> Sequence[float] | None:
-        return self.inner.balance()
 
 
 def graph_breaks(subject: Subject, p: list[Tensor], targets: Tensor) -> list[str]:

@@ -1,6 +1,7 @@
 """Running a subject on a case: fresh subject, own copies of the inputs, everything it did written down."""
 
 import io
+import logging
 import random
 import signal
 import threading
@@ -20,7 +21,7 @@ from yololoss.harness import compiled, devices
 from yololoss.harness.case import Case, Layout
 from yololoss.harness.mirror import NAME
 from yololoss.harness.outcome import Call, Grid, Outcome, Rows, Trouble
-from yololoss.harness.subject import Around, LossUnderTest, Subject, Unsupported
+from yololoss.harness.subject import Around, LossUnderTest, Subject, UnknownForm, Unsupported
 
 TIME_LIMIT = 10.0  # seconds a case may take: a thousand times what one takes
 TICKS = 10  # in which they are counted
@@ -57,6 +58,7 @@ def execute(under_test: LossUnderTest, case: Case, limit: float | None = None) -
     device, around = under_test.device, under_test.around
     devices.begin(device, case, around)
     p, targets = inputs(case, device)
+    given = list(p)  # what the subject is handed, which it may write to
     if around.targets_on_host:
         targets = targets.cpu()
     before = [t.detach().clone() for t in (*p, targets)]
@@ -72,22 +74,24 @@ def execute(under_test: LossUnderTest, case: Case, limit: float | None = None) -
             subject = under_test.make(case, device)
         if subject is not None:
             with _stage("build_targets", troubles):
-                built = subject.rows(p, targets)
+                built = subject.rows(given, targets)
                 rows = None if built is None else tuple(built)
             with _stage("loss", troubles):
                 for _ in range(case.options.calls):
                     notes = devices.Notes(device, watched=around.watched)
                     with notes.taken():
-                        total, items = subject.loss(p, targets)
+                        total, items = subject.loss(given, targets)
                     calls.append(_call(subject, total, items))
                 with _stage("backward", troubles):
                     with notes.taken():
-                        grads = torch.autograd.grad(total.sum(), p, allow_unused=True)
+                        grads = torch.autograd.grad(total.sum() * around.loss_scale, p, allow_unused=True)
                     gradients = tuple(_grid(x, g) for x, g in zip(p, grads, strict=True))
     if devices.is_lost(device):
         _lost(case, device, troubles)
     else:
         troubles += _written(before, p, targets)
+        if list(map(id, given)) != list(map(id, p)):
+            troubles.append(Trouble("changed its input", "the list of predictions has other items"))
     return Outcome(tuple(calls), rows, gradients, tuple(troubles), notes.waits, notes.elsewhere, notes.peak)
 
 
@@ -139,8 +143,9 @@ def _stage(name: str, troubles: list[Trouble]) -> Iterator[None]:
     except _Stopped as stopped:
         troubles.append(Trouble(stopped.trouble.kind, f"{stopped.trouble.detail} in {name}"))
     except Exception as error:
+        where = f"reading the result of {name}" if isinstance(error, UnknownForm) else name
         said = "; ".join(str(error).splitlines())
-        troubles.append(Trouble(f"raised in {name}", f"{type(error).__name__}: {said}"))
+        troubles.append(Trouble(f"raised in {where}", f"{type(error).__name__}: {said}"))
 
 
 @contextmanager
@@ -156,6 +161,7 @@ def _watched(troubles: list[Trouble]) -> Iterator[None]:
         redirect_stdout(printed),
         redirect_stderr(printed),
         patch("os._exit", _exit_asked),
+        patch("logging.lastResort", logging.NullHandler()),  # what is logged is for the application to show, or not
         warnings.catch_warnings(),
     ):
         # a warning is no fault, and whether it is an error is for the run's own settings to say, of its own code
@@ -217,7 +223,7 @@ def _call(subject: Subject, total: Tensor, items: Any) -> Call:
     if isinstance(items, Tensor):
         values = items.detach().double().flatten().tolist()
     else:  # a NumPy array, too, has no truth value
-        values = [float(v) for v in (() if items is None else items)]
+        values = _numbers(() if items is None else items)
     return Call(
         total=float(total.detach().sum()),
         items=tuple(values),
@@ -230,6 +236,14 @@ def _call(subject: Subject, total: Tensor, items: Any) -> Call:
         items_require_grad=any(t.requires_grad for t in tensors[1:]),
         devices=tuple(t.device.type for t in tensors),
     )
+
+
+def _numbers(items: Any) -> list[float]:
+    try:
+        return [float(v) for v in items]
+    except (TypeError, ValueError, RuntimeError) as error:
+        shown = type(items).__name__
+        raise UnknownForm(f"items: expected None, a tensor, or numbers (box, obj, cls), got a {shown}") from error
 
 
 def _name(dtype: torch.dtype) -> str:

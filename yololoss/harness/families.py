@@ -15,21 +15,22 @@ CHOICES = {
     "batch": "the total is times the batch size",
     "shared cells": "the last row wins a shared cell unless sort_obj_iou",
     "target dtype": "targets of float64 are assigned in float32; else in float64, as torch joins them with anchors",
+    "drop-in": "built of a model that may be wrapped for several devices, whose hyp may lack label_smoothing",
     "bad input": "what is no valid input is refused with a ValueError or TypeError; else what happens is noted only",
 }
 
 _OTHERS: dict[str, frozenset[str]] = {
     "upstream": frozenset(),
-    "yolov5-1.0": frozenset({"grid lines", "far edge", "iou", "label smoothing", "balance"}),
-    "yolov5-2.0": frozenset({"grid lines", "far edge", "iou", "label smoothing", "balance"}),
-    "yolov5-3": frozenset({"far edge", "label smoothing", "balance"}),
-    "yolov5-4.0": frozenset({"label smoothing", "balance"}),
-    "yolor": frozenset({"grid lines", "label smoothing", "balance"}),
-    "scaledyolov4": frozenset({"grid lines", "label smoothing"}),
-    "yolop": frozenset({"label smoothing", "batch"}),
-    "yolov5-face": frozenset({"label smoothing"}),
-    "mmyolo": frozenset({"far edge", "iou", "label smoothing"}),
-    "okery": frozenset({"grid lines", "far edge", "iou", "batch"}),
+    "yolov5-1.0": frozenset({"drop-in", "grid lines", "far edge", "iou", "label smoothing", "balance"}),
+    "yolov5-2.0": frozenset({"drop-in", "grid lines", "far edge", "iou", "label smoothing", "balance"}),
+    "yolov5-3": frozenset({"drop-in", "far edge", "label smoothing", "balance"}),
+    "yolov5-4.0": frozenset({"drop-in", "label smoothing", "balance"}),
+    "yolor": frozenset({"drop-in", "grid lines", "label smoothing", "balance"}),
+    "scaledyolov4": frozenset({"drop-in", "grid lines", "label smoothing"}),
+    "yolop": frozenset({"drop-in", "label smoothing", "batch"}),
+    "yolov5-face": frozenset({"drop-in", "label smoothing"}),
+    "mmyolo": frozenset({"drop-in", "far edge", "iou", "label smoothing"}),
+    "okery": frozenset({"drop-in", "grid lines", "far edge", "iou", "batch"}),
     "tph-yolov5": frozenset({"shared cells"}),
     "giou": frozenset({"iou"}),  # upstream in all but the overlap
     "own-order": frozenset({"row order"}),  # upstream in all but the order of what build_targets returns

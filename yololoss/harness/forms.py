@@ -1,7 +1,7 @@
 """The call forms of losses in the wild, found by looking at the class or function."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from types import ModuleType
 from typing import Any, TypeGuard
 
@@ -11,9 +11,11 @@ from typing_extensions import override
 
 from yololoss.harness.case import Case
 from yololoss.harness.outcome import Rows
-from yololoss.harness.subject import Subject, Unsupported
+from yololoss.harness.subject import Subject, UnknownForm, Unsupported
 
+USUAL = {"sort_obj_iou": False, "gr": 1.0}  # attributes that options set, and what they are without being set
 Make = Callable[[Case, torch.device], Subject]
+OTHER_FORM = "for another form derive from yololoss.harness.subject.Subject"
 
 
 class StandInHead(nn.Module):
@@ -77,7 +79,7 @@ def _required(function: Callable[..., Any]) -> list[str]:
 
 
 def _shown(names: list[str]) -> str:
-    return f"({', '.join(names)}); for another form derive from yololoss.harness.subject.Subject"
+    return f"({', '.join(names)}); {OTHER_FORM}"
 
 
 class ClassSubject(Subject):
@@ -85,23 +87,33 @@ class ClassSubject(Subject):
 
     def __init__(self, case: Case, device: torch.device, *, loss_class: Callable[..., Any]) -> None:
         super().__init__(case, device)
-        options = case.options
-        if options.autobalance and "autobalance" not in inspect.signature(loss_class).parameters:
+        if case.options.autobalance and "autobalance" not in inspect.signature(loss_class).parameters:
             raise Unsupported("autobalance")
-        switches = {"autobalance": True} if options.autobalance else {}
-        self.model = StandInModel(case).to(device)  # kept: a loss may hold its model weakly
-        self.instance = loss_class(self.model, **switches)
-        self._set("sort_obj_iou", options.sort_obj_iou, usual=False)
-        self._set("gr", options.gr, usual=1.0)
+        self._class = loss_class
+        self.model: nn.Module = StandInModel(case).to(device)  # kept: a loss may hold its model weakly
+        self._build()
 
-    def _set(self, name: str, value: Any, usual: Any) -> None:
-        if getattr(self.instance, name, usual) == value:
-            return
+    def _build(self) -> None:
+        options = self.case.options
+        switches = {"autobalance": True} if options.autobalance else {}
+        self.instance = self._class(self.model, **switches)
+        for name, usual in USUAL.items():
+            value = getattr(options, name)
+            if getattr(self.instance, name, usual) != value:
+                self.set_option(name, value)
+
+    @override
+    def rebuild(self, change: Callable[[Any], nn.Module]) -> None:
+        self.model = change(self.model)
+        self._build()
+
+    @override
+    def set_option(self, name: str, value: Any) -> None:
         if not hasattr(self.instance, name):
             raise Unsupported(name)
         try:
             setattr(self.instance, name, value)
-        except AttributeError as error:  # it can be read only
+        except (AttributeError, ValueError) as error:  # it can be read only, or not be that
             raise Unsupported(name) from error
 
     @override
@@ -175,8 +187,10 @@ def _total_and_items(result: Any) -> tuple[Tensor, Any]:
     """A black box returns its total alone; the others total and items."""
     if isinstance(result, Tensor):
         return result, None
-    total, items = result
-    return total, items
+    if not isinstance(result, tuple | list) or len(result) != 2 or not isinstance(result[0], Tensor):
+        shown = f"{type(result).__name__} of {len(result)}" if isinstance(result, Sized) else type(result).__name__
+        raise UnknownForm(f"expected (total, items), or the total alone, got {shown}; {OTHER_FORM}")
+    return result[0], result[1]
 
 
 def read_built(built: Any, case: Case) -> list[Rows] | None:

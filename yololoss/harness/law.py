@@ -1,6 +1,7 @@
 """A law: one property that must hold, and the examination of a subject by it."""
 
 import math
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -21,7 +22,7 @@ from yololoss.harness.families import CHOICES, FAMILIES
 from yololoss.harness.mirror import NAME as MIRROR
 from yololoss.harness.outcome import Call, Grid, Outcome, Rows
 from yololoss.harness.record import Aspect, Comparison
-from yololoss.harness.subject import Around, LossUnderTest, Subject, Unsupported
+from yololoss.harness.subject import Around, CalledSo, Calling, LossUnderTest, Subject, Unsupported
 
 T = TypeVar("T")
 LAWS: dict[str, "Law"] = {}
@@ -42,6 +43,7 @@ PARTS = (
     "devices",
     "run",
     "state",
+    "form",
     "symmetry",
     "compile",
     "baseline",
@@ -185,7 +187,9 @@ class Law:
         settings = hypothesis.settings(settings, max_examples=math.ceil(settings.max_examples * share))
         run = settings(hypothesis.given(case=self.cases)(test))
         try:
-            (run if seed is None else hypothesis.seed(seed)(run))()
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Generating overly large repr")  # which nobody is shown
+                (run if seed is None else hypothesis.seed(seed)(run))()
         except Exception as error:
             broken = _broken(error)
             if broken is None:
@@ -309,12 +313,14 @@ class Exam:
         case: Case,
         change: Callable[[Subject], None] | None = None,
         *,
+        calling: Calling | None = None,
         device: torch.device | None = None,
         around: Around | None = None,
     ) -> "Exam":
-        """The same subject, built anew, on another case: for laws about two calls. ``change`` is done to it first.
+        """The same subject, built anew, on another case: for laws about two calls.
 
-        Or on another device, or in other surroundings.
+        ``change`` is done to it first; each call of its loss is made as ``calling`` says. Or it is on another device,
+        or in other surroundings.
         """
         own = self.subject
 
@@ -324,7 +330,7 @@ class Exam:
                 subject = Compiled(subject)
             if change is not None:
                 change(subject)
-            return subject
+            return subject if calling is None else CalledSo(subject, calling)
 
         subject = replace(own, make=make, device=device or own.device, around=around or own.around)
         return Exam(self.law, subject, case, base=device is not None, first=self)

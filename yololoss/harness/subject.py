@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from typing_extensions import override
 
 from yololoss.harness.case import Case, Dtype
 from yololoss.harness.outcome import Rows
@@ -15,6 +16,10 @@ from yololoss.harness.vectors import Expected, Vector
 
 class Unsupported(Exception):
     """The loss has no such option, so a case that uses it says nothing about it; the message names it."""
+
+
+class UnknownForm(Exception):
+    """The loss returned something that the harness cannot read; the message says what, and what it can."""
 
 
 class Subject(ABC):
@@ -50,6 +55,50 @@ class Subject(ABC):
         """Replace the loss object by a copy of it (deep copy, pickle). Raises Unsupported where there is none."""
         raise Unsupported("object to copy")
 
+    def rebuild(self, change: Callable[[Any], nn.Module]) -> None:
+        """Build the loss anew, from what ``change`` makes of its model. Raises Unsupported where it takes none."""
+        raise Unsupported("model to be built from")
+
+    def set_option(self, name: str, value: Any) -> None:
+        """Set an attribute of the loss, as a trainer does between calls. Raises Unsupported where it cannot be set."""
+        raise Unsupported(name)
+
+
+class Wrapped(Subject):
+    """Does what another subject does; derive from it to do a part of that otherwise."""
+
+    def __init__(self, inner: Subject) -> None:
+        super().__init__(inner.case, inner.device)
+        self.inner = inner
+        self.any_size = inner.any_size
+
+    @override
+    def loss(self, p: list[Tensor], targets: Tensor) -> tuple[Tensor, Any]:
+        return self.inner.loss(p, targets)
+
+    @override
+    def rows(self, p: list[Tensor], targets: Tensor) -> Sequence[Rows] | None:
+        return self.inner.rows(p, targets)
+
+    @override
+    def balance(self) -> Sequence[float] | None:
+        return self.inner.balance()
+
+
+Calling = Callable[[Subject, list[Tensor], Tensor], tuple[Tensor, Any]]
+
+
+class CalledSo(Wrapped):
+    """A subject whose loss is called as a function says, with something before or after it, say."""
+
+    def __init__(self, inner: Subject, calling: Calling) -> None:
+        super().__init__(inner)
+        self._calling = calling
+
+    @override
+    def loss(self, p: list[Tensor], targets: Tensor) -> tuple[Tensor, Any]:
+        return self._calling(self.inner, p, targets)
+
 
 @dataclass(frozen=True)
 class Around:
@@ -61,6 +110,7 @@ class Around:
     targets_on_host: bool = False  # as a data loader hands them over
     watched: bool = False  # note what is made on another device
     compiled: bool = False  # under torch.compile
+    loss_scale: float = 1.0  # the total is multiplied by it before the gradient is taken
 
 
 @dataclass(frozen=True)

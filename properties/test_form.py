@@ -1,0 +1,96 @@
+"""Form: what trainers do with a loss beside calling it.
+
+They build it from a model that may be wrapped for several devices, build a second one for validation, and set its
+attributes between calls.
+"""
+
+from typing import Any
+
+from torch import nn
+
+from yololoss.harness.case import Options
+from yololoss.harness.execute import inputs
+from yololoss.harness.law import Exam, law
+from yololoss.harness.subject import Subject, Unsupported
+
+from .budget import BECAUSE, Budget
+from .strategies import ANY, HYPS, ONE_CALL, cases
+from .test_state import close
+
+MOST = 40
+
+
+@law("form.wrapped-model", source="SPEC, drop-in form", cases=ANY, choices=("drop-in",), most=MOST)
+def test_a_wrapped_model_gives_the_same_loss(exam: Exam) -> None:
+    """Built from the model inside a DataParallel, the loss is the same."""
+
+    def wrapped(model: Any) -> nn.Module:
+        # its constructor would move the model to an accelerator, where there is one
+        outer: Any = nn.DataParallel.__new__(nn.DataParallel)
+        nn.Module.__init__(outer)
+        outer.module = model
+        outer.hyp, outer.nc, outer.gr = model.hyp, model.nc, model.gr  # trainers set them before they wrap it, or after
+        return outer  # type: ignore[no-any-return]
+
+    _ = exam.calls
+    close(exam, exam.on(exam.case, lambda subject: subject.rebuild(wrapped)))
+
+
+@law("form.second-loss", source="DESIGN", cases=ANY, most=MOST)
+def test_a_second_loss_of_the_same_model_is_the_same(exam: Exam) -> None:
+    """Building the loss leaves the model as it was: a second one built from it gives the same numbers."""
+    _ = exam.calls
+    close(exam, exam.on(exam.case, lambda subject: subject.rebuild(lambda model: model)))
+
+
+@law(
+    "form.smoothing-missing",
+    source="SPEC, hyperparameters",
+    cases=cases(hyps=[h for h in HYPS if h.label_smoothing == 0]),
+    choices=("drop-in",),
+    most=MOST,
+)
+def test_label_smoothing_may_be_missing(exam: Exam) -> None:
+    """Hyperparameters without label_smoothing, as older files are, mean 0."""
+
+    def without(model: Any) -> nn.Module:
+        del model.hyp["label_smoothing"]
+        return model  # type: ignore[no-any-return]
+
+    _ = exam.calls
+    close(exam, exam.on(exam.case, lambda subject: subject.rebuild(without)))
+
+
+@law(
+    "form.options-later",
+    source="SPEC, drop-in form",
+    cases=cases(min_targets=1, options=[o for o in ONE_CALL if o != Options()]),
+    most=MOST,
+)
+def test_options_may_be_set_between_calls(exam: Exam) -> None:
+    """gr and sort_obj_iou, set after a call without them, hold from the next call on."""
+
+    def later(subject: Subject) -> None:
+        subject.loss(*inputs(exam.case, subject.device))
+        for name, value in exam.case.options:
+            if value != getattr(usual, name):
+                subject.set_option(name, value)
+
+    usual = Options()
+    _ = exam.calls
+    close(exam, exam.on(exam.case.changed(options=usual), later))
+
+
+@law("form.balance-later", source="SPEC, drop-in form", cases=cases(), choices=("balance",), most=MOST)
+def test_the_balance_may_be_set(exam: Exam) -> None:
+    """With twice the balance on every layer the objectness item is twice as large, and the others are as before."""
+
+    def doubled(subject: Subject) -> None:
+        table = subject.balance()
+        if table is None:
+            raise Unsupported("balance")
+        subject.set_option("balance", [2 * b for b in table])
+
+    factors = (1, 2, 1)
+    want, off = exam.items * factors, exam.of(Budget).items[-1] * factors
+    exam.expect_close("items (box, obj, cls)", want, exam.on(exam.case, doubled).items, 2 * off, BECAUSE)

@@ -1,0 +1,309 @@
+"""Faults that show in a rare use, size or setting alone: another way to call, very many of a thing, two options at once."""
+
+from tests.faults import Fault, in_loss
+from tests.faults.hidden import ASSIGNED, CALL, SELECTED, TOTAL
+
+PLACED = "return flat[:cells].view(objectness.shape)"
+NEW_GRID = "grid = flat[:cells].view(objectness.shape)"
+LAYER = "(tuple(objectness.shape), objectness.dtype)"
+CRITERIA = 'self.BCEcls, self.BCEobj = (self._criterion(self.hyp[name]) for name in ("cls_pw", "obj_pw"))'
+BCE = "return nn.BCEWithLogitsLoss(pos_weight=torch.tensor([pos_weight], device=device))"
+OBJECTNESS = "objectness = objectness.to(dtype)"
+UNWRAPPED = "return model.module if isinstance(model, DataParallel | DistributedDataParallel) else model"
+SMOOTHING = 'hyp.get("label_smoothing", 0.0)'
+TERMS = "box, obj, cls = zip(*layers, strict=True)"
+MATCHED = "matched = ratio < anchor_t"
+ROWS = "row_choice, anchor, target = _every_index(made) if every_row else made.nonzero(as_tuple=True)"
+CLASS = "image_class = targets[target, :2].long()"
+LAST = 'last = torch.zeros_like(grid, dtype=torch.long).scatter_reduce_(0, cell, number, "amax")'
+
+
+def _assign(name: str, step: str, law: str, old: str, new: str) -> Fault:
+    return Fault(name, step, "edge case", law, "assign", old, new)
+
+
+USES = (
+    in_loss(
+        "output_gradient_ignored",
+        "AUTOGRAD",
+        "wrong primitive",
+        "gradients.scaled",
+        TOTAL,
+        f"{TOTAL}\n        if total.requires_grad:\n            total.register_hook(torch.ones_like)",
+    ),
+    in_loss(
+        "gradient_of_rows_capped",
+        "AUTOGRAD",
+        "edge case",
+        "gradients.scaled",
+        SELECTED,
+        f"{SELECTED}\n    if selected.requires_grad:\n        selected.register_hook(lambda g: g.clamp(-10, 10))",
+    ),
+    in_loss(
+        "gradient_needed",
+        "STATE, AUTOGRAD",
+        "edge case",
+        "state.validation-before",
+        TOTAL,
+        f"{TOTAL}\n        total.register_hook(lambda g: g.nan_to_num())",
+    ),
+    in_loss(
+        "no_targets_in_validation",
+        "STATE, OBJ",
+        "edge case",
+        "state.validation-before",
+        PLACED,
+        f"{PLACED} * torch.is_grad_enabled()",
+    ),
+    in_loss(
+        "made_in_validation",
+        "STATE, AUTOGRAD",
+        "edge case",
+        "state.validation-before",
+        "wanted = self._place(",
+        "self.one = getattr(self, 'one', torch.ones_like(objectness[:1, :1, :1, :1]))\n"
+        "        objectness = objectness * self.one\n        wanted = self._place(",
+    ),
+    in_loss(
+        "targets_grid_never_cleared",
+        "STATE, OBJ",
+        "missing step",
+        "state.other-targets-before",
+        PLACED,
+        f"""{NEW_GRID}
+        kept = self.__dict__.setdefault("kept", {{}})
+        kept[{LAYER}] = grid = torch.where(grid != 0, grid, kept.get({LAYER}, grid))
+        return grid""",
+    ),
+    in_loss(
+        "targets_grid_shared_by_calls",
+        "STATE, AUTOGRAD",
+        "wrong primitive",
+        "state.other-call-between",
+        PLACED,
+        f"""{NEW_GRID}
+        kept = self.__dict__.setdefault("kept", {{}}).setdefault({LAYER}, torch.zeros_like(grid))
+        kept.data.copy_(grid)
+        return kept""",
+    ),
+    in_loss(
+        "items_in_one_tensor",
+        "STATE, RETURN",
+        "wrong primitive",
+        "state.other-call-between",
+        "torch.stack((box, obj, cls)).detach().float()",
+        'self.__dict__.setdefault("items", p[0].new_zeros(3).detach().float()).copy_(torch.stack((box, obj, cls)).detach())',
+    ),
+    in_loss(
+        "rows_kept_by_memory",
+        "STATE, MATCH",
+        "wrong primitive",
+        "state.other-targets-before",
+        ASSIGNED,
+        ASSIGNED
+        + "\n        place = targets.data_ptr(), len(targets), str([x.shape for x in p])"
+        + "\n        assigned = self.__dict__.setdefault('kept', {}).setdefault(place, assigned)",
+    ),
+    in_loss(
+        "rows_kept_by_shape",
+        "STATE, MATCH",
+        "wrong primitive",
+        "state.other-targets-before",
+        ASSIGNED,
+        ASSIGNED
+        + "\n        place = len(targets), str([x.shape for x in p])"
+        + "\n        assigned = self.__dict__.setdefault('kept', {}).setdefault(place, assigned)",
+    ),
+    in_loss(
+        "list_written_to",
+        "STATE",
+        "wrong primitive",
+        "state.inputs-unchanged",
+        CALL,
+        f"        p[:] = [x.contiguous().clone() for x in p]\n{CALL}",
+    ),
+    in_loss(
+        "not_unwrapped",
+        "INPUT",
+        "missing step",
+        "form.wrapped-model",
+        UNWRAPPED,
+        "return model",
+    ),
+    in_loss(
+        "smoothing_needed",
+        "INPUT",
+        "edge case",
+        "form.smoothing-missing",
+        SMOOTHING,
+        'hyp["label_smoothing"]',
+    ),
+    in_loss(
+        "smoothing_taken_away",
+        "STATE",
+        "wrong primitive",
+        "form.second-loss",
+        SMOOTHING,
+        'hyp.pop("label_smoothing", 0.0)',
+    ),
+    in_loss(
+        "ratio_of_first_call",
+        "STATE, OBJ",
+        "wrong primitive",
+        "form.options-later",
+        "_objectness_values(overlap, self.gr)",
+        '_objectness_values(overlap, self.__dict__.setdefault("first", self.gr))',
+    ),
+    in_loss(
+        "balance_for_show",
+        "SCALE, STATE",
+        "wrong primitive",
+        "form.balance-later",
+        "zip(obj, self.balance, strict=False)",
+        "zip(obj, self.balance if self.autobalance else (THREE_LAYERS if self.nl == 3 else OTHER_LAYERS), strict=False)",
+    ),
+)
+
+SIZES = (
+    _assign("class_in_a_byte", "INDEX, CLS", "totals.large-sizes", CLASS, CLASS.replace("long()", "byte().long()")),
+    _assign(
+        "first_1000_rows",
+        "MATCH, INDEX",
+        "totals.very-large-sizes",
+        ROWS,
+        ROWS.replace("made.nonzero(as_tuple=True)", "(i[:1000] for i in made.nonzero(as_tuple=True))"),
+    ),
+    _assign(
+        "many_targets_sorted",
+        "MATCH, OBJ",
+        "totals.very-large-sizes",
+        "targets, anchors = targets.float(), anchors.float()",
+        "targets, anchors = targets.float(), anchors.float()\n"
+        "    targets = targets[targets[:, 1].argsort()] if len(targets) > 256 else targets",
+    ),
+    in_loss(
+        "cell_in_16_bits",
+        "INDEX, OBJ",
+        "edge case",
+        "totals.very-large-sizes",
+        "* width + column\n",
+        "* width + column\n        cell = cell.short().long() % objectness.numel()\n",
+    ),
+    in_loss(
+        "winner_by_one_float",
+        "OBJ",
+        "edge case",
+        "totals.very-large-sizes",
+        LAST,
+        """key = (cell.float() * len(cell) + number).to(grid.dtype)
+            first = torch.arange(len(grid), device=cell.device) * len(cell)
+            last = torch.zeros_like(grid).scatter_reduce_(0, cell, key, "amax")
+            last = (last.long() - first).clamp(0, len(cell) - 1)""",
+    ),
+    in_loss(
+        "half_summed_in_half",
+        "OBJ, DTYPE",
+        "wrong primitive",
+        "totals.very-large-sizes",
+        TERMS,
+        f"""{TERMS}
+        if p[0].dtype == torch.float16:
+            cells = [x[..., 4].numel() for x in p]
+            obj = [(o * n).half().float() / n for o, n in zip(obj, cells)]""",
+    ),
+    Fault(
+        "sides_at_most_32",
+        "DECODE",
+        "edge case",
+        "totals.large-sizes",
+        "boxes",
+        "doubled[:, 2:].square() * anchors",
+        "(doubled[:, 2:].square() * anchors).clamp(max=32)",
+    ),
+)
+
+SETTINGS = (
+    _assign("limit_in_double", "MATCH", "assign.matched-pairs", MATCHED, "matched = ratio.double() < anchor_t"),
+    _assign("limit_at_most_4", "MATCH", "assign.matched-pairs", MATCHED, "matched = ratio < min(anchor_t, 4.0)"),
+    _assign("limit_at_least_1_5", "MATCH", "assign.matched-pairs", MATCHED, "matched = ratio < max(anchor_t, 1.5)"),
+    _assign(
+        "end_by_fraction",
+        "NEIGH",
+        "assign.neighbours",
+        "from_end = extent - centre",
+        "from_end = extent * (1 - centre / extent)",
+    ),
+    Fault(
+        "gamma_at_most_2",
+        "BCE/FOCAL",
+        "edge case",
+        "classes.focal",
+        "criteria",
+        "return share * _power(1 - p_t, self.gamma)",
+        "return share * _power(1 - p_t, min(self.gamma, 2.0))",
+    ),
+    in_loss(
+        "gamma_1_is_off",
+        "BCE/FOCAL",
+        "edge case",
+        "classes.focal",
+        "if gamma > 0 else bce",
+        "if gamma > 0 and gamma != 1 else bce",
+    ),
+    in_loss(
+        "ratio_ignored_when_sorted",
+        "OBJ",
+        "edge case",
+        "objectness.ratio",
+        "_objectness_values(overlap, self.gr)",
+        "_objectness_values(overlap, 1.0 if self.sort_obj_iou else self.gr)",
+    ),
+    in_loss(
+        "weight_forgotten_when_smoothed",
+        "CLS",
+        "edge case",
+        "classes.positive-weight",
+        CRITERIA,
+        f'{CRITERIA}\n        if self.cn > 0 and self.hyp["fl_gamma"] == 0:\n            self.BCEcls = self._criterion(1.0)',
+    ),
+    in_loss(
+        "balance_kept_when_sorted",
+        "SCALE, STATE",
+        "edge case",
+        "totals.autobalance",
+        "        if self.autobalance:\n            self._rebalance",
+        "        if self.autobalance and not self.sort_obj_iou:\n            self._rebalance",
+    ),
+    Fault(
+        "bce_by_exponentials",
+        "BCE/FOCAL",
+        "wrong primitive",
+        "totals.finite",
+        "criteria",
+        BCE,
+        """class Plain(nn.BCEWithLogitsLoss):
+        def forward(self, x, t):
+            weight = self.pos_weight.to(x.dtype)
+            return (weight * t * (-x).exp().log1p() + (1 - t) * x.exp().log1p()).mean()
+
+    return Plain(pos_weight=torch.tensor([pos_weight], device=device))""",
+    ),
+    in_loss(
+        "objectness_within_100",
+        "OBJ",
+        "edge case",
+        "objectness.item",
+        OBJECTNESS,
+        f"{OBJECTNESS}.clamp(-100, 100)",
+    ),
+    in_loss(
+        "total_at_most_10000",
+        "RETURN, SCALE",
+        "edge case",
+        "totals.sum",
+        "total.reshape(1).float()",
+        "total.reshape(1).float().clamp(max=1e4)",
+    ),
+)
+
+RARE = (*USES, *SIZES, *SETTINGS)
