@@ -79,6 +79,11 @@ def test_a_case_prints_as_a_table():
         "logits: from -4 to 4, seed 3\n"
         "  layer 0, image 1, anchor 0, row 0, column 1, channel 4: 7"
     )
+    many = CASE.changed(targets=((0.0, 0.0, 0.1, 0.5, 0.3, 0.2),) * 27)
+    assert str(many).splitlines()[-4:-2] == [
+        "    24      0      0  0.1  0.5  0.3  0.2",
+        "and 2 more targets",
+    ]
     bare = CASE.changed(targets=(), predictions=SeededLogits(seed=0, scale=0.0, offset=-2.0))
     assert str(bare).splitlines()[2:] == ["no targets", "logits: -2 everywhere"]
     formula = CASE.changed(predictions=FormulaLogits(multiplier=7, increment=1))

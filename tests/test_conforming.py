@@ -68,7 +68,9 @@ def test_rows_in_another_order_are_a_familys_choice():
     [
         ("WeakModel", "state.pickle", "the subject has no object to copy"),
         ("ReadOnlyRatio", "objectness.ratio", "the subject has no gr"),
+        ("OwnRatio", "objectness.ratio", "the subject has no gr"),
         ("OwnRows", "assign.rows", "the subject shows no rows"),
+        ("NoTable", "form.balance-later", "the subject has no balance"),
     ],
 )
 def test_what_a_loss_does_not_have_is_not_asked_of_it(name, law, missing):

@@ -237,6 +237,24 @@ def test_nothing_holds_of_a_loss_that_cannot_be_made():
         LAWS["run.completes"].search(subject, FEW, seed=1)
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        (
+            "FourResults",
+            "UnknownForm: expected (total, items), or the total alone, got tuple of 4; "
+            "for another form derive from yololoss.harness.subject.Subject",
+        ),
+        ("NamedTerms", "UnknownForm: items: expected None, a tensor, or numbers (box, obj, cls), got a dict"),
+    ],
+)
+def test_a_result_of_an_unknown_form_is_no_error_of_the_loss(name, told):
+    """It is told where it was read, with what was expected."""
+    with pytest.raises(LawBroken) as broken:
+        LAWS["run.completes"].search(load_loss(f"tests.subjects.faulty:{name}", CPU), FEW, seed=1)
+    assert broken.value.observed == f"raised in reading the result of loss: {told}"
+
+
 def test_a_nan_is_told_by_the_laws_about_it(tmp_path):
     """A law that would compare with it does not apply, and says which law tells it."""
     subject = load_loss(plant(BY_NAME["mean_of_nothing"], tmp_path), CPU)

@@ -56,15 +56,6 @@ USES = (
         f"{PLACED} * torch.is_grad_enabled()",
     ),
     in_loss(
-        "made_in_validation",
-        "STATE, AUTOGRAD",
-        "edge case",
-        "state.validation-before",
-        "wanted = self._place(",
-        "self.one = getattr(self, 'one', torch.ones_like(objectness[:1, :1, :1, :1]))\n"
-        "        objectness = objectness * self.one\n        wanted = self._place(",
-    ),
-    in_loss(
         "targets_grid_never_cleared",
         "STATE, OBJ",
         "missing step",

@@ -22,6 +22,11 @@ UNNOTICEABLE: tuple[tuple[str, str, str], ...] = (
     ("The value changes with another package", "F72", "It imports nothing but torch that computes."),
     ("Means over one process's rows", "F73", "A loss sees one process; the mean over several is the trainer's."),
     (
+        "Multiplied by the number of processes that the environment names",
+        "",
+        "A run here is one process. To pretend that there are others would accuse losses that rightly speak to them.",
+    ),
+    (
         "A fourth item, the total",
         "F65",
         "Older versions return it, so it is accepted; another order or number of items is not.",

@@ -369,6 +369,14 @@ class ReadOnlyRatio(Lazy):
     gr = property(lambda self: 1.0)
 
 
+class NoTable(ComputeLoss):
+    """Keeps its balance as a tensor of its own."""
+
+    balance = property(
+        lambda self: self.table.double(), lambda self, table: setattr(self, "table", torch.tensor(table).double())
+    )
+
+
 class Warns(ComputeLoss):
     """Warns that it is old."""
 

@@ -33,6 +33,22 @@ class NoNeighbours(PlainLoss):
         return classes, found, indices, anchors
 
 
+class FourResults(PlainLoss):
+    """Returns the total and each item by itself, which no form does."""
+
+    def __call__(self, p: list[Tensor], targets: Tensor) -> Any:
+        total, items = super().__call__(p, targets)
+        return total, *items
+
+
+class NamedTerms(PlainLoss):
+    """Returns its items by name."""
+
+    def __call__(self, p: list[Tensor], targets: Tensor) -> Any:
+        total, items = super().__call__(p, targets)
+        return total, dict(zip(("box", "obj", "cls"), items, strict=True))
+
+
 class Writes(PlainLoss):
     """Leaves its inputs other than they were."""
 

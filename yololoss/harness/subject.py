@@ -65,16 +65,12 @@ class Subject(ABC):
 
 
 class Wrapped(Subject):
-    """Does what another subject does; derive from it to do a part of that otherwise."""
+    """Another subject, whose loss a derived class calls in its own way."""
 
     def __init__(self, inner: Subject) -> None:
         super().__init__(inner.case, inner.device)
         self.inner = inner
         self.any_size = inner.any_size
-
-    @override
-    def loss(self, p: list[Tensor], targets: Tensor) -> tuple[Tensor, Any]:
-        return self.inner.loss(p, targets)
 
     @override
     def rows(self, p: list[Tensor], targets: Tensor) -> Sequence[Rows] | None:
