@@ -125,7 +125,7 @@ def close(exam: Exam, other: Exam) -> None:
 
 @law("state.other-input-before", source="DESIGN", cases=cases(min_targets=1), most=60)
 def test_what_the_same_object_was_called_on_before_changes_nothing(exam: Exam) -> None:
-    """A loss object that was called on a batch of other sizes before gives the same numbers, but for rounding."""
+    """A loss object that was called on other sizes, with fewer and more targets, before gives the same numbers."""
     case = exam.case
     other = case.changed(
         batch=case.batch + 1,
@@ -135,11 +135,14 @@ def test_what_the_same_object_was_called_on_before_changes_nothing(exam: Exam) -
         predictions=case.predictions.model_copy(update={"overrides": ()}),
     )
     larger = other.changed(grids=tuple((rows + 1, columns + 2) for rows, columns in case.grids))
+    numbers = (other.targets[: len(other.targets) // 2], 2 * other.targets)
+    fewer, more = (larger.changed(targets=targets) for targets in numbers)
 
     _ = exam.calls  # a loss that raises is run.completes' business
 
     def called(subject: Subject) -> None:
-        subject.loss(*inputs(larger if subject.any_size else other, subject.device))
+        for batch in (fewer, more) if subject.any_size else (other,):
+            subject.loss(*inputs(batch, subject.device))
 
     # what is kept of a larger call, a workspace say, may lie otherwise in memory
     close(exam, exam.on(case, called))
