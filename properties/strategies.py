@@ -80,6 +80,7 @@ ALL_OPTIONS = (*ONE_CALL, Options(calls=2), AUTOBALANCED[0])
 ULPS = (0, 0, 0, 1, -1, 4, -4)
 # A case that is large in one respect is small in all others.
 LARGE = ("targets", "images", "classes", "anchors", "sides", "columns", "rows")
+SMALL = ("specks",)
 VERY_LARGE = ("cells", "crowd")  # more than 16 bits count, or a float16 can hold; more than 24 bits in all
 # How often targets are repeated, each time further to the right.
 REPEATS, SHIFT = {"targets": 25, "cells": 50, "crowd": 300}, 0.0390625
@@ -286,6 +287,7 @@ def _enlarged(frame: Frame, what: str) -> Frame:
         "classes": {"classes": 300},
         "anchors": {"anchors": (tuple((w, h) for w in SIDES[:4] for h in SIDES[:3]),)},
         "sides": {"anchors": (((46.5, 31.0),),)},
+        "specks": {"anchors": (((1e-4, 1.5e-4),),)},  # so small that the eps of CIoU counts
         "columns": {"grids": ((2, 300),)},
         "rows": {"grids": ((300, 2),)},
         "cells": {"batch": 2, "grids": ((128, 128),), "anchors": (tuple((w, 2.0) for w in SIDES[:3]),)},
@@ -311,7 +313,7 @@ class Domain:
     mirroring them is exact in float32: for laws about symmetry, which rounding would blur. ``crowded``: most
     targets lie where an earlier one does, with another class and size. ``edges``: all centres lie on grid lines and
     half cells, or a few ulps beside, and all sizes fit an anchor or are at the limit. ``large``: one of these, of
-    `LARGE` and `VERY_LARGE`, is large.
+    `LARGE`, `VERY_LARGE` or `SMALL`, is so.
 
     The first entry of each tuple is what a case shrinks to.
     """

@@ -12,7 +12,7 @@ from torch import Tensor
 from yololoss.harness.law import Exam, law
 
 from .budget import BECAUSE, Budget
-from .strategies import HYPS, cases
+from .strategies import HYPS, SMALL, any_of, cases
 
 FEW_ROWS = cases(min_targets=1)
 
@@ -33,7 +33,12 @@ def test_a_row_costs_between_nothing_and_three(exam: Exam) -> None:
     exam.expect(-slack <= exam.items[0] <= most + slack, "box item", f"from 0 to {most:g}", exam.items[0])
 
 
-@law("boxes.perfect-fit", source="SPEC 2", cases=cases(min_targets=1, max_targets=1, dtypes=("float32", "float64")))
+ONE = cases(min_targets=1, max_targets=1, dtypes=("float32", "float64"))
+# so small that the eps of CIoU is no longer lost in rounding
+SPECKS = cases(min_targets=1, max_targets=1, dtypes=("float32", "float64"), large=SMALL)
+
+
+@law("boxes.perfect-fit", source="SPEC 2", cases=ONE)
 def test_a_perfect_fit_costs_nothing_and_pulls_nowhere(exam: Exam) -> None:
     """Where every row's prediction equals its target, the box item is 0 within rounding, and finite."""
     fitted = exam.on(exam.case.with_logits(fit(exam)))
@@ -54,18 +59,36 @@ def clipped(exam: Exam) -> bool:
     return any((r.box[:, 2:] >= 3.99 * r.anchor_wh).any() for r in exam.of(Budget).reference.rows)
 
 
-def fit(exam: Exam) -> tuple[Tensor, ...]:
-    """The case's logits with each row's cell set so that its box is the row's target; the last row wins."""
+def fit(exam: Exam, off: float = 0.0) -> tuple[Tensor, ...]:
+    """The case's logits with each row's cell set so that its box is the row's target; the last row wins.
+
+    Or the target moved by ``off`` times its sides, and larger by so much.
+    """
     out = []
     for i, rows in enumerate(exam.of(Budget).reference.rows):
         logits = exam.case.logits[i].clone()
-        share = np.concatenate(((rows.box[:, :2] + 0.5) / 2, np.sqrt(rows.box[:, 2:] / rows.anchor_wh) / 2), axis=1)
-        share = np.clip(share.astype(np.float64), 1e-9, 1 - 1e-9)
+        centre, size = np.split(rows.box.astype(np.float64), 2, axis=1)
+        centre, size = centre + off * size, (1 + off) * size
+        share = np.concatenate(((centre + 0.5) / 2, np.sqrt(size / rows.anchor_wh) / 2), axis=1)
+        share = np.clip(share, 1e-9, 1 - 1e-9)
         for n in range(len(rows)):
             at = (rows.image[n], rows.anchor[n], rows.row[n], rows.column[n])
             logits[at][:4] = logits.new_tensor(np.log(share[n] / (1 - share[n])))
         out.append(logits)
     return tuple(out)
+
+
+@law("boxes.near-fit", source="SPEC 2", cases=any_of(ONE, SPECKS), choices=("iou", "grid lines"), most=60)
+def test_a_box_a_little_off_its_target_is_judged_as_by_the_reference(exam: Exam) -> None:
+    """Where predictions are off their targets by a third of the sides, item and gradient are the reference's."""
+    near = exam.on(exam.case.with_logits(fit(exam, off=1 / 3)))
+    budget = near.of(Budget)
+    if near.has_items:
+        want = budget.reference.calls[-1].items[0]
+        exam.expect_close("box item", want, near.items[0], budget.items[-1][0], BECAUSE)
+    for i, (grid, off) in enumerate(zip(budget.reference.gradients, budget.gradients, strict=True)):
+        place = f"layer {i}, gradient at image, anchor, row, column, channel"
+        exam.expect_close(place, grid[..., :4], near.gradients[i][..., :4], off[..., :4], BECAUSE)
 
 
 @law("boxes.gradient", source="SPEC 2, 7", cases=FEW_ROWS, choices=("iou", "grid lines"))

@@ -26,14 +26,15 @@ GOOD = cases(
     options=ONE_CALL[:1],
 )
 NAN, INFINITY = float("nan"), float("inf")
+IMAGE, CLASS, CENTRE, SIZE = (0,), (1,), (2, 3), (4, 5)  # columns of targets
 
 
-def what_happens(exam: Exam, other: Exam) -> str:
+def what_happens(exam: Exam, other: Exam, what: str = "bad input") -> str:
     """Note what ``other``, on bad input, does; where the exam's family refuses bad input, it must be refused."""
     note = _noted(other)
     if "bad input" not in FAMILIES[exam.subject.family]:
         refused = note in ("error: ValueError", "error: TypeError")
-        exam.expect(refused, "bad input", "refused with a ValueError or TypeError", note)
+        exam.expect(refused, what, "refused with a ValueError or TypeError", note)
     return note
 
 
@@ -49,12 +50,17 @@ def _noted(exam: Exam) -> str:
     return "silent" if np.isfinite(numbers).all() else "silent, and the loss is NaN"
 
 
-def with_value(exam: Exam, column: int, value: float) -> str:
-    """What happens when the first target has this value in this column."""
-    first, *others = exam.case.targets
-    bad = (*first[:column], value, *first[column + 1 :])
+def with_value(exam: Exam, columns: tuple[int, ...], *values: float) -> str:
+    """What happens when one of the targets has one of these values in one of these columns; which, the case decides."""
+    targets = exam.case.targets
+    turn, row = divmod(int(getattr(exam.case.predictions, "seed", 0)), len(targets))
+    column, value = columns[turn % len(columns)], values[turn // len(columns) % len(values)]
+    numbers = list(targets[row])
+    numbers[column] = value
     plain = exam.case.predictions.model_copy(update={"overrides": ()})
-    return what_happens(exam, exam.on(exam.case.changed(targets=(bad, *others), predictions=plain)))
+    spoilt = (*targets[:row], tuple(numbers), *targets[row + 1 :])
+    other = exam.on(exam.case.changed(targets=spoilt, predictions=plain))
+    return what_happens(exam, other, f"targets[{row}, {column}] = {value:g}")
 
 
 def with_inputs(exam: Exam, spoil: Callable[[list[Tensor], Tensor], tuple[list[Tensor], Tensor]]) -> str:
@@ -71,61 +77,67 @@ def with_inputs(exam: Exam, spoil: Callable[[list[Tensor], Tensor], tuple[list[T
 @law("input.class-negative", source="SPEC 7", cases=GOOD, most=25)
 def test_what_a_negative_class_does(exam: Exam) -> str:
     """A target of class -1 is refused; upstream trains the last class instead."""
-    return with_value(exam, 1, -1.0)
+    return with_value(exam, CLASS, -1.0)
 
 
 @law("input.class-too-large", source="SPEC 7", cases=GOOD, most=25)
 def test_what_a_class_beyond_the_last_does(exam: Exam) -> str:
     """A target of class C is refused; upstream raises IndexError, or poisons an accelerator's context."""
-    return with_value(exam, 1, float(exam.case.classes))
+    return with_value(exam, CLASS, float(exam.case.classes), exam.case.classes + 300.0)
 
 
 @law("input.class-fraction", source="SPEC 7", cases=GOOD, most=25)
 def test_what_a_fractional_class_does(exam: Exam) -> str:
     """A target of class 0.9 is refused; upstream truncates it."""
-    return with_value(exam, 1, 0.9)
+    return with_value(exam, CLASS, 0.9)
+
+
+@law("input.image-fraction", source="SPEC 7", cases=GOOD, most=25)
+def test_what_a_fractional_image_does(exam: Exam) -> str:
+    """A target of image 0.9 is refused; upstream truncates it."""
+    return with_value(exam, IMAGE, 0.9)
 
 
 @law("input.image-negative", source="SPEC 7", cases=GOOD, most=25)
 def test_what_a_negative_image_does(exam: Exam) -> str:
     """A target of image -1 is refused; upstream gives it to the last image."""
-    return with_value(exam, 0, -1.0)
+    return with_value(exam, IMAGE, -1.0)
 
 
 @law("input.image-too-large", source="SPEC 7", cases=GOOD, most=25)
 def test_what_an_image_beyond_the_batch_does(exam: Exam) -> str:
     """A target of image B is refused."""
-    return with_value(exam, 0, float(exam.case.batch))
+    return with_value(exam, IMAGE, float(exam.case.batch), exam.case.batch + 300.0)
 
 
 @law("input.not-a-number", source="SPEC 7", cases=GOOD, most=25)
 def test_what_a_nan_coordinate_does(exam: Exam) -> str:
-    """A NaN centre is refused; upstream's loss is NaN for the whole batch."""
-    return with_value(exam, 2, NAN)
+    """A NaN is refused; of a centre upstream's loss is NaN for the whole batch."""
+    return with_value(exam, (*CENTRE, *SIZE, *CLASS, *IMAGE), NAN)
 
 
 @law("input.infinite-size", source="SPEC 7", cases=GOOD, most=25)
 def test_what_an_infinite_size_does(exam: Exam) -> str:
-    """An infinite width is refused; upstream drops the target without a word."""
-    return with_value(exam, 4, INFINITY)
+    """An infinite side is refused; upstream drops the target without a word."""
+    return with_value(exam, SIZE, INFINITY)
 
 
 @law("input.no-size", source="SPEC 7", cases=GOOD, most=25)
 def test_what_a_width_of_zero_does(exam: Exam) -> str:
-    """A width of 0 is refused; upstream drops the target without a word."""
-    return with_value(exam, 4, 0.0)
+    """A side of 0 is refused; upstream drops the target without a word."""
+    return with_value(exam, SIZE, 0.0)
 
 
 @law("input.negative-size", source="SPEC 7", cases=GOOD, most=25)
 def test_what_a_negative_height_does(exam: Exam) -> str:
-    """A negative height is refused."""
-    return with_value(exam, 5, -0.1)
+    """A negative side is refused."""
+    return with_value(exam, SIZE, -0.1)
 
 
 @law("input.centre-outside", source="SPEC 7", cases=GOOD, most=25)
 def test_what_a_centre_outside_the_image_does(exam: Exam) -> str:
-    """A centre at x = 1.5 is refused; upstream clamps its cell and teaches a box it cannot reach."""
-    return with_value(exam, 2, 1.5)
+    """A centre outside the image is refused; upstream clamps its cell and teaches a box it cannot reach."""
+    return with_value(exam, CENTRE, 1.5, -0.25, 1.0 + 2.0**-20)
 
 
 @law("input.integer-targets", source="SPEC 7", cases=GOOD, most=25)
@@ -138,6 +150,18 @@ def test_what_integer_targets_do(exam: Exam) -> str:
 def test_what_targets_without_an_image_index_do(exam: Exam) -> str:
     """Targets of five columns are refused."""
     return with_inputs(exam, lambda p, targets: (p, targets[:, 1:]))
+
+
+@law("input.third-axis", source="SPEC 7", cases=GOOD, most=25)
+def test_what_targets_of_three_axes_do(exam: Exam) -> str:
+    """Targets of shape (N, 6, 1) are refused."""
+    return with_inputs(exam, lambda p, targets: (p, targets[..., None]))
+
+
+@law("input.flat-predictions", source="SPEC 7", cases=GOOD, most=25)
+def test_what_predictions_of_three_axes_do(exam: Exam) -> str:
+    """Predictions of shape (B, A H W, 5 + C), as in inference, are refused."""
+    return with_inputs(exam, lambda p, targets: ([x.flatten(1, 3) for x in p], targets))
 
 
 @law("input.missing-layer", source="SPEC 7", cases=GOOD, most=25)

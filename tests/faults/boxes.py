@@ -14,6 +14,9 @@ ITEM = "boxes.item"
 _decode = faults_of("DECODE", "boxes", ITEM)
 _iou = faults_of("IOU", "boxes", ITEM)
 
+_near = faults_of("IOU", "boxes", "boxes.near-fit")
+DISTANCE = "distance = o.centre_distance2 / (o.enclosing_wh.square().sum(-1) + eps)"
+
 DECODE = (
     _decode("decode_off_centre", "modified parameter", XY, "doubled[:, :2] - 0.45", law="boxes.perfect-fit"),
     _decode("decode_without_offset", "missing step", XY, "doubled[:, :2]"),
@@ -37,6 +40,8 @@ DECODE = (
 )
 
 IOU = (
+    _near("eps_of_old", "legacy behaviour", "EPS = 1e-7", "EPS = 1e-9"),
+    _near("diagonal_without_eps", "missing step", DISTANCE + "\n    if", DISTANCE.replace(" + eps", "") + "\n    if"),
     _iou("plain_iou", "legacy behaviour", CIOU, "return o.iou"),
     _iou("giou", "legacy behaviour", CIOU, "return giou(box1, box2)", "F35"),
     _iou("diou", "legacy behaviour", CIOU, "return o.iou - distance"),
