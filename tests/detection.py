@@ -11,7 +11,6 @@ step at fault.
 
 import argparse
 import math
-import os
 import statistics
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from tests.all_laws import LAWS
 from tests.faults import STEPS, Fault, plant
@@ -107,6 +107,7 @@ class Detection:
     fault: Fault
     first: Finding | None
     laws: tuple[str, ...]  # that broke, of those that were run
+    spent: float = 0.0  # seconds of one processor
 
     def complaints(self) -> Iterator[str]:
         """What is wrong with it."""
@@ -157,15 +158,25 @@ def detect(task: tuple[Fault, Mode, bool]) -> Detection:
                     about(broken),
                 )
             cases += law.tally.tried
-    return Detection(fault, first, tuple(laws))
+        spent = time.process_time() - start
+    return Detection(fault, first, tuple(laws), spent)
 
 
-def page(found: list[Detection], seconds: float) -> Iterator[str]:
+DETECTIONS = TypeAdapter(list[Detection])
+
+
+def kept(path: Path | None) -> list[Detection]:
+    """What an earlier run wrote, of faults that are still the same."""
+    there = DETECTIONS.validate_json(path.read_bytes()) if path is not None and path.exists() else []
+    return [each for each in there if each.fault in FAULTS]
+
+
+def page(found: list[Detection]) -> Iterator[str]:
     """The Markdown page."""
     firsts = [d.first for d in found if d.first is not None]
     times = [first.seconds for first in firsts]
     cases = [first.cases for first in firsts]
-    minutes, cores = seconds / 60, os.cpu_count()
+    minutes = sum(d.spent for d in found) / 60
     targets = statistics.mean(first.targets for first in firsts)
     logits = statistics.median(first.logits for first in firsts)
     yield "# What the gate notices\n"
@@ -173,7 +184,7 @@ def page(found: list[Detection], seconds: float) -> Iterator[str]:
     yield "laws were run in their order, with the gate's settings, in one process, until one broke."
     yield f"**{len(firsts)} of {len(found)} faults were noticed.**"
     yield "Made by `python -m tests.detection > docs/detection.md`"
-    yield f"in {minutes:.0f} minutes on {cores} cores; seconds are of one processor."
+    yield f"in {minutes:.0f} minutes of one processor, and so are the seconds."
     yield "`.ci/run` fails where the law named for a fault no longer breaks, or says nothing about the step at fault."
     yield "Faults of the step DEVICE were run on the mirror, a pretend accelerator, one of them under torch.compile.\n"
     yield "| to the first broken law, with its smallest case | median | 90 % | worst |\n|---|---:|---:|---:|"
@@ -204,17 +215,21 @@ def main() -> int:
     )
     parser.add_argument("--all", action="store_true", help="run every law on every fault")
     parser.add_argument("--unchecked", action="store_true", help="plant them in the loss with its checks off")
+    parser.add_argument("--results", type=Path, help="plant only what this file does not have, and add to it")
     parser.add_argument("names", nargs="*", help="only these faults, and no page")
     given = parser.parse_args()
     mode: Mode = "check" if given.check else "all" if given.all else "first"
-    start = time.perf_counter()
+    before = kept(given.results)
     faults = [f for f in FAULTS if not given.names or f.name in given.names]
     if given.unchecked:
         faults = [f for f in faults if "INPUT" not in f.steps and f.name not in ONLY_WITH_CHECKS]
-    tasks = [(fault, mode, not given.unchecked) for fault in faults]
-    found = apart(detect, tasks, "faults")
+    known = [each.fault for each in before]
+    tasks = [(fault, mode, not given.unchecked) for fault in faults if fault not in known]
+    found = before + apart(detect, tasks, "faults")
+    if given.results is not None:
+        given.results.write_bytes(DETECTIONS.dump_json(found))
     if mode != "check" and not given.names:
-        print("\n".join(page(found, time.perf_counter() - start)))
+        print("\n".join(page(sorted(found, key=lambda d: FAULTS.index(d.fault)))))
     complaints = [line for detection in found for line in detection.complaints()]
     print("\n".join(complaints), file=sys.stderr)
     return 1 if complaints else 0
