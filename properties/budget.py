@@ -38,6 +38,7 @@ UNITS = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float32": 2.0**-24, "float64
 CHAIN = 8
 HALF_CHAIN = 8
 RESULT = 32
+COMPLEMENT = 4
 U = UNITS["float32"]
 # A gradient smaller than the dtype's smallest number may come back as 0.
 # The angle atan(e^u) may be held flat beyond |u| = 30 (SPEC 7), where its slope is below e^-30; times at most 8.
@@ -216,8 +217,13 @@ class Budget:
         weight, gamma = hyp.cls_pw if classes else hyp.obj_pw, hyp.fl_gamma
         base = criterion_gradient(x, t, weight, gamma)
         up, down = (criterion_gradient(x, np.clip(t + s, 0, 1), weight, gamma) - base for s in (off, -off))
+        by_target = np.maximum(abs(up), abs(down))
         size = (1 + weight) * (1 + np.minimum(abs(x), 1e30) if gamma > 0 else 1)
-        return np.asarray(np.maximum(abs(up), abs(down)) + (RESULT * U + self.half) * size)
+        if gamma > 0 or self.half:
+            return np.asarray(by_target + (RESULT * U + self.half) * size)
+        # (1 - t) sigma and w t (1 - sigma), where one of them may be 1 less the other sigma: off by u of 1 each time
+        parts = (1 - t) * sigmoid(x) + weight * t * sigmoid(-x)
+        return np.asarray(by_target + U * (RESULT * parts + COMPLEMENT * (1 + weight)))
 
 
 def _either_way(changes: Grid) -> Grid:

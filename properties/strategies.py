@@ -107,6 +107,7 @@ SPOTS = (
 )
 EXTREME = 60.0  # beyond it sigmoid is 0 or 1 in every dtype
 BEYOND = 1e4
+FAR_BEYOND = 1e6  # which no float16 can hold
 
 
 class Frame(NamedTuple):
@@ -210,7 +211,7 @@ def _cell(x: float, y: float, grid: tuple[int, int]) -> tuple[int, int]:
     return min(int(x * columns), columns - 1), min(int(y * rows), rows - 1)
 
 
-def _spot(drawn: Drawn, frame: Frame) -> list[Override]:
+def _spot(drawn: Drawn, frame: Frame, beyond: float) -> list[Override]:
     """Logits of the cell and anchor a target was made for: a perfect fit, a vanishing box, certainty."""
     image, cls, x, y, w, h = drawn.row
     rows, columns = frame.grids[drawn.layer]
@@ -230,7 +231,7 @@ def _spot(drawn: Drawn, frame: Frame) -> list[Override]:
         thin = (-EXTREME, -EXTREME / 2)
         values = dict(enumerate((*aside, *(thin if w * columns > h * rows else thin[::-1]))))
     else:
-        size = BEYOND if drawn.spot.startswith("beyond") else EXTREME
+        size = beyond if drawn.spot.startswith("beyond") else EXTREME
         sure = size if drawn.spot.endswith("certain") else -size
         values = {4: sure, 5 + int(cls): sure}
     place: dict[str, Any] = {
@@ -354,7 +355,7 @@ class Domain:
         for i, chunk in enumerate(chunks):
             if i < least or chunk[0] > 0:
                 drawn.append(_target(chunk, frame, drawn, self.crowded))
-        overrides = tuple(o for d in drawn if self.spots and d.spot != "nothing" for o in _spot(d, frame))
+        spots = [each for each in drawn if self.spots and each.spot != "nothing"]
         if what in REPEATS:
             drawn = _repeated(drawn, REPEATS[what])
         scale, offset = choose.of(self.logits)
@@ -362,6 +363,9 @@ class Domain:
         strides = frame.strides
         if chosen.autobalance and 16.0 not in strides:
             strides = tuple(s * 16 / strides[0] for s in strides)
+        dtype = choose.of(self.dtypes)
+        beyond = BEYOND if dtype == "float16" else FAR_BEYOND
+        overrides = tuple(override for each in spots for override in _spot(each, frame, beyond))
         return Case(
             batch=frame.batch,
             classes=frame.classes,
@@ -369,7 +373,7 @@ class Domain:
             strides=strides,
             anchors=frame.anchors,
             targets=tuple(d.row for d in drawn),
-            dtype=choose.of(self.dtypes),
+            dtype=dtype,
             layout=choose.of(self.layouts),
             targets_dtype=choose.of(self.target_dtypes),
             hyp=hyp,

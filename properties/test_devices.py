@@ -16,7 +16,7 @@ from yololoss.harness.subject import Around
 
 from .budget import BECAUSE, Budget
 from .strategies import ALL_OPTIONS, ANY, cases
-from .test_state import close, close_gradients, same_bits
+from .test_state import close, close_gradients, no_trouble, same_bits
 
 CPU = torch.device("cpu")
 ACCELERATOR = ("mirror", "cuda", "mps")
@@ -156,5 +156,6 @@ def test_autocast_changes_rounding_only(exam: Exam) -> None:
     under = exam.on(exam.case, around=Around(autocast=half))
     raised = complaints(under.outcome)
     exam.expect(not raised, "under autocast", "nothing raised", raised)
+    no_trouble(under, "changed a setting", "autocast as it was")
     same_rows(exam, under)
     close(exam, under)

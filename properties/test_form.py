@@ -18,15 +18,17 @@ from .strategies import ANY, HYPS, ONE_CALL, cases
 from .test_state import close
 
 MOST = 40
+WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
 @law("form.wrapped-model", source="SPEC, drop-in form", cases=ANY, choices=("drop-in",), most=MOST)
 def test_a_wrapped_model_gives_the_same_loss(exam: Exam) -> None:
-    """Built from the model inside a DataParallel, the loss is the same."""
+    """Built from the model inside a DataParallel, or DistributedDataParallel, the loss is the same."""
+    kind: Any = WRAPPERS[exam.case.batch % len(WRAPPERS)]
 
     def wrapped(model: Any) -> nn.Module:
-        # its constructor would move the model to an accelerator, where there is one
-        outer: Any = nn.DataParallel.__new__(nn.DataParallel)
+        # its constructor would move the model to an accelerator, or ask for other processes
+        outer: Any = kind.__new__(kind)
         nn.Module.__init__(outer)
         outer.module = model
         outer.hyp, outer.nc, outer.gr = model.hyp, model.nc, model.gr  # trainers set them before they wrap it, or after
@@ -39,8 +41,23 @@ def test_a_wrapped_model_gives_the_same_loss(exam: Exam) -> None:
 @law("form.second-loss", source="DESIGN", cases=ANY, most=MOST)
 def test_a_second_loss_of_the_same_model_is_the_same(exam: Exam) -> None:
     """Building the loss leaves the model as it was: a second one built from it gives the same numbers."""
+    states = []
+
+    def again(model: Any) -> nn.Module:
+        model.train().requires_grad_(True)
+        states.append((model, state(model)))
+        return model  # type: ignore[no-any-return]
+
     _ = exam.calls
-    close(exam, exam.on(exam.case, lambda subject: subject.rebuild(lambda model: model)))
+    close(exam, exam.on(exam.case, lambda subject: subject.rebuild(again)))
+    for model, before in states:
+        exam.expect_equal("the model's mode, parameters and buffers", before, state(model))
+
+
+def state(model: nn.Module) -> list[str]:
+    """Whether it trains, and each parameter and buffer: its dtype, values, and whether it is learnt."""
+    named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    return [f"training: {model.training}", *(f"{name}: {value!r}" for name, value in named.items())]
 
 
 @law(
@@ -79,6 +96,30 @@ def test_options_may_be_set_between_calls(exam: Exam) -> None:
     usual = Options()
     _ = exam.calls
     close(exam, exam.on(exam.case.changed(options=usual), later))
+
+
+@law("form.gains-later", source="SPEC, drop-in form", cases=cases(), choices=("drop-in",), most=MOST)
+def test_gains_may_be_set(exam: Exam) -> None:
+    """Hyperparameters in which the gains are twice as large, set on the loss, make all items twice as large."""
+    hyp = exam.case.hyp
+    more = {**hyp.model_dump(), **{name: 2 * getattr(hyp, name) for name in ("box", "obj", "cls")}}
+
+    def later(subject: Subject) -> None:
+        subject.loss(*inputs(exam.case, subject.device))
+        subject.set_option("hyp", more)
+
+    want, off = 2 * exam.items, 2 * exam.of(Budget).items[-1]
+    exam.expect_close("items (box, obj, cls)", want, exam.on(exam.case, later).items, 2 * off, BECAUSE)
+
+
+@law("form.interface", source="SPEC, drop-in form", cases=ANY, choices=("interface",), most=MOST)
+def test_the_loss_has_upstreams_whole_interface(exam: Exam) -> None:
+    """It takes autobalance, sort_obj_iou and gr can be set, and build_targets gives upstream's four lists."""
+    try:
+        rows = exam.outcome.rows
+    except Unsupported as option:
+        exam.fail("the loss's interface", "all of upstream's", f"no {option}")
+    exam.expect(rows is not None, "what build_targets gives", "four lists: classes, boxes, indices, anchors", "none")
 
 
 @law("form.balance-later", source="SPEC, drop-in form", cases=cases(), choices=("balance",), most=MOST)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from torch import Tensor
 
+from yololoss.harness.case import Options
 from yololoss.harness.families import FAMILIES
 from yololoss.harness.law import Exam, law
 from yololoss.harness.subject import Subject
@@ -168,6 +169,23 @@ def test_what_predictions_of_three_axes_do(exam: Exam) -> str:
 def test_what_a_missing_layer_does(exam: Exam) -> str:
     """Predictions of too few layers are refused."""
     return with_inputs(exam, lambda p, targets: (p[:-1], targets))
+
+
+@law("input.six-layers", source="SPEC 7", cases=GOOD, most=25)
+def test_what_a_sixth_layer_does(exam: Exam) -> str:
+    """A loss of six layers is refused, for which there is no balance; upstream raises IndexError, unexplained."""
+    case = exam.case
+    first = {"grids": case.grids[:1], "strides": case.strides[:1], "anchors": case.anchors[:1]}
+    plain = case.predictions.model_copy(update={"overrides": ()})
+    six = case.changed(predictions=plain, **{name: 6 * value for name, value in first.items()})
+    return what_happens(exam, exam.on(six))
+
+
+@law("input.no-stride-16", source="SPEC 7", cases=GOOD, most=25)
+def test_what_autobalance_without_a_layer_of_stride_16_does(exam: Exam) -> str:
+    """Autobalance without a layer of stride 16 is refused; upstream raises ValueError, unexplained."""
+    strides = tuple(3.0 * 2**i for i in range(exam.case.layers))
+    return what_happens(exam, exam.on(exam.case.changed(strides=strides, options=Options(autobalance=True))))
 
 
 @law("input.extra-channel", source="SPEC 7", cases=GOOD, most=25)

@@ -123,20 +123,27 @@ def close(exam: Exam, other: Exam) -> None:
     close_gradients(exam, other)
 
 
-@law("state.other-input-before", source="DESIGN", cases=cases(min_targets=1), most=60)
+@law("state.other-input-before", source="DESIGN", cases=cases(), most=60)
 def test_what_the_same_object_was_called_on_before_changes_nothing(exam: Exam) -> None:
     """A loss object that was called on other sizes, with fewer and more targets, before gives the same numbers."""
     case = exam.case
+    targets = case.targets or ((0.0, 0.0, 0.3, 0.6, 0.5, 0.5),)
     other = case.changed(
         batch=case.batch + 1,
-        targets=tuple((case.batch - b, c, y, x, w, h) for b, c, x, y, w, h in case.targets),
+        targets=tuple((case.batch - b, c, y, x, w, h) for b, c, x, y, w, h in targets),
         dtype="float32",
         layout="contiguous",
         predictions=case.predictions.model_copy(update={"overrides": ()}),
     )
-    larger = other.changed(grids=tuple((rows + 1, columns + 2) for rows, columns in case.grids))
-    numbers = (other.targets[: len(other.targets) // 2], 2 * other.targets)
-    fewer, more = (larger.changed(targets=targets) for targets in numbers)
+    more = other.changed(
+        targets=2 * other.targets, grids=tuple((rows + 1, columns + 2) for rows, columns in case.grids)
+    )
+    fewer = other.changed(
+        batch=1,
+        targets=tuple((0.0, *target[1:]) for target in other.targets[: len(targets) // 2]),
+        grids=tuple((max(rows - 1, 1), max(columns - 1, 1)) for rows, columns in case.grids),
+        dtype="bfloat16",
+    )
 
     _ = exam.calls  # a loss that raises is run.completes' business
 
@@ -176,9 +183,9 @@ def test_a_call_before_the_backward_pass_changes_nothing(exam: Exam) -> None:
     """What a call returned, and its gradient, stay as they are when the same object is called on other targets."""
 
     def calling(subject: Subject, p: list[Tensor], targets: Tensor) -> tuple[Tensor, Any]:
-        first = subject.loss(p, targets)
-        subject.loss(*inputs(exam.case, subject.device)[:1], turned(targets))
-        return first
+        total, items = subject.loss(p, targets)
+        second, _ = subject.loss(p, turned(targets))
+        return total + 0 * second, items  # so that one backward pass goes through both
 
     _ = exam.calls
     close(exam, exam.on(exam.case, calling=calling))
@@ -205,8 +212,13 @@ def test_validation_gives_the_same_loss_and_training_goes_on(exam: Exam) -> None
 
 
 def survives(exam: Exam, copied: Callable[[Any], Any]) -> None:
-    """A copy of the loss object, where one can be made, gives the same bits."""
-    same_bits(exam, exam.on(exam.case, lambda subject: subject.put_through(copied)))
+    """A copy of the loss object, where one can be made, gives the same bits; also one of an object that was called."""
+
+    def calling(subject: Subject, p: list[Tensor], targets: Tensor) -> tuple[Tensor, Any]:
+        subject.put_through(copied)
+        return subject.loss(p, targets)
+
+    same_bits(exam, exam.on(exam.case, calling=calling))
 
 
 @law("state.deep-copy", source="DESIGN", cases=ANY, most=50)

@@ -71,13 +71,15 @@ ABOUT = {
     "state.two-calls": "STATE DEVICE",  # they differ where an accelerator leaves something to chance, too
     "state": "STATE",
     "form": "INPUT STATE",
+    "form.gains-later": "STATE SCALE",
+    "form.interface": "INPUT RETURN",
     "form.options-later": "STATE OBJ",
     "form.balance-later": "STATE SCALE",
     "symmetry.stride": "MATCH SCALE",
     "symmetry": "SCALE",
     "input": "INPUT",
     "devices.shared-cells": "OBJ DEVICE",
-    "devices.autocast": "DTYPE DEVICE",
+    "devices.autocast": "DTYPE DEVICE STATE",
     "devices": "DEVICE",
     "compile": "DEVICE",
 }

@@ -76,7 +76,7 @@ def test_logits_set_by_hand_are_of_every_kind():
     assert {(0, 60.0), (1, -60.0), (2, -30.0), (2, -60.0), (3, -60.0), (4, 60.0), (4, -60.0)} <= values
     assert {(channel, 0.0) for channel in range(4)} <= values, "an exact fit"
     assert len(values) > 20, "fits have logits of their own"
-    assert {(4, 1e4), (4, -1e4)} <= values
+    assert {(4, 1e6), (4, -1e6)} <= values
     assert len(set(SPOTS)) == 11
 
 

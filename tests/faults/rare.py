@@ -155,6 +155,169 @@ USES = (
     ),
 )
 
+MODEL = "inner = _unwrap(model)\n"
+LIFE = (
+    in_loss(
+        "only_one_wrapper_known",
+        "INPUT",
+        "edge case",
+        "form.wrapped-model",
+        "isinstance(model, DataParallel | DistributedDataParallel)",
+        "isinstance(model, DataParallel)",
+    ),
+    in_loss(
+        "gains_of_construction",
+        "SCALE, STATE",
+        "wrong primitive",
+        "form.gains-later",
+        'box * self.hyp["box"], obj * self.hyp["obj"]',
+        'box * self.__dict__.setdefault("first", dict(self.hyp))["box"], obj * self.hyp["obj"]',
+    ),
+    in_loss(
+        "model_no_longer_trains",
+        "STATE",
+        "wrong primitive",
+        "form.second-loss",
+        MODEL,
+        f"{MODEL}        inner.eval()\n",
+    ),
+    in_loss(
+        "model_frozen",
+        "STATE",
+        "wrong primitive",
+        "form.second-loss",
+        MODEL,
+        f"{MODEL}        inner.requires_grad_(False)\n",
+    ),
+    in_loss(
+        "autocast_left_off",
+        "STATE, DEVICE",
+        "wrong primitive",
+        "devices.autocast",
+        "    with torch.autocast(device.type, enabled=False):\n        yield",
+        "    torch.set_autocast_enabled(device.type, False)\n    yield",
+    ),
+    in_loss(
+        "precision_of_products_set",
+        "STATE",
+        "wrong primitive",
+        "state.process-settings",
+        CALL,
+        f'        torch.set_float32_matmul_precision("high")\n{CALL}',
+    ),
+    in_loss(
+        "gradient_of_predictions_kept",
+        "STATE",
+        "wrong primitive",
+        "state.inputs-unchanged",
+        CALL,
+        f"{CALL}        [x.retain_grad() for x in p if x.requires_grad]\n",
+    ),
+    in_loss(
+        "copies_begin_anew",
+        "STATE, SCALE",
+        "edge case",
+        "state.deep-copy",
+        "    sort_obj_iou = False",
+        """    def __getstate__(self):
+        return {**self.__dict__, "balance": list(THREE_LAYERS if self.nl == 3 else OTHER_LAYERS)}
+
+    sort_obj_iou = False""",
+    ),
+    in_loss(
+        "rows_of_last_where_no_targets",
+        "STATE, MATCH",
+        "edge case",
+        "state.other-input-before",
+        ASSIGNED,
+        f"""{ASSIGNED}
+        if len(targets) == 0 and hasattr(self, "last"):
+            assigned = [row if max(row.image) < len(p[0]) else now for row, now in zip(self.last, assigned)]
+        elif len(targets):
+            self.last = assigned""",
+    ),
+    in_loss(
+        "space_of_first_call",
+        "STATE, OBJ",
+        "edge case",
+        "state.other-input-before",
+        "grid = objectness.new_zeros(cells + 1)",
+        """grid = self.__dict__.setdefault("spaces", {}).setdefault(
+            objectness.dtype, objectness.new_zeros(cells + 1)
+        )[: cells + 1].zero_().clone()""",
+    ),
+    in_loss(
+        "dtype_of_first_call",
+        "STATE, DTYPE",
+        "edge case",
+        "state.other-input-before",
+        CALL,
+        f"        p = [x.to(self.__dict__.setdefault('dtype', p[0].dtype)) for x in p]\n{CALL}",
+    ),
+    in_loss(
+        "gradient_in_one_buffer",
+        "STATE, AUTOGRAD",
+        "wrong primitive",
+        "state.other-call-between",
+        CALL,
+        f"""        held = self.__dict__.setdefault("held", {{}})
+        p = [x.clone() for x in p]
+        for i, x in enumerate(p):
+            key = i, tuple(x.shape), x.dtype
+            if x.requires_grad:
+                x.register_hook(lambda g, key=key: held.setdefault(key, torch.empty_like(g)).copy_(g))
+{CALL}""",
+    ),
+    in_loss(
+        "build_targets_gives_three",
+        "RETURN, INPUT",
+        "missing step",
+        "form.interface",
+        "            [a.anchor_wh for a in layers],\n",
+        "",
+    ),
+    in_loss(
+        "autobalance_renamed",
+        "INPUT",
+        "modified parameter",
+        "form.interface",
+        "autobalance: bool = False, *, checks: bool = True) -> None:\n",
+        "balanced: bool = False, *, checks: bool = True) -> None:\n        autobalance = balanced\n",
+    ),
+    in_loss(
+        "six_layers_accepted",
+        "INPUT",
+        "missing step",
+        "input.six-layers",
+        "if self.nl > len(OTHER_LAYERS):",
+        "if self.nl > 99:",
+    ),
+    in_loss(
+        "first_layer_kept_without_stride_16",
+        "INPUT",
+        "edge case",
+        "input.no-stride-16",
+        "if AUTOBALANCE_STRIDE not in strides:",
+        "if AUTOBALANCE_STRIDE not in strides:\n            return 0\n        if not strides:",
+    ),
+    in_loss(
+        "objectness_within_half_range",
+        "OBJ",
+        "edge case",
+        "objectness.item",
+        OBJECTNESS,
+        f"{OBJECTNESS}.clamp(-65504, 65504)",
+    ),
+    in_loss(
+        "sure_background_skipped",
+        "OBJ, BCE/FOCAL",
+        "edge case",
+        "objectness.gradient",
+        "self.BCEobj(objectness, wanted)",
+        "self.BCEobj(torch.where(wanted == 0, objectness.clamp(min=-13), objectness), wanted)",
+    ),
+)
+
 SIZES = (
     _assign("class_in_a_byte", "INDEX, CLS", "totals.large-sizes", CLASS, CLASS.replace("long()", "byte().long()")),
     _assign(
@@ -297,4 +460,4 @@ SETTINGS = (
     ),
 )
 
-RARE = (*USES, *SIZES, *SETTINGS)
+RARE = (*USES, *LIFE, *SIZES, *SETTINGS)

@@ -360,7 +360,7 @@ class WeakModel(ComputeLoss):
         self.model = weakref.ref(model)
         super().__init__(model, autobalance)
 
-    hyp = property(lambda self: self.model().hyp, lambda self, value: None)
+    hyp = property(lambda self: self.model().hyp, lambda self, value: setattr(self.model(), "hyp", value))
 
 
 class ReadOnlyRatio(Lazy):

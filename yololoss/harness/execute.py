@@ -8,6 +8,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from functools import partial
 from itertools import count
 from typing import Any, NoReturn
 from unittest.mock import patch
@@ -38,6 +39,22 @@ SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
         torch.is_anomaly_enabled,
         torch.autograd.set_detect_anomaly,
     ),
+    "torch.set_float32_matmul_precision": (
+        torch.get_float32_matmul_precision,
+        torch.set_float32_matmul_precision,
+    ),
+    "torch.set_default_device": (torch.get_default_device, torch.set_default_device),
+    "torch.backends.cudnn.benchmark": (
+        lambda: torch.backends.cudnn.benchmark,
+        partial(setattr, torch.backends.cudnn, "benchmark"),
+    ),
+    **{
+        f"torch.set_autocast_enabled of {kind}": (
+            partial(torch.is_autocast_enabled, kind),
+            partial(torch.set_autocast_enabled, kind),
+        )
+        for kind in ("cpu", "cuda")
+    },
 }
 
 
@@ -109,6 +126,8 @@ def _written(before: list[Tensor], p: list[Tensor], targets: Tensor) -> Iterator
     for name, old, new in zip(names, before, (*p, targets), strict=True):
         if not torch.equal(old.nan_to_num(), new.detach().nan_to_num()):
             yield Trouble("changed its input", name)
+        if new.retains_grad and not new.is_leaf:
+            yield Trouble("changed its input", f"{name} was told to keep its gradient")
 
 
 def inputs(case: Case, device: torch.device) -> tuple[list[Tensor], Tensor]:

@@ -16,6 +16,7 @@ CHOICES = {
     "shared cells": "the last row wins a shared cell unless sort_obj_iou",
     "target dtype": "targets of float64 are assigned in float32; else in float64, as torch joins them with anchors",
     "drop-in": "built of a model that may be wrapped for several devices, whose hyp may lack label_smoothing",
+    "interface": "autobalance, sort_obj_iou, gr and build_targets are there; else laws about them do not apply",
     "bad input": "what is no valid input is refused with a ValueError or TypeError; else what happens is noted only",
 }
 
@@ -38,5 +39,5 @@ _OTHERS: dict[str, frozenset[str]] = {
 }
 
 # What the bundled loss promises beyond upstream is held against no other family.
-BEYOND = frozenset({"bad input", "target dtype"})
+BEYOND = frozenset({"bad input", "interface", "target dtype"})
 FAMILIES = {"yololoss": frozenset[str](), **{name: chosen | BEYOND for name, chosen in _OTHERS.items()}}

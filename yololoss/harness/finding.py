@@ -1,5 +1,6 @@
 """A finding: a law broken by a case, saved so that it can be drawn, replayed and promoted to a vector."""
 
+from contextlib import suppress
 from pathlib import Path
 from shlex import quote
 
@@ -7,7 +8,7 @@ from yololoss import __version__
 from yololoss.harness.case import Data
 from yololoss.harness.execute import execute
 from yololoss.harness.law import LawBroken
-from yololoss.harness.subject import LossUnderTest
+from yololoss.harness.subject import LossUnderTest, Unsupported
 from yololoss.harness.vectors import Vector, case_name, write_vectors
 
 
@@ -84,5 +85,8 @@ def _drawn(broken: LawBroken, under_test: LossUnderTest, path: Path) -> Path:
     from yololoss.harness.draw import draw  # noqa: PLC0415  # heavy, and only where something was found
 
     title = f"{broken.law.id}: {broken.law.statement} {broken.what}: expected {broken.expected}, got {broken.observed}"
-    draw(broken.case, path, title, execute(under_test, broken.case))
+    outcome = None
+    with suppress(Unsupported):  # it has no option of the case, as form.interface says
+        outcome = execute(under_test, broken.case)
+    draw(broken.case, path, title, outcome)
     return path

@@ -4,6 +4,7 @@ import math
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Any, NoReturn, TypeVar
@@ -194,7 +195,8 @@ class Law:
             broken = _broken(error)
             if broken is None:
                 raise
-            broken.repeats = execute(subject, broken.case).same(execute(subject, broken.case))
+            with suppress(Unsupported):  # what the loss does not have, it does not have again
+                broken.repeats = execute(subject, broken.case).same(execute(subject, broken.case))
             raise broken from None
 
     def assumes(self, subject: LossUnderTest) -> str | None:

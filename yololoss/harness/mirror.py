@@ -51,14 +51,15 @@ class MirrorTensor(Tensor):
     @staticmethod
     @override
     def __new__(cls: type[Self], on_cpu: Tensor) -> Self:
-        made: Self = Tensor._make_wrapper_subclass(
-            cls,
-            on_cpu.size(),
-            strides=on_cpu.stride(),
-            storage_offset=on_cpu.storage_offset(),
-            dtype=on_cpu.dtype,
-            device=torch.device(NAME, 0),
-        )
+        with torch.inference_mode(False):  # an inference tensor that is not one inside cannot be detached
+            made: Self = Tensor._make_wrapper_subclass(
+                cls,
+                on_cpu.size(),
+                strides=on_cpu.stride(),
+                storage_offset=on_cpu.storage_offset(),
+                dtype=on_cpu.dtype,
+                device=torch.device(NAME, 0),
+            )
         made.on_cpu = on_cpu
         return made
 
