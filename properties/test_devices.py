@@ -16,7 +16,7 @@ from yololoss.harness.subject import Around
 
 from .budget import BECAUSE, Budget
 from .strategies import ALL_OPTIONS, ANY, cases
-from .test_state import close, close_gradients, no_trouble, same_bits
+from .test_state import close, close_gradients, no_trouble
 
 CPU = torch.device("cpu")
 ACCELERATOR = ("mirror", "cuda", "mps")
@@ -54,6 +54,14 @@ def results_there(exam: Exam, run: Exam) -> None:
 def on_cpu(exam: Exam) -> Exam:
     """The same case on the CPU."""
     return exam.on(exam.case, device=CPU)
+
+
+def same_bits(exam: Exam, other: Exam) -> None:
+    """Totals, items and gradients are equal, bit for bit."""
+    for here, there in zip(exam.calls, other.calls, strict=True):
+        exam.expect_equal("total and items", (here.total, *here.items), (there.total, *there.items))
+    for i, (one, two) in enumerate(zip(exam.gradients, other.gradients, strict=True)):
+        exam.expect_equal(f"gradient of layer {i}", one, two)
 
 
 def complaints(outcome: Outcome) -> str:

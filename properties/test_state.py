@@ -11,6 +11,7 @@ from torch import Tensor
 from yololoss.harness.case import Options
 from yololoss.harness.execute import inputs
 from yololoss.harness.law import Exam, law
+from yololoss.harness.outcome import Call
 from yololoss.harness.subject import Subject
 
 from .budget import BECAUSE, Budget
@@ -76,35 +77,25 @@ def test_a_call_leaves_the_settings_of_the_process_alone(exam: Exam) -> None:
 
 @law("state.two-calls", source="FAMILIES, relations", cases=cases(options=[Options(calls=2), Options(calls=3)]))
 def test_a_second_call_gives_the_same_loss(exam: Exam) -> None:
-    """Without autobalance every call on the same inputs returns the same numbers, bit for bit."""
+    """Without autobalance every call on the same inputs returns the same numbers, but for rounding."""
     first, *others = exam.calls
     for n, call in enumerate(others, 1):
-        want, got = ((c.total, *c.items) for c in (first, call))
-        exam.expect_equal(f"total and items of call {n}", want, got)
+        same_numbers(exam, n, first, call)
 
 
 @law("state.two-objects", source="DESIGN", cases=ANY, most=60)
 def test_a_second_object_gives_the_same_loss(exam: Exam) -> None:
-    """A loss built anew for the same case returns the same numbers and gradients, bit for bit."""
-    same_bits(exam, exam.on(exam.case))
+    """A loss built anew for the same case returns the same numbers and gradients, but for rounding."""
+    _ = exam.calls
+    close(exam, exam.on(exam.case))
 
 
 @law("state.other-case-between", source="DESIGN", cases=cases(min_targets=1, options=ALL_OPTIONS), most=60)
 def test_another_case_in_between_changes_nothing(exam: Exam) -> None:
     """Running another case first leaves nothing behind in the process that changes this one."""
-    before = exam.calls
-    turned = exam.case.with_logits(tuple(-x for x in exam.case.logits))
-    _ = exam.on(turned).calls
-    after = exam.on(exam.case)
-    exam.expect_equal("totals", [c.total for c in before], [c.total for c in after.calls])
-
-
-def same_bits(exam: Exam, other: Exam) -> None:
-    """Totals, items and gradients are equal, bit for bit."""
-    for here, there in zip(exam.calls, other.calls, strict=True):
-        exam.expect_equal("total and items", (here.total, *here.items), (there.total, *there.items))
-    for i, (one, two) in enumerate(zip(exam.gradients, other.gradients, strict=True)):
-        exam.expect_equal(f"gradient of layer {i}", one, two)
+    _ = exam.calls
+    _ = exam.on(exam.case.with_logits(tuple(-x for x in exam.case.logits))).calls
+    close(exam, exam.on(exam.case))
 
 
 def close_gradients(exam: Exam, other: Exam) -> None:
@@ -113,13 +104,21 @@ def close_gradients(exam: Exam, other: Exam) -> None:
         exam.expect_close(f"gradient of layer {i}", other.gradients[i], exam.gradients[i], 2 * off, BECAUSE)
 
 
-def close(exam: Exam, other: Exam) -> None:
-    """Totals, items and gradients differ by rounding only: both are within the budget of the reference."""
+def same_numbers(exam: Exam, n: int, want: Call, got: Call) -> None:
+    """Total and items of call n differ by rounding only: both are within the budget of the reference."""
     budget = exam.of(Budget)
+    exam.expect_close(f"total of call {n}", want.total, got.total, 2 * budget.totals[n], BECAUSE)
+    if exam.has_items:
+        exam.expect_close(f"items of call {n}", want.items[:3], got.items[:3], 2 * budget.items[n], BECAUSE)
+
+
+def close(exam: Exam, other: Exam) -> None:
+    """Totals, items and gradients differ by rounding only.
+
+    Not even a second run has to give the same bits: a kernel that is compiled, or chosen, after the first may not.
+    """
     for n, (here, there) in enumerate(zip(exam.calls, other.calls, strict=True)):
-        exam.expect_close(f"total of call {n}", there.total, here.total, 2 * budget.totals[n], BECAUSE)
-        if exam.has_items:
-            exam.expect_close(f"items of call {n}", there.items[:3], here.items[:3], 2 * budget.items[n], BECAUSE)
+        same_numbers(exam, n, there, here)
     close_gradients(exam, other)
 
 
@@ -212,24 +211,25 @@ def test_validation_gives_the_same_loss_and_training_goes_on(exam: Exam) -> None
 
 
 def survives(exam: Exam, copied: Callable[[Any], Any]) -> None:
-    """A copy of the loss object, where one can be made, gives the same bits; also one of an object that was called."""
+    """A copy of the loss object, where one can be made, gives the same numbers; also of an object that was called."""
 
     def calling(subject: Subject, p: list[Tensor], targets: Tensor) -> tuple[Tensor, Any]:
         subject.put_through(copied)
         return subject.loss(p, targets)
 
-    same_bits(exam, exam.on(exam.case, calling=calling))
+    _ = exam.calls
+    close(exam, exam.on(exam.case, calling=calling))
 
 
 @law("state.deep-copy", source="DESIGN", cases=ANY, most=50)
 def test_a_deep_copy_gives_the_same_loss(exam: Exam) -> None:
-    """A deep copy of the loss object returns the same numbers and gradients, bit for bit."""
+    """A deep copy of the loss object, new or used, returns the same numbers and gradients, but for rounding."""
     survives(exam, copy.deepcopy)
 
 
 @law("state.pickle", source="DESIGN", cases=ANY, most=50)
 def test_a_pickled_copy_gives_the_same_loss(exam: Exam) -> None:
-    """A loss object that was pickled and read back returns the same numbers and gradients, bit for bit."""
+    """A loss object that was pickled and read back, new or used, returns the same numbers, but for rounding."""
     survives(exam, lambda loss: pickle.loads(pickle.dumps(loss)))
 
 
@@ -239,7 +239,7 @@ def test_the_seed_of_the_global_generator_does_not_matter(exam: Exam) -> None:
     _ = exam.calls
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(12345)
-        same_bits(exam, exam.on(exam.case))
+        close(exam, exam.on(exam.case))
 
 
 @law(

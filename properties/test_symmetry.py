@@ -221,6 +221,7 @@ def test_a_batch_is_the_mean_of_its_halves_in_objectness(exam: Exam) -> None:
 
 @law("symmetry.stride", source="SPEC 1, 2", cases=SYMMETRIC, most=60)
 def test_stride_alone_changes_nothing(exam: Exam) -> None:
-    """Pixels never enter: other strides with the same anchors in cells give the same loss, bit for bit."""
+    """Pixels never enter: other strides with the same anchors in cells give the same loss, but for rounding."""
     other = exam.on(exam.case.changed(strides=tuple(2 * s for s in exam.case.strides)))
-    exam.expect_equal("total", exam.calls[-1].total, other.calls[-1].total)
+    off = 2 * exam.of(Budget).totals[-1]
+    exam.expect_close("total", exam.calls[-1].total, other.calls[-1].total, off, BECAUSE)

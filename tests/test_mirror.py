@@ -45,6 +45,13 @@ def test_a_tensor_on_the_mirror_is_a_tensor_like_any_other():
     np.testing.assert_array_equal(y.numpy(force=True), [[[10, 20], [3, 4]]])
 
 
+def test_in_inference_mode_a_tensor_can_be_detached():
+    """A loss may assign so, or validate."""
+    given = on([1.0, 2.0])
+    with torch.inference_mode():
+        assert given.detach().cpu().tolist() == [1.0, 2.0]
+
+
 def test_it_is_no_numpy_array():
     """As on CUDA: it must be copied to the host first."""
     with pytest.raises(TypeError, match=r"can't convert mirror:0 device type tensor to numpy\. Use Tensor\.cpu\(\)"):
