@@ -60,6 +60,7 @@ def test_rows_in_another_order_are_a_familys_choice():
     assert [each.id for each in LAWS.values() if each.assumes(own) and not each.on and each.cases is not None] == [
         "assign.row-order",
         "state.target-dtype",
+        "form.interface",
     ]
 
 

@@ -27,6 +27,31 @@ UNNOTICEABLE: tuple[tuple[str, str, str], ...] = (
         "A run here is one process. To pretend that there are others would accuse losses that rightly speak to them.",
     ),
     (
+        "A second backward pass through one graph gives another gradient",
+        "",
+        "Trainers take one. Fused kernels rightly write the gradient over what they kept for it.",
+    ),
+    (
+        "The balance stands still in validation",
+        "",
+        "Whether validation is to move it nobody has said; with gradients on every call moves it.",
+    ),
+    (
+        "Attributes set after construction are not heeded: criteria, anchors, cp, cn, autobalance",
+        "",
+        "A loss may make of them what it works with, once. Laws ask it of gains, gr, sort_obj_iou and the balance.",
+    ),
+    (
+        "Another CUDA device than the first; `is_cuda`; a copy to the host that is read before it is there",
+        "",
+        "The mirror has one device, is none of CUDA's, and copies at once.",
+    ),
+    (
+        "GIoU, DIoU, quality focal loss, blurred BCE, `from_parts`",
+        "",
+        "The loss as others call it uses none of them: `tests/test_boxes.py`, `test_criteria.py` and `test_loss.py` do.",
+    ),
+    (
         "A fourth item, the total",
         "F65",
         "Older versions return it, so it is accepted; another order or number of items is not.",
