@@ -315,11 +315,10 @@ class Lazy:
 
     @cached_property
     def inner(self) -> ComputeLoss:
-        inner = ComputeLoss(self.model, self.autobalance)
-        inner.gr, inner.sort_obj_iou = self.gr, self.sort_obj_iou
-        return inner
+        return ComputeLoss(self.model, self.autobalance)
 
     def __call__(self, p: Any, targets: Tensor) -> Any:
+        self.inner.gr, self.inner.sort_obj_iou = self.gr, self.sort_obj_iou
         return self.inner(p, targets)
 
 
