@@ -51,6 +51,8 @@ def test_every_call_form_is_understood_and_none_is_accused(name, least):
         ("compute_loss", "totals.sum"),
         ("ImageNoNeighbours", "assign.neighbours"),
         ("ModuleWrites", "state.inputs-unchanged"),
+        ("Replaces", "state.inputs-unchanged"),
+        ("KeepsGradients", "state.inputs-unchanged"),
         ("BlackBoxTransposed", "gradients.assignment"),
         ("DictNotDetached", "objectness.detached"),
         ("Raises", "run.completes"),

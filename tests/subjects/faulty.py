@@ -58,6 +58,24 @@ class Writes(PlainLoss):
         return result
 
 
+class Replaces(PlainLoss):
+    """Puts other tensors into the list that it is given."""
+
+    def __call__(self, p: list[Tensor], targets: Tensor) -> tuple[Tensor, Tensor]:
+        p[:] = [x.contiguous().clone() for x in p]
+        return super().__call__(p, targets)
+
+
+class KeepsGradients(PlainLoss):
+    """Has the predictions keep their gradients, which nobody asked for."""
+
+    def __call__(self, p: list[Tensor], targets: Tensor) -> tuple[Tensor, Tensor]:
+        for x in p:
+            if x.requires_grad:
+                x.retain_grad()
+        return super().__call__(p, targets)
+
+
 class Transposed(PlainLoss):
     """Grid row and column swapped in the gather."""
 
