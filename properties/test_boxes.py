@@ -17,7 +17,7 @@ from .strategies import HYPS, SMALL, any_of, cases
 FEW_ROWS = cases(min_targets=1)
 
 
-@law("boxes.item", source="SPEC 2", cases=FEW_ROWS, choices=("iou", "grid lines"))
+@law("boxes.item", source="SPEC 2", cases=FEW_ROWS, choices=("iou", "grid lines"), most=150)
 def test_the_box_item_is_that_of_the_reference(exam: Exam) -> None:
     """The box item is the gain times the sum over layers of the mean of 1 - CIoU over rows."""
     budget = exam.of(Budget)
@@ -91,7 +91,7 @@ def test_a_box_a_little_off_its_target_is_judged_as_by_the_reference(exam: Exam)
         exam.expect_close(place, grid[..., :4], near.gradients[i][..., :4], off[..., :4], BECAUSE)
 
 
-@law("boxes.gradient", source="SPEC 2, 7", cases=FEW_ROWS, choices=("iou", "grid lines"))
+@law("boxes.gradient", source="SPEC 2, 7", cases=FEW_ROWS, choices=("iou", "grid lines"), most=150)
 def test_the_gradient_of_the_box_logits_is_that_of_the_reference(exam: Exam) -> None:
     """x, y, w, h get gain x batch / rows times the gradient of 1 - CIoU, in which alpha is held fixed."""
     budget = exam.of(Budget)

@@ -240,7 +240,7 @@ DTYPES = (
         "half_scaled",
         "DTYPE",
         "edge case",
-        "boxes.item",
+        "boxes.gradient",
         SELECTED,
         f"{SELECTED} * (0.9 if logits.dtype == torch.bfloat16 else 1)",
     ),
