@@ -227,9 +227,11 @@ def main() -> int:
         faults = [f for f in faults if "INPUT" not in f.steps and f.name not in ONLY_WITH_CHECKS]
     known = [each.fault for each in before]
     tasks = [(fault, mode, not given.unchecked) for fault in faults if fault not in known]
-    found = before + apart(detect, tasks, "faults")
-    if given.results is not None:
-        given.results.write_bytes(DETECTIONS.dump_json(found))
+    found = list(before)
+    for detection in apart(detect, tasks, "faults"):
+        found.append(detection)
+        if given.results is not None:
+            given.results.write_bytes(DETECTIONS.dump_json(found))
     if mode != "check" and not given.names:
         print("\n".join(page(sorted(found, key=lambda d: FAULTS.index(d.fault)))))
     complaints = [line for detection in found for line in detection.complaints()]

@@ -1,7 +1,7 @@
 """What the commands that run laws on many losses share: the settings, one search, and all processors at once."""
 
 import multiprocessing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import hypothesis
@@ -36,8 +36,8 @@ def search(
     return None
 
 
-def apart(function: Callable[[T], R], tasks: Sequence[T], what: str) -> list[R]:
+def apart(function: Callable[[T], R], tasks: Sequence[T], what: str) -> Iterator[R]:
     """What the function makes of each task, in a process of its own, as many at once as there are processors."""
     torch.set_num_threads(1)
     with multiprocessing.get_context("fork").Pool(maxtasksperchild=1) as pool:
-        return list(track(pool.imap(function, tasks), what, len(tasks), console=Console(stderr=True)))
+        yield from track(pool.imap(function, tasks), what, len(tasks), console=Console(stderr=True))

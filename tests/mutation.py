@@ -219,9 +219,9 @@ def _judge_all(wanted: list[Mutant]) -> None:
     global GATE  # noqa: PLW0603  # too large to be sent to each process, so they inherit it
     GATE = run_gate()
     loss = [Mutant(m, 0, "", "", (HOME / f"{m}.py").read_text(encoding="utf-8")) for m in MODULES]
-    if any(apart(_by_tests, loss, "the loss itself")):
+    if any([*apart(_by_tests, loss, "the loss itself")]):
         raise SystemExit("the tests beside the gate fail on the loss as it is")
-    apart(judge, wanted, "mutants")
+    list(apart(judge, wanted, "mutants"))
 
 
 def main() -> int:

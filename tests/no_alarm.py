@@ -44,7 +44,7 @@ def main() -> int:
     given = parser.parse_args()
     seed = None if given.explore else GATE_SEED
     tasks = [(spec, given.device, given.cases, seed) for spec in (*VARIANTS, *OTHERS)]
-    done = apart(accusations, tasks, "losses")
+    done = list(apart(accusations, tasks, "losses"))
     print("| loss | laws | cases judged | accused by |\n|---|---:|---:|---|")
     for spec, laws, judged, broken in done:
         print(f"| `{spec}` | {laws} | {judged:,} | {', '.join(broken) or 'none'} |")
