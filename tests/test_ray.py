@@ -1,6 +1,7 @@
 """Sessions on a Ray cluster: a real one of several nodes on this machine, one of which is lost in the middle."""
 
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -39,20 +40,29 @@ def ray_cluster():
         going.stdin.close()
 
 
+def _done(out: Path) -> int:
+    """What the workers that there are have counted."""
+    return sum(int(Journal(path).counters.sum()) for path in (out / "journal").glob("*.journal"))
+
+
 def test_a_lost_node_costs_its_running_case_alone(tmp_path, ray_cluster):
-    """The session goes on to its end on the nodes that are left; what was found and counted is in its folder."""
+    """The session goes on on the nodes that are left; what was found and counted is in its folder."""
     address, nodes = ray_cluster
     out = tmp_path / "s"
-    options = ("--cases", "400", "--workers", "3", "--seed", "7", "--out", str(out), "--json", *LAWS)
+    options = ("--for", "10m", "--workers", "3", "--seed", "7", "--out", str(out), "--json", *LAWS)
     command = [sys.executable, "-m", "yololoss", "fuzz", rarely(tmp_path, "Raises", 30), "--ray", address, *options]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as going:
         _until(lambda: len(list((out / "journal").glob("*.journal"))) == 3)
         print("lose", file=nodes.stdin, flush=True)
         assert nodes.stdout.readline() == "lost\n"
+        # however long the cluster takes to notice, so no number of cases ends this session
+        _until(lambda: _state(out)["restarts"] == 1)
+        counted = _done(out)
+        _until(lambda: _done(out) > counted and list((out / "findings").iterdir()))
+        going.send_signal(signal.SIGINT)
         output, _ = going.communicate(timeout=120)
     told = json.loads(output)
     assert (going.returncode, told["restarts"]) == (1, 1)
-    assert told["cases"] >= 400
     (finding,) = told["verdict"]["findings"]
     assert finding["law"] == "run.completes"
     assert read_vectors(Path(finding["path"])).vectors
