@@ -28,6 +28,7 @@ pytest.importorskip("ray", reason="ray is not installed here; pip install 'yolol
 from ray.exceptions import ActorDiedError, GetTimeoutError, RayActorError, RaySystemError, RayTaskError
 
 LAWS = [x for pattern in FEW for x in ("--laws", pattern)]
+SLOW = 300.0  # seconds that three nodes may take to begin on a machine that is busy otherwise
 
 
 @pytest.fixture(scope="module")
@@ -52,15 +53,18 @@ def test_a_lost_node_costs_its_running_case_alone(tmp_path, ray_cluster):
     options = ("--for", "10m", "--workers", "3", "--seed", "7", "--out", str(out), "--json", *LAWS)
     command = [sys.executable, "-m", "yololoss", "fuzz", rarely(tmp_path, "Raises", 30), "--ray", address, *options]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as going:
-        _until(lambda: len(list((out / "journal").glob("*.journal"))) == 3)
-        print("lose", file=nodes.stdin, flush=True)
-        assert nodes.stdout.readline() == "lost\n"
-        # however long the cluster takes to notice, so no number of cases ends this session
-        _until(lambda: _state(out)["restarts"] == 1)
-        counted = _done(out)
-        _until(lambda: _done(out) > counted and list((out / "findings").iterdir()))
-        going.send_signal(signal.SIGINT)
-        output, _ = going.communicate(timeout=120)
+        try:
+            _until(lambda: len(list((out / "journal").glob("*.journal"))) == 3, SLOW)
+            print("lose", file=nodes.stdin, flush=True)
+            assert nodes.stdout.readline() == "lost\n"
+            # however long the cluster takes to notice, so no number of cases ends this session
+            _until(lambda: _state(out)["restarts"] == 1, SLOW)
+            counted = _done(out)
+            _until(lambda: _done(out) > counted and list((out / "findings").iterdir()), SLOW)
+            going.send_signal(signal.SIGINT)
+            output, _ = going.communicate(timeout=120)
+        finally:
+            going.kill()
     told = json.loads(output)
     assert (going.returncode, told["restarts"]) == (1, 1)
     (finding,) = told["verdict"]["findings"]
