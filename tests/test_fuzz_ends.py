@@ -160,10 +160,26 @@ def test_what_is_known_or_cannot_be_read_keeps_no_clerk_busy(tmp_path):
 def test_ctrl_c_while_the_last_are_made_small_leaves_them_for_later(tmp_path):
     """They are so when the session is resumed."""
     made, kind = _waiting(tmp_path)
-    with patch.object(session.time, "sleep", side_effect=KeyboardInterrupt):
+    clerks = []
+
+    def interrupted(_: float) -> None:
+        clerks.append(made.clerk[0])
+        raise KeyboardInterrupt
+
+    with patch.object(session.time, "sleep", interrupted):
         made._end(quiet)
-    assert not made.clerk[0].alive
+    assert not clerks[0].alive
     assert raw_path(tmp_path, kind).exists()
+
+
+def test_what_the_clerk_has_done_when_the_session_ends_is_told(tmp_path):
+    """Also where the session has not yet looked: its file is gone from those that wait."""
+    made, kind = _waiting(tmp_path)
+    assert made._look_after_clerk(60.0)
+    made.clerk[0].process.join()
+    assert not raw_path(tmp_path, kind).exists()
+    made._end(quiet)
+    assert list(made.findings) == [kind]
 
 
 def test_what_a_worker_was_to_judge_first_goes_to_the_next(tmp_path):

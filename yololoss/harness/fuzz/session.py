@@ -112,16 +112,13 @@ class Session:
         for worker in self.workers:
             self._absorb(worker.orders.number)
         self.workers = []
-        if self.clerk is not None:  # it has more time than is left: begin that finding anew
-            self.clerk[0].kill()
-            self.clerk = None
+        self._dismiss_clerk()  # it has more time than is left: that finding is begun anew
         try:
             while self._look_after_clerk(SMALL_AT_END):
                 time.sleep(STEP)
                 show(self)
         except KeyboardInterrupt:  # what is not small yet is so when it is resumed
-            if self.clerk is not None:
-                self.clerk[0].kill()
+            self._dismiss_clerk()
         self._save()
 
     def _hire(self, place: int) -> None:
@@ -243,6 +240,16 @@ class Session:
             self.clerk = Guarded(attend, (duty, path), 2**30), path
             return True
         return False
+
+    def _dismiss_clerk(self) -> None:
+        """End it; what it has written down is taken in."""
+        if self.clerk is None:
+            return
+        guarded, path = self.clerk
+        guarded.kill()
+        self.clerk = None
+        if record_path(self.folder, path.stem).exists():
+            self._take_record(path)
 
     def _take_record(self, path: Path) -> None:
         """What the clerk wrote of a finding; if nothing, it died, and the finding is kept as it was found."""
