@@ -291,7 +291,7 @@ def _enlarged(frame: Frame, what: str) -> Frame:
         "specks": {"anchors": (((1e-4, 1.5e-4),),)},  # so small that the eps of CIoU counts
         "columns": {"grids": ((2, 300),)},
         "rows": {"grids": ((300, 2),)},
-        "cells": {"batch": 2, "grids": ((128, 128),), "anchors": (tuple((w, 2.0) for w in SIDES[:3]),)},
+        "cells": {"batch": 3, "grids": ((131, 131),), "anchors": (tuple((w, 2.0) for w in SIDES[:3]),)},
         "crowd": {"grids": ((8, 8),), "anchors": (first,)},
     }
     return small._replace(**changed[what])

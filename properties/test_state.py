@@ -1,7 +1,9 @@
 """State: a loss is a function of what it is given. It leaves no trace in its inputs, in the process, in itself."""
 
 import copy
+import gc
 import pickle
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -124,7 +126,7 @@ def close(exam: Exam, other: Exam) -> None:
 
 @law("state.other-input-before", source="DESIGN", cases=cases(), most=60)
 def test_what_the_same_object_was_called_on_before_changes_nothing(exam: Exam) -> None:
-    """A loss object that was called on other sizes, with fewer and more targets, before gives the same numbers."""
+    """A loss object that was called on other sizes, upright ones, and fewer and more targets before gives the same."""
     case = exam.case
     targets = case.targets or ((0.0, 0.0, 0.3, 0.6, 0.5, 0.5),)
     other = case.changed(
@@ -143,11 +145,12 @@ def test_what_the_same_object_was_called_on_before_changes_nothing(exam: Exam) -
         grids=tuple((max(rows - 1, 1), max(columns - 1, 1)) for rows, columns in case.grids),
         dtype="bfloat16",
     )
+    upright = other.changed(grids=tuple((columns, rows) for rows, columns in case.grids))
 
     _ = exam.calls  # a loss that raises is run.completes' business
 
     def called(subject: Subject) -> None:
-        for batch in (fewer, more) if subject.any_size else (other,):
+        for batch in (fewer, upright, more) if subject.any_size else (other,):
             subject.loss(*inputs(batch, subject.device))
 
     # what is kept of a larger call, a workspace say, may lie otherwise in memory
@@ -163,7 +166,7 @@ def turned(targets: Tensor) -> Tensor:
 
 @law("state.other-targets-before", source="DESIGN", cases=cases(min_targets=1), most=50)
 def test_what_stood_in_the_same_tensors_before_changes_nothing(exam: Exam) -> None:
-    """Where targets are written over with others of the same shape, the next call's loss is that of the new ones."""
+    """Where others of the same shape take the place of targets in memory, the next call's loss is of the new ones."""
 
     def calling(subject: Subject, p: list[Tensor], targets: Tensor) -> tuple[Tensor, Any]:
         own = targets.clone()
@@ -171,7 +174,14 @@ def test_what_stood_in_the_same_tensors_before_changes_nothing(exam: Exam) -> No
         subject.rows(p, targets)
         subject.loss(p, targets)
         targets.copy_(own)
-        return subject.loss(p, targets)
+        fresh = torch.cat((turned(own),))
+        place = fresh.data_ptr()
+        subject.loss(p, fresh)
+        del fresh
+        copies = [torch.cat((own,))]
+        while copies[-1].data_ptr() != place and len(copies) < 16:  # until one lies where it lay
+            copies.append(torch.cat((own,)))
+        return subject.loss(p, copies[-1])
 
     _ = exam.calls
     close(exam, exam.on(exam.case, calling=calling))
@@ -197,17 +207,60 @@ def test_a_call_before_the_backward_pass_changes_nothing(exam: Exam) -> None:
     most=50,
 )
 def test_validation_gives_the_same_loss_and_training_goes_on(exam: Exam) -> None:
-    """Under torch.no_grad, as in validation, a call returns the same loss; and so does the call after it."""
+    """Under torch.no_grad or inference_mode, as in validation, a call returns the same; so does the one after it."""
     training = iter((False, True))
+    validating = (torch.no_grad, torch.inference_mode)[exam.case.batch % 2]
 
     def calling(subject: Subject, p: list[Tensor], targets: Tensor) -> tuple[Tensor, Any]:
         if next(training):
             return subject.loss(p, targets)
-        with torch.no_grad():  # predictions are made there as well
+        with validating():  # predictions are made there as well
             return subject.loss([x.clone() for x in p], targets)
 
     _ = exam.calls
     close(exam, exam.on(exam.case, calling=calling))
+
+
+@law("state.settings-of-others", source="DESIGN", cases=ANY, most=30)
+def test_settings_that_a_trainer_changed_stay_so(exam: Exam) -> None:
+    """Where gradients are off, or algorithms are to be deterministic, they are so after a call as well."""
+    after = []
+
+    def calling(subject: Subject, p: list[Tensor], targets: Tensor) -> tuple[Tensor, Any]:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        try:
+            with torch.no_grad():
+                subject.loss([x.clone() for x in p], targets)
+                after.append((torch.is_grad_enabled(), torch.are_deterministic_algorithms_enabled()))
+        finally:
+            torch.use_deterministic_algorithms(False)
+        return subject.loss(p, targets)
+
+    _ = exam.calls
+    _ = exam.on(exam.case, calling=calling).calls
+    exam.expect_equal("gradients on, algorithms deterministic", [(False, True)] * len(after), after)
+
+
+@law("state.lets-go", source="DESIGN", cases=cases(min_targets=1), most=20)
+def test_nothing_is_kept_of_earlier_calls(exam: Exam) -> None:
+    """Of two calls and their backward passes the first's predictions are gone from memory when the second returns."""
+    kept: list[int] = []
+
+    def calling(subject: Subject, p: list[Tensor], targets: Tensor) -> tuple[Tensor, Any]:
+        own = [x.detach().clone().requires_grad_() for x in p]
+        total, _ = subject.loss(own, targets)
+        total.sum().backward()  # type: ignore[no-untyped-call]
+        first = [weakref.ref(x) for x in own]
+        del own, total, _
+        result = subject.loss(p, targets)
+        if any(x() is not None for x in first):
+            gc.collect()  # which takes longer than a case; what is in a circle alone is no leak
+        kept.extend(i for i, x in enumerate(first) if x() is not None)
+        return result
+
+    _ = exam.calls
+    _ = exam.on(exam.case, calling=calling).calls
+    exam.expect(not kept, "layers whose predictions are still there", "none", str(kept))
 
 
 def survives(exam: Exam, copied: Callable[[Any], Any]) -> None:

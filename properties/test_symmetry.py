@@ -177,19 +177,21 @@ def test_the_order_of_anchors_does_not_matter(exam: Exam) -> None:
     same_gradient(exam, other, lambda g: g.flip(1))
 
 
+def reversed_layers(case: Case) -> Case:
+    """The case with its layers in the opposite order."""
+    return case.with_logits(
+        case.logits[::-1],
+        predictions=plain(case),
+        grids=case.grids[::-1],
+        strides=case.strides[::-1],
+        anchors=case.anchors[::-1],
+    )
+
+
 @law("symmetry.layer-order", source="SPEC 3, balance", cases=SYMMETRIC, most=60)
 def test_the_order_of_layers_does_not_matter_to_box_and_class(exam: Exam) -> None:
     """Reversing the layers changes neither the box nor the class item; objectness is balanced by layer."""
-    case = exam.case
-    other = exam.on(
-        case.with_logits(
-            case.logits[::-1],
-            predictions=plain(case),
-            grids=case.grids[::-1],
-            strides=case.strides[::-1],
-            anchors=case.anchors[::-1],
-        )
-    )
+    other = exam.on(reversed_layers(exam.case))
     budget = exam.of(Budget).items[-1]
     exam.expect_close("items (box, cls)", exam.items[::2], other.items[::2], 2 * budget[::2], BECAUSE)
 

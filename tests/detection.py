@@ -61,13 +61,17 @@ ABOUT = {
     "totals.autobalance-late": "SCALE STATE",
     "totals.finite": "",  # as the item that it names
     "totals.large-sizes": "MATCH INDEX DECODE OBJ CLS SCALE",
+    "totals.layers-reversed": "SCALE STATE",
     "totals.very-large-sizes": "MATCH INDEX OBJ SCALE",
     "totals": "SCALE RETURN AUTOGRAD",
     "gradients.finite": "DECODE IOU BCE/FOCAL AUTOGRAD",
     "gradients.rows-agree": "INDEX AUTOGRAD",
     "gradients": "AUTOGRAD",
+    "gradients.scaled": "AUTOGRAD RETURN",
     "state.target-dtype": "DTYPE",
     "state.layout": "INDEX STATE",
+    "state.other-input-before": "STATE INDEX",
+    "state.lets-go": "STATE AUTOGRAD",
     "state.two-calls": "STATE DEVICE",  # they differ where an accelerator leaves something to chance, too
     "state": "STATE",
     "form": "INPUT STATE",

@@ -1,6 +1,6 @@
 """Every conforming loss through all laws: ``python -m tests.no_alarm``; a table, and exit status 1 for an accusation.
 
-``--cases N`` and ``--explore`` as for pytest: other cases every time, and more of them.
+``--cases N``, ``--explore`` and ``--laws`` as for pytest: other cases every time, more of them, and only some laws.
 """
 
 import argparse
@@ -11,6 +11,7 @@ import hypothesis
 from tests.all_laws import LAWS
 from tests.judging import QUICK, apart, search
 from tests.test_conforming import VARIANTS, load
+from yololoss._suite import find
 from yololoss.harness.law import GATE_SEED
 from yololoss.harness.load import find_device
 
@@ -18,13 +19,13 @@ FORMS = ("OlderLoss", "compute_loss", "ImageLoss", "ModuleLoss", "BlackBox", "Di
 OTHERS = ("tests.subjects.plain:PlainLoss", *(f"tests.subjects.forms:{name}" for name in FORMS))
 
 
-def accusations(task: tuple[str, str, int, int | None]) -> tuple[str, int, int, dict[str, str]]:
+def accusations(task: tuple[str, str, int, int | None, tuple[str, ...]]) -> tuple[str, int, int, dict[str, str]]:
     """The loss, how many laws apply to it, in how many cases they judged it, and which of them broke."""
-    spec, device, cases, seed = task
+    spec, device, cases, seed, laws = task
     subject = load(spec, find_device(device))
     settings = hypothesis.settings(QUICK, max_examples=cases)
     judged, applied, broken = 0, 0, {}
-    for law in LAWS.values():
+    for law in (LAWS[name] for name in laws):
         if law.assumes(subject) is not None:
             continue
         found = search(law, subject, settings, seed)
@@ -41,9 +42,11 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=100)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--explore", action="store_true", help="other cases every time")
+    parser.add_argument("--laws", action="append", metavar="PATTERN", help="only these laws")
     given = parser.parse_args()
     seed = None if given.explore else GATE_SEED
-    tasks = [(spec, given.device, given.cases, seed) for spec in (*VARIANTS, *OTHERS)]
+    laws = tuple(find(given.laws)) if given.laws else tuple(LAWS)
+    tasks = [(spec, given.device, given.cases, seed, laws) for spec in (*VARIANTS, *OTHERS)]
     done = list(apart(accusations, tasks, "losses"))
     print("| loss | laws | cases judged | accused by |\n|---|---:|---:|---|")
     for spec, laws, judged, broken in done:

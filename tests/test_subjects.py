@@ -132,6 +132,12 @@ def test_a_family_is_not_held_to_other_choices():
         law.search(own, FEW, seed=2)
 
 
+def test_an_attribute_that_is_missing_is_named():
+    """Where the whole interface is claimed."""
+    with pytest.raises(LawBroken, match="no cn"):
+        LAWS["form.interface"].search(load_loss("tests.subjects.faulty:Renamed", CPU, "yololoss"), FEW, seed=2)
+
+
 def test_a_family_without_clamp_is_not_asked_about_the_far_edge():
     """Cases with a centre at 1.0 say nothing about it."""
     case = hypothesis.find(LAWS["assign.own-cell"].cases, lambda c: any(t[2] == 1 for t in c.targets))

@@ -39,7 +39,29 @@ UNNOTICEABLE: tuple[tuple[str, str, str], ...] = (
     (
         "Attributes set after construction are not heeded: criteria, anchors, cp, cn, autobalance",
         "",
-        "A loss may make of them what it works with, once. Laws ask it of gains, gr, sort_obj_iou and the balance.",
+        "A loss may make of them what it works with, once. Laws ask it of `hyp` and its gains and `anchor_t`, of gr, "
+        "sort_obj_iou and the balance. That the model's own dict, changed in place, is heeded is the bundled loss's "
+        "promise: `tests/test_loss.py` looks.",
+    ),
+    (
+        "build_targets gives classes as float, indices as int32, or boxes as float64",
+        "",
+        "It is the numbers that are compared, whatever their dtype: losses read their own lists, and int32 is legal.",
+    ),
+    (
+        "What one call was given is kept until the next",
+        "",
+        "That costs memory once, and some losses log it; what is kept beyond the next call a law notices.",
+    ),
+    (
+        "More than 32,767 rows of one layer, numbered in 16 bits",
+        "",
+        "The gate's largest crowd makes some 9,000 rows; more takes longer than a gate may.",
+    ),
+    (
+        "Print options, environment variables and other settings that no computation reads",
+        "",
+        "Every package has some; laws look at those that change what torch, or NumPy, computes.",
     ),
     (
         "Another CUDA device than the first; `is_cuda`; a copy to the host that is read before it is there",

@@ -10,6 +10,18 @@ from torch import Tensor
 
 from tests.subjects import forms
 from tests.subjects.plain import PlainLoss
+from yololoss import ComputeLoss
+
+
+class Renamed(ComputeLoss):
+    """The bundled loss without one of the attributes that users read."""
+
+    def __init__(self, model: Any, autobalance: bool = False) -> None:
+        super().__init__(model, autobalance)
+        del self.cn
+
+    def _class_targets(self, cls: Tensor, dtype: torch.dtype) -> Tensor:
+        return torch.where(cls[:, None] == torch.arange(self.nc), self.cp, 1 - self.cp).to(dtype)
 
 
 class WrongBalance(PlainLoss):

@@ -44,10 +44,16 @@ SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
         torch.set_float32_matmul_precision,
     ),
     "torch.set_default_device": (torch.get_default_device, torch.set_default_device),
-    "torch.backends.cudnn.benchmark": (
-        lambda: torch.backends.cudnn.benchmark,
-        partial(setattr, torch.backends.cudnn, "benchmark"),
-    ),
+    # there is no way to ask for it but by a number too small for float32's normal ones
+    "torch.set_flush_denormal": (lambda: float(torch.full((), 1e-40) * 1) == 0, torch.set_flush_denormal),
+    "numpy.seterr": (np.geterr, lambda before: np.seterr(**before)),
+    **{
+        f"torch.backends.cudnn.{name}": (
+            partial(getattr, torch.backends.cudnn, name),
+            partial(setattr, torch.backends.cudnn, name),
+        )
+        for name in ("benchmark", "deterministic")
+    },
     **{
         f"torch.set_autocast_enabled of {kind}": (
             partial(torch.is_autocast_enabled, kind),
@@ -101,7 +107,7 @@ def execute(under_test: LossUnderTest, case: Case, limit: float | None = None) -
                     calls.append(_call(subject, total, items))
                 with _stage("backward", troubles):
                     with notes.taken():
-                        grads = torch.autograd.grad(total.sum() * around.loss_scale, p, allow_unused=True)
+                        grads = torch.autograd.grad(total.sum(), p, allow_unused=True)
                     gradients = tuple(_grid(x, g) for x, g in zip(p, grads, strict=True))
     if devices.is_lost(device):
         _lost(case, device, troubles)

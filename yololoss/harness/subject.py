@@ -106,7 +106,6 @@ class Around:
     targets_on_host: bool = False  # as a data loader hands them over
     watched: bool = False  # note what is made on another device
     compiled: bool = False  # under torch.compile
-    loss_scale: float = 1.0  # the total is multiplied by it before the gradient is taken
 
 
 @dataclass(frozen=True)
