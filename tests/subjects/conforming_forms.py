@@ -122,8 +122,8 @@ class Whole(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, loss: ComputeLoss, targets: Tensor, *p: Tensor) -> Any:
-        with torch.enable_grad():
-            leaves = [x.detach().requires_grad_() for x in p]
+        with torch.inference_mode(False), torch.enable_grad():
+            leaves = [x.clone().detach().requires_grad_() for x in p]
             total, items = ComputeLoss.__call__(loss, leaves, targets)
             ctx.save_for_backward(*torch.autograd.grad(total.sum(), leaves))
         ctx.mark_non_differentiable(items)
@@ -315,7 +315,8 @@ class Lazy:
 
     @cached_property
     def inner(self) -> ComputeLoss:
-        return ComputeLoss(self.model, self.autobalance)
+        with torch.inference_mode(False):  # its tensors are to be of use in training, too
+            return ComputeLoss(self.model, self.autobalance)
 
     def __call__(self, p: Any, targets: Tensor) -> Any:
         self.inner.gr, self.inner.sort_obj_iou = self.gr, self.sort_obj_iou
