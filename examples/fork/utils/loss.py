@@ -40,10 +40,10 @@ class ComputeLoss:
     sort_obj_iou = False  # where rows share a cell the last wins; with True the largest overlap
 
     def __init__(self, model, autobalance=False):
+        self.hyp = model.hyp  # trainers set it on the wrapper
         if isinstance(model, DataParallel | DistributedDataParallel):
             model = model.module
         head = model.model[-1]
-        self.hyp = model.hyp
         self.device = next(model.parameters()).device
         self.na, self.nc, self.nl = head.na, head.nc, head.nl
         self.anchors = head.anchors.to(self.device)  # in cells
