@@ -174,13 +174,13 @@ def test_what_stood_in_the_same_tensors_before_changes_nothing(exam: Exam) -> No
         subject.rows(p, targets)
         subject.loss(p, targets)
         targets.copy_(own)
-        fresh = torch.cat((turned(own),))
+        fresh = turned(own).clone()
         place = fresh.data_ptr()
         subject.loss(p, fresh)
         del fresh
-        copies = [torch.cat((own,))]
+        copies = [own.clone()]
         while copies[-1].data_ptr() != place and len(copies) < 16:  # until one lies where it lay
-            copies.append(torch.cat((own,)))
+            copies.append(own.clone())
         return subject.loss(p, copies[-1])
 
     _ = exam.calls

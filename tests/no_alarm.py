@@ -49,8 +49,8 @@ def main() -> int:
     tasks = [(spec, given.device, given.cases, seed, laws) for spec in (*VARIANTS, *OTHERS)]
     done = list(apart(accusations, tasks, "losses"))
     print("| loss | laws | cases judged | accused by |\n|---|---:|---:|---|")
-    for spec, laws, judged, broken in done:
-        print(f"| `{spec}` | {laws} | {judged:,} | {', '.join(broken) or 'none'} |")
+    for spec, applied, judged, broken in done:
+        print(f"| `{spec}` | {applied} | {judged:,} | {', '.join(broken) or 'none'} |")
     print("\n\n".join(f"{spec}\n{text}" for spec, _, _, broken in done for text in broken.values()), file=sys.stderr)
     return 1 if any(broken for *_, broken in done) else 0
 
