@@ -168,23 +168,27 @@ def turned(targets: Tensor) -> Tensor:
 def test_what_stood_in_the_same_tensors_before_changes_nothing(exam: Exam) -> None:
     """Where others of the same shape take the place of targets in memory, the next call's loss is of the new ones."""
 
-    def calling(subject: Subject, p: list[Tensor], targets: Tensor) -> tuple[Tensor, Any]:
+    def in_place(subject: Subject, p: list[Tensor], targets: Tensor) -> tuple[Tensor, Any]:
         own = targets.clone()
         targets.copy_(turned(own))
         subject.rows(p, targets)
         subject.loss(p, targets)
         targets.copy_(own)
-        fresh = turned(own).clone()
+        return subject.loss(p, targets)
+
+    def freed_and_taken(subject: Subject, p: list[Tensor], targets: Tensor) -> tuple[Tensor, Any]:
+        fresh = turned(targets).clone()
         place = fresh.data_ptr()
         subject.loss(p, fresh)
         del fresh
-        copies = [own.clone()]
+        copies = [targets.clone()]
         while copies[-1].data_ptr() != place and len(copies) < 16:  # until one lies where it lay
-            copies.append(own.clone())
+            copies.append(targets.clone())
         return subject.loss(p, copies[-1])
 
     _ = exam.calls
-    close(exam, exam.on(exam.case, calling=calling))
+    close(exam, exam.on(exam.case, calling=in_place))
+    close(exam, exam.on(exam.case, calling=freed_and_taken))
 
 
 @law("state.other-call-between", source="DESIGN", cases=cases(min_targets=1), most=50)

@@ -24,7 +24,7 @@ from yololoss.harness.errors import BadFile, UsageError
 from yololoss.harness.fuzz import clerk, guard, session, state, worker
 from yololoss.harness.fuzz.hired import Here
 from yololoss.harness.fuzz.journal import HEAD, ROOM, Journal
-from yololoss.harness.fuzz.judge import Judge, Task, Told, judged, usual_limit
+from yololoss.harness.fuzz.judge import Judge, Task, Told, died, judged, usual_limit
 from yololoss.harness.fuzz.plan import Origin, Plan
 from yololoss.harness.fuzz.raw import Raw, fingerprint, from_flight, in_flight, raw_path, read_raw, write_raw
 from yololoss.harness.load import BUNDLED, load_loss
@@ -262,15 +262,16 @@ def test_bytes_are_made_as_plain_as_they_may_be():
     assert clerk.smallest(data, lambda d: True, time.monotonic() - 1) == data
 
 
-def _raw_of(folder: Path, name: str, one_in: int = 1) -> tuple[clerk.Duty, Path]:
-    """What a worker finds on a loss, and the clerk's duty."""
+def _raw_of(folder: Path, name: str, one_in: int = 1, *, outside: bool = False) -> tuple[clerk.Duty, Path]:
+    """What a session has of a worker that died on a loss, and the clerk's duty."""
     task = Task(rarely(folder, name, one_in), "cpu", "upstream", memory=1500, limit=4.0)
     given = orders(folder, task=task)
     with patch.object(worker.Worker, "_judge", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
         worker.run(given)
     journal = Journal(worker.journal_path(folder, 0))
     case, source = from_flight(journal.read().text)
-    told = Told("run.completes", "the process of the loss", "", "killed by SIGKILL", "", died=True, outside=True)
+    how = guard.Death("run.completes", "lost with its node" if outside else "killed by SIGSEGV", outside=outside)
+    told = died(how, _suite.laws()["run.completes"])
     write_raw(folder, task.loss, Raw(told, case, source))
     return clerk.Duty(task, FEW, (), folder, {"loss": task.loss}, 20.0), next((folder / "raw").iterdir())
 
@@ -291,18 +292,32 @@ def test_the_clerk_makes_small_what_it_confirms(tmp_path):
 
 def test_a_process_that_was_killed_from_outside_is_no_finding(tmp_path):
     """Its case, run again, is answered."""
-    duty, path = _raw_of(tmp_path, "Segfaults", one_in=10**9)
+    duty, path = _raw_of(tmp_path, "Segfaults", one_in=10**9, outside=True)
     clerk.attend(duty, path)
     (record,) = clerk.read_records(tmp_path).values()
     assert record.finding is None
     assert "killed from outside" in record.nothing
 
 
+def test_what_a_kill_from_outside_hid_is_found_once(tmp_path):
+    """Its case, run again, breaks a law: a finding of its own kind, whoever else finds it."""
+    duty, path = _raw_of(tmp_path, "Segfaults", outside=True)
+    clerk.attend(duty._replace(seconds=0.0), path)
+    (record,) = clerk.read_records(tmp_path).values()
+    assert record.finding is None
+    (own,) = (tmp_path / "raw").iterdir()
+    assert record.nothing == (
+        f"a process was killed from outside: its case, run again, breaks run.completes by itself: {own.stem}"
+    )
+    clerk.attend(duty._replace(seconds=0.0), own)
+    told = clerk.read_records(tmp_path)
+    assert told[own.stem].finding.observed == "killed by SIGSEGV"
+    assert own.stem == _raw_of(tmp_path, "Segfaults")[1].stem
+
+
 def test_what_does_not_repeat_is_kept_and_said_so(tmp_path):
     """A loss that died in one process and not in another."""
     duty, path = _raw_of(tmp_path, "Segfaults", one_in=10**9)
-    raw = read_raw(path)
-    write_raw(tmp_path, duty.task.loss, raw._replace(told=raw.told._replace(outside=False)))
     clerk.attend(duty, path)
     (record,) = clerk.read_records(tmp_path).values()
     assert record.finding is not None

@@ -211,6 +211,26 @@ def test_a_session_is_shown_as_a_line_that_changes_on_a_terminal(tmp_path):
     assert "0:00:59 left" in screen.getvalue()
 
 
+def test_what_is_found_is_said_once_while_the_session_goes_on(tmp_path):
+    """Where it lies, at once."""
+    made, kind = _waiting(tmp_path)
+    made._take_record(raw_path(tmp_path, kind))
+    screen = io.StringIO()
+    with patch("yololoss.harness.cli.fuzz.Console", return_value=Console(file=screen, width=200, soft_wrap=True)):
+        view = View(quiet=False)
+    for _ in range(2):
+        view.show(made)
+    assert screen.getvalue() == f"totals.sum broke: {made.findings[kind].finding.path}\n"
+
+
+def test_a_kill_from_outside_is_counted_and_no_finding(tmp_path):
+    """As the clerk wrote it down."""
+    made, kind = _waiting(tmp_path)
+    clerk.write_record(tmp_path, clerk.Record(kind=kind, nothing="its case, run again, is answered"))
+    made._take_record(raw_path(tmp_path, kind))
+    assert (made.state.unexplained, made.findings) == (1, {})
+
+
 def test_a_session_tells_what_it_found_and_what_it_could_not(tmp_path, capsys):
     """The first finding in full, the others by a line; kills from outside; that nothing was judged."""
     made, kind = _waiting(tmp_path)

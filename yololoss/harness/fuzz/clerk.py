@@ -13,7 +13,7 @@ from yololoss.harness.files import read_file, write_whole
 from yololoss.harness.finding import Finding, keep
 from yololoss.harness.fuzz.judge import Judge, Task, Told
 from yololoss.harness.fuzz.plan import Plan
-from yololoss.harness.fuzz.raw import Raw, fingerprint, read_raw
+from yololoss.harness.fuzz.raw import Raw, fingerprint, read_raw, write_raw
 from yololoss.harness.vectors import Vector
 
 HANG = 4.0  # seconds that a case may take while it is made small: a hundred times what one takes
@@ -52,23 +52,32 @@ def attend(duty: Duty, path: Path) -> None:
         return
     subject = duty.task.under_test()
     with Judge(duty.task) as judge:
-        small, told, repeats = _confirmed(duty, raw, judge)
-    if told is None:
-        why = "a process was killed from outside: its case, run again, is answered"
-        write_record(duty.folder, Record(kind=raw.kind, nothing=why))
-    else:
-        broken = told.broken(_suite.laws()[told.law], small)
-        broken.repeats = repeats
-        finding = keep(broken, subject, duty.folder / "findings", duty.options)
-        write_record(duty.folder, Record(kind=raw.kind, finding=finding))
+        again = judge.ask(_vector(raw, raw.case), fresh=True).told
+        if raw.told.outside and (again is None or fingerprint(again) != raw.kind):
+            record = Record(kind=raw.kind, nothing=_killed_from_outside(duty, raw, again))
+        else:
+            small, told, repeats = _confirmed(duty, raw, again, judge)
+            broken = told.broken(_suite.laws()[told.law], small)
+            broken.repeats = repeats
+            record = Record(kind=raw.kind, finding=keep(broken, subject, duty.folder / "findings", duty.options))
+    write_record(duty.folder, record)
     path.unlink(missing_ok=True)  # the clerk of a session that was killed may be at it as well
 
 
-def _confirmed(duty: Duty, raw: Raw, judge: Judge) -> tuple[Case, Told | None, bool]:
-    """The smallest case, how it breaks, and whether it does so again in a new process."""
-    told = judge.ask(_vector(raw, raw.case), fresh=True).told
+def _killed_from_outside(duty: Duty, raw: Raw, told: Told | None) -> str:
+    """Why that is no finding; what its case breaks by itself waits as one of its own, which others may have found."""
+    does = "is answered"
+    if told is not None:
+        own = raw._replace(told=told)
+        write_raw(duty.folder, duty.task.loss, own)
+        does = f"breaks {told.law} by itself: {own.kind}"
+    return f"a process was killed from outside: its case, run again, {does}"
+
+
+def _confirmed(duty: Duty, raw: Raw, told: Told | None, judge: Judge) -> tuple[Case, Told, bool]:
+    """The smallest case, how it breaks, and whether it does so again in a new process, as ``told`` from one."""
     if told is None:
-        return raw.case, None if raw.told.outside else raw.told, False
+        return raw.case, raw.told, False
     raw = raw._replace(told=told)
     if raw.origin is None or duty.seconds <= 0:
         return raw.case, told, True
