@@ -212,7 +212,7 @@ def test_a_session_is_shown_as_a_line_that_changes_on_a_terminal(tmp_path):
 
 
 def test_what_is_found_is_said_once_while_the_session_goes_on(tmp_path):
-    """Where it lies, at once."""
+    """Where it lies, at once; how it goes, now and then."""
     made, kind = _waiting(tmp_path)
     made._take_record(raw_path(tmp_path, kind))
     screen = io.StringIO()
@@ -221,6 +221,9 @@ def test_what_is_found_is_said_once_while_the_session_goes_on(tmp_path):
     for _ in range(2):
         view.show(made)
     assert screen.getvalue() == f"totals.sum broke: {made.findings[kind].finding.path}\n"
+    view._every = 0.0
+    view.show(made)
+    assert screen.getvalue().splitlines()[1].startswith("0 cases")
 
 
 def test_a_kill_from_outside_is_counted_and_no_finding(tmp_path):
