@@ -51,15 +51,14 @@ def attend(duty: Duty, path: Path) -> None:
         write_record(duty.folder, Record(kind=path.stem, nothing=str(error)))
         return
     subject = duty.task.under_test()
-    with Judge(duty.task) as judge:
-        again = judge.ask(_vector(raw, raw.case), fresh=True).told
-        if raw.told.outside and (again is None or fingerprint(again) != raw.kind):
-            record = Record(kind=raw.kind, nothing=_killed_from_outside(duty, raw, again))
-        else:
-            small, told, repeats = _confirmed(duty, raw, again, judge)
-            broken = told.broken(_suite.laws()[told.law], small)
-            broken.repeats = repeats
-            record = Record(kind=raw.kind, finding=keep(broken, subject, duty.folder / "findings", duty.options))
+    again = _in_a_fresh_process(duty, raw, raw.case)
+    if raw.told.outside and (again is None or fingerprint(again) != raw.kind):
+        record = Record(kind=raw.kind, nothing=_killed_from_outside(duty, raw, again))
+    else:
+        small, told, repeats = _confirmed(duty, raw, again)
+        broken = told.broken(_suite.laws()[told.law], small)
+        broken.repeats = repeats
+        record = Record(kind=raw.kind, finding=keep(broken, subject, duty.folder / "findings", duty.options))
     write_record(duty.folder, record)
     path.unlink(missing_ok=True)  # the clerk of a session that was killed may be at it as well
 
@@ -74,7 +73,7 @@ def _killed_from_outside(duty: Duty, raw: Raw, told: Told | None) -> str:
     return f"a process was killed from outside: its case, run again, {does}"
 
 
-def _confirmed(duty: Duty, raw: Raw, told: Told | None, judge: Judge) -> tuple[Case, Told, bool]:
+def _confirmed(duty: Duty, raw: Raw, told: Told | None) -> tuple[Case, Told, bool]:
     """The smallest case, how it breaks, and whether it does so again in a new process, as ``told`` from one."""
     if told is None:
         return raw.case, raw.told, False
@@ -83,9 +82,14 @@ def _confirmed(duty: Duty, raw: Raw, told: Told | None, judge: Judge) -> tuple[C
         return raw.case, told, True
     domain = Plan(duty.laws, duty.task.under_test(), duty.waived).domains[raw.origin.domain]
     small = domain.case(_smallest_of(raw, domain, replace(duty.task, limit=min(HANG, duty.task.limit)), duty.seconds))
-    again = judge.ask(_vector(raw, small), fresh=True).told
+    again = _in_a_fresh_process(duty, raw, small)
     # what breaks in a process with a past alone is kept as it was found, where it was seen to break without one
     return (raw.case, told, True) if again is None else (small, again, True)
+
+
+def _in_a_fresh_process(duty: Duty, raw: Raw, case: Case) -> Told | None:
+    with Judge(duty.task) as judge:
+        return judge.ask(_vector(raw, case)).told
 
 
 def _vector(raw: Raw, case: Case) -> Vector:

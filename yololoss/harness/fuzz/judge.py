@@ -123,10 +123,8 @@ class Judge:
         self._guarded: Guarded | None = None
         self._pipe: Any = None
 
-    def ask(self, vector: Vector, *, fresh: bool = False) -> Answer:
-        """Judge a case by the law that it is saved under; in a new process if ``fresh``."""
-        if fresh:
-            self.close()
+    def ask(self, vector: Vector) -> Answer:
+        """Judge a case by the law that it is saved under."""
         if self._guarded is None:
             self._start()
         assert self._guarded is not None
