@@ -177,7 +177,7 @@ def test_what_stood_in_the_same_tensors_before_changes_nothing(exam: Exam) -> No
         return subject.loss(p, targets)
 
     def freed_and_taken(subject: Subject, p: list[Tensor], targets: Tensor) -> tuple[Tensor, Any]:
-        fresh = turned(targets)
+        fresh = turned(targets).clone()  # never written to since, as the copies: its version is theirs
         place = fresh.data_ptr()
         subject.loss(p, fresh)
         del fresh
