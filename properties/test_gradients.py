@@ -60,12 +60,14 @@ def test_a_cell_without_a_row_has_no_box_or_class_gradient(exam: Exam) -> None:
         exam.expect(rest == 0, place, "0 where no row is", rest)
 
 
-# A class logit near 0 has a gradient that no rounding hides, so every assigned cell shows.
+# A class logit near 0 has a gradient that no rounding hides, so every assigned cell shows. One logit everywhere is 1,
+# not 0: there, rows of both of two classes in one cell have class gradients of 1/2 and -1/2, and a box that fits has
+# none. The gradients of C classes, summed over n rows, are n (C sigmoid(x) - 1), which is not 0 at x = 1.
 TELLING = cases(
     min_targets=1,
     classes=(2, 3, 5),
     hyps=HYPS[:1],
-    logits=((1.0, 0.0), (0.0, 0.0), (4.0, 0.0)),
+    logits=((1.0, 0.0), (0.0, 1.0), (4.0, 0.0)),
     spots=False,
 )
 

@@ -5,6 +5,7 @@ import inspect
 import pytest
 import torch
 
+from properties.strategies import domains
 from tests.all_laws import LAWS
 from tests.judging import QUICK
 from tests.subjects import conforming, conforming_forms
@@ -98,6 +99,26 @@ def test_a_thin_box_at_a_tie_may_have_the_gradient_of_either_side():
         predictions=SeededLogits(seed=0, scale=0.0, overrides=overrides),
     )
     LAWS["boxes.gradient"].examine(load_loss("tests.subjects.conforming:MeanBySum", CPU), case)
+
+
+def test_two_classes_in_one_fitting_cell_leave_it_a_gradient():
+    """Laws that read the assignment off the gradient draw no logits at which a cell that is used may have none."""
+    law, subject = LAWS["gradients.assignment"], load_loss("yololoss.loss:ComputeLoss", CPU)
+    fit = Case(
+        batch=1,
+        classes=2,
+        grids=((2, 2),),
+        strides=(8.0,),
+        anchors=(((1.0, 1.0),),),
+        targets=((0.0, 0.0, 0.25, 0.25, 0.5, 0.5), (0.0, 1.0, 0.25, 0.25, 0.5, 0.5)),
+        predictions=SeededLogits(seed=0, scale=0.0),
+    )
+    with pytest.raises(LawBroken):  # the class gradients are 1/2 and -1/2
+        law.examine(subject, fit)
+    offsets = [offset for domain in domains(law.cases) for scale, offset in domain.logits if scale == 0]
+    assert offsets
+    for offset in offsets:
+        law.examine(subject, fit.changed(predictions=SeededLogits(seed=0, scale=0.0, offset=offset)))
 
 
 def test_lists_of_another_number_show_no_rows():
