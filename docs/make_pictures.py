@@ -8,8 +8,8 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, sync_playwright
 
-from yololoss.harness.draw import draw
-from yololoss.harness.vectors import read_vectors
+from yololoss.harness.cases.vectors import read_vectors
+from yololoss.harness.findings.draw import draw
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent

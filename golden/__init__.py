@@ -1,1 +1,1 @@
-"""Values that never change."""
+"""Values that never change: a package for each family of losses."""

@@ -1,5 +1,1 @@
-"""What must hold of a YOLOv5-style loss, and inputs made to break it.
-
-To learn the loss, read the modules in this order: test_assign, test_boxes, test_objectness, test_classes,
-test_totals, test_gradients, test_symmetry, test_state, test_input. Each begins with what its part does.
-"""
+"""What must hold of a detection loss: a package for each family of losses. The harness imports them by name only."""

@@ -12,15 +12,16 @@ from pathlib import Path
 
 import torch
 
-from yololoss import _suite
-from yololoss.harness.case import Options
-from yololoss.harness.draw import draw
-from yololoss.harness.execute import execute
-from yololoss.harness.law import GATE, GATE_SEED, LawBroken
-from yololoss.harness.load import load_loss
-from yololoss.harness.vectors import Vector, write_vectors
+from yololoss.harness.cases.vectors import make_vector, write_vectors
+from yololoss.harness.findings.draw import draw
+from yololoss.harness.laws.exam import LawBroken
+from yololoss.harness.laws.law import GATE, GATE_SEED, find_laws
+from yololoss.harness.subjects.execute import execute
+from yololoss.harness.subjects.family import find_family
+from yololoss.harness.subjects.load import load_loss
 
-made = _suite.module("strategies")
+V5 = find_family("v5")
+made, Options = V5.module("strategies"), V5.module("case").Options
 plain = {"hyps": made.HYPS[:1], "options": made.ONE_CALL[:1]}
 weak = [hyp for hyp in made.HYPS if 0 < hyp.fl_gamma < 1]
 FAULTS = {
@@ -51,13 +52,13 @@ FAULTS = {
 def main() -> None:
     """Search for each, save and draw it; a fault that is not found ends the run."""
     spec, folder = sys.argv[1], Path(sys.argv[2])
-    subject, laws = load_loss(spec, torch.device("cpu")), _suite.laws()
+    subject, laws = load_loss(spec, torch.device("cpu"), "upstream"), find_laws(V5)
     for name, (law, cases) in FAULTS.items():
         try:
             replace(laws[law], cases=cases).search(subject, GATE, GATE_SEED)
         except LawBroken as broken:
             comment = f"{broken.what}: expected {broken.expected}, observed {broken.observed}"
-            vector = Vector(id=name, flags=("FINDING",), comment=comment, law=law, case=broken.case)
+            vector = make_vector(broken.case, id=name, flags=("FINDING",), comment=comment, law=law)
             write_vectors(folder / f"{name}.json", {"loss": spec}, [vector])
             draw(broken.case, folder / f"{name}.png", f"{law}: {comment}", execute(subject, broken.case))
             print(f"{name}\n{broken}\n")

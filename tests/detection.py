@@ -28,7 +28,8 @@ from tests.faults import STEPS, Fault, plant
 from tests.faults.catalogue import FAULTS
 from tests.faults.unnoticeable import UNNOTICEABLE
 from tests.judging import QUICK, apart, on_its_device, search
-from yololoss.harness.law import GATE, LawBroken
+from yololoss.harness.laws.exam import LawBroken
+from yololoss.harness.laws.law import GATE
 
 Mode = Literal["first", "all", "check"]
 # The steps that a law speaks of. Laws that compare all with the reference, or the loss with itself, speak of the

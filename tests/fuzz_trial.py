@@ -21,8 +21,8 @@ import psutil
 from tests.all_laws import ROOT
 from tests.faults import plant
 from tests.faults.catalogue import BY_NAME
-from yololoss.harness.fuzz.journal import Journal
-from yololoss.harness.vectors import read_vectors
+from yololoss.harness.cases.vectors import read_vectors
+from yololoss.harness.engine.journal import Journal
 
 DETECTION = ROOT / "docs" / "detection.md"
 EVERY = 60.0  # seconds between two looks at the memory
@@ -144,7 +144,7 @@ def late(out: Path, seconds: float = 600, number: float = 8) -> int:
 def first_finding(out: Path, loss: str, seconds: float) -> tuple[str, str]:
     """The law that a session finds broken first, and the seconds since it was started; it is killed then."""
     start = time.monotonic()
-    going = started(out, loss, "--for", f"{seconds:g}s", "--seed", "1", "--family", "yololoss")
+    going = started(out, loss, "--for", f"{seconds:g}s", "--seed", "1", "--dialect", "yololoss")
     left = psutil.Process(going.pid)
     found: list[Path] = []
     while not found and going.poll() is None:

@@ -9,8 +9,8 @@ import time
 
 import hypothesis
 
-from properties.strategies import cases
-from yololoss.harness.law import GATE, GATE_SEED
+from properties.v5.strategies import cases
+from yololoss.harness.laws.law import GATE, GATE_SEED
 
 
 def main() -> None:

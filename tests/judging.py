@@ -9,9 +9,10 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from yololoss.harness.law import GATE, GATE_SEED, Law, LawBroken
-from yololoss.harness.load import find_device, load_loss
-from yololoss.harness.subject import LossUnderTest
+from yololoss.harness.laws.exam import LawBroken
+from yololoss.harness.laws.law import GATE, GATE_SEED, Law
+from yololoss.harness.subjects.family import LossUnderTest
+from yololoss.harness.subjects.load import find_device, load_loss
 
 T = TypeVar("T")
 R = TypeVar("R")

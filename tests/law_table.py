@@ -10,15 +10,15 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from tests.all_laws import LAWS, ROOT
+from properties.v5.case import Case
+from properties.v5.recorded import Expected
+from tests.all_laws import LAWS, ROOT, V5
 from tests.faults import plant
 from tests.faults.catalogue import BY_NAME
 from tests.judging import on_its_device, search
-from yololoss.harness.baseline import baseline_cases, record_cases
-from yololoss.harness.case import Case
-from yololoss.harness.load import BUNDLED
-from yololoss.harness.subject import LossUnderTest
-from yololoss.harness.vectors import Expected
+from yololoss.harness.config import BUNDLED
+from yololoss.harness.findings.baseline import baseline_cases, record_cases
+from yololoss.harness.subjects.family import LossUnderTest
 
 BREAKS = {
     "assign.anchors": "anchor_sides_swapped",
@@ -167,7 +167,7 @@ def planted(fault: str, folder: Path) -> LossUnderTest:
 
 def recorded() -> dict[Case, Expected]:
     """What the bundled loss does with the cases of a baseline."""
-    vectors = record_cases(on_its_device(BUNDLED, "cpu"), baseline_cases(), lambda: None)
+    vectors = record_cases(on_its_device(BUNDLED, "cpu"), baseline_cases(V5), lambda: None)
     return {vector.case: vector.expected for vector in vectors if vector.expected is not None}
 
 

@@ -34,17 +34,18 @@ from coverage import Coverage
 from rich.console import Console
 from rich.progress import track
 
+from properties.v5.case import Case
 from tests.all_laws import LAWS, ROOT
 from tests.equivalent import argument, unused
 from tests.faults import HOME, plant_text
 from tests.judging import apart, search
 from tests.mutants import MODULES, Mutant, mutants
-from yololoss.harness import law as law_module
-from yololoss.harness.case import Case
 from yololoss.harness.errors import UsageError
-from yololoss.harness.law import Law, LawBroken
-from yololoss.harness.load import find_device, load_loss
-from yololoss.harness.subject import LossUnderTest
+from yololoss.harness.laws import law as law_module
+from yololoss.harness.laws.exam import LawBroken
+from yololoss.harness.laws.law import Law
+from yololoss.harness.subjects.family import LossUnderTest
+from yololoss.harness.subjects.load import find_device, load_loss
 
 # The tests of what the gate cannot reach, by module of the loss.
 BESIDE = {
@@ -85,7 +86,7 @@ def run_gate() -> Gate:
     """Run the gate on the bundled loss, remember all that the reference makes of its cases, and watch the lines."""
     for name in ("_made", "_executed"):
         setattr(law_module, name, lru_cache(maxsize=None)(getattr(law_module, name).__wrapped__))
-    subject = load_loss("yololoss.loss:ComputeLoss", torch.device("cpu"), "yololoss")
+    subject = load_loss("yololoss:ComputeLoss", torch.device("cpu"), "yololoss")
     cases: dict[str, list[Case]] = {law: [] for law in LAWS}
     examine = Law.examine
 

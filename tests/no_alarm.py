@@ -8,12 +8,11 @@ import sys
 
 import hypothesis
 
-from tests.all_laws import LAWS
+from tests.all_laws import LAWS, V5
 from tests.judging import QUICK, apart, search
 from tests.test_conforming import VARIANTS, load
-from yololoss._suite import find
-from yololoss.harness.law import GATE_SEED
-from yololoss.harness.load import find_device
+from yololoss.harness.laws.law import GATE_SEED, find_laws
+from yololoss.harness.subjects.load import find_device
 
 FORMS = ("OlderLoss", "compute_loss", "ImageLoss", "ModuleLoss", "BlackBox", "DictAdapter")
 OTHERS = ("tests.subjects.plain:PlainLoss", *(f"tests.subjects.forms:{name}" for name in FORMS))
@@ -45,7 +44,7 @@ def main() -> int:
     parser.add_argument("--laws", action="append", metavar="PATTERN", help="only these laws")
     given = parser.parse_args()
     seed = None if given.explore else GATE_SEED
-    laws = tuple(find(given.laws)) if given.laws else tuple(LAWS)
+    laws = tuple(find_laws(V5, given.laws)) if given.laws else tuple(LAWS)
     tasks = [(spec, given.device, given.cases, seed, laws) for spec in (*VARIANTS, *OTHERS)]
     done = list(apart(accusations, tasks, "losses"))
     print("| loss | laws | cases judged | accused by |\n|---|---:|---:|---|")

@@ -11,12 +11,12 @@ from unittest.mock import patch
 
 import torch
 
-from properties.regions import REGIONS, regions
+from properties.v5.case import Case
+from properties.v5.regions import REGIONS, regions
 from tests.all_laws import LAWS
 from tests.judging import on_its_device
-from yololoss.harness.case import Case
-from yololoss.harness.law import GATE, GATE_SEED, Law
-from yololoss.harness.subject import LossUnderTest
+from yololoss.harness.laws.law import GATE, GATE_SEED, Law
+from yololoss.harness.subjects.family import LossUnderTest
 
 ENOUGH = 20
 JUDGED = "judged"
@@ -53,7 +53,7 @@ def page(table: dict[str, Counter[str]]) -> Iterator[str]:
 def main() -> int:
     """Print the page, or with --check the laws that judge too few cases."""
     torch.set_num_threads(1)
-    subjects = {device: on_its_device("yololoss.loss:ComputeLoss", device) for device in ("cpu", "mirror")}
+    subjects = {device: on_its_device("yololoss:ComputeLoss", device) for device in ("cpu", "mirror")}
     # compiling takes a minute a case, so those laws have a few cases of their own; a baseline has its own
     laws = {name: law for name, law in LAWS.items() if law.on != ("compile",) and law.cases is not None}
     table = {name: reach(law, subjects["mirror" if law.on else "cpu"]) for name, law in laws.items()}

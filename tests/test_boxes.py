@@ -8,8 +8,8 @@ import pytest
 import torch
 from hypothesis import strategies as st
 
-from properties import formulas
-from yololoss import boxes
+from properties.v5 import formulas
+from yololoss.v5 import boxes
 
 # Two unit squares, the second moved by half a side to the right: overlap 1/2, union 3/2, enclosing 3/2 x 1.
 UNIT = torch.tensor([[0.0, 0.0, 1.0, 1.0]])

@@ -7,9 +7,9 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from yololoss.harness.case import Case, FormulaLogits, GivenLogits, Override, SeededLogits
+from properties.v5.case import Case, FormulaLogits, GivenLogits, Override, SeededLogits
+from yololoss.harness.cases.vectors import Vector, read_vectors, write_vectors
 from yololoss.harness.errors import BadFile
-from yololoss.harness.vectors import Vector, read_vectors, write_vectors
 
 CASE = Case(
     batch=2,
@@ -153,11 +153,11 @@ def test_a_missing_file_is_told(tmp_path):
 
 
 def test_saved_files_follow_the_schema(tmp_path):
-    """A saved case is valid under golden/schema.json."""
+    """A saved case is valid under golden/v5/schema.json."""
     jsonschema = pytest.importorskip("jsonschema", reason="in the extra dev")
     path = tmp_path / "file.json"
     write_vectors(path, {"project": "test"}, [Vector(id="a", case=CASE)])
     from tests.test_package import ROOT  # noqa: PLC0415
 
-    schema = json.loads((ROOT / "golden" / "schema.json").read_text(encoding="utf-8"))
+    schema = json.loads((ROOT / "golden" / "v5" / "schema.json").read_text(encoding="utf-8"))
     jsonschema.validate(json.loads(path.read_text(encoding="utf-8")), schema)

@@ -19,10 +19,10 @@ from tests.faults import plant
 from tests.faults.catalogue import BY_NAME
 from tests.fork import CONSTANT, EDITS, GIOU, SPEC, copy_fork, edit, said
 from tests.test_case import CASE, GOOD
+from yololoss.harness.cases.vectors import Vector, read_vectors, write_vectors
 from yololoss.harness.cli import main
-from yololoss.harness.vectors import Vector, read_vectors, write_vectors
 
-BUNDLED = "yololoss.loss:ComputeLoss"
+BUNDLED = "yololoss:ComputeLoss"
 
 
 def run(*arguments: object, cwd: Path) -> tuple[int, str, str]:
@@ -136,13 +136,13 @@ FAULTY = '[[tool.yololoss.waivers]]\nlaw = "totals.balanc"\nreason = "x"\n'
         ("check --laws asign", "--laws asign: no such law; did you mean 'assign'?"),
         ("check --device gpu", "--device gpu: not available here; did you mean 'cpu'? (known: cpu, mirror, "),
         ("check --laws nosuch", "--laws nosuch: no such law; yololoss laws lists them"),
-        ("check --family yolo", "--family yolo: no such family"),
+        ("check --dialect yolo", "--dialect yolo: no such dialect"),
         ("check --baseline b.json", "--baseline b.json: cannot be read: No such file or directory"),
-        ("check --laws totals.balance --family yolor --workers 1", "nothing was judged"),
-        ("check yololoss.los:ComputeLoss", "--loss yololoss.los: no such module"),
+        ("check --laws totals.balance --dialect yolor --workers 1", "nothing was judged"),
+        ("check yololoss.v5.los:ComputeLoss", "--loss yololoss.v5.los: no such module"),
         ("record a.py:Loss -o b.json", "--loss a.py: no such file"),
-        ("diff a.py:Loss yololoss.loss:ComputeLoss", "--loss a.py: no such file"),
-        ("diff yololoss.loss:ComputeLoss a.py:Loss", "--loss a.py: no such file"),
+        ("diff a.py:Loss yololoss:ComputeLoss", "--loss a.py: no such file"),
+        ("diff yololoss:ComputeLoss a.py:Loss", "--loss a.py: no such file"),
         ("draw a.json", "a.json: cannot be read: No such file or directory"),
         ("laws assign.row", "--laws assign.row: no such law; did you mean 'assign.rows'?"),
     ],
@@ -314,10 +314,10 @@ def test_record_takes_cases_of_ones_own(tmp_path):
 
 
 def test_a_record_of_what_cannot_run_is_refused(tmp_path):
-    """A family that is none, told by the process that surveys the laws."""
-    status, _, errors = run("record", BUNDLED, "-o", "b.json", "--family", "yolo", cwd=tmp_path)
+    """A dialect that is none, told by the process that surveys the laws."""
+    status, _, errors = run("record", BUNDLED, "-o", "b.json", "--dialect", "yolo", cwd=tmp_path)
     assert status == 2
-    assert "--family yolo: no such family" in errors
+    assert "--dialect yolo: no such dialect" in errors
     assert not (tmp_path / "b.json").exists()
 
 

@@ -26,7 +26,7 @@ def test_settings_are_read_from_the_nearest_file_upwards(tmp_path):
     deep = tmp_path / "deep" / "er"
     deep.mkdir(parents=True)
     written(deep.parent, "[tool.other]\n")
-    assert read_config(deep) == Config(loss="a.py:A", family="mmyolo")
+    assert read_config(deep) == Config(loss="a.py:A", dialect="mmyolo")
     written(deep, 'device = "cpu"\n', "yololoss.toml")
     assert read_config(deep) == Config(device="cpu")
 
@@ -96,8 +96,8 @@ def test_a_waived_law_is_run_and_its_breaking_is_no_failure(tmp_path):
 
 def test_a_waiver_is_checked_against_laws_that_are_not_run(tmp_path):
     """A mistyped waiver ends the run with exit status 2, whatever module was asked for."""
-    written(tmp_path, WAIVER.format(loss="yololoss.loss:ComputeLoss", law="totals.balanc"))
-    where = str(ROOT / "properties" / "test_classes.py")
+    written(tmp_path, WAIVER.format(loss="yololoss:ComputeLoss", law="totals.balanc"))
+    where = str(ROOT / "properties" / "v5" / "test_classes.py")
     status, output = run(where, "-c", str(ROOT / "pyproject.toml"), cwd=tmp_path)
     assert status == 2, output
     assert "waiver of totals.balanc: there is no such law; did you mean 'totals.balance'?" in output
@@ -106,14 +106,16 @@ def test_a_waiver_is_checked_against_laws_that_are_not_run(tmp_path):
 def test_bad_settings_end_the_run_with_exit_status_2(tmp_path):
     """One line, no traceback."""
     written(tmp_path, "[tool.yololoss]\nlos = 'x'\n")
-    status, output = run(str(ROOT / "properties" / "test_classes.py"), "-c", str(ROOT / "pyproject.toml"), cwd=tmp_path)
+    status, output = run(
+        str(ROOT / "properties" / "v5" / "test_classes.py"), "-c", str(ROOT / "pyproject.toml"), cwd=tmp_path
+    )
     assert status == 2, output
     assert "did you mean 'loss'?" in output
 
 
 def test_the_explorer_draws_as_many_cases_as_asked_for():
     """--profile explorer --cases N: N other cases for each law."""
-    law = "properties/test_totals.py::test_the_items_are_detached"
+    law = "properties/v5/test_totals.py::test_the_items_are_detached"
     status, output = run(law, "--profile", "explorer", "--cases", "7", "-v")
     assert status == 0, output
     assert re.search(r"totals.items-detached +held +7", output)
@@ -122,14 +124,14 @@ def test_the_explorer_draws_as_many_cases_as_asked_for():
 
 def test_a_law_that_does_not_apply_to_the_family_is_skipped_with_the_reason():
     """The table says not applicable; the skip says why."""
-    laws = [f"properties/test_totals.py::test_{name}" for name in (BALANCE, "the_items_are_detached")]
-    status, output = run(*laws, "--family", "yolor", "-v")
+    laws = [f"properties/v5/test_totals.py::test_{name}" for name in (BALANCE, "the_items_are_detached")]
+    status, output = run(*laws, "--dialect", "yolor", "-v")
     assert status == 0, output
-    assert re.search(r"totals.balance +not applicable +0 +family yolor has its own balance", output)
+    assert re.search(r"totals.balance +not applicable +0 +dialect yolor has its own balance", output)
 
 
 def test_a_run_that_judged_nothing_is_no_success():
     """Exit status 2, and a line that says so: a guard that guards nothing must not be green."""
-    status, output = run(f"properties/test_totals.py::test_{BALANCE}", "--family", "yolor")
+    status, output = run(f"properties/v5/test_totals.py::test_{BALANCE}", "--dialect", "yolor")
     assert status == 2, output
     assert "nothing was judged: none of these laws applies to this loss and these cases" in output

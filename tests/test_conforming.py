@@ -5,14 +5,15 @@ import inspect
 import pytest
 import torch
 
-from properties.strategies import domains
+from properties.v5.case import Case, Override, SeededLogits
+from properties.v5.rows import read_built
 from tests.all_laws import LAWS
 from tests.judging import QUICK
 from tests.subjects import conforming, conforming_forms
-from yololoss.harness.case import Case, Override, SeededLogits
-from yololoss.harness.forms import read_built
-from yololoss.harness.law import GATE_SEED, LawBroken, drawn
-from yololoss.harness.load import load_loss
+from yololoss.harness.cases.domain import domains
+from yololoss.harness.laws.exam import LawBroken
+from yololoss.harness.laws.law import GATE_SEED, drawn
+from yololoss.harness.subjects.load import load_loss
 
 CPU = torch.device("cpu")
 NO_LOSSES = ("BCE", "Pieces", "Whole")  # what the variants are made of
@@ -103,7 +104,7 @@ def test_a_thin_box_at_a_tie_may_have_the_gradient_of_either_side():
 
 def test_two_classes_in_one_fitting_cell_leave_it_a_gradient():
     """Laws that read the assignment off the gradient draw no logits at which a cell that is used may have none."""
-    law, subject = LAWS["gradients.assignment"], load_loss("yololoss.loss:ComputeLoss", CPU)
+    law, subject = LAWS["gradients.assignment"], load_loss("yololoss:ComputeLoss", CPU)
     fit = Case(
         batch=1,
         classes=2,

@@ -9,7 +9,7 @@ import torch
 from tests.logit_sweep import fields, run, table
 from tests.models import ANCHORS, CLASSES, Model, parts, predictions, targets
 from yololoss import BCEBlurWithLogitsLoss, ComputeLoss, FocalLoss, Hyperparameters, QFocalLoss
-from yololoss.loss import AUTOBALANCE_FLOOR
+from yololoss.v5.loss import AUTOBALANCE_FLOOR
 
 
 def refuses(error: type[Exception], text: str):

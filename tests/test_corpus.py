@@ -9,8 +9,8 @@ from tests.faults.catalogue import BY_NAME
 from tests.fork import said
 from tests.test_cli import GOOD, run
 from tests.test_fuzz import rarely
-from yololoss.harness.plugin import JUDGES, _outlive
-from yololoss.harness.vectors import Vector, name_of, read_corpus, read_vectors, write_vectors
+from yololoss.harness.cases.vectors import Vector, name_of, read_corpus, read_vectors, write_vectors
+from yololoss.harness.plugin import TRIAL
 
 CASE = GOOD.changed(batch=2)
 LARGER = CASE.changed(targets=(*CASE.targets, *CASE.targets))
@@ -132,8 +132,9 @@ def test_a_session_judges_the_corpus_first(tmp_path):
     assert read_vectors(tmp_path / found["path"]).vectors[0].case == CASE
 
 
-def test_a_law_of_the_users_own_is_asked_in_this_process(request):
+def test_a_law_of_the_users_own_is_asked_in_this_process(request, subject):
     """Another process does not know it, so nothing is asked of one."""
     law = replace(LAWS["totals.sum"], id="own.law")
-    _outlive(law, vector("own.law"), request.node)
-    assert JUDGES not in request.config.stash
+    trial = request.config.stash[TRIAL]
+    trial._outlive(law, vector("own.law"), "cpu")
+    assert not trial._judges

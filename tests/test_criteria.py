@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from properties import formulas
+from properties.v5 import formulas
 from yololoss import BCEBlurWithLogitsLoss, FocalLoss, QFocalLoss, smooth_bce
 
 LOGITS = (-3.0, -0.4, 0.0, 1.2, 4.0)

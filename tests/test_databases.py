@@ -9,9 +9,9 @@ import time
 import pytest
 
 from tests.test_cli import GOOD, run
+from yololoss.harness.cases.databases import fetch, key, open_database, save
+from yololoss.harness.cases.vectors import Vector
 from yololoss.harness.errors import UsageError
-from yololoss.harness.fuzz.databases import fetch, key, open_database, save
-from yololoss.harness.vectors import Vector
 
 VECTOR = Vector(id="a", law="totals.sum", case=GOOD)
 
@@ -41,8 +41,8 @@ def test_a_folder_keeps_what_was_saved(tmp_path):
     """Under its law; what is none of ours is passed over."""
     database = open_database([str(tmp_path / "db")])
     save(database, [VECTOR])
-    database.save(key("totals.sum"), b"something else")
-    assert fetch(database, ["totals.form", "totals.sum"]) == [VECTOR]
+    database.save(key("v5", "totals.sum"), b"something else")
+    assert fetch(database, "v5", ["totals.form", "totals.sum"]) == [VECTOR]
     assert open_database([]) is None
 
 
@@ -54,7 +54,7 @@ def test_redis_and_a_folder_are_one(tmp_path, redis):
     options = ("--laws", "run.completes", "--workers", 1, "--cases", 1, "--database", redis, "--database", "db")
     status, _, errors = run("fuzz", f"{tmp_path}/raises.py:Loss", *options, "--out", "one", cwd=tmp_path)
     assert status == 1, errors
-    kept = [fetch(open_database([place]), ["run.completes"]) for place in (redis, str(tmp_path / "db"))]
+    kept = [fetch(open_database([place]), "v5", ["run.completes"]) for place in (redis, str(tmp_path / "db"))]
     assert kept[0] == kept[1]
     assert [vector.law for vector in kept[0]] == ["run.completes"]
     seeded = ("--laws", "run.completes", "--workers", 1, "--cases", 1, "--database", redis, "--out", "two")

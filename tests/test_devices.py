@@ -6,16 +6,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.all_laws import LAWS
+from tests.all_laws import LAWS, V5
 from tests.judging import QUICK, on_its_device
 from tests.test_case import CASE
-from yololoss.harness import compiled
-from yololoss.harness.compiled import Compiled, graph_breaks
-from yololoss.harness.execute import execute, inputs
-from yololoss.harness.law import GATE_SEED, LawBroken
-from yololoss.harness.load import find_device, load_loss
-from yololoss.harness.outcome import Wait
-from yololoss.harness.subject import Around, LossUnderTest, Subject
+from yololoss.harness.devices.devices import Around, Wait
+from yololoss.harness.laws.exam import LawBroken
+from yololoss.harness.laws.law import GATE_SEED
+from yololoss.harness.subjects import compiled
+from yololoss.harness.subjects.compiled import Compiled, graph_breaks
+from yololoss.harness.subjects.execute import execute
+from yololoss.harness.subjects.family import LossUnderTest
+from yololoss.harness.subjects.load import find_device, load_loss
+from yololoss.harness.subjects.subject import Subject
 
 CASE = CASE.changed(targets=((0.0, 0.0, 0.5, 0.5, 0.3, 0.4),))
 
@@ -36,7 +38,7 @@ class Sum(Subject):
 
 def run(on_the_way, around: Around = PLAIN, device: str = "mirror"):
     loss = type("Loss", (Sum,), {"on_the_way": on_the_way})
-    return execute(LossUnderTest("here", loss, find_device(device), around=around), CASE)
+    return execute(LossUnderTest("here", loss, find_device(device), V5, "upstream", around=around), CASE)
 
 
 def test_waits_are_those_of_the_last_call():
@@ -127,11 +129,11 @@ def test_a_subject_is_compiled_and_its_graph_breaks_are_found(monkeypatch):
 
     loss = type("Loss", (Sum,), {"on_the_way": breaks})
     subject = loss(CASE, torch.device("cpu"))
-    given = inputs(CASE, torch.device("cpu"))
+    given = CASE.inputs(torch.device("cpu"))
     wrapped = Compiled(subject)
     assert wrapped.loss(*given)[0].item() == pytest.approx(subject.loss(*given)[0].item(), rel=1e-5)
     assert wrapped.rows(*given) is None
-    assert wrapped.balance() is None
+    assert wrapped.state() is None
     (place,) = graph_breaks(subject, *given)
     assert place.startswith("test_devices.py:")
 

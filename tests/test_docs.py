@@ -135,7 +135,7 @@ def test_the_bundled_loss_passes_what_upstream_does_not():
     files = " ".join(str(path) for path in sorted((ROOT / "docs" / "downstream").glob("*.json")))
     status, output = said(f"yololoss replay {files}", ROOT)
     assert (status, output.count(": fixed")) == (0, 6), output
-    status, output = said(f"{sys.executable} scripts/downstream_cases.py yololoss.loss:ComputeLoss .", ROOT)
+    status, output = said(f"{sys.executable} scripts/downstream_cases.py yololoss:ComputeLoss .", ROOT)
     assert (status, output) == (1, "no-size: totals.finite holds\n")
 
 

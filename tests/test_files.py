@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from properties.v5.case import LARGEST as LARGEST_CASE
 from tests.test_cli import run
-from yololoss.harness.case import LARGEST as LARGEST_CASE
-from yololoss.harness.files import LARGEST
+from yololoss.harness.cases.files import LARGEST
 
 GOOD: dict[str, Any] = {
     "format": "yololoss-vectors",

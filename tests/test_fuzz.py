@@ -15,20 +15,20 @@ import psutil
 import pytest
 import torch
 
-from tests.all_laws import LAWS, ROOT
+from tests.all_laws import LAWS, ROOT, V5
 from tests.fork import said
 from tests.test_cli import run
-from yololoss import _suite
-from yololoss.harness import compiled
+from yololoss.harness.cases.vectors import read_vectors
+from yololoss.harness.config import BUNDLED
+from yololoss.harness.engine import clerk, guard, session, state, worker
+from yololoss.harness.engine.hired import Here
+from yololoss.harness.engine.journal import HEAD, ROOM, Journal
+from yololoss.harness.engine.judge import Judge, Task, Told, died, judged, usual_limit
+from yololoss.harness.engine.plan import Origin, Plan
+from yololoss.harness.engine.raw import Raw, fingerprint, from_flight, in_flight, raw_path, read_raw, write_raw
 from yololoss.harness.errors import BadFile, UsageError
-from yololoss.harness.fuzz import clerk, guard, session, state, worker
-from yololoss.harness.fuzz.hired import Here
-from yololoss.harness.fuzz.journal import HEAD, ROOM, Journal
-from yololoss.harness.fuzz.judge import Judge, Task, Told, died, judged, usual_limit
-from yololoss.harness.fuzz.plan import Origin, Plan
-from yololoss.harness.fuzz.raw import Raw, fingerprint, from_flight, in_flight, raw_path, read_raw, write_raw
-from yololoss.harness.load import BUNDLED, load_loss
-from yololoss.harness.vectors import read_vectors
+from yololoss.harness.subjects import compiled
+from yololoss.harness.subjects.load import load_loss
 
 RARE = "tests.subjects.rare"
 FEW = ("totals.sum", "totals.items-detached", "run")  # laws, so that a case takes milliseconds
@@ -42,7 +42,9 @@ def rarely(folder: Path, name: str, one_in: int) -> str:
 
 
 def settings(**changed: object) -> state.Settings:
-    return state.Settings(**{"loss": BUNDLED, "device": "cpu", "family": "yololoss", "laws": FEW, "seed": 3, **changed})
+    return state.Settings(
+        **{"loss": BUNDLED, "device": "cpu", "dialect": "yololoss", "laws": FEW, "seed": 3, **changed}
+    )
 
 
 def orders(folder: Path, **changed: object) -> worker.Orders:
@@ -112,16 +114,16 @@ def test_a_case_is_judged_by_every_law_that_is_about_it():
     for number, domain in enumerate(plan.domains):
         for _ in range(20):
             case = plan.case(Origin(number, chance.bytes(domain.size)))
-            assert domain.large or domain.holds(case), domain
+            assert domain.only_own or domain.holds(case), domain
             named = {law.id for law in plan.judges(case, number, chance)}
             assert {id for id, law in plan.laws.items() if plan.fits(id, case) and not law.anew} <= named
             own = {id for id in plan.laws if domain in plan._of[id]}
-            assert not domain.large or named == own  # they are of no other law's domain
+            assert not domain.only_own or named == own  # they are of no other law's domain
 
 
 def test_a_domain_does_not_hold_what_its_law_is_not_about():
     """Each narrowing is heeded."""
-    strategies = _suite.module("strategies")
+    strategies = V5.module("strategies")
     chance = np.random.default_rng(1)
     wide = strategies.Domain(options=strategies.ALL_OPTIONS)
     made = [wide.case(chance.bytes(wide.size)) for _ in range(300)]
@@ -214,7 +216,7 @@ def test_a_worker_writes_down_what_it_finds_once(tmp_path):
 def test_a_worker_leaves_with_a_lost_device(tmp_path):
     """What it saw last is written down, and nothing is left in flight."""
     task = Task(rarely(tmp_path, "Raises", 1), "cpu", "upstream")
-    with patch("yololoss.harness.devices.is_lost", lambda _: True), pytest.raises(SystemExit) as end:
+    with patch("yololoss.harness.devices.devices.is_lost", lambda _: True), pytest.raises(SystemExit) as end:
         worker.run(orders(tmp_path, task=task))
     assert end.value.code == 0
     (path,) = (tmp_path / "raw").iterdir()
@@ -226,10 +228,10 @@ def test_a_worker_that_cannot_write_says_so_by_its_exit_status(tmp_path):
     """A full disk; the case stays in flight, so that it is judged again."""
     task = Task(rarely(tmp_path, "Raises", 1), "cpu", "upstream")
     full = OSError(28, "No space left on device")
-    with patch("yololoss.harness.fuzz.worker.write_raw", side_effect=full), pytest.raises(SystemExit) as end:
+    with patch("yololoss.harness.engine.worker.write_raw", side_effect=full), pytest.raises(SystemExit) as end:
         worker.run(orders(tmp_path, task=task))
     assert end.value.code == worker.BAD_DISK
-    case, source = from_flight(Journal(worker.journal_path(tmp_path, 0)).read().text)
+    case, source = from_flight(Journal(worker.journal_path(tmp_path, 0)).read().text, V5.case)
     assert in_flight(case, source) == Journal(worker.journal_path(tmp_path, 0)).read().text
 
 
@@ -271,7 +273,7 @@ def _raw_of(folder: Path, name: str, one_in: int = 1, *, outside: bool = False) 
     journal = Journal(worker.journal_path(folder, 0))
     case, source = from_flight(journal.read().text)
     how = guard.Death("run.completes", "lost with its node" if outside else "killed by SIGSEGV", outside=outside)
-    told = died(how, _suite.laws()["run.completes"])
+    told = died(how, LAWS["run.completes"])
     write_raw(folder, task.loss, Raw(told, case, source))
     return clerk.Duty(task, FEW, (), folder, {"loss": task.loss}, 20.0), next((folder / "raw").iterdir())
 

@@ -16,14 +16,14 @@ from rich.console import Console
 from tests.all_laws import ROOT
 from tests.test_cli import GOOD
 from tests.test_fuzz import BUNDLED, _raw_of, orders, quiet, rarely, settings
+from yololoss.harness.cases.vectors import Vector
 from yololoss.harness.cli.fuzz import View, _tell
-from yololoss.harness.devices import DeviceLost
+from yololoss.harness.devices.devices import DeviceLost
+from yololoss.harness.engine import clerk, guard, judge, session, worker
+from yololoss.harness.engine.plan import Origin
+from yololoss.harness.engine.raw import Raw, raw_path, write_raw
+from yololoss.harness.engine.session_summary import summarise
 from yololoss.harness.errors import UsageError
-from yololoss.harness.fuzz import clerk, guard, judge, session, worker
-from yololoss.harness.fuzz.plan import Origin
-from yololoss.harness.fuzz.raw import Raw, raw_path, write_raw
-from yololoss.harness.fuzz.summary import summarise
-from yololoss.harness.vectors import Vector
 
 VECTOR = Vector(id="a", law="totals.sum", case=GOOD)
 
@@ -31,7 +31,7 @@ VECTOR = Vector(id="a", law="totals.sum", case=GOOD)
 def test_last_words_are_not_for_the_terminal(tmp_path):
     """What a subject writes past Python's own streams is lost; its folder is the session's."""
     code = (
-        "import os\nfrom yololoss.harness.fuzz.guard import begin\n"
+        "import os\nfrom yololoss.harness.engine.guard import begin\n"
         f"begin(lambda name: (os.write(1, b'last words'), open(name, 'w').close()), {str(tmp_path)!r}, ('here',))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=False)
@@ -117,7 +117,7 @@ def test_a_worker_says_what_ended_it(tmp_path):
 def test_laws_that_run_the_loss_anew_are_spared_one_that_does_not_answer(tmp_path):
     """They would wait for it again, each."""
     task = judge.Task(rarely(tmp_path, "Raises", 1), "cpu", "upstream")
-    with patch("yololoss.harness.fuzz.plan.ANEW", 100.0):
+    with patch("yololoss.harness.engine.plan.ANEW", 100.0):
         worker.run(orders(tmp_path, task=task, laws=("run", "state.deep-copy")), cases=20)
     plan = worker.Plan(("run", "state.deep-copy"), task.under_test())
     named, _ = worker.Counters(plan).read(worker.Journal(worker.journal_path(tmp_path, 0)).counters)

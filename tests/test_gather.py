@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from tests.models import ANCHORS, BATCH, CLASSES, GRIDS, parts, predictions, targets
-from yololoss.gather import OBJECTNESS, gather
+from yololoss.v5.gather import OBJECTNESS, gather
 
 INDICES = tuple(torch.tensor(i) for i in ((0, 1, 0), (1, 0, 1), (2, 0, 2), (1, 1, 1)))  # the first and last are equal
 

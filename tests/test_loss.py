@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from tests.models import ANCHORS, CLASSES, STRIDES, Model, parts, predictions, targets
-from yololoss import ComputeLoss, Hyperparameters, boxes
-from yololoss import loss as loss_module
-from yololoss.harness.load import find_device
+from yololoss import ComputeLoss, Hyperparameters
+from yololoss.harness.subjects.load import find_device
+from yololoss.v5 import boxes
+from yololoss.v5 import loss as loss_module
 
 
 def total(loss: ComputeLoss) -> float:

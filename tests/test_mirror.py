@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy, binary_cross_entropy_with_logits
 
-from yololoss.harness import mirror
+from yololoss.harness.devices import mirror
+from yololoss.harness.devices.mirror import MIRROR, DeviceAssert, MirrorTensor
 from yololoss.harness.errors import UsageError
-from yololoss.harness.load import find_device, find_devices
-from yololoss.harness.mirror import MIRROR, DeviceAssert, MirrorTensor
+from yololoss.harness.subjects.load import find_device, find_devices
 
 
 @pytest.fixture(autouse=True)

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from properties.v5.case import Case, SeededLogits
 from tests.all_laws import ROOT
 from tests.faults import Fault, plant
 from tests.faults.catalogue import BY_NAME, FOUR
 from tests.test_case import CASE, GOOD
 from tests.test_docs import README
-from yololoss.harness.case import Case, SeededLogits
+from yololoss.harness.cases.vectors import Vector, read_vectors, write_vectors
 from yololoss.harness.errors import UsageError
-from yololoss.harness.load import find_device, load_loss
-from yololoss.harness.vectors import Vector, read_vectors, write_vectors
+from yololoss.harness.subjects.load import find_device, load_loss
 
 README_FINDING = re.search(r"^```text\n(.*?)\n```$", README, re.MULTILINE | re.DOTALL)[1]
 
@@ -55,7 +55,7 @@ TELLS = {
 def test_a_planted_fault_makes_pytest_fail_with_a_small_case(fault: Fault, tmp_path: Path):
     """Exit status 1; the law, expected, observed, the case as a table; saved, with a replay command that works."""
     spec = plant(fault, tmp_path)
-    law = f"properties/{TELLS[fault.name]}"
+    law = f"properties/v5/{TELLS[fault.name]}"
     status, output = run(law, "--loss", spec, "--findings", str(tmp_path / "found"))
     assert status == 1, output
     for part in ("broke: ", "  expected   ", "  observed   ", "  source     ", " image(s), ", "layer 0: "):
@@ -85,7 +85,7 @@ def test_the_readmes_finding_is_what_is_printed(tmp_path: Path):
     write_vectors(tmp_path / "case.json", {}, [Vector(id="a", law="assign.clamped-indices", case=case)])
     spec = plant(BY_NAME["clamp_dropped"], tmp_path)
     options = ("--loss", spec, "--replay", str(tmp_path / "case.json"), "--findings", str(tmp_path))
-    status, output = run("properties/test_assign.py", *options)
+    status, output = run("properties/v5/test_assign.py", *options)
     assert status == 1
     *shown, saved, picture, replay = README_FINDING.splitlines()
     assert "\n".join(shown) in output
@@ -107,7 +107,7 @@ def test_a_replayed_case_that_holds_again_passes(tmp_path: Path):
 def test_a_replay_among_other_tests_is_told(tmp_path: Path):
     """Exit status 2, and where the law is to be found; not silence about no test having run."""
     write_vectors(tmp_path / "case.json", {}, [Vector(id="a", law="assign.offset-range", case=CASE)])
-    status, output = run("properties/test_boxes.py", "--replay", str(tmp_path / "case.json"))
+    status, output = run("properties/v5/test_boxes.py", "--replay", str(tmp_path / "case.json"))
     assert status == 2, output
     assert "case.json: saved under assign.offset-range, which is no law of the tests given" in output
 
@@ -127,7 +127,11 @@ def test_a_lost_device_is_a_finding_and_the_run_goes_on_in_another_worker(tmp_pa
     """The case is saved and shown for each law; alone the run stops, since nothing can be run on it any more."""
     (tmp_path / "lost.py").write_text(SUBJECT, encoding="utf-8")
     names = ("total_is_the_sum_of_the_items_times_the_batch", "total_of_every_call_is_that_of_the_reference")
-    given = [*(f"properties/test_totals.py::test_the_{name}" for name in names), "--loss", f"{tmp_path}/lost.py:Loss"]
+    given = [
+        *(f"properties/v5/test_totals.py::test_the_{name}" for name in names),
+        "--loss",
+        f"{tmp_path}/lost.py:Loss",
+    ]
     for options, findings in ((["-n", "1"], 2), ([], 1)):
         status, output = run_apart(*given, *options, "--findings", str(tmp_path / "found"))
         assert status in (1, 2), output
@@ -143,7 +147,7 @@ ROWS = "rows_are_those_of_the_cpu"
 
 def test_every_law_runs_on_every_device(tmp_path: Path):
     """The tests' names and the table say which; what only an accelerator shows is found, and replayed there."""
-    laws = [f"properties/test_devices.py::test_{name}" for name in ("results_lie_where_the_predictions_lie", ROWS)]
+    laws = [f"properties/v5/test_devices.py::test_{name}" for name in ("results_lie_where_the_predictions_lie", ROWS)]
     spec = plant(BY_NAME["items_on_cpu"], tmp_path)
     given = ("--loss", spec, "--cases", "20", "-v")
     status, output = run(*laws, *given, "--device", "auto", "--findings", str(tmp_path / "found"))
@@ -162,9 +166,9 @@ def test_every_law_runs_on_every_device(tmp_path: Path):
 
 def test_what_is_not_there_ends_with_exit_status_2_and_one_line():
     """The line is printed alone: no test ran, no traceback."""
-    status, output = run_apart("properties", "--loss", "yololoss/los.py:ComputeLoss")
+    status, output = run_apart("properties", "--loss", "yololoss/v5/los.py:ComputeLoss")
     assert status == 2
-    assert output.strip().splitlines()[-1].endswith("no such file; did you mean 'yololoss/loss.py'?")
+    assert output.strip().splitlines()[-1].endswith("no such file; did you mean 'yololoss/v5/loss.py'?")
     assert "Traceback" not in output
     status, output = run_apart("properties", "--laws", "totals.summ")
     assert status == 2
@@ -175,27 +179,30 @@ def test_what_is_not_there_ends_with_exit_status_2_and_one_line():
 @pytest.mark.parametrize(
     ("spec", "line"),
     [
-        ("yololoss/los.py:ComputeLoss", "--loss yololoss/los.py: no such file; did you mean 'yololoss/loss.py'?"),
+        (
+            "yololoss/v5/los.py:ComputeLoss",
+            "--loss yololoss/v5/los.py: no such file; did you mean 'yololoss/v5/loss.py'?",
+        ),
         ("none/at/all.py:ComputeLoss", "--loss none/at/all.py: no such file"),
-        ("yololoss.los:ComputeLoss", "--loss yololoss.los: no such module; did you mean 'yololoss.loss'?"),
+        ("yololoss.v5.los:ComputeLoss", "--loss yololoss.v5.los: no such module; did you mean 'yololoss.v5.loss'?"),
         ("yolols.loss:ComputeLoss", "--loss yolols.loss: no such module; did you mean 'yololoss'?"),
         (
-            "yololoss.loss:ComputeLos",
-            "--loss yololoss.loss:ComputeLos: yololoss.loss has no 'ComputeLos'; did you mean 'ComputeLoss'?",
+            "yololoss.v5.loss:ComputeLos",
+            "--loss yololoss.v5.loss:ComputeLos: yololoss.v5.loss has no 'ComputeLos'; did you mean 'ComputeLoss'?",
         ),
-        ("yololoss.loss", "--loss yololoss.loss: expected path/to/file.py:Name or package.module:Name"),
+        ("yololoss.v5.loss", "--loss yololoss.v5.loss: expected path/to/file.py:Name or package.module:Name"),
         (
-            "yololoss.loss:THREE_LAYERS",
-            "--loss yololoss.loss:THREE_LAYERS: expected a class or a function, got tuple",
+            "yololoss.v5.loss:THREE_LAYERS",
+            "--loss yololoss.v5.loss:THREE_LAYERS: expected a class or a function, got tuple",
         ),
         (
-            "yololoss.boxes:ciou",
-            "--loss yololoss.boxes:ciou: expected a function of (p, targets, model), got (box1, box2); "
+            "yololoss.v5.boxes:ciou",
+            "--loss yololoss.v5.boxes:ciou: expected a function of (p, targets, model), got (box1, box2); "
             "for another form derive from yololoss.harness.subject.Subject",
         ),
         (
-            "yololoss.assign:LayerAssignment",
-            "--loss yololoss.assign:LayerAssignment: expected a constructor with one required argument, the model, "
+            "yololoss.v5.assign:LayerAssignment",
+            "--loss yololoss.v5.assign:LayerAssignment: expected a constructor with one required argument, the model, "
             "got (grid, scaled, ratio, matched, choice, present, row_choice, target, offset, shifted, cls, image, "
             "anchor, cell, box, anchor_wh); for another form derive from yololoss.harness.subject.Subject",
         ),
@@ -254,6 +261,6 @@ def test_a_project_that_has_yololoss_installed_sees_no_change(tmp_path, monkeypa
 
 def test_fewer_cases_than_one_are_refused():
     """One line that says what came and what was expected; exit status 2."""
-    status, output = run("properties/test_assign.py", "--cases", "0")
+    status, output = run("properties/v5/test_assign.py", "--cases", "0")
     assert status == 2
     assert "--cases 0: expected 1 or more" in output

@@ -10,21 +10,22 @@ import numpy as np
 import pytest
 import torch
 
+from properties.v5.prove import assignment, exact, logits
+from properties.v5.prove.assignment import BATCH, Wanted, odd_in, passes, turns
+from properties.v5.prove.exact import ONE_BITS, cells, intervals, scaled, within
+from properties.v5.rows import Rows
 from tests import certificates
 from tests.all_laws import ROOT
 from tests.faults import HOME, plant_text
 from tests.fork import said
 from tests.test_cli import run
-from yololoss.harness.files import read_file
-from yololoss.harness.fuzz.judge import Task
-from yololoss.harness.load import BUNDLED
-from yololoss.harness.outcome import Rows
-from yololoss.harness.prove import assignment, exact, logits, proof
-from yololoss.harness.prove.assignment import BATCH, Wanted, odd_in, passes, turns
+from yololoss.harness.cases.files import read_file
+from yololoss.harness.cases.vectors import read_vectors
+from yololoss.harness.config import BUNDLED
+from yololoss.harness.engine.judge import Task
+from yololoss.harness.prove import proof
 from yololoss.harness.prove.certificate import Certificate, Claim
-from yololoss.harness.prove.errors import Unprovable
-from yololoss.harness.prove.exact import ONE_BITS, cells, intervals, scaled, within
-from yololoss.harness.vectors import read_vectors
+from yololoss.harness.prove.proof import Unprovable
 
 WIDTHS = (1, 2, 3, 13, 160, 1000)
 F32 = np.float32
@@ -215,19 +216,19 @@ def test_a_fault_that_shows_among_other_targets_only_is_told_so(tmp_path):
 
 
 def test_what_cannot_be_proven_is_told_in_one_line(tmp_path):
-    """No rows; a family with rules of its own; one that raises on many targets; the logits are proven all the same."""
+    """No rows; a dialect with rules of its own; one that raises on many targets; the logits are proven all the same."""
     quick = ("--centres", 0.3, 0.301, "--widths", "2", "--workers", 1)
     box = f"{ROOT}/tests/subjects/forms.py:BlackBox"
     with patch.object(logits, "batches", lambda: (logits.Batch("float16", (4,), ((0,), (1,))),)):
         status, output, errors = run("prove", box, *quick[:3], "--widths", "2,3,4,5", "--workers", 1, cwd=tmp_path)
     assert status == 2
     assert errors.splitlines()[-1] == (
-        f"yololoss: {box}: assignment cannot be proven: it shows no rows; --part logits is about the rest"
+        f"yololoss: {box}: assignment cannot be proven: it shows no rows; --part logits proves the rest"
     )
     assert "logits, every logit: 2 values hold" in output
     quick = (*quick, "--part", "assignment")
-    status, _, errors = run("prove", BUNDLED, *quick, "--family", "yolor", cwd=tmp_path)
-    assert (status, "family yolor has its own grid lines" in errors.splitlines()[-1]) == (2, True)
+    status, _, errors = run("prove", BUNDLED, *quick, "--dialect", "yolor", cwd=tmp_path)
+    assert (status, "dialect yolor has its own grid lines" in errors.splitlines()[-1]) == (2, True)
     status, _, errors = run("prove", faulty(tmp_path, "many", START, MANY), *quick, cwd=tmp_path)
     assert (status, " targets at once: MemoryError: many; " in errors.splitlines()[-1]) == (2, True)
 
@@ -298,9 +299,9 @@ def test_a_logit_with_a_wrong_gradient_is_named(tmp_path):
 
 
 def test_a_law_without_anything_to_judge_proves_nothing(tmp_path):
-    """A family with another overlap: the gradient is held against nothing, and this is told."""
+    """A dialect with another overlap: the gradient is held against nothing, and this is told."""
     batch = logits.Batch("float16", (0,), ((0,),))
-    with pytest.raises(Unprovable, match=r"gradients\.value has nothing to judge: family giou has its own iou"):
+    with pytest.raises(Unprovable, match=r"gradients\.value has nothing to judge: dialect giou has its own iou"):
         logits.broken_in(Task(BUNDLED, "cpu", "giou").under_test(), batch)
 
 
@@ -325,7 +326,7 @@ def test_a_certificate_says_what_was_enumerated(tmp_path):
     assert claim.bits == (low, high + 1)
     assert claim.enumerated[0].count == certificate.tried == high + 1 - low
     assert claim.grids == ((2, 3), (3, 2))
-    assert set(claim.sources) >= {"yololoss.loss", "yololoss.assign", "yololoss.checks"}
+    assert set(claim.sources) >= {"yololoss.v5.loss", "yololoss.v5.assign", "yololoss.v5.checks"}
     assert set(claim.versions) == {"python", "torch", "numpy", "yololoss"}
     assert (claim.loss, claim.device, certificate.verdict) == (BUNDLED, "cpu", "holds")
     assert certificate.date.endswith("UTC")
@@ -357,7 +358,7 @@ def test_an_interrupted_proof_goes_on_where_it_was(tmp_path):
     path.write_text("{}", encoding="utf-8")
     status, _, errors = small(tmp_path)
     assert (status, f"{path.name}: claim: Field required" in errors) == (2, True), errors
-    assert small(tmp_path, "--family", "own-order")[0] == 0
+    assert small(tmp_path, "--dialect", "own-order")[0] == 0
     assert len(list((tmp_path / ".yololoss/proof").glob("*.json"))) == 2
 
 
@@ -388,7 +389,7 @@ def test_each_worker_has_a_subject():
         (("--centres", 0, 1.5), "1.5 is not in the range"),
         (("--device", "compile"), "--device compile: every shape is compiled anew"),
         (("nothing.py:Loss",), "--loss nothing.py: no such file"),
-        (("--part", "boxes"), "'boxes' is not one of 'assignment', 'logits'"),
+        (("--part", "boxes"), "--part boxes: no such part (known: assignment, logits)"),
     ],
 )
 def test_wrong_options_are_told_in_one_line(tmp_path, options, message):

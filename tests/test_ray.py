@@ -16,13 +16,13 @@ import yololoss
 from tests.all_laws import ROOT
 from tests.test_cli import run
 from tests.test_fuzz import FEW, _state, _until, orders, rarely
+from yololoss.harness.cases.vectors import read_vectors
+from yololoss.harness.config import BUNDLED
+from yololoss.harness.engine import cluster
+from yololoss.harness.engine.journal import Journal
+from yololoss.harness.engine.judge import Task
+from yololoss.harness.engine.worker import error_path, journal_path
 from yololoss.harness.errors import UsageError
-from yololoss.harness.fuzz import cluster
-from yololoss.harness.fuzz.journal import Journal
-from yololoss.harness.fuzz.judge import Task
-from yololoss.harness.fuzz.worker import error_path, journal_path
-from yololoss.harness.load import BUNDLED
-from yololoss.harness.vectors import read_vectors
 
 pytest.importorskip("ray", reason="ray is not installed here; pip install 'yololoss[fleet]'")
 from ray.exceptions import ActorDiedError, GetTimeoutError, RayActorError, RaySystemError, RayTaskError

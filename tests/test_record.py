@@ -4,15 +4,15 @@ from dataclasses import replace
 
 import torch
 
-from properties.test_baseline import test_values_are_the_recorded_ones as judge_values
+from properties.v5.case import Options
+from properties.v5.recorded import comparisons, write_down
+from properties.v5.test_baseline import test_values_are_the_recorded_ones as judge_values
 from tests.test_case import GOOD
-from yololoss.harness.case import Options
-from yololoss.harness.execute import execute
-from yololoss.harness.load import load_loss
-from yololoss.harness.record import comparisons, write_down
-from yololoss.harness.run import survey
+from yololoss.harness.engine.gate import survey
+from yololoss.harness.subjects.execute import execute
+from yololoss.harness.subjects.load import load_loss
 
-BUNDLED = load_loss("yololoss.loss:ComputeLoss", torch.device("cpu"))
+BUNDLED = load_loss("yololoss:ComputeLoss", torch.device("cpu"))
 TWICE = GOOD.changed(strides=(16.0,), options=Options(autobalance=True, calls=2))
 
 
@@ -34,7 +34,7 @@ def test_another_shape_ends_its_part():
     first, second = outcome.calls
     bare = replace(outcome, calls=(replace(first, total_shape=(), total=2.0), second))
     assert differences(outcome, bare) == ["shapes and dtypes of call 0"]
-    short = replace(outcome, calls=(replace(first, balance=(1.0,)), second))
+    short = replace(outcome, calls=(replace(first, state=(1.0,)), second))
     assert differences(outcome, short) == ["length of the balance after call 0"]
 
 

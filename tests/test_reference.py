@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from golden.test_golden import FLOAT32, HALF, HALF_GRADIENT, UPSTREAM, close, compare_gradient
-from properties.budget import UNITS, Budget
-from properties.reference import Reference
+from golden.v5.test_golden import FLOAT32, HALF, HALF_GRADIENT, UPSTREAM, close, compare_gradient
+from properties.v5.budget import UNITS, Budget
+from properties.v5.reference import Reference
 
 
 @pytest.mark.parametrize("vector", UPSTREAM, ids=lambda v: v.id)

@@ -9,8 +9,8 @@ from tests.all_laws import ROOT
 from tests.faults import plant
 from tests.faults.catalogue import BY_NAME
 from tests.test_cli import run
-from yololoss.harness.report import headline
-from yololoss.harness.run import Verdict
+from yololoss.harness.findings.report import headline
+from yololoss.harness.findings.verdict import Verdict
 
 sys.path.insert(0, str(ROOT / "docs"))
 from make_pictures import find_browser, launch

@@ -6,14 +6,15 @@ import hypothesis
 import pytest
 import torch
 
-from properties.regions import REGIONS, regions
-from properties.strategies import SPOTS, cases, nudged
+from properties.v5.case import Case
+from properties.v5.regions import REGIONS, regions
+from properties.v5.strategies import SPOTS, cases, nudged
 from tests.all_laws import LAWS
 from tests.faults import plant
 from tests.faults.catalogue import BY_NAME
-from yololoss.harness.case import Case
-from yololoss.harness.law import GATE, GATE_SEED, LawBroken
-from yololoss.harness.load import load_loss
+from yololoss.harness.laws.exam import LawBroken
+from yololoss.harness.laws.law import GATE, GATE_SEED
+from yololoss.harness.subjects.load import load_loss
 
 
 def drawn(strategy: hypothesis.strategies.SearchStrategy[Case]) -> list[Case]:

@@ -11,19 +11,20 @@ import hypothesis
 import pytest
 import torch
 
+from properties.v5.dialects import DIALECTS
+from properties.v5.rows import read_built
 from tests.all_laws import LAWS, ROOT
 from tests.faults import plant
 from tests.faults.catalogue import BY_NAME
 from tests.judging import QUICK
 from tests.law_table import BREAKS, page
 from yololoss.harness.errors import UsageError
-from yololoss.harness.execute import execute
-from yololoss.harness.families import FAMILIES
-from yololoss.harness.forms import read_built
-from yololoss.harness.law import GATE, Exam, LawBroken
-from yololoss.harness.law import law as new_law
-from yololoss.harness.load import load_loss
-from yololoss.loss import ComputeLoss
+from yololoss.harness.laws.exam import Exam, LawBroken
+from yololoss.harness.laws.law import GATE
+from yololoss.harness.laws.law import law as new_law
+from yololoss.harness.subjects.execute import execute
+from yololoss.harness.subjects.load import load_loss
+from yololoss.v5.loss import ComputeLoss
 
 CPU = torch.device("cpu")
 FEW = hypothesis.settings(GATE, max_examples=4)  # a law; whole gates are run by hand, see docs/false-alarms.md
@@ -91,19 +92,19 @@ def test_an_error_of_a_law_itself_is_no_finding():
 
     law = replace(LAWS["totals.sum"], judge=judge)
     with pytest.raises(ZeroDivisionError):
-        law.search(load_loss("yololoss.loss:ComputeLoss", CPU), QUICK, seed=1)
+        law.search(load_loss("yololoss:ComputeLoss", CPU), QUICK, seed=1)
 
 
 def test_a_loss_that_never_returns_is_interrupted():
     """The time limit ends it, and the outcome says where."""
-    case = hypothesis.find(LAWS["run.returns"].cases, lambda c: True)
+    case = hypothesis.find(LAWS["totals.sum"].cases, lambda c: True)
     (trouble,) = execute(load_loss("tests.subjects.faulty:Hangs", CPU), case, limit=0.2).troubles
     assert (trouble.kind, trouble.detail) == ("did not return", "not within 0.2 s, in loss")
 
 
 def test_a_machine_that_stands_still_is_no_fault_of_the_loss(monkeypatch):
     """A process that was stopped for three times the limit, and goes on, is not told to have taken too long."""
-    case = hypothesis.find(LAWS["run.returns"].cases, lambda c: True)
+    case = hypothesis.find(LAWS["totals.sum"].cases, lambda c: True)
     called = ComputeLoss.__call__
 
     def stopped(*given):
@@ -112,12 +113,12 @@ def test_a_machine_that_stands_still_is_no_fault_of_the_loss(monkeypatch):
         return called(*given)
 
     monkeypatch.setattr(ComputeLoss, "__call__", stopped)
-    assert execute(load_loss("yololoss.loss:ComputeLoss", CPU), case, limit=0.5).troubles == ()
+    assert execute(load_loss("yololoss:ComputeLoss", CPU), case, limit=0.5).troubles == ()
 
 
 def test_a_process_is_as_it_was_after_a_loss_that_changed_it():
     """Settings are put back, so that the next case is not judged under them."""
-    case = hypothesis.find(LAWS["run.returns"].cases, lambda c: True)
+    case = hypothesis.find(LAWS["totals.sum"].cases, lambda c: True)
     execute(load_loss("tests.subjects.faulty:Sets", CPU), case)
     assert torch.get_default_dtype() == torch.float32
 
@@ -125,7 +126,7 @@ def test_a_process_is_as_it_was_after_a_loss_that_changed_it():
 def test_a_family_is_not_held_to_other_choices():
     """On a family with a balance of its own, laws about the balance do not apply; all others do."""
     own = load_loss("tests.subjects.faulty:WrongBalance", CPU, "yolov5-4.0")
-    assert LAWS["totals.balance"].assumes(own) == "family yolov5-4.0 has its own balance"
+    assert LAWS["totals.balance"].assumes(own) == "dialect yolov5-4.0 has its own balance"
     applicable = [law for law in LAWS.values() if law.assumes(own) is None]
     assert len(applicable) > 60
     for law in applicable:
@@ -143,15 +144,15 @@ def test_a_family_without_clamp_is_not_asked_about_the_far_edge():
     case = hypothesis.find(LAWS["assign.own-cell"].cases, lambda c: any(t[2] == 1 for t in c.targets))
     law = LAWS["assign.own-cell"]
     law.examine(load_loss("tests.subjects.faulty:NoNeighbours", CPU, "mmyolo"), case)
-    assert law.tally.not_applicable["family mmyolo has its own far edge"] == 1
+    assert law.tally.not_applicable["dialect mmyolo has its own far edge"] == 1
 
 
 def test_an_unknown_family_is_told():
     """The closest match, and all that are known."""
     with pytest.raises(
-        UsageError, match=r"^--family mmyol: no such family; did you mean 'mmyolo'\? \(known: yololoss, upstream, "
+        UsageError, match=r"^--dialect mmyol: no such dialect; did you mean 'mmyolo'\? \(known: yololoss, upstream, "
     ):
-        load_loss("yololoss.loss:ComputeLoss", CPU, "mmyol")
+        load_loss("yololoss:ComputeLoss", CPU, "mmyol")
 
 
 def test_every_law_says_what_it_is():
@@ -161,7 +162,7 @@ def test_every_law_says_what_it_is():
         assert law.id.count(".") == 1
         assert law.statement.endswith(".")
         assert law.source
-    assert {"upstream", "any"} < set(FAMILIES)
+    assert {"upstream", "any"} < set(DIALECTS)
 
 
 def test_a_loss_that_raises_is_accused_once_and_not_by_every_law():
@@ -178,15 +179,15 @@ def test_a_loss_that_raises_is_accused_once_and_not_by_every_law():
 
 def test_off_the_main_thread_there_is_no_time_limit_but_an_answer():
     """Signals reach the main thread only; elsewhere a case is run without a limit."""
-    case = hypothesis.find(LAWS["run.returns"].cases, lambda c: True)
+    case = hypothesis.find(LAWS["totals.sum"].cases, lambda c: True)
     with ThreadPoolExecutor(1) as pool:
-        outcome = pool.submit(execute, load_loss("yololoss.loss:ComputeLoss", CPU), case).result()
+        outcome = pool.submit(execute, load_loss("yololoss:ComputeLoss", CPU), case).result()
     assert len(outcome.calls) == 1
 
 
 def test_built_targets_of_an_unknown_form_show_no_rows():
     """Five tensors are neither upstream's lists nor yolov7's: the gradient will have to tell."""
-    case = hypothesis.find(LAWS["run.returns"].cases, lambda c: True)
+    case = hypothesis.find(LAWS["totals.sum"].cases, lambda c: True)
     assert read_built([torch.zeros(3)] * 5, case) is None
 
 
@@ -251,7 +252,7 @@ def test_nothing_holds_of_a_loss_that_cannot_be_made():
         (
             "FourResults",
             "UnknownForm: expected (total, items), or the total alone, got tuple of 4; "
-            "for another form derive from yololoss.harness.subject.Subject",
+            "for another form derive from yololoss.harness.subjects.subject.Subject",
         ),
         ("NamedTerms", "UnknownForm: items: expected None, a tensor, or numbers (box, obj, cls), got a dict"),
     ],
@@ -280,7 +281,7 @@ def test_a_family_with_its_own_dtype_of_targets_is_not_asked_about_it():
     why = "float64 targets, which not all such losses assign in float32"
     before = law.tally.not_applicable[why]
     case = hypothesis.find(law.cases, lambda c: c.targets_dtype == "float64")
-    law.examine(load_loss("yololoss.loss:ComputeLoss", CPU), case)
+    law.examine(load_loss("yololoss:ComputeLoss", CPU, "upstream"), case)
     assert law.tally.not_applicable[why] == before + 1
 
 
@@ -313,7 +314,7 @@ def test_every_law_that_judges_has_a_fault_that_breaks_it():
 
 def test_a_law_can_be_run_as_a_plain_hypothesis_test():
     """Tools that know only @given can run a law: it is a module-level test over its cases."""
-    from properties.test_totals import test_the_total_carries_the_gradient as test  # noqa: PLC0415
+    from properties.v5.test_totals import test_the_total_carries_the_gradient as test  # noqa: PLC0415
 
     case = hypothesis.find(LAWS["totals.total-has-gradient"].cases, lambda c: True)
-    test.hypothesis.inner_test(load_loss("yololoss.loss:ComputeLoss", CPU), case)
+    test.hypothesis.inner_test(load_loss("yololoss:ComputeLoss", CPU), case)

@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from properties.test_compile import USUAL
+from properties.v5.test_compile import USUAL
 from tests.models import ANCHORS, GRIDS, parts, predictions, targets
 from tests.waits import waits_of
 from yololoss import ComputeLoss
-from yololoss.assign import assign_layer
-from yololoss.harness.compiled import graph_breaks
-from yololoss.harness.execute import inputs
-from yololoss.harness.load import BUNDLED, find_device, load_loss
+from yololoss.harness.config import BUNDLED
+from yololoss.harness.subjects.compiled import graph_breaks
+from yololoss.harness.subjects.load import find_device, load_loss
+from yololoss.v5.assign import assign_layer
 
 UNCHECKED = "tests.subjects.conforming_forms:Unchecked"
 NOTHING = torch.zeros(3, 6)
@@ -101,8 +101,8 @@ def test_its_graph_does_not_break(shapes_are_checked):
     if shapes_are_checked:
         pytest.skip("the check of shapes breaks the graph")
     cpu = torch.device("cpu")
-    assert graph_breaks(load_loss(UNCHECKED, cpu).make(USUAL, cpu), *inputs(USUAL, cpu)) == []
-    assert graph_breaks(load_loss(BUNDLED, cpu).make(USUAL, cpu), *inputs(USUAL, cpu)) != []
+    assert graph_breaks(load_loss(UNCHECKED, cpu).make(USUAL, cpu), *USUAL.inputs(cpu)) == []
+    assert graph_breaks(load_loss(BUNDLED, cpu).make(USUAL, cpu), *USUAL.inputs(cpu)) != []
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need CUDA")

@@ -7,10 +7,11 @@ bundled loss, and one written as losses in the wild are.
 import sys
 from collections.abc import Iterator
 
-from properties.test_compile import USUAL
-from yololoss.harness.execute import execute
-from yololoss.harness.load import BUNDLED, find_device, load_loss
-from yololoss.harness.outcome import Wait
+from properties.v5.test_compile import USUAL
+from yololoss.harness.config import BUNDLED
+from yololoss.harness.devices.devices import Wait
+from yololoss.harness.subjects.execute import execute
+from yololoss.harness.subjects.load import find_device, load_loss
 
 DEFAULT = (BUNDLED, "tests.subjects.in_place:InPlace")
 

@@ -14,10 +14,10 @@ from unittest.mock import patch
 
 import torch
 
-from properties import budget, reference, strategies
+from properties.v5 import budget, forms, reference, strategies
 from tests.all_laws import LAWS
-from yololoss.harness import forms, law
-from yololoss.harness.load import load_loss
+from yololoss.harness.laws import law
+from yololoss.harness.subjects.load import load_loss
 
 SPENT: Counter[str] = Counter()
 STACK: list[str] = []
@@ -57,7 +57,7 @@ def lazily(cls: type, part: str) -> list[Any]:
 def main(laws: Sequence[str] = tuple(LAWS)) -> None:
     """Run every law once and print the table."""
     torch.set_num_threads(1)
-    subject = load_loss("yololoss.loss:ComputeLoss", torch.device("cpu"))
+    subject = load_loss("yololoss:ComputeLoss", torch.device("cpu"))
     parts = [
         *(
             patch.object(forms.ClassSubject, n, timed("subject", getattr(forms.ClassSubject, n)))

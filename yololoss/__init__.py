@@ -8,18 +8,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from yololoss.assign import LayerAssignment as LayerAssignment
-    from yololoss.assign import assign_layer as assign_layer
-    from yololoss.boxes import ciou as ciou
-    from yololoss.boxes import diou as diou
-    from yololoss.boxes import giou as giou
-    from yololoss.boxes import iou as iou
-    from yololoss.criteria import BCEBlurWithLogitsLoss as BCEBlurWithLogitsLoss
-    from yololoss.criteria import FocalLoss as FocalLoss
-    from yololoss.criteria import QFocalLoss as QFocalLoss
-    from yololoss.criteria import smooth_bce as smooth_bce
-    from yololoss.hyp import Hyperparameters as Hyperparameters
-    from yololoss.loss import ComputeLoss as ComputeLoss
+    from yololoss.v5.assign import LayerAssignment as LayerAssignment
+    from yololoss.v5.assign import assign_layer as assign_layer
+    from yololoss.v5.boxes import ciou as ciou
+    from yololoss.v5.boxes import diou as diou
+    from yololoss.v5.boxes import giou as giou
+    from yololoss.v5.boxes import iou as iou
+    from yololoss.v5.criteria import BCEBlurWithLogitsLoss as BCEBlurWithLogitsLoss
+    from yololoss.v5.criteria import FocalLoss as FocalLoss
+    from yololoss.v5.criteria import QFocalLoss as QFocalLoss
+    from yololoss.v5.criteria import smooth_bce as smooth_bce
+    from yololoss.v5.hyp import Hyperparameters as Hyperparameters
+    from yololoss.v5.loss import ComputeLoss as ComputeLoss
 
 __version__ = "0.1.0"
 
@@ -56,7 +56,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'yololoss' has no attribute {name!r}")
-    return getattr(import_module(f"yololoss.{_HOME[name]}"), name)
+    return getattr(import_module(f"yololoss.v5.{_HOME[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yololoss
 
-HOME = Path(yololoss.__file__).parent
+HOME = Path(yololoss.__file__).parent / "v5"
 STEPS = (
     "INPUT",
     "MATCH",
@@ -103,6 +103,6 @@ def plant_text(name: str, texts: dict[str, str], folder: Path) -> str:
     package.mkdir(parents=True)
     for source in HOME.glob("*.py"):
         text = texts.get(source.stem) or source.read_text(encoding="utf-8")
-        text = text.replace("yololoss.", f"{name}.").replace("from yololoss import", f"from {name} import")
+        text = text.replace("yololoss.v5.", f"{name}.").replace("from yololoss.v5 import", f"from {name} import")
         (package / source.name).write_text(text, encoding="utf-8")
     return f"{package / 'loss.py'}:ComputeLoss"

@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid, softplus
 
 from tests.subjects import plain
-from yololoss import boxes
-from yololoss.assign import LayerAssignment
-from yololoss.boxes import EPS
-from yololoss.loss import ComputeLoss
+from yololoss.v5 import boxes
+from yololoss.v5.assign import LayerAssignment
+from yololoss.v5.boxes import EPS
+from yololoss.v5.loss import ComputeLoss
 
 
 class BCE(torch.autograd.Function):

@@ -1,6 +1,6 @@
 """Conforming losses that differ from the bundled one in the form of what they show, or in the state they keep.
 
-Those that build rows in another order, `RowsByTarget` and `RowsReversed`, need `--family own-order`.
+Those that build rows in another order, `RowsByTarget` and `RowsReversed`, need `--dialect own-order`.
 """
 
 import logging
@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from yololoss.assign import LayerAssignment
-from yololoss.loss import ComputeLoss
+from yololoss.v5.assign import LayerAssignment
+from yololoss.v5.loss import ComputeLoss
 
 BY_ROW = (
     "row_choice",

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from properties.v5.case import Case
+from properties.v5.forms import StandInModel
 from tests.subjects.plain import PlainLoss
-from yololoss.harness.case import Case
-from yololoss.harness.forms import StandInModel
-from yololoss.harness.subject import Subject, Unsupported
+from yololoss.harness.subjects.subject import Subject, Unsupported
 
 
 def four(total: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:

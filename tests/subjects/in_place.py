@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from yololoss.boxes import aspect_angle, ciou, decode
-from yololoss.criteria import FocalLoss
+from yololoss.v5.boxes import aspect_angle, ciou, decode
+from yololoss.v5.criteria import FocalLoss
 
 NEIGHBOURS = ((0.0, 0.0), (0.5, 0.0), (0.0, 0.5), (-0.5, 0.0), (0.0, -0.5))
 

@@ -1,1 +1,1 @@
-"""What puts a loss to the test. It imports the loss only to use it as a subject; never the other way."""
+"""Puts a loss to the test. It knows families of losses only by `subjects.family`."""

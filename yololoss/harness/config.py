@@ -9,12 +9,13 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from yololoss.harness.errors import UsageError, closest
-from yololoss.harness.load import BUNDLED
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:  # pragma: no cover  # pytest brings it where Python has none
     import tomli as tomllib
+
+BUNDLED = "yololoss:ComputeLoss"
 
 
 class Waiver(BaseModel):
@@ -35,7 +36,7 @@ class Config(BaseModel):
 
     loss: str | None = None
     device: str | None = None
-    family: str | None = None
+    dialect: str | None = None
     baseline: str | None = None
     corpus: str | None = None
     waivers: list[Waiver] = []
@@ -52,7 +53,7 @@ class Settings(BaseModel):
 
     loss: str
     device: str
-    family: str
+    dialect: str | None  # None: the usual one of the family that the loss belongs to
     baseline: str | None
 
 
@@ -60,7 +61,7 @@ def settle(project: Config, **given: str | None) -> Settings:
     """What is given, else what the project says, else the usual; ``given`` has the names of Settings."""
     known = {name: given.get(name) or getattr(project, name) for name in Settings.model_fields}
     loss = known["loss"] or BUNDLED
-    usual = {"loss": loss, "device": "cpu", "family": "yololoss" if loss == BUNDLED else "upstream"}
+    usual = {"loss": loss, "device": "cpu"}
     return Settings(**{name: value or usual.get(name) for name, value in known.items()})
 
 
@@ -91,6 +92,8 @@ def _validated(path: Path, table: Any) -> Config:
     try:
         return Config.model_validate(table)
     except ValidationError as error:
+        if isinstance(table, dict) and "family" in table:
+            raise UsageError(f"{path}: family: it is called dialect now: dialect = {table['family']!r}") from error
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
         hint = closest(str(first["loc"][-1]), (*Config.model_fields, *Waiver.model_fields)) if where else ""

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+USAGE = 2  # exit status if the harness could not run
+
 
 class UsageError(Exception):
     """The harness was asked for something that is not there; one line, with the closest match."""

@@ -16,10 +16,9 @@ from yololoss.harness.cli.compare import diff, record
 from yololoss.harness.cli.corpus import corpus
 from yololoss.harness.cli.fuzz import fuzz
 from yololoss.harness.cli.look import draw, laws
-from yololoss.harness.cli.options import USAGE
 from yololoss.harness.cli.prove import prove
 from yololoss.harness.cli.replay import replay
-from yololoss.harness.errors import UsageError, closest
+from yololoss.harness.errors import USAGE, UsageError, closest
 
 
 class Group(click.Group):

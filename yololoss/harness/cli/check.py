@@ -14,7 +14,8 @@ from yololoss.harness.cli import options
 from yololoss.harness.errors import UsageError
 
 if TYPE_CHECKING:
-    from yololoss.harness.run import Verdict
+    from yololoss.harness.findings.verdict import Verdict
+    from yololoss.harness.subjects.family import Family
 
 LAWS_A_WORKER = 12  # a process more costs as many seconds as it saves with so few
 
@@ -23,7 +24,7 @@ LAWS_A_WORKER = 12  # a process more costs as many seconds as it saves with so f
 @click.argument("loss", required=False)
 @options.laws
 @options.device
-@options.family
+@options.dialect
 @click.option("--baseline", type=options.FILE, help="What the loss did when it was recorded: it must do the same.")
 @options.corpus
 @click.option(
@@ -63,24 +64,26 @@ def check(
       yololoss check utils/loss.py:ComputeLoss --laws assign --laws 'boxes.*' --device cpu,mirror
       yololoss check utils/loss.py:ComputeLoss --baseline loss-baseline.json
     """
-    from yololoss.harness.about import about  # noqa: PLC0415
-    from yololoss.harness.run import run_suite  # noqa: PLC0415
+    from yololoss.harness.engine.gate import run_suite  # noqa: PLC0415
+    from yololoss.harness.findings.about import about  # noqa: PLC0415
 
-    chosen = options.settings(loss=loss, **{name: given[name] for name in ("device", "family")})
-    wanted = _named(laws)
-    what = about(chosen.loss, chosen.device, chosen.family, shlex.join(["yololoss", *sys.argv[1:]]))
+    chosen = options.settings(loss=loss, **{name: given[name] for name in ("device", "dialect")})
+    subject = options.under_test(chosen)
+    wanted = _named(subject.family, laws)
+    what = about(subject, chosen.device, shlex.join(["yololoss", *sys.argv[1:]]))
     passed = [f"--{name}={value}" for name, value in {"loss": loss, **given}.items() if value is not None]
     passed += [f"--laws={pattern}" for pattern in laws]
     passed += [*(["--no-shrink"] if no_shrink else []), *([f"--junit-xml={junit}"] if junit else [])]
     with options.progress(f"laws on {chosen.loss}", quiet=as_json) as bar:
         task = bar.add_task("", total=None)
         verdict = run_suite(
+            subject.family,
             passed,
             workers or min(os.cpu_count() or 1, 8, math.ceil(wanted / LAWS_A_WORKER)),
             lambda done, total: bar.update(task, completed=done, total=total),
         )
     if report is not None:
-        from yololoss.harness.report import write_report  # noqa: PLC0415
+        from yololoss.harness.findings.report import write_report  # noqa: PLC0415
 
         write_report(verdict, what, report)
     if as_json:
@@ -90,20 +93,20 @@ def check(
     sys.exit(verdict.status)
 
 
-def _named(patterns: tuple[str, ...]) -> int:
+def _named(family: "Family", patterns: tuple[str, ...]) -> int:
     """How many laws are named. What is wrong with their names is told once, and not by each of several workers."""
     from datetime import datetime, timezone  # noqa: PLC0415
 
-    from yololoss import _suite  # noqa: PLC0415
     from yololoss.harness.config import check_waivers, read_config  # noqa: PLC0415
+    from yololoss.harness.laws.law import find_laws  # noqa: PLC0415
 
-    check_waivers(read_config(Path.cwd()), _suite.laws(), datetime.now(tz=timezone.utc).date())
-    return len(_suite.find(patterns))
+    check_waivers(read_config(Path.cwd()), find_laws(family), datetime.now(tz=timezone.utc).date())
+    return len(find_laws(family, patterns))
 
 
 def _show(verdict: "Verdict", report: Path | None, *, verbose: bool) -> None:
-    from yololoss.harness.report import headline  # noqa: PLC0415
-    from yololoss.harness.summary import table  # noqa: PLC0415
+    from yololoss.harness.findings.summary import table  # noqa: PLC0415
+    from yololoss.harness.findings.verdict import headline  # noqa: PLC0415
 
     shown = verdict.findings[: None if verbose else 1]  # the first tells most: it is about the earliest step
     for each in (*shown, *verdict.failures):

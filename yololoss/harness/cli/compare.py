@@ -15,10 +15,10 @@ from yololoss.harness.errors import UsageError
 @click.option("-o", "--output", type=options.FILE, required=True, help="The file to write.")
 @click.option("--case", "more", type=options.FILE, multiple=True, help="Record the cases of this file too. Repeatable.")
 @options.laws
-@options.family
+@options.dialect
 @click.option("--force", is_flag=True, help="Write over a file that says otherwise, without asking.")
 def record(
-    loss: str, output: Path, more: tuple[Path, ...], laws: tuple[str, ...], family: str | None, force: bool
+    loss: str, output: Path, more: tuple[Path, ...], laws: tuple[str, ...], dialect: str | None, force: bool
 ) -> None:
     """Record what a loss does now, for check --baseline to hold it to.
 
@@ -30,20 +30,22 @@ def record(
       yololoss record utils/loss.py:ComputeLoss -o loss-baseline.json
       yololoss check utils/loss.py:ComputeLoss --baseline loss-baseline.json
     """
-    from yololoss import _suite  # noqa: PLC0415
-    from yololoss.harness.baseline import baseline_cases, record_cases, write_baseline  # noqa: PLC0415
-    from yololoss.harness.run import survey  # noqa: PLC0415
+    from yololoss.harness.engine.gate import survey  # noqa: PLC0415
+    from yololoss.harness.findings.baseline import baseline_cases, record_cases, write_baseline  # noqa: PLC0415
+    from yololoss.harness.laws.law import find_laws  # noqa: PLC0415
 
-    _suite.find(laws)
-    chosen = options.settings(loss=loss, family=family)
+    chosen = options.settings(loss=loss, dialect=dialect)
     subject = options.under_test(chosen)
-    cases = baseline_cases(more)
+    find_laws(subject.family, laws)
+    cases = baseline_cases(subject.family, more)
     with options.progress(f"cases of {loss}") as bar:
         task = bar.add_task("", total=len(cases))
         vectors = record_cases(subject, cases, lambda: bar.advance(task))
     with options.progress(f"laws on {loss}, about a minute") as bar:
         bar.add_task("", total=None)
-        verdict = survey(loss, [f"--laws={pattern}" for pattern in laws] + ([f"--family={family}"] if family else []))
+        verdict = survey(
+            loss, [f"--laws={pattern}" for pattern in laws] + ([f"--dialect={dialect}"] if dialect else [])
+        )
     if verdict.problem:
         raise UsageError(verdict.problem)
     broken = tuple(sorted({finding.law for finding in verdict.findings}))
@@ -64,7 +66,7 @@ def _may_overwrite(path: Path) -> bool:
     "--cases", type=click.IntRange(min=1), default=200, show_default=True, metavar="N", help="Cases to compare."
 )
 @options.laws
-@options.family
+@options.dialect
 @options.one_device
 @click.option("--no-laws", is_flag=True, help="Compare results only, and not which laws each breaks.")
 @options.findings
@@ -74,7 +76,7 @@ def diff(
     two: str,
     cases: int,
     laws: tuple[str, ...],
-    family: str | None,
+    dialect: str | None,
     device: str | None,
     no_laws: bool,
     findings: Path,
@@ -85,20 +87,20 @@ def diff(
     \b
     Examples:
       yololoss diff old/utils/loss.py:ComputeLoss utils/loss.py:ComputeLoss
-      yololoss diff yololoss.loss:ComputeLoss port.py:Loss --no-laws
+      yololoss diff yololoss:ComputeLoss port.py:Loss --no-laws
 
     Exit status: 0 they do the same; 1 they differ; 2 one could not be run.
     """
-    from yololoss import _suite  # noqa: PLC0415
-    from yololoss.harness.diff import Remote, differences, verdicts  # noqa: PLC0415
+    from yololoss.harness.findings.diff import Remote, differences  # noqa: PLC0415
+    from yololoss.harness.laws.law import find_laws  # noqa: PLC0415
 
-    _suite.find(laws)
-    chosen = options.settings(loss=two, family=family, device=device)
+    chosen = options.settings(loss=two, dialect=dialect, device=device)
     subject = options.under_test(chosen)
+    find_laws(subject.family, laws)
     with options.progress(f"{one} against {two}", quiet=as_json) as bar, Remote(one, chosen.device) as remote:
         bar.add_task("", total=None)
         found = list(differences(remote, subject, cases, findings))
-        told = {} if no_laws else verdicts(one, two, laws, chosen.family, chosen.device)
+        told = {} if no_laws else _verdicts(one, two, laws, subject.dialect, chosen.device)
     if as_json:
         given = {"differences": [each.model_dump() for each in found], "laws": told}
         click.echo(json.dumps(given, indent=1))
@@ -111,3 +113,17 @@ def diff(
         apart = "" if no_laws else f"; {len(told)} laws tell them apart"
         options.say(f"{cases} cases: they differ in {aspects}{apart}")
     sys.exit(options.BROKE if found or told else 0)
+
+
+def _verdicts(one: str, two: str, laws: tuple[str, ...], dialect: str, device: str) -> dict[str, tuple[str, str]]:
+    """Laws whose outcome is not the same on both losses, and the two outcomes. Raises UsageError."""
+    from yololoss.harness.engine.gate import survey  # noqa: PLC0415
+
+    given = [*(f"--laws={pattern}" for pattern in laws), f"--dialect={dialect}", f"--device={device}"]
+    found = []
+    for loss in (one, two):
+        verdict = survey(loss, given)
+        if verdict.problem:
+            raise UsageError(verdict.problem)
+        found.append({row["id"]: row["word"] for row in verdict.laws})
+    return {law: (found[0][law], found[1][law]) for law in found[0] if found[0][law] != found[1][law]}

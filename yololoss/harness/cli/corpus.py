@@ -10,7 +10,7 @@ from yololoss.harness.cli import options
 from yololoss.harness.errors import UsageError, closest
 
 if TYPE_CHECKING:
-    from yololoss.harness.vectors import Vector
+    from yololoss.harness.cases.vectors import Vector
 
 FOLDER = click.argument("folder", metavar="FOLDER", type=options.FOLDER)
 
@@ -33,7 +33,7 @@ def corpus() -> None:
 @click.argument("others", metavar="OTHER...", nargs=-1, required=True, type=options.FOLDER)
 def merge(folder: Path, others: tuple[Path, ...]) -> None:
     """Add to FOLDER the cases of other folders that it does not have; it is made if it is not there."""
-    from yololoss.harness.fuzz.corpus import add  # noqa: PLC0415
+    from yololoss.harness.cases.corpus import add  # noqa: PLC0415
 
     found = [vector for other in others for vector in _read(other).values()]
     added = add(folder, found)
@@ -63,9 +63,14 @@ def minimise(folder: Path) -> None:
     Two cases reach the same where they lie in the same regions, which docs/reach.md lists, and were found for the same
     place and kind of trouble.
     """
-    from yololoss.harness.fuzz.corpus import minimised  # noqa: PLC0415
+    from yololoss.harness.cases.corpus import minimised  # noqa: PLC0415
+    from yololoss.harness.engine.raw import plain  # noqa: PLC0415
+    from yololoss.harness.subjects.family import find_family  # noqa: PLC0415
 
-    kept, deleted = minimised(folder)
+    def reached(vector: "Vector[Any, Any]") -> tuple[str | None, ...]:
+        return vector.law, plain(vector.comment), *find_family(vector.case.family).regions_of(vector.case)
+
+    kept, deleted = minimised(folder, reached)
     options.say(f"{folder}: {kept} cases kept, {deleted} deleted")
 
 
@@ -73,7 +78,7 @@ def minimise(folder: Path) -> None:
 @FOLDER
 @click.argument("name")
 @options.loss
-@options.family
+@options.dialect
 @click.option(
     "-o", "--output", type=options.FILE, required=True, help="The file of vectors to add it to; made if not there."
 )
@@ -84,19 +89,23 @@ def promote(folder: Path, name: str, output: Path, **given: Any) -> None:
     Example:
       yololoss corpus promote loss-corpus totals.sum-476c810e --loss utils/loss.py:ComputeLoss -o loss-baseline.json
     """
-    from yololoss.harness.fuzz.corpus import promoted  # noqa: PLC0415
-    from yololoss.harness.fuzz.judge import Judge, Task  # noqa: PLC0415
+    from yololoss.harness.engine.judge import Judge, Task  # noqa: PLC0415
+    from yololoss.harness.findings.baseline import promote as promoted  # noqa: PLC0415
 
     found = _read(folder)
     if name not in found:
         raise UsageError(f"{folder}: {name}: no such case{closest(name, found)}")
     chosen = options.settings(**given)
-    with Judge(Task(chosen.loss, "cpu", chosen.family)) as judge:
-        promoted(found[name], output, options.under_test(chosen), judge)
+    subject = options.under_test(chosen)
+    with Judge(Task(chosen.loss, "cpu", chosen.dialect)) as judge:
+        broke, _ = judge.ask(found[name])
+    if broke is not None:
+        raise UsageError(f"{name}: {chosen.loss} breaks {broke.law} on it: {broke.observed}; mend that first")
+    promoted(found[name], output, subject)
     options.say(f"{output}: {name} is a vector")
 
 
-def _read(folder: Path) -> "dict[str, Vector]":
-    from yololoss.harness.vectors import read_corpus  # noqa: PLC0415
+def _read(folder: Path) -> "dict[str, Vector[Any, Any]]":
+    from yololoss.harness.cases.vectors import read_corpus  # noqa: PLC0415
 
     return read_corpus(folder)

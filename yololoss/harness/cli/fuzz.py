@@ -18,9 +18,9 @@ from yololoss.harness.errors import UsageError
 if TYPE_CHECKING:
     from hypothesis.database import ExampleDatabase
 
-    from yololoss.harness.fuzz.cluster import Cluster
-    from yololoss.harness.fuzz.session import Session
-    from yololoss.harness.fuzz.summary import Summary
+    from yololoss.harness.engine.cluster import Cluster
+    from yololoss.harness.engine.session import Session
+    from yololoss.harness.engine.session_summary import Summary
 
 PLAIN = 30.0  # seconds between two lines where there is no terminal
 
@@ -37,7 +37,7 @@ PLAIN = 30.0  # seconds between two lines where there is no terminal
 @click.option("--cases", type=click.IntRange(min=1), metavar="N", help="How many cases, in all.")
 @options.laws
 @options.one_device
-@options.family
+@options.dialect
 @options.long_workers
 @click.option(
     "--ray",
@@ -87,8 +87,8 @@ def fuzz(
 
     Exit status: 0 nothing was found; 1 something was; 2 it could not be done.
     """
-    from yololoss.harness.fuzz.cluster import Cluster  # noqa: PLC0415
-    from yololoss.harness.fuzz.databases import open_database  # noqa: PLC0415
+    from yololoss.harness.cases.databases import open_database  # noqa: PLC0415
+    from yololoss.harness.engine.cluster import Cluster  # noqa: PLC0415
 
     cache = open_database(database)
     cluster = Cluster(ray) if ray else None
@@ -106,13 +106,13 @@ def fuzz(
 
 def _run(session: "Session", cluster: "Cluster | None", cache: "ExampleDatabase | None", *, quiet: bool) -> "Summary":
     """To its end; what there is to say of it then is in its folder, what it found in the cache as well."""
-    from yololoss.harness.about import about  # noqa: PLC0415
-    from yololoss.harness.fuzz.databases import save  # noqa: PLC0415
-    from yololoss.harness.fuzz.summary import summarise, write_summary  # noqa: PLC0415
-    from yololoss.harness.vectors import read_vectors  # noqa: PLC0415
+    from yololoss.harness.cases.databases import save  # noqa: PLC0415
+    from yololoss.harness.cases.vectors import read_vectors  # noqa: PLC0415
+    from yololoss.harness.engine.session_summary import summarise, write_summary  # noqa: PLC0415
+    from yololoss.harness.findings.about import about  # noqa: PLC0415
 
     chosen = session.settings
-    what = about(chosen.loss, chosen.device, chosen.family, shlex.join(["yololoss", *sys.argv[1:]]))
+    what = about(session.subject, chosen.device, shlex.join(["yololoss", *sys.argv[1:]]))
     with View(quiet=quiet) as view, cluster.joined() if cluster else nullcontext():
         view.say(f"session of seed {chosen.seed} on {chosen.loss}, {chosen.workers} worker(s), in {session.folder}")
         session.run(view.show)
@@ -132,27 +132,29 @@ def _begun(
     cluster: "Cluster | None",
     given: dict[str, Any],
 ) -> "Session":
-    from yololoss import _suite  # noqa: PLC0415
+    from yololoss.harness.cases.databases import fetch  # noqa: PLC0415
+    from yololoss.harness.cases.vectors import read_corpus  # noqa: PLC0415
     from yololoss.harness.config import read_config  # noqa: PLC0415
-    from yololoss.harness.fuzz.databases import fetch  # noqa: PLC0415
-    from yololoss.harness.fuzz.hired import Here  # noqa: PLC0415
-    from yololoss.harness.fuzz.judge import MEMORY, usual_limit  # noqa: PLC0415
-    from yololoss.harness.fuzz.session import begin  # noqa: PLC0415
-    from yololoss.harness.fuzz.state import Settings  # noqa: PLC0415
-    from yololoss.harness.vectors import read_corpus  # noqa: PLC0415
+    from yololoss.harness.engine.hired import Here  # noqa: PLC0415
+    from yololoss.harness.engine.judge import MEMORY, usual_limit  # noqa: PLC0415
+    from yololoss.harness.engine.session import begin  # noqa: PLC0415
+    from yololoss.harness.engine.state import Settings  # noqa: PLC0415
+    from yololoss.harness.laws.law import find_laws  # noqa: PLC0415
 
-    named = {name: given[name] for name in ("loss", "device", "family")}
+    named = {name: given[name] for name in ("loss", "device", "dialect")}
     chosen = options.settings(**named)
     project = read_config(Path.cwd())
     folder = corpus or (Path(project.corpus) if project.corpus else None)
     known = [] if folder is None else list(read_corpus(folder).values())
-    known += [] if cache is None else fetch(cache, _suite.find(laws))
+    if cache is not None:
+        family = options.under_test(chosen).family
+        known += fetch(cache, family.name, find_laws(family, laws))
     first = dict.fromkeys(f"{vector.law or ''}\n{vector.case.key}" for vector in known)
     room = options.usual_workers if cluster is None else cluster.room
     settings = Settings(
         loss=chosen.loss,
         device=chosen.device,
-        family=chosen.family,
+        dialect=chosen.dialect,
         laws=laws,
         waived=tuple(waiver.law for waiver in project.waivers),
         workers=given["workers"] or room(chosen.device),
@@ -167,10 +169,10 @@ def _begun(
 
 
 def _resumed(out: Path, seconds: float | None, cluster: "Cluster | None", given: dict[str, Any]) -> "Session":
-    from yololoss.harness.fuzz.hired import Here  # noqa: PLC0415
-    from yololoss.harness.fuzz.session import resume  # noqa: PLC0415
+    from yololoss.harness.engine.hired import Here  # noqa: PLC0415
+    from yololoss.harness.engine.session import resume  # noqa: PLC0415
 
-    fixed = [name for name in ("loss", "device", "family", "seed") if given[name]]
+    fixed = [name for name in ("loss", "device", "dialect", "seed") if given[name]]
     if fixed:
         raise UsageError(
             f"--resume goes on with the session's own {' and '.join(fixed)}; give another --out for others"
@@ -204,7 +206,7 @@ class View:
 
     def show(self, session: "Session") -> None:
         """How it goes, if it is time to say so, and what is new."""
-        from yololoss.harness.fuzz.summary import line  # noqa: PLC0415
+        from yololoss.harness.engine.session_summary import line  # noqa: PLC0415
 
         for kind in session.findings.keys() - self._known:
             finding = session.findings[kind].finding
@@ -221,8 +223,8 @@ class View:
 
 
 def _tell(summary: "Summary", out: Path, *, verbose: bool) -> None:
-    from yololoss.harness.fuzz.summary import clock  # noqa: PLC0415
-    from yololoss.harness.report import headline  # noqa: PLC0415
+    from yololoss.harness.engine.session_summary import clock  # noqa: PLC0415
+    from yololoss.harness.findings.verdict import headline  # noqa: PLC0415
 
     verdict = summary.verdict
     shown = verdict.findings[: None if verbose else 1]  # the first tells most: it is about the earliest step

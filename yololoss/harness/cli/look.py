@@ -8,10 +8,10 @@ import click
 
 from yololoss.harness.cli import options
 from yololoss.harness.errors import UsageError, closest
-from yololoss.harness.families import CHOICES, FAMILIES
 
 if TYPE_CHECKING:
-    from yololoss.harness.law import Law
+    from yololoss.harness.laws.law import Law
+    from yololoss.harness.subjects.family import Family
 
 
 @click.command()
@@ -33,9 +33,9 @@ def draw(file: Path, name: str | None, loss: str | None, device: str | None, out
       yololoss draw .yololoss/findings/assign.rows-476c810e.json --loss utils/loss.py:ComputeLoss
       yololoss draw loss-baseline.json --id shared-cells -o shared-cells.svg
     """
-    from yololoss.harness.draw import SUFFIXES, draw  # noqa: PLC0415
-    from yololoss.harness.execute import execute  # noqa: PLC0415
-    from yololoss.harness.vectors import read_vectors  # noqa: PLC0415
+    from yololoss.harness.cases.vectors import read_vectors  # noqa: PLC0415
+    from yololoss.harness.findings.draw import SUFFIXES, draw  # noqa: PLC0415
+    from yololoss.harness.subjects.execute import execute  # noqa: PLC0415
 
     vectors = {vector.id: vector for vector in read_vectors(file).vectors}
     if name is None and len(vectors) == 1:
@@ -56,9 +56,10 @@ def draw(file: Path, name: str | None, loss: str | None, device: str | None, out
 
 @click.command()
 @click.argument("id", required=False)
+@options.loss
 @options.as_json
-def laws(id: str | None, as_json: bool) -> None:
-    """List the laws; with ID one law: its statement, its source, what it is about, and an example.
+def laws(id: str | None, loss: str | None, as_json: bool) -> None:
+    """List the laws of the loss's family; with ID one law: its statement, its source, what it is about, and an example.
 
     ID may be a pattern, as for check: assign, 'totals.*-gain'.
 
@@ -67,10 +68,11 @@ def laws(id: str | None, as_json: bool) -> None:
       yololoss laws
       yololoss laws gradients.finite
     """
-    from yololoss import _suite  # noqa: PLC0415
+    from yololoss.harness.laws.law import find_laws  # noqa: PLC0415
 
-    found = _suite.find([id] if id else [])
-    told = [_told(law) for law in found.values()]
+    subject = options.under_test(options.settings(loss=loss))
+    found = find_laws(subject.family, [id] if id else [])
+    told = [_told(law, subject.family) for law in found.values()]
     if as_json:
         click.echo(json.dumps(told, indent=1))
         return
@@ -78,41 +80,42 @@ def laws(id: str | None, as_json: bool) -> None:
     for law in told:
         if id in found:
             options.say(law["id"], "bold")
-            rows = ("statement", "source", "families", "devices", "cases")
+            rows = ("statement", "source", "dialects", "devices", "cases")
             options.say("\n".join(f"  {name:<10} {law[name]}" for name in rows))
-            options.say("\n".join(("  example", *(f"    {line}" for line in _example(found[str(id)])))))
+            options.say("\n".join(("  example", *(f"    {line}" for line in _example(found[str(id)], subject.family)))))
         else:
             options.say(f"{law['id']:<{width}}  {law['statement']}")
 
 
-def _told(law: "Law") -> dict[str, Any]:
-    from yololoss.harness.law import GATE  # noqa: PLC0415
+def _told(law: "Law", family: "Family") -> dict[str, Any]:
+    from yololoss.harness.laws.law import GATE  # noqa: PLC0415
 
-    otherwise = [name for name, chosen in FAMILIES.items() if set(law.choices) & chosen]
-    taken = "; ".join(CHOICES[choice] for choice in law.choices)
+    otherwise = [name for name, chosen in family.dialects.items() if set(law.choices) & chosen]
+    assumed = "; ".join(family.choices[choice] for choice in law.choices)
     return {
         "id": law.id,
         "statement": law.statement,
         "source": law.source,
-        "families": f"all but {', '.join(otherwise)}, since it takes for granted: {taken}" if otherwise else "all",
+        "dialects": f"all but {', '.join(otherwise)}, since it assumes: {assumed}" if otherwise else "all",
         "devices": ", ".join(law.on) or "all",
         "cases": "those of --baseline" if law.cases is None else f"{law.most or GATE.max_examples} in the gate",
     }
 
 
-def _example(law: "Law") -> list[str]:
+def _example(law: "Law", family: "Family") -> list[str]:
     """A case that the law judges, on the bundled loss."""
     import torch  # noqa: PLC0415
 
-    from yololoss.harness.law import Exam, NotApplicable, drawn  # noqa: PLC0415
-    from yololoss.harness.load import BUNDLED, load_loss  # noqa: PLC0415
+    from yololoss.harness.laws.exam import Exam, NotApplicable  # noqa: PLC0415
+    from yololoss.harness.laws.law import drawn  # noqa: PLC0415
+    from yololoss.harness.subjects.load import load_loss  # noqa: PLC0415
 
-    if law.cases is None:
+    strategy = law.strategy(family)
+    if strategy is None:
         return ["any case that yololoss record wrote"]
-    cases = sorted(drawn(law.cases, 30), key=lambda case: (not case.targets, len(str(case)), str(case)))
-    exam = None
+    cases = sorted(drawn(strategy, 30), key=lambda case: (not case.size[0], len(str(case)), str(case)))
     for case in cases if not law.on else ():
-        exam = Exam(law, load_loss(BUNDLED, torch.device("cpu"), "yololoss"), case)
+        exam = Exam(law, load_loss(family.bundled, torch.device("cpu"), family.own_dialect), case)
         try:
             law.judge(exam)
         except NotApplicable:

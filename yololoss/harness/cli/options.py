@@ -12,13 +12,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from yololoss.harness.families import FAMILIES
-
 if TYPE_CHECKING:
     from yololoss.harness.config import Settings
-    from yololoss.harness.subject import LossUnderTest
+    from yololoss.harness.subjects.family import LossUnderTest
 
-BROKE, USAGE = 1, 2  # exit statuses
+BROKE = 1  # exit status
 UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0}
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -40,10 +38,11 @@ device = click.option(
     "between, or auto: all that are there.  [default: cpu]",
 )
 one_device = click.option("--device", metavar="NAME", help="cpu, cuda, cuda:N, mps or mirror.  [default: cpu]")
-family = click.option(
-    "--family",
+dialect = click.option(
+    "--dialect",
     metavar="NAME",
-    help=f"The family of losses whose choices are no faults: {', '.join(FAMILIES)}.  [default: upstream]",
+    help="The dialect of the loss, whose choices are no faults, such as yolov5-4.0; an unknown name lists them "
+    "all.  [default: upstream]",
 )
 laws = click.option(
     "--laws",
@@ -93,12 +92,12 @@ def under_test(chosen: "Settings") -> "LossUnderTest":
     """The loss of the settings, on its first device."""
     import torch  # noqa: PLC0415
 
-    from yololoss.harness.load import find_devices, load_loss  # noqa: PLC0415
+    from yololoss.harness.subjects.load import find_devices, load_loss  # noqa: PLC0415
 
     torch.set_num_threads(1)  # cases are small: a second thread costs more than it brings
     found, _ = find_devices(chosen.device)
     name, where = next(iter(found.items()))
-    return load_loss(chosen.loss, where, chosen.family, compiled=name == "compile")
+    return load_loss(chosen.loss, where, chosen.dialect, compiled=name == "compile")
 
 
 def usual_workers(device: str) -> int:

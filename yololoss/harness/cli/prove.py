@@ -11,14 +11,10 @@ from yololoss.harness.cli import options
 from yololoss.harness.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from yololoss.harness.finding import Finding
-    from yololoss.harness.fuzz.judge import Task
+    from yololoss.harness.findings.finding import Finding
     from yololoss.harness.prove.certificate import Certificate
     from yololoss.harness.prove.proof import Map, Proof
 
-PARTS = ("assignment", "logits")
 WIDEST = 4096  # columns, or rows: more than any grid has
 
 
@@ -34,7 +30,7 @@ def widths(text: str) -> tuple[int, ...]:
 @click.argument("loss", required=False)
 @click.option(
     "--part",
-    type=click.Choice(PARTS),
+    metavar="NAME",
     help="Only the assignment of every centre, or only every logit.  [default: both]",
 )
 @click.option(
@@ -55,7 +51,7 @@ def widths(text: str) -> tuple[int, ...]:
     help="Every float32 between these, both included.",
 )
 @options.one_device
-@options.family
+@options.dialect
 @options.long_workers
 @click.option(
     "--out",
@@ -90,17 +86,19 @@ def prove(
 
     Exit status: 0 all of it holds; 1 a value refutes it, which is named and saved; 2 it could not be done.
     """
-    from yololoss.harness.fuzz.judge import Task  # noqa: PLC0415
+    from yololoss.harness.engine.judge import Task  # noqa: PLC0415
     from yololoss.harness.prove.proof import working  # noqa: PLC0415
 
     chosen = options.settings(**given)
     if options.under_test(chosen).compile:
         raise UsageError("--device compile: every shape is compiled anew; name a device")
-    task = Task(chosen.loss, chosen.device, chosen.family)
+    task = Task(chosen.loss, chosen.device, chosen.dialect)
     told: list[Certificate] = []
-    cannot: list[str] = []
+    cannot: dict[str, str] = {}  # by part, why
     with working(task, workers or options.usual_workers(chosen.device)) as work:
-        for proof in _proofs(task, part, widths, centres, cannot):
+        for proof in options.under_test(chosen).family.proofs(task, part=part, widths=widths, centres=centres):
+            if proof.claim.part in cannot:  # what is so of one grid is so of all
+                continue
             certificate, finding = _run(proof, out, work, findings, given, cannot, quiet=as_json)
             if certificate is None:
                 continue
@@ -113,36 +111,8 @@ def prove(
         click.echo(json.dumps([each.model_dump(mode="json") for each in told], indent=1))
     refuted = bool(told) and told[-1].verdict == "refuted"
     if cannot and not refuted:
-        raise UsageError("; ".join(dict.fromkeys(cannot)))
+        raise UsageError("; ".join(cannot.values()))
     sys.exit(options.BROKE if refuted else 0)
-
-
-def _proofs(
-    task: "Task", part: str | None, widths: tuple[int, ...], centres: tuple[float, float], cannot: list[str]
-) -> "Iterator[Proof[Any]]":
-    """What is to be proven, one after another; why some of it cannot be is added to ``cannot``."""
-    from yololoss.harness.prove.assignment import passes  # noqa: PLC0415
-    from yololoss.harness.prove.errors import Unprovable  # noqa: PLC0415
-    from yololoss.harness.prove.exact import bits  # noqa: PLC0415
-    from yololoss.harness.prove.proof import OfAssignment, OfLogits  # noqa: PLC0415
-
-    first, last = map(bits, centres)
-    if first > last:
-        raise UsageError(f"--centres {centres[0]:g} {centres[1]:g}: expected the lower one first")
-    for grids in passes(widths) if part != "logits" else ():
-        if cannot:  # what is so of one grid is so of all
-            break
-        try:
-            yield OfAssignment(task, grids, first, last + 1)
-        except Unprovable as reason:
-            cannot.append(_cannot(task, "assignment", reason))
-    if part != "assignment":
-        yield OfLogits(task)
-
-
-def _cannot(task: "Task", part: str, reason: Exception) -> str:
-    rest = "; --part logits is about the rest" if part == "assignment" else ""
-    return f"{task.loss}: {part} cannot be proven: {reason}{rest}"
 
 
 def _run(
@@ -151,19 +121,20 @@ def _run(
     work: "Map",
     findings: Path,
     given: dict[str, str | None],
-    cannot: list[str],
+    cannot: dict[str, str],
     *,
     quiet: bool,
 ) -> "tuple[Certificate | None, Finding | None]":
     """Go on with a proof, with a bar."""
-    from yololoss.harness.prove.errors import Unprovable  # noqa: PLC0415
+    from yololoss.harness.prove.proof import Unprovable  # noqa: PLC0415
 
     with options.progress(f"{proof.claim.name}: {proof.count} values", quiet=quiet) as bar:
         task = bar.add_task("", total=len(proof.parts))
         try:
             return proof.run(out, work, findings, given, lambda done: bar.update(task, completed=done))
         except Unprovable as reason:
-            cannot.append(_cannot(proof.task, proof.claim.part, reason))
+            part = proof.claim.part
+            cannot[part] = f"{proof.task.loss}: {part} cannot be proven: {reason}{proof.hint}"
             return None, None
         except KeyboardInterrupt:
             raise UsageError(f"interrupted; the same command goes on from {out / proof.claim.name}.json") from None

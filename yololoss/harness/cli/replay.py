@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from yololoss.harness.cli import options
-from yololoss.harness.errors import UsageError, closest
+from yololoss.harness.errors import USAGE, UsageError, closest
 
 if TYPE_CHECKING:
-    from yololoss.harness.fuzz.judge import Judge
-    from yololoss.harness.law import Law
-    from yololoss.harness.subject import LossUnderTest
-    from yololoss.harness.vectors import Vector
+    from yololoss.harness.cases.vectors import Vector
+    from yololoss.harness.engine.judge import Judge
+    from yololoss.harness.laws.law import Law
+    from yololoss.harness.subjects.family import LossUnderTest
 
 FIXED, BROKEN, CANNOT = "fixed", "still broken", "cannot run"
 
@@ -23,7 +23,7 @@ FIXED, BROKEN, CANNOT = "fixed", "still broken", "cannot run"
 @click.argument("files", metavar="CASE...", nargs=-1, required=True, type=options.FILE)
 @options.loss
 @options.one_device
-@options.family
+@options.dialect
 @options.findings
 @options.limit
 @options.memory
@@ -47,11 +47,11 @@ def replay(
 
     Exit status: 0 all are fixed; 1 one is still broken; 2 one cannot run.
     """
-    from yololoss.harness.fuzz.judge import MEMORY, Judge, Task, usual_limit  # noqa: PLC0415
+    from yololoss.harness.engine.judge import MEMORY, Judge, Task, usual_limit  # noqa: PLC0415
 
     chosen = options.settings(**given)
     subject = options.under_test(chosen)
-    task = Task(chosen.loss, chosen.device, chosen.family, memory or MEMORY, limit or usual_limit(chosen.device))
+    task = Task(chosen.loss, chosen.device, chosen.dialect, memory or MEMORY, limit or usual_limit(chosen.device))
     given |= {"limit": f"{limit:g}" if limit else None, "memory": str(memory) if memory else None}
     with Judge(task) as judge:
         answers = [answer for path in files for answer in _replay(path, subject, judge, findings, given)]
@@ -62,20 +62,20 @@ def replay(
         if answer["finding"]:
             options.say(f"{answer['text']}\n")
     found = {answer["answer"] for answer in answers}
-    sys.exit(options.USAGE if CANNOT in found else options.BROKE if BROKEN in found else 0)
+    sys.exit(USAGE if CANNOT in found else options.BROKE if BROKEN in found else 0)
 
 
 def _replay(
     path: Path, subject: "LossUnderTest", judge: "Judge", folder: Path, given: dict[str, str | None]
 ) -> list[dict[str, Any]]:
-    from yololoss import _suite  # noqa: PLC0415
-    from yololoss.harness.vectors import read_vectors  # noqa: PLC0415
+    from yololoss.harness.cases.vectors import read_vectors  # noqa: PLC0415
+    from yololoss.harness.laws.law import find_laws  # noqa: PLC0415
 
     try:
         file = read_vectors(path)
         if not file.vectors:
             raise UsageError(f"{path}: it holds no case")
-        laws = _suite.laws()
+        laws = find_laws(subject.family)
         for vector in file.vectors:
             if vector.law not in laws:
                 hint = closest(vector.law or "", laws)
@@ -87,10 +87,15 @@ def _replay(
 
 
 def _judge(
-    law: "Law", vector: "Vector", subject: "LossUnderTest", judge: "Judge", folder: Path, given: dict[str, str | None]
+    law: "Law",
+    vector: "Vector[Any, Any]",
+    subject: "LossUnderTest",
+    judge: "Judge",
+    folder: Path,
+    given: dict[str, str | None],
 ) -> dict[str, Any]:
-    from yololoss.harness.finding import keep  # noqa: PLC0415
-    from yololoss.harness.subject import with_record  # noqa: PLC0415
+    from yololoss.harness.findings.finding import keep  # noqa: PLC0415
+    from yololoss.harness.subjects.family import with_record  # noqa: PLC0415
 
     held_to = with_record(subject, vector)
     reason = law.assumes(held_to)

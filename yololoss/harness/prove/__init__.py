@@ -1,1 +1,1 @@
-"""Proof by exhaustion: every value there is, where there are few enough to try them all."""
+"""Proof by exhaustion: every value is tried, in parts, with a certificate. What the values are, a family says."""

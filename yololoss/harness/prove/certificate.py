@@ -12,10 +12,10 @@ from typing import Literal
 
 import torch
 
-from yololoss.harness.about import about, sources
-from yololoss.harness.case import Data
-from yololoss.harness.files import write_whole
-from yololoss.harness.fuzz.judge import Task
+from yololoss.harness.cases.case import Data
+from yololoss.harness.cases.files import write_whole
+from yololoss.harness.engine.judge import Task
+from yololoss.harness.findings.about import about, sources
 
 NAMES = ("python", "torch", "numpy", "yololoss")
 
@@ -30,14 +30,14 @@ class Enumerated(Data):
 class Claim(Data):
     """What is to be proven, of which loss and where: a proof goes on only if all of this is as it was."""
 
-    part: Literal["assignment", "logits"]
+    part: str
     statement: str
     grids: tuple[tuple[int, int], ...] = ()  # rows, columns
     bits: tuple[int, int] | None = None  # of the first centre, a float32, and after the last
     laws: tuple[str, ...] = ()
     enumerated: tuple[Enumerated, ...]
     loss: str
-    family: str
+    dialect: str
     sources: dict[str, str]  # SHA-256 of the files of the loss's own modules
     versions: dict[str, str]
     device: str
@@ -85,14 +85,14 @@ class Certificate(Data):
         return self.model_copy(update={**fields, "date": now})
 
 
-def claimed(task: Task, part: Literal["assignment", "logits"], statement: str, **what: object) -> Claim:
+def claimed(task: Task, part: str, statement: str, **what: object) -> Claim:
     """A claim about this loss, here."""
-    run = about(task.loss, task.device, task.family, "")
+    run = about(task.under_test(), task.device, "")
     fields = {
         "part": part,
         "statement": statement,
         "loss": task.loss,
-        "family": task.family,
+        "dialect": run.dialect,
         "sources": sources(task.loss),
         "versions": {name: run.versions[name] for name in NAMES},
         "device": task.device,

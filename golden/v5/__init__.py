@@ -1,0 +1,1 @@
+"""Values of the v5 loss that never change."""

@@ -1,0 +1,284 @@
+"""A v5 case: one call of a YOLOv5 loss, complete, as data."""
+
+import math
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+from torch import Tensor
+from torch.nn.functional import pad
+from typing_extensions import Self, override
+
+from yololoss.harness.cases.case import DTYPES, Count, Data, Dtype, Finite, Index, Number, Positive
+from yololoss.harness.cases.case import Case as AnyCase
+from yololoss.v5.hyp import Hyperparameters
+
+LARGEST = 2**27  # logits of a case: four times a batch of 16 images of 640 x 640 and 80 classes
+SHOWN = 25  # targets, when a case is described
+Factor = Annotated[int, Field(gt=-(2**20), lt=2**20)]  # times the largest number of logits it fits in 64 bits
+TargetsDtype = Literal["float16", "float32", "float64", "int64"]
+Layout = Literal["contiguous", "channels_last", "sliced", "expanded", "transposed"]
+
+
+class Override(Data):
+    """One logit set by hand: where, and to what."""
+
+    layer: Index
+    image: Index
+    anchor: Index
+    row: Index
+    column: Index
+    channel: Index
+    value: Number
+
+
+class _Generated(Data):
+    overrides: tuple[Override, ...] = ()
+
+    def bulk(self, layer: int, size: int) -> NDArray[np.float64]:
+        """The first ``size`` values of a layer, before overrides."""
+        raise NotImplementedError
+
+    def layer(self, layer: int, shape: tuple[int, ...]) -> NDArray[np.float64]:
+        """The values of a layer of this shape."""
+        values = self.bulk(layer, math.prod(shape)).reshape(shape)
+        for o in self.overrides:
+            if o.layer == layer:
+                values[o.image, o.anchor, o.row, o.column, o.channel] = o.value
+        return values
+
+
+class FormulaLogits(_Generated):
+    """((((k + 1) multiplier + (layer + 1) increment) mod 1024) / 128 - 4) scale + offset.
+
+    k: flat C-order index in the layer's tensor; layers count from 0. Arithmetic in float64, then cast to
+    the case's dtype; exact in float32 for the recorded values.
+    """
+
+    kind: Literal["formula"] = "formula"
+    multiplier: Factor
+    increment: Factor
+    scale: Finite = 1.0
+    offset: Finite = 0.0
+
+    @override
+    def bulk(self, layer: int, size: int) -> NDArray[np.float64]:
+        k = np.arange(1, size + 1, dtype=np.int64)
+        steps = (k * self.multiplier + (layer + 1) * self.increment) % 1024
+        return (steps / 128 - 4) * self.scale + self.offset
+
+
+class SeededLogits(_Generated):
+    """(top 24 bits of splitmix64(seed 2^32 + layer 2^28 + k) / 2^23 - 1) scale + offset.
+
+    splitmix64(n), in unsigned 64-bit arithmetic: z = (n + 1) 0x9E3779B97F4A7C15;
+    z = (z ^ z >> 30) 0xBF58476D1CE4E5B9; z = (z ^ z >> 27) 0x94D049BB133111EB; z ^ z >> 31. k as in
+    FormulaLogits. Arithmetic in float64, then cast to the case's dtype.
+    """
+
+    kind: Literal["seed"] = "seed"
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    scale: Finite = 4.0
+    offset: Finite = 0.0
+
+    @override
+    def bulk(self, layer: int, size: int) -> NDArray[np.float64]:
+        first = (self.seed << 32) + (layer << 28) + 1
+        z = np.arange(first, first + size, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        z = z ^ (z >> np.uint64(31))
+        return ((z >> np.uint64(40)) / 2**23 - 1) * self.scale + self.offset
+
+
+class GivenLogits(Data):
+    """Every logit, a flat C-order list a layer."""
+
+    kind: Literal["values"] = "values"
+    layers: tuple[tuple[Number, ...], ...]
+
+    def layer(self, layer: int, shape: tuple[int, ...]) -> NDArray[np.float64]:
+        """The values of a layer of this shape."""
+        return np.array(self.layers[layer], dtype=np.float64).reshape(shape)
+
+
+Logits = Annotated[FormulaLogits | SeededLogits | GivenLogits, Field(discriminator="kind")]
+
+
+class Options(Data):
+    """Switches of the loss, and how often it is called on the same inputs."""
+
+    autobalance: bool = False
+    sort_obj_iou: bool = False
+    gr: Annotated[float, Field(ge=0, le=1)] = 1.0
+    calls: Annotated[int, Field(ge=1, le=1000)] = 1
+
+
+class Case(AnyCase):
+    """One call of a loss, complete: enough to make its tensors, its model and its options.
+
+    Lengths of anchors are in cells of their layer, of targets in fractions of the image. Targets are not
+    held to any range, since bad ones are cases too. Immutable; JSON both ways bit for bit.
+    """
+
+    family: ClassVar[str] = "v5"
+    batch: Count
+    classes: Count
+    grids: Annotated[tuple[tuple[Count, Count], ...], Field(min_length=1)]  # rows, columns
+    strides: tuple[Positive, ...]
+    anchors: tuple[tuple[tuple[Positive, Positive], ...], ...]
+    targets: tuple[tuple[Number, Number, Number, Number, Number, Number], ...]
+    dtype: Dtype = "float32"
+    targets_dtype: TargetsDtype = "float32"
+    layout: Layout = "contiguous"
+    hyp: Hyperparameters = Hyperparameters()
+    options: Options = Options()
+    predictions: Logits
+
+    @model_validator(mode="after")
+    def _layers_agree(self) -> Self:
+        layers = len(self.grids)
+        if not len(self.strides) == len(self.anchors) == layers:
+            raise ValueError(
+                f"grids, strides, anchors: expected one entry a layer, "
+                f"got {layers}, {len(self.strides)}, {len(self.anchors)}"
+            )
+        if len({len(a) for a in self.anchors}) != 1 or not self.anchors[0]:
+            raise ValueError("anchors: expected the same number, 1 or more, on every layer")
+        logits = sum(math.prod(self.shape(i)) for i in range(layers))
+        if logits > LARGEST:
+            raise ValueError(f"batch, grids, anchors, classes: {logits} logits, expected {LARGEST} at most")
+        if isinstance(self.predictions, GivenLogits):
+            sizes = [len(values) for values in self.predictions.layers]
+            if sizes != [math.prod(self.shape(i)) for i in range(layers)]:
+                raise ValueError(f"predictions: layers of {sizes} values do not fill the shapes")
+        else:
+            for o in self.predictions.overrides:
+                at = (o.image, o.anchor, o.row, o.column, o.channel)
+                if o.layer >= layers or any(np.greater_equal(at, self.shape(o.layer))):
+                    raise ValueError(f"predictions: override {at} of layer {o.layer} is outside its shape")
+        return self
+
+    @property
+    def layers(self) -> int:
+        """How many detection layers there are."""
+        return len(self.grids)
+
+    def shape(self, layer: int) -> tuple[int, int, int, int, int]:
+        """(B, A, H, W, 5 + C) of a layer's predictions."""
+        return (self.batch, len(self.anchors[layer]), *self.grids[layer], 5 + self.classes)
+
+    @cached_property
+    def logits(self) -> tuple[Tensor, ...]:
+        """The predictions, cast to the case's dtype, contiguous, on the CPU. Not to be written to.
+
+        The layout "expanded" has one image's memory for all images, so there the first image's logits
+        are everyone's.
+        """
+        layers = (self.predictions.layer(i, self.shape(i)) for i in range(self.layers))
+        if self.layout == "expanded":
+            layers = (np.repeat(values[:1], self.batch, axis=0) for values in layers)
+        return tuple(torch.from_numpy(values).to(DTYPES[self.dtype]) for values in layers)
+
+    @cached_property
+    def target_rows(self) -> Tensor:
+        """The targets, (N, 6), cast to their dtype, on the CPU. Not to be written to."""
+        rows = torch.tensor(self.targets, dtype=torch.float64).reshape(-1, 6)
+        return rows.to(DTYPES[self.targets_dtype])
+
+    def with_logits(self, logits: tuple[Tensor, ...], **fields: Any) -> Self:
+        """A copy whose logits are these tensors, whatever its ``predictions`` say: derived, not to be saved.
+
+        An expanded layout, in which all images share memory, becomes a contiguous one.
+        """
+        if self.layout == "expanded":
+            fields.setdefault("layout", "contiguous")
+        copy = self.changed(**fields)
+        # where cached_property keeps them; its logits make it unlike any other case
+        copy.__dict__.update(logits=logits, key=f"derived {id(logits)}")
+        return copy
+
+    @property
+    @override
+    def calls(self) -> int:
+        return self.options.calls
+
+    @property
+    @override
+    def size(self) -> tuple[int, int, str]:
+        return len(self.targets), len(self.key), self.key
+
+    @override
+    def inputs(self, device: torch.device) -> tuple[list[Tensor], Tensor]:
+        """Predictions as a head returns them (no leaves), and targets, in the case's layout; new copies."""
+        p = [_laid_out(x.to(device, copy=True).requires_grad_(), self.layout) for x in self.logits]
+        targets = self.target_rows.to(device, copy=True)
+        return p, pad(targets, (1, 1), value=7)[:, 1:-1] if self.layout == "sliced" else targets
+
+    @override
+    def __str__(self) -> str:
+        return describe(self)
+
+
+def _laid_out(leaf: Tensor, layout: Layout) -> Tensor:
+    """The leaf's values in other memory: (B, A, H, W, 5 + C) whatever the layout."""
+    if layout == "channels_last":  # the convolution's own order, before the head's .contiguous()
+        return leaf.permute(0, 1, 4, 2, 3).contiguous().permute(0, 1, 3, 4, 2)
+    if layout == "transposed":
+        return leaf.transpose(2, 3).contiguous().transpose(2, 3)
+    if layout == "sliced":
+        return pad(leaf, (1, 1, 1, 1), value=7)[..., 1:-1, 1:-1]
+    if layout == "expanded":
+        return leaf[:1].expand_as(leaf)
+    return leaf.clone()
+
+
+def describe(case: Case) -> str:
+    """The case as a small table that a person can check by hand."""
+    lines = [f"{case.batch} image(s), {case.classes} class(es), {case.dtype} predictions, {case.layout}"]
+    if case.targets_dtype != "float32":
+        lines[0] += f", {case.targets_dtype} targets"
+    for i, ((rows, columns), stride, anchors) in enumerate(zip(case.grids, case.strides, case.anchors, strict=True)):
+        sides = ", ".join(f"{w:.9g} x {h:.9g}" for w, h in anchors)
+        lines.append(f"layer {i}: {rows} rows x {columns} columns, stride {stride:g}, anchors {sides} cells")
+    lines.extend(_target_table(case.targets))
+    plain = Case.model_fields
+    for name, value, usual in (
+        *((n, v, getattr(plain["hyp"].default, n)) for n, v in case.hyp),
+        *((n, v, getattr(plain["options"].default, n)) for n, v in case.options),
+    ):
+        if value != usual:
+            lines.append(f"{name} = {value!r}")
+    return "\n".join((*lines, _describe_logits(case.predictions)))
+
+
+def _target_table(targets: Sequence[Sequence[float]]) -> list[str]:
+    if not targets:
+        return ["no targets"]
+    header = ("target", "image", "class", "x", "y", "w", "h")
+    table = [header, *((str(i), *(f"{v:.9g}" for v in row)) for i, row in enumerate(targets[:SHOWN]))]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = ["  ".join(v.rjust(w) for v, w in zip(row, widths, strict=True)) for row in table]
+    return lines if len(targets) <= SHOWN else [*lines, f"and {len(targets) - SHOWN} more targets"]
+
+
+def _describe_logits(logits: FormulaLogits | SeededLogits | GivenLogits) -> str:
+    if isinstance(logits, GivenLogits):
+        return f"logits: {sum(map(len, logits.layers))} given values"
+    if logits.scale == 0:
+        text = f"logits: {logits.offset:g} everywhere"
+    elif isinstance(logits, SeededLogits):
+        low, high = logits.offset - logits.scale, logits.offset + logits.scale
+        text = f"logits: from {low:g} to {high:g}, seed {logits.seed}"
+    else:
+        text = f"logits: by formula, scale {logits.scale:g}, offset {logits.offset:g}"
+    spots = (
+        f"\n  layer {o.layer}, image {o.image}, anchor {o.anchor}, row {o.row}, column {o.column}, "
+        f"channel {o.channel}: {o.value:.9g}"
+        for o in logits.overrides
+    )
+    return text + "".join(spots)

@@ -1,0 +1,179 @@
+"""Pictures of a case: grids, targets, the cells that answer for them, and where a loss did otherwise."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from textwrap import wrap
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from yololoss.harness.subjects.outcome import Outcome
+
+from .budget import Budget
+from .case import Case
+from .reference import Reference
+from .rows import Rows
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Cell = tuple[int, int, int, int]  # image, anchor, grid row, grid column
+IMAGES = 4  # as many as can be seen in one picture
+# Of the Okabe-Ito palette, which stays apart for colour-blind readers; and a hatch for print.
+LOOKS = {
+    "own": ("#0072B2", ""),
+    "left": ("#E69F00", "//"),
+    "above": ("#009E73", ".."),
+    "right": ("#CC79A7", "\\\\"),
+    "below": ("#56B4E9", "xx"),
+}
+WRONG: dict[str, tuple[str, Any]] = {
+    "expected here, not built": ("#D55E00", "--"),
+    "built here, not expected": ("#D55E00", "-"),
+    "another gradient than expected": ("#000000", ":"),
+}
+
+
+@dataclass(frozen=True)
+class Marks:
+    """Where one layer of a loss is not as expected: cells, as image, grid row, grid column."""
+
+    places: dict[str, set[tuple[int, int, int]]]  # a key of WRONG each
+
+
+def draw(case: Case, title: str, outcome: Outcome | None = None) -> "Figure":
+    """Draw each layer of a case, and what an outcome has otherwise than the reference.
+
+    Images without a target are left out, and all but the first `IMAGES`.
+    """
+    from matplotlib.figure import Figure  # noqa: PLC0415  # heavy
+
+    with np.errstate(invalid="ignore"):  # targets may be anything, and NaN is in no cell
+        layers = Reference(case).assignments
+    marks = list(_marks(case, layers, outcome))
+    present = sorted({int(t[0]) for t in case.targets if np.isfinite(t[0])}) or [0]
+    shown = present[:IMAGES]
+    figure = Figure(figsize=(max(5 * case.layers, 7), 4.2 * len(shown) + 1.8), layout="constrained")
+    grid = figure.subplots(len(shown), case.layers, squeeze=False)
+    for image, line in zip(shown, grid, strict=True):
+        for i, axes in enumerate(line):
+            _draw_layer(axes, case, i, layers[i], image)
+            _draw_marks(axes, marks[i], image)
+            where = f", image {image}" if case.batch > 1 else ""
+            rows, columns = case.grids[i]
+            axes.set_title(f"layer {i}{where}: {rows} x {columns} cells, stride {case.strides[i]:g}", fontsize=10)
+    _legend(figure, marks)
+    left_out = f"\n{len(present) - IMAGES} more images with targets are not shown" if len(present) > IMAGES else ""
+    figure.suptitle("\n".join(wrap(title, 40 + 40 * case.layers)) + left_out, fontsize=11)
+    return figure
+
+
+def _marks(case: Case, layers: Any, outcome: Outcome | None) -> Iterator[Marks]:
+    off = _gradients_off(case, outcome)
+    for i, layer in enumerate(layers):
+        places: dict[str, set[tuple[int, int, int]]] = {name: set() for name in WRONG}
+        if outcome is not None and outcome.rows is not None and len(outcome.rows) == case.layers:
+            wanted, built = Counter(_cells(layer.rows)), Counter(_cells(outcome.rows[i]))
+            for name, cells in zip(WRONG, (wanted - built, built - wanted), strict=False):
+                places[name] = {(image, row, column) for image, _, row, column in cells}
+        places["another gradient than expected"] = {(b, h, w) for b, h, w in np.argwhere(off[i]).tolist()}
+        yield Marks(places)
+
+
+def _gradients_off(case: Case, outcome: Outcome | None) -> list[NDArray[np.bool_]]:
+    """(B, H, W) a layer: where the gradient is not the reference's, by the budget that the laws use."""
+    none = [np.zeros((case.batch, *grid), dtype=bool) for grid in case.grids]
+    if outcome is None or not outcome.gradients or not _valid(case):
+        return none
+    budget = Budget(case)
+    pairs = zip(budget.reference.gradients, outcome.gradients, budget.gradients, strict=True)
+    return [np.asarray(~(abs(want - got) <= 2 * off).all(axis=(1, 4))) for want, got, off in pairs]
+
+
+def _valid(case: Case) -> bool:
+    """Whether the reference has a gradient: what is drawn may be bad input."""
+    rows = case.target_rows.double().numpy()
+    indices = (rows[:, :2] >= 0) & (rows[:, :2] < (case.batch, case.classes))
+    return bool(np.isfinite(rows).all() and indices.all())
+
+
+def _cells(rows: Rows) -> list[Cell]:
+    return list(zip(*(v.tolist() for v in (rows.image, rows.anchor, rows.row, rows.column)), strict=True))
+
+
+def _draw_layer(axes: "Axes", case: Case, i: int, layer: Any, image: int) -> None:
+    """The grid, the cells by the reason they are taken for, the targets with the anchors that they meet."""
+    grid = height, width = case.grids[i]
+    axes.set(xlim=(0, width), ylim=(height, 0), aspect="equal")
+    step = max(1, max(grid) // 10)
+    axes.set_xticks(range(0, width + 1, step))
+    axes.set_yticks(range(0, height + 1, step))
+    if max(grid) <= 100:  # else they are a grey mass
+        axes.set_xticks(range(width + 1), minor=True)
+        axes.set_yticks(range(height + 1), minor=True)
+    axes.grid(visible=True, which="both", linewidth=0.3, color="0.8")
+    _draw_cells(axes, layer, image)
+    mine = case.target_rows[:, 0].numpy() == image
+    met = layer.matched.any(axis=0)
+    for (x, y, w, h), is_met in zip(layer.scaled[mine], met[mine], strict=True):
+        _outline(axes, (x - w / 2, y - h / 2), (w, h), "black", "-" if is_met else ":", 1.2)
+        axes.plot(x, y, "k.", markersize=5, clip_on=False)
+    for anchor, target in zip(layer.pair_anchor, layer.pair_target, strict=True):
+        if mine[target]:
+            (x, y), (w, h) = layer.scaled[target, :2], case.anchors[i][anchor]
+            _outline(axes, (x - w / 2, y - h / 2), (w, h), "0.35", "-.", 0.6)
+    pairs, rows = int(mine[layer.pair_target].sum()), int((layer.rows.image == image).sum())
+    axes.set_xlabel(f"matched pairs: {pairs}, rows: {rows}", fontsize=9)
+
+
+def _draw_cells(axes: "Axes", layer: Any, image: int) -> None:
+    from matplotlib.patches import Rectangle  # noqa: PLC0415
+
+    rows = layer.rows
+    here = rows.image == image
+    # several anchors may take one cell for one reason: it is drawn once
+    taken = {(c, x, y) for c, x, y, own in zip(layer.row_choice, rows.column, rows.row, here, strict=True) if own}
+    for choice, column, row in sorted(taken):
+        colour, hatch = LOOKS[list(LOOKS)[choice]]
+        axes.add_patch(Rectangle((column, row), 1, 1, facecolor=colour, hatch=hatch, edgecolor="white", alpha=0.6))
+    for (_, _, row, column), times in Counter(c for c in _cells(rows) if c[0] == image).items():
+        if times > 1:
+            axes.text(column + 0.08, row + 0.3, f"{times} rows", fontsize=8, weight="bold", va="center", clip_on=True)
+
+
+def _outline(
+    axes: "Axes", corner: tuple[float, float], sides: tuple[float, float], colour: str, line: Any, width: float
+) -> None:
+    from matplotlib.patches import Rectangle  # noqa: PLC0415
+
+    axes.add_patch(Rectangle(corner, *sides, fill=False, edgecolor=colour, linestyle=line, linewidth=width))
+
+
+def _draw_marks(axes: "Axes", marks: Marks, image: int) -> None:
+    for (name, (colour, line)), inset in zip(WRONG.items(), (0.04, 0.04, 0.14), strict=True):
+        for row, column in sorted((r, c) for i, r, c in marks.places[name] if i == image):
+            side = 1 - 2 * inset
+            _outline(axes, (column + inset, row + inset), (side, side), colour, line, 2.2)
+
+
+def _legend(figure: "Figure", marks: list[Marks]) -> None:
+    from matplotlib.lines import Line2D  # noqa: PLC0415
+    from matplotlib.patches import Patch  # noqa: PLC0415
+
+    handles: list[Any] = [
+        Patch(facecolor=c, hatch=h, alpha=0.6, label=f"{name} cell") for name, (c, h) in LOOKS.items()
+    ]
+    handles += [
+        Line2D([], [], color="black", linewidth=1.2, marker=".", label="target"),
+        Line2D([], [], color="black", linewidth=1.2, linestyle=":", label="target that meets no anchor"),
+        Line2D([], [], color="0.35", linewidth=0.6, linestyle="-.", label="anchor that it meets"),
+    ]
+    handles += [
+        Line2D([], [], color=colour, linewidth=2.2, linestyle=line, label=name)
+        for name, (colour, line) in WRONG.items()
+        if any(m.places[name] for m in marks)
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=9)

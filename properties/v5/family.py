@@ -1,0 +1,116 @@
+"""The family of YOLOv5 losses, as the harness knows it."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar
+
+from typing_extensions import override
+
+from yololoss.harness.cases.case import Case as AnyCase
+from yololoss.harness.cases.vectors import read_vectors
+from yololoss.harness.subjects.comparison import Comparison
+from yololoss.harness.subjects.family import Family
+from yololoss.harness.subjects.outcome import Outcome
+from yololoss.harness.subjects.subject import Make
+
+from . import drawing, forms, recorded, regions, strategies
+from .budget import Budget
+from .case import Case
+from .dialects import CHOICES, DIALECTS
+from .recorded import Expected
+from .reference import Reference
+
+UPSTREAM = Path(__file__).parents[2] / "golden" / "v5" / "upstream-5081342f04fb.json"
+
+
+class V5(Family):
+    """YOLOv5 and its forks: anchors, build_targets, three items."""
+
+    name = "v5"
+    package = __name__.rpartition(".")[0]
+    bundled = "yololoss:ComputeLoss"
+    case = Case
+    expected = Expected
+    items = ("box", "obj", "cls")
+    # Laws run in the order in which the loss works. The first to break tells most, since what is made of a wrong
+    # assignment is wrong as well. Laws that run a loss more than once come after.
+    parts = (
+        "assign",
+        "boxes",
+        "objectness",
+        "classes",
+        "totals",
+        "gradients",
+        "input",
+        "devices",
+        "run",
+        "state",
+        "form",
+        "symmetry",
+        "compile",
+        "baseline",
+    )
+    first = ("totals.form", "totals.sum")  # about the total itself, before what it is made of
+    choices = CHOICES
+    dialects = DIALECTS
+    usual_dialect = "upstream"
+    own_dialect = "yololoss"
+    regions = regions.REGIONS
+    shared_cases: ClassVar[Any] = {"any": strategies.ANY, "every kind": strategies.EVERY_KIND}
+    # No box fits exactly: there the gradient jumps, and two right losses may be on either side.
+    standard = strategies.cases(spots=False, options=strategies.ALL_OPTIONS)
+
+    @override
+    def adapt(self, found: Any, module: ModuleType) -> Make:
+        return forms.adapt(found, module)
+
+    @override
+    def reference(self, case: Any) -> Reference:
+        return Reference(case)
+
+    @override
+    def budget(self, case: Any) -> Budget:
+        return Budget(case)
+
+    @override
+    def write_down(self, outcome: Outcome) -> Expected:
+        return recorded.write_down(outcome)
+
+    @override
+    def comparisons(self, case: Any, expected: Any, outcome: Outcome) -> Iterator[Comparison]:
+        return recorded.comparisons(case, expected, outcome)
+
+    @override
+    def draw(self, case: Any, title: str, outcome: Outcome | None) -> Any:
+        return drawing.draw(case, title, outcome)
+
+    @override
+    def regions_of(self, case: Any) -> Sequence[str]:
+        return regions.regions(case)
+
+    @override
+    def golden(self) -> dict[str, AnyCase]:
+        return {vector.id: vector.case for vector in read_vectors(UPSTREAM).vectors}
+
+    @override
+    def excludes(self, dialect: str, case: Any) -> str | None:
+        """Losses that do not clamp cells have no answer to centres on the far edge, and so with float64 targets."""
+        if self.differs(dialect, "far edge") and any(t[2] >= 1 or t[3] >= 1 for t in case.targets):
+            return f"dialect {dialect} has its own far edge"
+        if self.differs(dialect, "target dtype") and case.targets_dtype == "float64":
+            return "float64 targets, which not all such losses assign in float32"
+        return None
+
+    @override
+    def only_noted(self, law: str, dialect: str) -> bool:
+        return law.startswith("input.") and self.differs(dialect, "bad input")
+
+    @override
+    def proofs(self, task: Any, **asked: Any) -> Iterator[Any]:
+        from .prove.proofs import proofs  # noqa: PLC0415  # heavy, and only for one command
+
+        return proofs(task, **asked)
+
+
+FAMILY = V5()

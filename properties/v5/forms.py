@@ -1,0 +1,154 @@
+"""The call forms of v5 losses in the wild, found by looking at the class or function."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import override
+
+from yololoss.harness.subjects.forms import is_open, required, shown, takes, total_and_items
+from yololoss.harness.subjects.subject import Make, Subject, Unsupported
+
+from .case import Case
+from .rows import Rows, read_built
+
+USUAL = {"sort_obj_iou": False, "gr": 1.0}  # attributes that options set, and what they are without being set
+
+
+class StandInHead(nn.Module):
+    """What a loss reads of a detection head."""
+
+    anchors: Tensor
+
+    def __init__(self, case: Case) -> None:
+        super().__init__()
+        self.na, self.nc, self.nl = len(case.anchors[0]), case.classes, case.layers
+        self.no = 5 + case.classes
+        self.register_buffer("anchors", torch.tensor(case.anchors, dtype=torch.float32))
+        self.stride = torch.tensor(case.strides)
+
+
+class StandInModel(nn.Module):
+    """What a loss reads of a model: ``hyp``, the head at ``model[-1]``, a parameter's device, ``gr``, ``nc``."""
+
+    def __init__(self, case: Case) -> None:
+        super().__init__()
+        # yolov5 1.0 to 3.0 calls the box gain "giou"
+        self.hyp: dict[str, Any] = {**case.hyp.model_dump(), "giou": case.hyp.box}
+        self.nc, self.gr = case.classes, case.options.gr
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.model = nn.Sequential(StandInHead(case))
+        self.detection = self.model[-1]  # where flexible-yolov5 keeps its head
+
+
+def adapt(found: Any, module: ModuleType) -> Make:
+    """A maker of subjects from a class or function. Raises TypeError, one line, for a form it does not know.
+
+    A class is built as ``cls(model)``, with ``autobalance`` if it has such a parameter, and called with predictions and
+    targets (and images, if it requires a third argument). A function is called as ``function(p, targets, model)``.
+    """
+    needed = required(found)
+    if inspect.isclass(found):
+        if len(needed) != 1 and not is_open(found):
+            raise TypeError(f"expected a constructor with one required argument, the model, got {shown(needed)}")
+        return lambda case, device: ClassSubject(case, device, loss_class=found)
+    if len(needed) != 3:
+        raise TypeError(f"expected a function of (p, targets, model), got {shown(needed)}")
+    builder = getattr(module, "build_targets", None)
+    return lambda case, device: FunctionSubject(case, device, function=found, builder=builder)
+
+
+class ClassSubject(Subject):
+    """``ComputeLoss(model, autobalance)``: called as ``loss(p, targets)`` or ``loss(p, targets, imgs)``."""
+
+    def __init__(self, case: Case, device: torch.device, *, loss_class: Callable[..., Any]) -> None:
+        super().__init__(case, device)
+        if case.options.autobalance and "autobalance" not in inspect.signature(loss_class).parameters:
+            raise Unsupported("autobalance")
+        self._class = loss_class
+        self.model: nn.Module = StandInModel(case).to(device)  # kept: a loss may hold its model weakly
+        self._build()
+
+    def _build(self) -> None:
+        options = self.case.options
+        switches = {"autobalance": True} if options.autobalance else {}
+        self.instance = self._class(self.model, **switches)
+        for name, usual in USUAL.items():
+            value = getattr(options, name)
+            if getattr(self.instance, name, usual) != value:
+                self.set_option(name, value)
+
+    @override
+    def rebuild(self, change: Callable[[Any], nn.Module]) -> None:
+        self.model = change(self.model)
+        self._build()
+
+    @override
+    def set_option(self, name: str, value: Any) -> None:
+        if not hasattr(self.instance, name):
+            raise Unsupported(name)
+        try:
+            setattr(self.instance, name, value)
+        except (AttributeError, ValueError) as error:  # it can be read only, or not be that
+            raise Unsupported(name) from error
+
+    @override
+    def loss(self, p: list[Tensor], targets: Tensor) -> tuple[Tensor, Any]:
+        return total_and_items(self.instance(p, targets, *self._images(self._called)))
+
+    @override
+    def rows(self, p: list[Tensor], targets: Tensor) -> Sequence[Rows] | None:
+        builder = getattr(self.instance, "build_targets", None)
+        given = (p, targets, *([] if builder is None else self._images(builder)))
+        return read_built(builder(*given), self.case) if takes(builder, given) else None
+
+    @override
+    def state(self) -> Sequence[float] | None:
+        table = getattr(self.instance, "balance", None)
+        return [float(b) for b in table] if isinstance(table, list | tuple) else None
+
+    @override
+    def put_through(self, copy: Callable[[Any], Any]) -> None:
+        try:
+            self.instance = copy(self.instance)
+        except Exception as error:  # a lambda, a lock or a weak reference among its attributes is no fault
+            raise Unsupported("object to copy") from error
+
+    @property
+    def _called(self) -> Callable[..., Any]:
+        called: Callable[..., Any] = self.instance.forward if isinstance(self.instance, nn.Module) else self.instance
+        return called
+
+    def _images(self, function: Callable[..., Any]) -> list[Tensor]:
+        # a third argument is images where the loss itself is called with three; else a builder's is something else
+        if min(len(required(function)), len(required(self._called))) < 3:
+            return []
+        (rows, columns), stride = self.case.grids[0], self.case.strides[0]
+        size = (self.case.batch, 3, int(rows * stride), int(columns * stride))
+        return [torch.zeros(size, device=self.device)]
+
+
+class FunctionSubject(Subject):
+    """``compute_loss(p, targets, model)``, with ``build_targets(p, targets, model)`` beside it."""
+
+    def __init__(
+        self, case: Case, device: torch.device, *, function: Callable[..., Any], builder: Callable[..., Any] | None
+    ) -> None:
+        super().__init__(case, device)
+        for option in ("autobalance", "sort_obj_iou"):
+            if getattr(case.options, option):
+                raise Unsupported(option)
+        self.function, self.builder = function, builder
+        self.model = StandInModel(case).to(device)
+
+    @override
+    def loss(self, p: list[Tensor], targets: Tensor) -> tuple[Tensor, Any]:
+        return total_and_items(self.function(p, targets, self.model))
+
+    @override
+    def rows(self, p: list[Tensor], targets: Tensor) -> Sequence[Rows] | None:
+        given = (p, targets, self.model)
+        return read_built(self.builder(*given), self.case) if takes(self.builder, given) else None

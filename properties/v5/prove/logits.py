@@ -1,0 +1,156 @@
+"""Every logit of 16 bits: decoded, compared with a target, classified, and its gradient taken.
+
+These are plain cases of the one type, judged by the laws below on one execution: an image a logit, a grid of one cell,
+one target and one anchor. All other logits of the cell are moderate.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import cache
+from itertools import product
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from yololoss.harness.cases.case import DTYPES
+from yololoss.harness.engine.guard import is_watched
+from yololoss.harness.engine.judge import Told, judged
+from yololoss.harness.laws.exam import forget
+from yololoss.harness.laws.law import Law, find_laws
+from yololoss.harness.prove.proof import Unprovable
+from yololoss.harness.subjects.family import LossUnderTest
+
+from ..case import Case, GivenLogits
+
+Half = Literal["float16", "bfloat16"]
+HALVES: tuple[Half, ...] = ("float16", "bfloat16")
+CHANNELS = ("x", "y", "w", "h", "objectness", "class 0")
+USUAL = (0.25, -0.5, 0.125, -0.25, -1.0, 0.5, -0.75)  # the other logits of the cell; exact in 16 bits
+ANCHOR, SIDES, CENTRE = (0.75, 0.5), (0.5, 0.625), (0.4375, 0.5625)  # in cells: the grid is one cell
+MOST = 4096  # images a case
+LARGEST = 1e30  # of a logit for which the total is promised to be finite (SPEC 7)
+LIMIT = 300.0  # seconds that a case may take: it is as large as hundreds of others
+# Significands of the pairs of width and height: the ends of a binade, and some between.
+SIGNIFICANDS = (0, 1, 128, 341, 512, 682, 896, 1023)
+
+# What is asked of one execution. Gradients show each row by itself: those of the box logits decode and CIoU, that of
+# objectness CIoU's value where it is above 0. Totals are means over a case's rows.
+OF_GRADIENTS = ("gradients.finite", "gradients.value", "gradients.zero-elsewhere")
+OF_VALUES = ("totals.form", "totals.sum", "totals.finite", "totals.value", "boxes.item", "boxes.range")
+ENDS = ("run.completes", "run.returns", "run.no-exit")
+MUST = ("gradients.finite", "gradients.value")  # without which nothing is proven
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some logits of one kind: channels, and for each image their bits."""
+
+    dtype: Half
+    channels: tuple[int, ...]
+    bits: tuple[tuple[int, ...], ...] = field(repr=False)  # (n, channels)
+
+    @property
+    def values(self) -> NDArray[np.float64]:
+        """The logits, (n, channels)."""
+        return value(np.array(self.bits, dtype=np.uint16), self.dtype)
+
+    @property
+    def case(self) -> Case:
+        """The case, an image a logit or pair."""
+        logits = np.tile(np.array(USUAL), (len(self.bits), 1))
+        logits[:, self.channels] = self.values
+        target = (*CENTRE, *SIDES)
+        return Case(
+            batch=len(logits),
+            classes=len(USUAL) - 5,
+            grids=((1, 1),),
+            strides=(8.0,),
+            anchors=((ANCHOR,),),
+            targets=tuple((float(i), float(i % 2), *target) for i in range(len(logits))),
+            dtype=self.dtype,
+            predictions=GivenLogits(layers=(tuple(logits.flatten().tolist()),)),
+        )
+
+    @property
+    def halves(self) -> "tuple[Batch, ...]":
+        """Itself in two; nothing where it is one."""
+        middle = len(self.bits) // 2
+        parts = (self.bits[:middle], self.bits[middle:]) if middle else ()
+        return tuple(Batch(self.dtype, self.channels, part) for part in parts)
+
+    @property
+    def laws(self) -> tuple[str, ...]:
+        """The laws that are about it."""
+        within = bool((abs(self.values) <= LARGEST).all())
+        return (*ENDS, *OF_GRADIENTS, *(OF_VALUES if within else ()))
+
+
+def value(bits: NDArray[np.uint16], dtype: Half) -> NDArray[np.float64]:
+    """The numbers of these bits."""
+    numbers = torch.from_numpy(bits.astype(np.int16, casting="unsafe")).view(DTYPES[dtype])
+    return np.asarray(numbers.double().numpy())
+
+
+@cache
+def finite(dtype: Half) -> tuple[int, ...]:
+    """The bits of every finite number of a type, both zeros included, small numbers first."""
+    every = np.arange(2**16, dtype=np.uint16)
+    numbers = value(every, dtype)
+    ordered = every[np.argsort(abs(numbers), kind="stable")]
+    return tuple(ordered[np.isfinite(value(ordered, dtype))].tolist())
+
+
+@cache
+def sizes() -> tuple[int, ...]:
+    """Bits of float16: both signs, every exponent that a finite number has, and some significands of each."""
+    return tuple(s << 15 | e << 10 | m for s, e, m in product(range(2), range(31), SIGNIFICANDS))
+
+
+@cache
+def batches() -> tuple[Batch, ...]:
+    """All that there is to try, in cases of like magnitude: a mean shows nothing of a small loss beside a large one."""
+    kinds: list[tuple[Half, tuple[int, ...], list[tuple[int, ...]]]] = [
+        (dtype, (channel,), [(bits,) for bits in finite(dtype)]) for dtype in HALVES for channel in range(len(CHANNELS))
+    ]
+    kinds.append(("float16", (2, 3), list(product(sizes(), repeat=2))))
+    return tuple(batch for kind in kinds for batch in _batches(*kind))
+
+
+def _batches(dtype: Half, channels: tuple[int, ...], bits: list[tuple[int, ...]]) -> Iterator[Batch]:
+    large = np.any(abs(value(np.array(bits, dtype=np.uint16), dtype)) > LARGEST, axis=1)
+    for chosen in (np.logical_not(large), large):  # one that is too large for a total would keep a law from the others
+        some = [each for each, take in zip(bits, chosen, strict=True) if take]
+        for i in range(0, len(some), MOST):
+            yield Batch(dtype, channels, tuple(some[i : i + MOST]))
+
+
+def broken_in(subject: LossUnderTest, batch: Batch) -> tuple[Batch, Told] | None:
+    """How the first law that breaks on these logits does so, with as few of them as show it. Raises Unprovable."""
+    laws, patient = find_laws(subject.family), replace(subject, limit=LIMIT)
+    forget()  # the batch before
+    for name in (each for each in laws if each in batch.laws):
+        told = _judged(laws[name], patient, batch)
+        if told is not None:
+            return _smaller(laws[name], patient, batch, told)
+    return None
+
+
+def _judged(law: Law, subject: LossUnderTest, batch: Batch) -> Told | None:
+    is_watched(2 * LIMIT)
+    reason = law.assumes(subject)
+    law.tally.clear()
+    told = judged(law, subject, batch.case)[0] if reason is None else None
+    if told is None and not law.tally.judged and law.id in MUST:
+        raise Unprovable(f"{law.id} has nothing to judge: {reason or next(iter(law.tally.not_applicable), 'no value')}")
+    return told
+
+
+def _smaller(law: Law, subject: LossUnderTest, batch: Batch, told: Told) -> tuple[Batch, Told]:
+    """Halve the batch for as long as a half shows it as well."""
+    for half in batch.halves:
+        found = _judged(law, subject, half)
+        if found is not None:
+            return _smaller(law, subject, half, found)
+    return batch, told

@@ -1,0 +1,143 @@
+"""The proofs of v5 losses: every centre on some grids, every 16-bit logit."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from typing_extensions import override
+
+from yololoss.harness.engine.judge import Task, Told, judged
+from yololoss.harness.errors import UsageError, closest
+from yololoss.harness.laws.exam import LawBroken
+from yololoss.harness.laws.law import find_laws
+from yololoss.harness.prove.certificate import Enumerated, claimed
+from yololoss.harness.prove.proof import Proof, Unprovable, subject
+from yololoss.harness.subjects.family import LossUnderTest
+
+from . import assignment, logits
+from .assignment import Grid, Odd, passes
+from .exact import bits
+
+PARTS = ("assignment", "logits")
+ASSIGNMENT = (
+    "For each centre, the same on both axes, the rows are those of whole-number arithmetic, in any order: how many, in "
+    "which cells, clamped, boxes bit for bit, offsets in [-0.5, 1.5]."
+)
+LOGITS = (
+    "For each logit, and pair of width and height, in a row of its own the laws hold: finite, and as the reference."
+)
+# Laws that may name what is wrong with a centre, the most telling first.
+TELLING = ("run.completes", "assign.clamped-indices", "assign.own-cell", "assign.neighbours", "assign.box-plus-cell")
+ALL = "assign.rows"
+ALONE = "none: this is exact"
+OWN = ("grid lines", "far edge")  # choices that change the assignment
+
+
+class Shard:
+    """Ranges of bits of centres, on some grids. One that ``looks`` ahead is tried again later, and not counted."""
+
+    def __init__(self, grids: tuple[Grid, ...], ranges: Sequence[tuple[int, int]], *, looks: bool = False) -> None:
+        self.grids, self.ranges, self.looks = grids, ranges, looks
+
+
+class OfAssignment(Proof[Shard]):
+    """Of all centres on some grids."""
+
+    hint = "; --part logits proves the rest"
+
+    def __init__(self, task: Task, grids: tuple[Grid, ...], first: int, stop: int) -> None:
+        claim = claimed(
+            task,
+            "assignment",
+            ASSIGNMENT,
+            grids=grids,
+            bits=(first, stop),
+            enumerated=(Enumerated(what="float32 centres", count=stop - first),),
+        )
+        # where the cells change a fault is most likely, and is found in the first second
+        ahead = Shard(grids, assignment.turns(grids, first, stop), looks=True)
+        super().__init__(task, claim, [ahead, *(Shard(grids, [each]) for each in assignment.shards(first, stop))])
+
+    @override
+    def require(self, subject: LossUnderTest) -> None:
+        theirs = [choice for choice in OWN if subject.differs(choice)]
+        if theirs:
+            raise Unprovable(f"dialect {subject.dialect} has its own {', '.join(theirs)}")
+
+    @staticmethod
+    @override
+    def prove(part: Shard) -> Odd | None:
+        """The first centre that is not treated as it must be."""
+        each = (assignment.odd_in(subject(), part.grids, *bits) for bits in part.ranges)
+        return next((odd for odd in each if odd is not None), None)
+
+    @override
+    def size(self, part: Shard) -> int:
+        return 0 if part.looks else sum(stop - first for first, stop in part.ranges)
+
+    @override
+    def told(self, subject: LossUnderTest, odd: Odd) -> tuple[str, LawBroken]:
+        laws, case = find_laws(subject.family), assignment.at_centre(odd.grid, odd.bits)
+        rows, columns = odd.grid
+        place = f"centre {assignment.centre(odd.bits)!r} (bits {odd.bits:#010x}) on {columns} columns, {rows} rows"
+        expected, observed = assignment.shown(subject, odd)
+        line = f"{place}: expected {expected}, observed {observed}"
+        for name in (*TELLING, ALL):
+            told, _ = judged(laws[name], subject, case)
+            if told is not None:
+                return line, told.broken(laws[name], case)
+        broken = LawBroken(laws[ALL], case, place, expected, f"{observed}; other rows among other targets", ALONE)
+        broken.repeats = False
+        return f"{line}, but among {assignment.BATCH} targets other rows", broken
+
+
+class OfLogits(Proof[int]):
+    """Of all logits of 16 bits; a part is the number of a batch."""
+
+    def __init__(self, task: Task, batches: int | None = None) -> None:
+        own = task.under_test()
+        every = (*logits.ENDS, *logits.OF_GRADIENTS, *logits.OF_VALUES)
+        chosen = logits.batches()[:batches]
+        kinds = dict.fromkeys((batch.dtype, batch.channels) for batch in chosen)
+        enumerated = tuple(Enumerated(what=_kind(*kind), count=_count(chosen, *kind)) for kind in kinds)
+        laws = tuple(name for name in every if find_laws(own.family)[name].assumes(own) is None)
+        claim = claimed(task, "logits", LOGITS, laws=laws, enumerated=enumerated)
+        super().__init__(task, claim, range(len(chosen)))
+
+    @staticmethod
+    @override
+    def prove(part: int) -> tuple[logits.Batch, Told] | None:
+        """The smallest batch on which a law breaks, and how."""
+        return logits.broken_in(subject(), logits.batches()[part])
+
+    @override
+    def size(self, part: int) -> int:
+        return len(logits.batches()[part].bits)
+
+    @override
+    def told(self, subject: LossUnderTest, odd: tuple[logits.Batch, Told]) -> tuple[str, LawBroken]:
+        batch, told = odd
+        shown = ", ".join(str(tuple(v)) for v in batch.values[:3].tolist()) + (", ..." if len(batch.bits) > 3 else "")
+        line = f"{_kind(batch.dtype, batch.channels)} {shown}: {told.law}: {told.what}: expected {told.expected}"
+        return f"{line}, observed {told.observed}", told.broken(find_laws(subject.family)[told.law], batch.case)
+
+
+def _kind(dtype: str, channels: tuple[int, ...]) -> str:
+    return f"{dtype} logits of {' and '.join(logits.CHANNELS[channel] for channel in channels)}"
+
+
+def _count(batches: Sequence[logits.Batch], dtype: str, channels: tuple[int, ...]) -> int:
+    return sum(len(batch.bits) for batch in batches if (batch.dtype, batch.channels) == (dtype, channels))
+
+
+def proofs(task: Task, part: str | None, widths: tuple[int, ...], centres: tuple[float, float]) -> Iterator[Proof[Any]]:
+    """The proofs of these parts, one after another. Raises UsageError for a part or centres that cannot be."""
+    if part not in (None, *PARTS):
+        raise UsageError(f"--part {part}: no such part{closest(part, PARTS)} (known: {', '.join(PARTS)})")
+    first, last = map(bits, centres)
+    if first > last:
+        raise UsageError(f"--centres {centres[0]:g} {centres[1]:g}: expected the lower one first")
+    if part != "logits":
+        for grids in passes(widths):
+            yield OfAssignment(task, grids, first, last + 1)
+    if part != "assignment":
+        yield OfLogits(task)

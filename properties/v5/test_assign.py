@@ -1,0 +1,235 @@
+"""Assignment: which targets meet which anchors, and which cells answer for them.
+
+A layer's grid has H rows and W columns. A target's centre and size are scaled into cells: x and w by W, y
+and h by H. It meets an anchor when neither side differs from the anchor's by a factor of anchor_t. Each such
+pair is given to the cell its centre lies in, and to the neighbour cells that the centre is nearest to, since
+those can predict it too: a prediction may lie half a cell outside its own cell.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from yololoss.harness.cases.domain import any_of
+from yololoss.harness.laws.exam import Exam
+from yololoss.harness.laws.law import law
+
+from .reference import Reference
+from .rows import Rows
+from .strategies import LIMITS, cases
+
+F32 = np.float32
+# All kinds of cases, and those in which centres and sizes lie where the assignment changes.
+EDGES = any_of(cases(min_targets=1), cases(min_targets=1, edges=True, hyps=LIMITS, spots=False))
+
+
+def scaled(exam: Exam, layer: int) -> NDArray[np.float32]:
+    """Targets' x, y, w, h in cells of a layer, (N, 4), in float32 as SPEC has it."""
+    rows, columns = exam.case.grids[layer]
+    fractions = exam.case.target_rows.float().numpy()[:, 2:]
+    return np.asarray(fractions * np.array((columns, rows, columns, rows), dtype=F32))
+
+
+def pairs(exam: Exam, layer: int) -> list[tuple[int, int]]:
+    """(anchor, target) pairs that meet, counted one by one."""
+    limit = F32(exam.case.hyp.anchor_t)
+    found = []
+    for a, anchor in enumerate(exam.case.anchors[layer]):
+        for t, size in enumerate(scaled(exam, layer)[:, 2:]):
+            ratios = [s / F32(side) for s, side in zip(size, anchor, strict=True)]
+            if all(r < limit and F32(1) / r < limit for r in ratios):
+                found.append((a, t))
+    return found
+
+
+def identities(exam: Exam, layer: int) -> list[tuple[float, ...]]:
+    """What names a target in a row: image, class, w, h, and the anchor it met."""
+    who = exam.case.target_rows.numpy()
+    size = scaled(exam, layer)[:, 2:]
+    return [(who[t, 0], who[t, 1], *size[t].tolist(), a) for a, t in pairs(exam, layer)]
+
+
+def row_identities(rows: Rows) -> list[tuple[float, ...]]:
+    """The same, read from built rows."""
+    return list(zip(rows.image, rows.cls, *rows.box[:, 2:].T.tolist(), rows.anchor, strict=True))
+
+
+@law("assign.clamped-indices", source="SPEC 1.4", cases=cases(min_targets=1))
+def test_every_index_lies_inside_its_grid(exam: Exam) -> None:
+    """Image, anchor, grid row, grid column and class of every built row lie inside their ranges."""
+    for i, rows in enumerate(exam.rows):
+        height, width = exam.case.grids[i]
+        for name, values, end in (
+            ("image", rows.image, exam.case.batch),
+            ("anchor", rows.anchor, len(exam.case.anchors[i])),
+            ("grid row", rows.row, height),
+            ("grid column", rows.column, width),
+            ("class", rows.cls, exam.case.classes),
+        ):
+            exam.expect((values >= 0) & (values < end), f"layer {i}, {name}", f"0 to {end - 1}", values)
+
+
+@law("assign.classes", source="SPEC 1, build_targets", cases=cases(min_targets=1))
+def test_rows_carry_the_image_and_class_of_a_target(exam: Exam) -> None:
+    """The image and class of every built row are those of one of the targets."""
+    known = {(int(image), int(cls)) for image, cls, *_ in exam.case.targets}
+    for i, rows in enumerate(exam.rows):
+        built = list(zip(rows.image.tolist(), rows.cls.tolist(), strict=True))
+        own = [pair in known for pair in built]
+        exam.expect(own, f"layer {i}, (image, class) of row", f"one of {sorted(known)}", [str(pair) for pair in built])
+
+
+@law("assign.box-plus-cell", source="SPEC 1.5", cases=cases(min_targets=1))
+def test_a_box_moved_by_its_cell_is_its_target(exam: Exam) -> None:
+    """A built box moved by its (clamped) cell is one of the scaled targets of its image and class."""
+    for i, rows in enumerate(exam.rows):
+        wanted = scaled(exam, i)
+        who = exam.case.target_rows.numpy()
+        cell = np.stack((rows.column, rows.row), axis=1)
+        for n, (box, place) in enumerate(zip(rows.box, cell, strict=True)):
+            mine = wanted[(who[:, 0] == rows.image[n]) & (who[:, 1] == rows.cls[n])]
+            # The box is target minus cell rounded once: exactly what the same subtraction gives.
+            exact = np.concatenate((mine[:, :2] - place.astype(F32), mine[:, 2:]), axis=1)
+            exam.expect(
+                bool((exact == box).all(axis=1).any()),
+                f"layer {i}, box of row {n} in cell {tuple(place.tolist())}",
+                f"one of {exact.tolist()}",
+                str(box.tolist()),
+            )
+
+
+@law("assign.anchors", source="SPEC 1, build_targets", cases=cases(min_targets=1))
+def test_rows_carry_the_sides_of_their_anchor(exam: Exam) -> None:
+    """The anchor sides of a row are those of its anchor index on its layer."""
+    for i, rows in enumerate(exam.rows):
+        sides = np.array(exam.case.anchors[i], dtype=F32)
+        inside = (rows.anchor >= 0) & (rows.anchor < len(sides))  # else assign.clamped-indices says so
+        exam.expect_equal(f"layer {i}, anchor sides", sides[rows.anchor[inside]], rows.anchor_wh[inside])
+
+
+@law("assign.offset-range", source="SPEC 1, consequences", cases=cases(min_targets=1))
+def test_centres_lie_at_most_half_a_cell_outside_their_cell(exam: Exam) -> None:
+    """A built box's centre, relative to its cell, lies in [-0.5, 1.5] on both axes."""
+    for i, rows in enumerate(exam.rows):
+        xy = rows.box[:, :2]
+        exam.expect((xy >= -0.5) & (xy <= 1.5), f"layer {i}, box x, y of row", "in [-0.5, 1.5]", xy)
+
+
+@law("assign.matched-pairs", source="SPEC 1.2", cases=EDGES, most=200)
+def test_rows_are_made_for_exactly_the_pairs_within_the_ratio_limit(exam: Exam) -> None:
+    """A target and an anchor get rows if and only if no side is anchor_t times the other's or more."""
+    for i, rows in enumerate(exam.rows):
+        exam.expect_equal(
+            f"layer {i}, sorted (image, class, w, h, anchor) of the pairs that have rows",
+            np.array(sorted(set(identities(exam, i)))),
+            np.array(sorted(set(row_identities(rows)))),
+        )
+
+
+@law("assign.count-bounds", source="SPEC 1.3", cases=cases(min_targets=1))
+def test_a_pair_has_one_to_five_rows_and_at_most_three_off_the_grid_lines(exam: Exam) -> None:
+    """A matched pair has 1 to 5 rows, and at most 3 unless its centre lies on or beside a grid line."""
+    for i, rows in enumerate(exam.rows):
+        wanted = identities(exam, i)
+        built = row_identities(rows)
+        centres = scaled(exam, i)[:, :2]
+        # W - gx is rounded to half an ulp of W at most, so within that of a line both sides can be near.
+        margin = np.spacing(F32(max(exam.case.grids[i])))
+        beside = (abs(centres - np.round(centres)) <= margin).any(axis=1)
+        for (_, target), name in zip(pairs(exam, i), wanted, strict=True):
+            same = wanted.count(name)  # duplicate targets cannot be told apart by their rows
+            most = 5 if any(beside) else 3
+            exam.expect(
+                same <= built.count(name) <= most * same,
+                f"layer {i}, rows of target {target} with anchor {name[-1]}",
+                f"from {same} to {most * same}",
+                built.count(name),
+            )
+
+
+@law("assign.own-cell", source="SPEC 1.3, 1.4", cases=cases(min_targets=1))
+def test_the_cell_that_holds_the_centre_is_always_taken(exam: Exam) -> None:
+    """Every matched pair has a row in the cell its centre lies in, the last one where it lies on the far edge."""
+    for i, rows in enumerate(exam.rows):
+        height, width = exam.case.grids[i]
+        who = exam.case.target_rows.numpy()
+        built = set(zip(rows.image, rows.anchor, rows.row, rows.column, rows.cls, strict=True))
+        for a, t in pairs(exam, i):
+            x, y = scaled(exam, i)[t, :2]
+            column, row = min(int(x), width - 1), min(int(y), height - 1)
+            exam.expect(
+                (int(who[t, 0]), a, row, column, int(who[t, 1])) in built,
+                f"layer {i}, target {t} with anchor {a}",
+                f"a row in grid row {row}, column {column}",
+                "none",
+            )
+
+
+@law("assign.neighbours", source="SPEC 1.3, 1.4", cases=EDGES, most=200, choices=("grid lines",))
+def test_the_neighbours_nearest_to_the_centre_are_taken_and_no_others(exam: Exam) -> None:
+    """A layer's rows take exactly the own cells, and the neighbours less than half a cell from the centre."""
+    for i, (rows, wanted) in enumerate(zip(exam.rows, exam.of(Reference).rows, strict=True)):
+        exam.expect_equal(f"layer {i}, sorted (image, anchor, row, column)", places(wanted), places(rows))
+
+
+def places(rows: Rows) -> NDArray[np.int64]:
+    """(image, anchor, grid row, grid column) of every row, sorted, (n, 4)."""
+    columns = np.stack((rows.image, rows.anchor, rows.row, rows.column), axis=1)
+    return np.asarray(columns[np.lexsort(columns.T[::-1])])
+
+
+def whole(rows: Rows) -> list[tuple[float, ...]]:
+    """Every row in full: image, anchor, grid row and column, class, x, y, w, h, the anchor's w and h."""
+    integers = np.stack((rows.image, rows.anchor, rows.row, rows.column, rows.cls), axis=1)
+    table = np.concatenate((integers, rows.box, rows.anchor_wh), axis=1, dtype=np.float64)
+    return [tuple(row) for row in table.tolist()]
+
+
+WHOLE = "(image, anchor, row, column, class, x, y, w, h, anchor w, anchor h)"
+
+
+@law("assign.rows", source="SPEC 1", cases=EDGES, most=200, choices=("grid lines",))
+def test_rows_are_those_of_the_reference(exam: Exam) -> None:
+    """Rows equal the reference's as a multiset: indices, classes, boxes and anchors' sides, bit for bit."""
+    for i, (rows, wanted) in enumerate(zip(exam.rows, exam.of(Reference).rows, strict=True)):
+        exam.expect_equal(f"layer {i}, sorted {WHOLE}", np.array(sorted(whole(wanted))), np.array(sorted(whole(rows))))
+
+
+@law("assign.row-order", source="SPEC 1, row order", cases=cases(min_targets=1), choices=("grid lines", "row order"))
+def test_rows_come_in_upstreams_order(exam: Exam) -> None:
+    """Rows come by choice (own, left, above, right, below), then by anchor, then by target."""
+    for i, (rows, wanted) in enumerate(zip(exam.rows, exam.of(Reference).rows, strict=True)):
+        exam.expect_equal(f"layer {i}, in order {WHOLE}", np.array(whole(wanted)), np.array(whole(rows)))
+
+
+@law("assign.larger-limit", source="SPEC 1.2", cases=cases(min_targets=1, spots=False), most=60)
+def test_a_larger_ratio_limit_only_adds_rows(exam: Exam) -> None:
+    """Every row built with anchor_t is built with twice that too."""
+    wider = exam.case.hyp.model_copy(update={"anchor_t": 2 * exam.case.hyp.anchor_t})
+    for i, (rows, more) in enumerate(zip(exam.rows, exam.on(exam.case.changed(hyp=wider)).rows, strict=True)):
+        lost = sorted(set(whole(rows)) - set(whole(more)))
+        exam.expect(not lost, f"layer {i}, {WHOLE} lost with anchor_t {wider.anchor_t:g}", "none", str(lost[:1]))
+
+
+@law("assign.one-by-one", source="SPEC 1", cases=cases(min_targets=2, max_targets=4, spots=False), most=60)
+def test_targets_do_not_influence_each_others_rows(exam: Exam) -> None:
+    """The rows of several targets are those that the targets get alone, taken together."""
+    alone = [exam.on(exam.case.changed(targets=(t,))).rows for t in exam.case.targets]
+    for i, rows in enumerate(exam.rows):
+        together = sorted(row for one in alone for row in whole(one[i]))
+        exam.expect_equal(f"layer {i}, sorted {WHOLE}", np.array(together), np.array(sorted(whole(rows))))
+
+
+@law("assign.ignores-logits", source="SPEC 1", cases=cases(min_targets=1, spots=False), most=60)
+def test_rows_follow_targets_not_predictions(exam: Exam) -> None:
+    """Rows depend on targets, anchors and grids alone: the negated logits give the same rows."""
+    other = exam.on(exam.case.with_logits(tuple(-x for x in exam.case.logits)))
+    for i, (here, there) in enumerate(zip(exam.rows, other.rows, strict=True)):
+        exam.expect_equal(f"layer {i}, in order {WHOLE}", np.array(whole(here)), np.array(whole(there)))
+
+
+@law("assign.no-targets", source="SPEC 1", cases=cases(max_targets=0))
+def test_no_targets_give_no_rows_and_no_box_or_class_loss(exam: Exam) -> None:
+    """Without targets there are no rows, the box and class items are 0, and objectness is still learnt."""
+    exam.expect_equal("box and class items", [0.0, 0.0], exam.items[::2])
+    exam.expect(exam.items[1] >= 0, "objectness item", "0 or more", exam.items[1])
+    exam.expect_equal("rows a layer", [0] * exam.case.layers, [len(rows) for rows in exam.rows])

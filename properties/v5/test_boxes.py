@@ -1,0 +1,123 @@
+"""Boxes: each row's prediction, decoded, is compared with its target by CIoU.
+
+A prediction is four logits. Centre: twice their sigmoid less a half, in cells from the row's cell, so half a cell
+outside it on each side. Size: the square of twice their sigmoid times the anchor, so up to four times the anchor.
+CIoU is the overlap (IoU), less the distance of the centres relative to the enclosing box, less a penalty for
+another aspect ratio. The box item is the mean of 1 - CIoU over a layer's rows, summed over layers, times its gain.
+"""
+
+import numpy as np
+from torch import Tensor
+
+from yololoss.harness.cases.domain import any_of
+from yololoss.harness.laws.exam import Exam
+from yololoss.harness.laws.law import law
+
+from .budget import BECAUSE, Budget
+from .strategies import HYPS, SMALL, cases
+
+FEW_ROWS = cases(min_targets=1)
+
+
+@law("boxes.item", source="SPEC 2", cases=FEW_ROWS, choices=("iou", "grid lines"), most=150)
+def test_the_box_item_is_that_of_the_reference(exam: Exam) -> None:
+    """The box item is the gain times the sum over layers of the mean of 1 - CIoU over rows."""
+    budget = exam.of(Budget)
+    exam.expect_close("box item", budget.reference.calls[-1].items[0], exam.items[0], budget.items[-1][0], BECAUSE)
+
+
+@law("boxes.range", source="SPEC 2", cases=FEW_ROWS, choices=("iou",))
+def test_a_row_costs_between_nothing_and_three(exam: Exam) -> None:
+    """1 - CIoU lies in [0, 3) for each row, so the box item lies between 0 and 3 gains a layer."""
+    budget = exam.of(Budget)
+    most = 3 * exam.case.hyp.box * exam.case.layers
+    slack = budget.items[-1][0]
+    exam.expect(-slack <= exam.items[0] <= most + slack, "box item", f"from 0 to {most:g}", exam.items[0])
+
+
+ONE = cases(min_targets=1, max_targets=1, dtypes=("float32", "float64"))
+# so small that the eps of CIoU is no longer lost in rounding
+SPECKS = cases(min_targets=1, max_targets=1, dtypes=("float32", "float64"), large=SMALL)
+
+
+@law("boxes.perfect-fit", source="SPEC 2", cases=ONE)
+def test_a_perfect_fit_costs_nothing_and_pulls_nowhere(exam: Exam) -> None:
+    """Where every row's prediction equals its target, the box item is 0 within rounding, and finite."""
+    fitted = exam.on(exam.case.with_logits(fit(exam)))
+    wrong = exam.of(Budget).reference
+    exam.only_if(any(len(r) for r in wrong.rows), "no row")
+    exam.only_if(not clipped(exam), "a box beyond what can be predicted")
+    budget = fitted.of(Budget)
+    # a prediction equal to its target up to the rounding of logits, and eps in the union of a small box
+    floor = budget.reference.calls[-1].items[0]
+    exam.expect_close("box item", floor, fitted.items[0], budget.items[-1][0], BECAUSE)
+    smallest = min(float((r.box[:, 2] * r.box[:, 3]).min()) for r in wrong.rows if len(r))
+    allowed = exam.case.hyp.box * exam.case.layers * (1e-3 + 1e-7 / smallest)
+    exam.expect(fitted.items[0] <= allowed, "box item", f"at most {allowed:.3g}", fitted.items[0])
+
+
+def clipped(exam: Exam) -> bool:
+    """Whether a target's side is four times its anchor's or more: no logit predicts it."""
+    return any((r.box[:, 2:] >= 3.99 * r.anchor_wh).any() for r in exam.of(Budget).reference.rows)
+
+
+def fit(exam: Exam, off: float = 0.0) -> tuple[Tensor, ...]:
+    """The case's logits with each row's cell set so that its box is the row's target; the last row wins.
+
+    Or the target moved by ``off`` times its sides, and larger by so much.
+    """
+    out = []
+    for i, rows in enumerate(exam.of(Budget).reference.rows):
+        logits = exam.case.logits[i].clone()
+        centre, size = np.split(rows.box.astype(np.float64), 2, axis=1)
+        centre, size = centre + off * size, (1 + off) * size
+        share = np.concatenate(((centre + 0.5) / 2, np.sqrt(size / rows.anchor_wh) / 2), axis=1)
+        share = np.clip(share, 1e-9, 1 - 1e-9)
+        for n in range(len(rows)):
+            at = (rows.image[n], rows.anchor[n], rows.row[n], rows.column[n])
+            logits[at][:4] = logits.new_tensor(np.log(share[n] / (1 - share[n])))
+        out.append(logits)
+    return tuple(out)
+
+
+@law("boxes.near-fit", source="SPEC 2", cases=any_of(ONE, SPECKS), choices=("iou", "grid lines"), most=60)
+def test_a_box_a_little_off_its_target_is_judged_as_by_the_reference(exam: Exam) -> None:
+    """Where predictions are off their targets by a third of the sides, item and gradient are the reference's."""
+    near = exam.on(exam.case.with_logits(fit(exam, off=1 / 3)))
+    budget = near.of(Budget)
+    if near.has_items:
+        want = budget.reference.calls[-1].items[0]
+        exam.expect_close("box item", want, near.items[0], budget.items[-1][0], BECAUSE)
+    for i, (grid, off) in enumerate(zip(budget.reference.gradients, budget.gradients, strict=True)):
+        place = f"layer {i}, gradient at image, anchor, row, column, channel"
+        exam.expect_close(place, grid[..., :4], near.gradients[i][..., :4], off[..., :4], BECAUSE)
+
+
+@law("boxes.gradient", source="SPEC 2, 7", cases=FEW_ROWS, choices=("iou", "grid lines"), most=150)
+def test_the_gradient_of_the_box_logits_is_that_of_the_reference(exam: Exam) -> None:
+    """x, y, w, h get gain x batch / rows times the gradient of 1 - CIoU, in which alpha is held fixed."""
+    budget = exam.of(Budget)
+    for i, (want, off) in enumerate(zip(budget.reference.gradients, budget.gradients, strict=True)):
+        exam.expect_close(
+            f"layer {i}, gradient at image, anchor, row, column, channel",
+            want[..., :4],
+            exam.gradients[i][..., :4],
+            off[..., :4],
+            BECAUSE,
+        )
+
+
+PLAIN = cases(
+    min_targets=1,
+    hyps=[h.model_copy(update={"obj": 0.0, "cls": 0.0}) for h in HYPS[:1]],
+    dtypes=("float32", "float64"),
+)
+
+
+@law("boxes.alone", source="SPEC 6", cases=PLAIN)
+def test_with_the_box_gain_alone_only_box_logits_have_a_gradient(exam: Exam) -> None:
+    """With the gains of objectness and class 0, their logits get no gradient, and their items are 0."""
+    if exam.has_items:
+        exam.expect_equal("items (obj, cls)", [0.0, 0.0], exam.items[1:])
+    for i, gradient in enumerate(exam.gradients):
+        exam.expect(gradient[..., 4:] == 0, f"layer {i}, gradient of obj and cls", 0, gradient[..., 4:])

@@ -1,0 +1,94 @@
+"""Classes: each row's C class logits are compared with C binary targets.
+
+The target is 1 at the row's class and 0 elsewhere; with label smoothing s, 1 - s/2 and s/2. The item is the mean
+BCE over rows and classes of a layer, summed over layers, times the gain; there is none with a single class.
+"""
+
+import numpy as np
+from hypothesis.strategies import SearchStrategy
+
+from yololoss.harness.laws.exam import Exam
+from yololoss.harness.laws.law import law
+
+from .budget import BECAUSE, Budget
+from .case import Case
+from .strategies import HYPS, cases
+
+ROWS = cases(min_targets=1)
+
+
+def with_hyp(*names: str) -> SearchStrategy[Case]:
+    """Cases whose hyperparameters differ from the defaults in one of these."""
+    usual = HYPS[0]
+    return cases(min_targets=1, hyps=[h for h in HYPS if any(getattr(h, n) != getattr(usual, n) for n in names)])
+
+
+def item_and_gradient(exam: Exam) -> None:
+    """The item, where there is one, and the gradient of the class logits equal the reference's."""
+    budget = exam.of(Budget)
+    if exam.has_items:
+        want = budget.reference.calls[-1].items[2]
+        exam.expect_close("class item", want, exam.items[2], budget.items[-1][2], BECAUSE)
+    for i, (grid, off) in enumerate(zip(budget.reference.gradients, budget.gradients, strict=True)):
+        place = f"layer {i}, gradient at image, anchor, row, column, class"
+        exam.expect_close(place, grid[..., 5:], exam.gradients[i][..., 5:], off[..., 5:], BECAUSE)
+
+
+@law("classes.item", source="SPEC 4", cases=ROWS, choices=("grid lines", "label smoothing"))
+def test_the_class_item_is_that_of_the_reference(exam: Exam) -> None:
+    """The class item is the gain times the sum over layers of the mean BCE over rows and classes."""
+    budget = exam.of(Budget)
+    want = budget.reference.calls[-1].items[2]
+    exam.expect_close("class item", want, exam.items[2], budget.items[-1][2], BECAUSE)
+
+
+@law("classes.gradient", source="SPEC 4", cases=ROWS, choices=("grid lines", "label smoothing"))
+def test_the_gradient_of_the_class_logits_is_that_of_the_reference(exam: Exam) -> None:
+    """A row's class logits get the criterion's derivative, rows of one cell added up."""
+    item_and_gradient(exam)
+
+
+@law("classes.smoothing", source="SPEC 4", cases=with_hyp("label_smoothing"), choices=("grid lines", "label smoothing"))
+def test_label_smoothing_takes_half_from_the_class_and_gives_half_to_the_others(exam: Exam) -> None:
+    """With label smoothing s the targets are 1 - s/2 at the class and s/2 elsewhere."""
+    exam.only_if(exam.case.classes > 1, "one class")
+    item_and_gradient(exam)
+
+
+@law("classes.positive-weight", source="SPEC 5", cases=with_hyp("cls_pw"), choices=("grid lines", "label smoothing"))
+def test_the_positive_weight_multiplies_the_positive_part(exam: Exam) -> None:
+    """cls_pw multiplies the part of each BCE that pulls the logit up."""
+    exam.only_if(exam.case.classes > 1, "one class")
+    item_and_gradient(exam)
+
+
+@law("classes.focal", source="SPEC 5", cases=with_hyp("fl_gamma"), choices=("grid lines", "label smoothing"))
+def test_focal_loss_discounts_what_is_already_right(exam: Exam) -> None:
+    """With fl_gamma above 0 class losses are focal: times the alpha factor and (1 - p_t)^gamma."""
+    exam.only_if(exam.case.classes > 1, "one class")
+    item_and_gradient(exam)
+
+
+@law("classes.one-class", source="SPEC 4", cases=cases(min_targets=1, classes=(1,)))
+def test_a_single_class_is_not_learnt(exam: Exam) -> None:
+    """With one class the class item is 0 and its logit gets no gradient."""
+    if exam.has_items:
+        exam.expect_equal("class item", 0.0, exam.items[2])
+    for i, gradient in enumerate(exam.gradients):
+        exam.expect(gradient[..., 5:] == 0, f"layer {i}, gradient of the class logit", 0, gradient[..., 5:])
+
+
+@law(
+    "classes.pull",
+    source="SPEC 4",
+    cases=cases(
+        min_targets=1, max_targets=1, classes=(2, 3, 5), hyps=HYPS[:1], logits=((4.0, 0.0), (1.0, 0.0)), spots=False
+    ),
+)
+def test_the_right_class_is_pulled_up_and_all_others_down(exam: Exam) -> None:
+    """Of a row's class logits the target's has a negative gradient, every other a positive one."""
+    cls = int(exam.case.targets[0][1])
+    for i, rows in enumerate(exam.of(Budget).reference.rows):
+        sign = np.where(np.arange(exam.case.classes) == cls, -1, 1)
+        mine = exam.gradients[i][rows.image, rows.anchor, rows.row, rows.column, 5:]
+        exam.expect(mine * sign > 0, f"layer {i}, class gradient of row", "below 0 at the class, above elsewhere", mine)

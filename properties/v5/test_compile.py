@@ -1,0 +1,60 @@
+"""Compilation: under torch.compile the loss is what it is without.
+
+Compiling takes seconds to a minute a shape, so a few fixed cases are judged, and only where that is asked for
+(`--device compile`).
+"""
+
+from hypothesis import strategies as st
+
+from yololoss.harness.devices.devices import Around
+from yololoss.harness.laws.exam import Exam
+from yololoss.harness.laws.law import law
+from yololoss.harness.subjects.compiled import graph_breaks
+from yololoss.harness.subjects.subject import Subject
+
+from .case import Case, SeededLogits
+from .test_state import close
+
+COMPILED = Around(compiled=True)
+USUAL = Case(
+    batch=2,
+    classes=3,
+    grids=((8, 6), (4, 3), (2, 2)),
+    strides=(8.0, 16.0, 32.0),
+    anchors=(((1.25, 1.6), (2.0, 3.75)), ((1.9, 3.8), (3.9, 2.8)), ((3.6, 2.8), (4.9, 6.2))),
+    targets=((0, 1, 0.5, 0.5, 0.3, 0.4), (1, 0, 0.2, 0.3, 0.2, 0.2), (1, 2, 0.21, 0.31, 0.2, 0.2)),
+    predictions=SeededLogits(seed=1),
+)
+ONE_LAYER = Case(
+    batch=1,
+    classes=1,
+    grids=((5, 7),),
+    strides=(16.0,),
+    anchors=(((1.0, 1.0), (2.0, 2.0), (4.0, 3.0)),),
+    targets=((0, 0, 1.0, 0.99, 0.3, 0.4), (0, 0, 0.98, 0.99, 0.3, 0.4)),
+    predictions=SeededLogits(seed=2, scale=12.0),
+)
+CASES = st.sampled_from((USUAL, ONE_LAYER, USUAL.changed(targets=())))
+
+
+@law("compile.values", source="DESIGN", cases=CASES, most=3, on=("compile",))
+def test_values_and_gradients_are_those_without_compilation(exam: Exam) -> str:
+    """Compiled, the loss gives the totals and gradients that it gives without, but for rounding.
+
+    Where its graph breaks is noted.
+    """
+    close(exam, exam.on(exam.case, around=COMPILED))
+    device = exam.subject.device
+    breaks = graph_breaks(exam.subject.make(exam.case, device), *exam.case.inputs(device))
+    return f"{len(breaks)} places where the graph breaks{': ' * bool(breaks)}{', '.join(breaks)}"
+
+
+@law("compile.other-input", source="DESIGN", cases=st.just(USUAL), most=1, on=("compile",))
+def test_other_inputs_before_change_nothing(exam: Exam) -> None:
+    """Compiled and called on a batch with more targets, the loss then gives what it gives without compilation."""
+    more = exam.case.changed(targets=(*exam.case.targets, *exam.case.targets[:2]))
+
+    def called(subject: Subject) -> None:
+        subject.loss(*more.inputs(subject.device))
+
+    close(exam, exam.on(exam.case, called, around=COMPILED))

@@ -1,0 +1,155 @@
+"""Form: what trainers do with a loss beside calling it.
+
+They build it from a model that may be wrapped for several devices, build a second one for validation, and set its
+attributes between calls.
+"""
+
+from typing import Any
+
+from torch import nn
+
+from yololoss.harness.laws.exam import Exam
+from yololoss.harness.laws.law import law
+from yololoss.harness.subjects.subject import Subject, Unsupported
+
+from .budget import BECAUSE, Budget
+from .case import Options
+from .strategies import ANY, HYPS, ONE_CALL, cases
+from .test_state import close
+
+MOST = 40
+ATTRIBUTES = (
+    *("sort_obj_iou", "gr", "balance", "autobalance", "anchors", "na", "nc", "nl", "hyp"),
+    *("cp", "cn", "ssi", "device", "BCEcls", "BCEobj"),
+)
+WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+
+
+@law("form.wrapped-model", source="SPEC, drop-in form", cases=ANY, choices=("drop-in",), most=MOST)
+def test_a_wrapped_model_gives_the_same_loss(exam: Exam) -> None:
+    """Built from the model inside a DataParallel, or DistributedDataParallel, the loss is the same."""
+    kind: Any = WRAPPERS[exam.case.layers % len(WRAPPERS)]
+
+    def wrapped(model: Any) -> nn.Module:
+        # its constructor would move the model to an accelerator, or ask for other processes
+        outer: Any = kind.__new__(kind)
+        nn.Module.__init__(outer)
+        outer.module = model
+        outer.hyp, outer.nc, outer.gr = model.hyp, model.nc, model.gr
+        if exam.case.batch % 2:  # trainers set them after they wrap it, or before as well
+            del model.hyp
+        return outer  # type: ignore[no-any-return]
+
+    _ = exam.calls
+    close(exam, exam.on(exam.case, lambda subject: subject.rebuild(wrapped)))
+
+
+@law("form.second-loss", source="DESIGN", cases=ANY, most=MOST)
+def test_a_second_loss_of_the_same_model_is_the_same(exam: Exam) -> None:
+    """Building the loss leaves the model as it was: a second one built from it gives the same numbers."""
+    states = []
+
+    def again(model: Any) -> nn.Module:
+        model.train().requires_grad_(True)
+        states.append((model, state(model)))
+        return model  # type: ignore[no-any-return]
+
+    _ = exam.calls
+    close(exam, exam.on(exam.case, lambda subject: subject.rebuild(again)))
+    for model, before in states:
+        exam.expect_equal("the model's mode, parameters and buffers", before, state(model))
+
+
+def state(model: nn.Module) -> list[str]:
+    """Whether it trains, and each parameter and buffer: its dtype, values, and whether it is learnt."""
+    named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    return [f"training: {model.training}", *(f"{name}: {value!r}" for name, value in named.items())]
+
+
+@law(
+    "form.smoothing-missing",
+    source="SPEC, hyperparameters",
+    cases=cases(hyps=[h for h in HYPS if h.label_smoothing == 0]),
+    choices=("drop-in",),
+    most=MOST,
+)
+def test_label_smoothing_may_be_missing(exam: Exam) -> None:
+    """Hyperparameters without label_smoothing, as older files are, mean 0."""
+
+    def without(model: Any) -> nn.Module:
+        del model.hyp["label_smoothing"]
+        return model  # type: ignore[no-any-return]
+
+    _ = exam.calls
+    close(exam, exam.on(exam.case, lambda subject: subject.rebuild(without)))
+
+
+@law(
+    "form.options-later",
+    source="SPEC, drop-in form",
+    cases=cases(min_targets=1, options=[o for o in ONE_CALL if o != Options()]),
+    most=MOST,
+)
+def test_options_may_be_set_between_calls(exam: Exam) -> None:
+    """gr and sort_obj_iou, set after a call without them, hold from the next call on."""
+
+    def later(subject: Subject) -> None:
+        subject.loss(*exam.case.inputs(subject.device))
+        for name, value in exam.case.options:
+            if value != getattr(usual, name):
+                subject.set_option(name, value)
+
+    usual = Options()
+    _ = exam.calls
+    close(exam, exam.on(exam.case.changed(options=usual), later))
+
+
+@law("form.gains-later", source="SPEC, drop-in form", cases=cases(), choices=("drop-in",), most=MOST)
+def test_gains_and_the_ratio_limit_may_be_set(exam: Exam) -> None:
+    """Hyperparameters with other gains and another anchor_t, set on the loss after a call, hold from the next on."""
+    hyp = exam.case.hyp
+    others = {name: 2 * getattr(hyp, name) for name in ("box", "obj", "cls")}
+    others["anchor_t"] = 8.0 if hyp.anchor_t < 4 else 1.5
+
+    def later(subject: Subject) -> None:
+        subject.loss(*exam.case.inputs(subject.device))
+        subject.set_option("hyp", hyp.model_dump())
+
+    _ = exam.calls
+    close(exam, exam.on(exam.case.changed(hyp=hyp.model_copy(update=others)), later))
+
+
+@law("form.interface", source="SPEC, drop-in form", cases=ANY, choices=("interface",), most=MOST)
+def test_the_loss_has_upstreams_whole_interface(exam: Exam) -> None:
+    """It has upstream's attributes, takes autobalance, and build_targets gives upstream's four lists."""
+    try:
+        rows = exam.outcome.rows
+    except Unsupported as option:
+        exam.fail("the loss's interface", "all of upstream's", f"no {option}")
+    exam.expect(rows is not None, "what build_targets gives", "four lists: classes, boxes, indices, anchors", "none")
+    missing: set[str] = set()
+
+    def look(loss: Any) -> Any:
+        missing.update(name for name in ATTRIBUTES if not hasattr(loss, name))
+        # a switch that users set on the class, for all losses
+        if exam.case.options == Options() and "sort_obj_iou" in getattr(loss, "__dict__", ()):
+            missing.add("sort_obj_iou of the class")
+        return loss
+
+    _ = exam.on(exam.case, lambda subject: subject.put_through(look)).calls
+    exam.expect(not missing, "attributes of the loss", "all of upstream's", f"no {', '.join(sorted(missing))}")
+
+
+@law("form.balance-later", source="SPEC, drop-in form", cases=cases(), choices=("balance",), most=MOST)
+def test_the_balance_may_be_set(exam: Exam) -> None:
+    """With twice the balance on every layer the objectness item is twice as large, and the others are as before."""
+
+    def doubled(subject: Subject) -> None:
+        table = subject.state()
+        if table is None:
+            raise Unsupported("balance")
+        subject.set_option("balance", [2 * b for b in table])
+
+    factors = (1, 2, 1)
+    want, off = exam.items * factors, exam.of(Budget).items[-1] * factors
+    exam.expect_close("items (box, obj, cls)", want, exam.on(exam.case, doubled).items, 2 * off, BECAUSE)

@@ -1,0 +1,133 @@
+"""Gradients: what the network learns from. A loss may have the right value and teach the wrong thing.
+
+Only the rows' cells have a gradient in their box and class logits; so the gradient shows the assignment, and a loss
+that shows nothing else can be checked by it.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from yololoss.harness.laws.exam import Exam
+from yololoss.harness.laws.law import law
+from yololoss.harness.subjects.subject import Subject
+
+from .budget import BECAUSE, Budget
+from .reference import Reference
+from .rows import Rows
+from .strategies import ANY, HYPS, ONE_CALL, cases
+
+
+@law("gradients.finite", source="SPEC 7", cases=ANY, infinite=True)
+def test_every_gradient_is_finite(exam: Exam) -> None:
+    """No logit gets a NaN or infinite gradient, boxes without size and saturated logits included."""
+    for i, gradient in enumerate(exam.gradients):
+        place = f"layer {i}, gradient at image, anchor, row, column, channel"
+        exam.expect(np.isfinite(gradient), place, "finite", gradient)
+
+
+@law(
+    "gradients.value",
+    source="SPEC 6",
+    cases=ANY,
+    choices=("batch", "iou", "grid lines", "balance", "shared cells", "label smoothing"),
+)
+def test_every_gradient_is_that_of_the_reference(exam: Exam) -> None:
+    """The gradient of the total by every logit equals the reference's."""
+    budget = exam.of(Budget)
+    for i, (want, off) in enumerate(zip(budget.reference.gradients, budget.gradients, strict=True)):
+        place = f"layer {i}, gradient at image, anchor, row, column, channel"
+        exam.expect_close(place, want, exam.gradients[i], off, BECAUSE)
+
+
+def used(exam: Exam, i: int, rows: Rows) -> NDArray[np.bool_]:
+    """(B, A, H, W): whether a row uses a cell; rows outside the grid are assign.clamped-indices' business."""
+    mask = np.zeros(exam.case.shape(i)[:4], dtype=bool)
+    at = np.stack((rows.image, rows.anchor, rows.row, rows.column))
+    inside = ((at >= 0) & (at < np.array(mask.shape)[:, None])).all(axis=0)
+    mask[tuple(at[:, inside])] = True
+    return mask
+
+
+@law("gradients.zero-elsewhere", source="SPEC 6", cases=cases(), choices=("grid lines",))
+def test_a_cell_without_a_row_has_no_box_or_class_gradient(exam: Exam) -> None:
+    """x, y, w, h and class logits of a cell that no row uses get exactly 0."""
+    for i, rows in enumerate(exam.of(Reference).rows):
+        rest = np.delete(exam.gradients[i], 4, axis=-1)
+        rest[used(exam, i, rows)] = 0
+        place = f"layer {i}, gradient outside objectness at image, anchor, row, column"
+        exam.expect(rest == 0, place, "0 where no row is", rest)
+
+
+# A class logit near 0 has a gradient that no rounding hides, so every assigned cell shows. One logit everywhere is 1,
+# not 0: there, rows of both of two classes in one cell have class gradients of 1/2 and -1/2, and a box that fits has
+# none. The gradients of C classes, summed over n rows, are n (C sigmoid(x) - 1), which is not 0 at x = 1.
+TELLING = cases(
+    min_targets=1,
+    classes=(2, 3, 5),
+    hyps=HYPS[:1],
+    logits=((1.0, 0.0), (0.0, 1.0), (4.0, 0.0)),
+    spots=False,
+)
+
+
+@law("gradients.assignment", source="FAMILIES, call forms", cases=TELLING, choices=("grid lines",))
+def test_the_assignment_read_off_the_gradient_is_that_of_the_reference(exam: Exam) -> None:
+    """The cells with a gradient outside objectness are exactly the cells of the reference's rows."""
+    for i, rows in enumerate(exam.of(Reference).rows):
+        seen = np.delete(exam.gradients[i], 4, axis=-1).any(axis=-1)
+        exam.expect_equal(f"layer {i}, assigned at image, anchor, row, column", used(exam, i, rows), seen)
+
+
+@law("gradients.rows-agree", source="SPEC 6", cases=TELLING)
+def test_the_assignment_read_off_the_gradient_is_that_of_the_rows(exam: Exam) -> None:
+    """The cells with a gradient outside objectness are exactly those of the subject's own rows."""
+    for i, rows in enumerate(exam.rows):
+        seen = np.delete(exam.gradients[i], 4, axis=-1).any(axis=-1)
+        exam.expect_equal(f"layer {i}, assigned at image, anchor, row, column", used(exam, i, rows), seen)
+
+
+SCALE = 2.0**16  # that torch's GradScaler begins with
+
+
+@law("gradients.scaled", source="calculus", cases=cases(dtypes=("float32", "float64")), most=50)
+def test_a_scaled_total_has_a_scaled_gradient(exam: Exam) -> None:
+    """The gradient of 65,536 times the total is 65,536 times its gradient, as mixed precision training takes it."""
+
+    def calling(subject: Subject, p: list[Tensor], targets: Tensor) -> tuple[Tensor, Any]:
+        total, items = subject.loss(p, targets)
+        total *= SCALE  # in place, as trainers on several devices multiply it by their number
+        return total, items
+
+    scaled = exam.on(exam.case, calling=calling)
+    for i, (here, there) in enumerate(zip(exam.gradients, scaled.gradients, strict=True)):
+        place = f"layer {i}, gradient of the scaled total at image, anchor, row, column, channel"
+        exam.expect_close(place, SCALE * here, there, 2 * SCALE * exam.of(Budget).gradients[i], BECAUSE)
+
+
+@law(
+    "gradients.slope",
+    source="calculus",
+    cases=cases(dtypes=("float64",), options=ONE_CALL[:1], logits=((4.0, 0.0), (1.0, 0.0)), spots=False),
+)
+def test_the_objectness_gradient_is_the_slope_of_the_total(exam: Exam) -> None:
+    """Raising every objectness logit a little changes the total by the sum of their gradients."""
+    step = 2.0**-6
+    up, down = (exam.on(exam.case.with_logits(tuple(raised(x, s) for x in exam.case.logits))) for s in (step, -step))
+    slope = (up.calls[0].total - down.calls[0].total) / (2 * step)
+    summed = float(sum(g[..., 4].sum() for g in exam.gradients))
+    rounding = (up.of(Budget).totals[0] + down.of(Budget).totals[0]) / (2 * step)
+    # the third derivative of a criterion is below 1 + its positive weight, a focal one's below 8 of that
+    hyp = exam.case.hyp
+    size = hyp.obj * exam.case.batch * sum(exam.of(Reference).calls[0].balance) * (1 + hyp.obj_pw)
+    curved = step**2 * size * (8 * (1 + hyp.fl_gamma) ** 3 if hyp.fl_gamma else 1)
+    exam.expect_close("sum of objectness gradients", slope, summed, rounding + curved, "central difference")
+
+
+def raised(logits: Tensor, step: float) -> Tensor:
+    """A copy with every objectness logit raised."""
+    copy = logits.clone()
+    copy[..., 4] += step
+    return copy

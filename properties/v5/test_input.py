@@ -1,0 +1,194 @@
+"""Bad input: what a loss does with what no data loader should give it.
+
+A loss may leave such checks to others, so of most families these laws only note what happens: an error, and of what
+type; silence, in which training goes on with a wrong or useless loss; or the end of the interpreter. Of the family
+yololoss, that of the bundled loss, bad input must be refused with a ValueError or TypeError; a fork that checks its
+input as well can be held to that with --family yololoss.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from torch import Tensor
+
+from yololoss.harness.laws.exam import Exam
+from yololoss.harness.laws.law import law
+from yololoss.harness.subjects.subject import Subject
+
+from .case import Options
+from .strategies import ONE_CALL, cases
+
+GOOD = cases(
+    min_targets=1,
+    max_targets=2,
+    dtypes=("float32",),
+    target_dtypes=("float32",),
+    layouts=("contiguous",),
+    options=ONE_CALL[:1],
+)
+NAN, INFINITY = float("nan"), float("inf")
+IMAGE, CLASS, CENTRE, SIZE = (0,), (1,), (2, 3), (4, 5)  # columns of targets
+
+
+def what_happens(exam: Exam, other: Exam, what: str = "bad input") -> str:
+    """Note what ``other``, on bad input, does; where the exam's family refuses bad input, it must be refused."""
+    note = _noted(other)
+    if not exam.subject.differs("bad input"):
+        refused = note in ("error: ValueError", "error: TypeError")
+        exam.expect(refused, what, "refused with a ValueError or TypeError", note)
+    return note
+
+
+def _noted(exam: Exam) -> str:
+    """An error and its type, silence, or a crash."""
+    kinds = {t.kind: t.detail for t in exam.outcome.troubles}
+    for kind, detail in kinds.items():
+        if kind in ("exited", "did not return"):
+            return f"crash: {kind}"
+        if kind.startswith("raised in"):
+            return f"error: {detail.split(':')[0]}"
+    numbers = np.array([(call.total, *call.items[:3]) for call in exam.outcome.calls])
+    return "silent" if np.isfinite(numbers).all() else "silent, and the loss is NaN"
+
+
+def with_value(exam: Exam, columns: tuple[int, ...], *values: float) -> str:
+    """What happens when one of the targets has one of these values in one of these columns; which, the case decides."""
+    targets = exam.case.targets
+    turn, row = divmod(int(getattr(exam.case.predictions, "seed", 0)), len(targets))
+    column, value = columns[turn % len(columns)], values[turn // len(columns) % len(values)]
+    numbers = list(targets[row])
+    numbers[column] = value
+    plain = exam.case.predictions.model_copy(update={"overrides": ()})
+    spoilt = (*targets[:row], tuple(numbers), *targets[row + 1 :])
+    other = exam.on(exam.case.changed(targets=spoilt, predictions=plain))
+    return what_happens(exam, other, f"targets[{row}, {column}] = {value:g}")
+
+
+def with_inputs(exam: Exam, spoil: Callable[[list[Tensor], Tensor], tuple[list[Tensor], Tensor]]) -> str:
+    """What happens when the loss is called on spoiled inputs."""
+
+    def change(subject: Subject) -> None:
+        call = subject.loss
+        subject.loss = lambda p, targets: call(*spoil(p, targets))  # type: ignore[method-assign]
+        subject.rows = lambda p, targets: None  # type: ignore[method-assign]  # build_targets is not asked
+
+    return what_happens(exam, exam.on(exam.case, change))
+
+
+@law("input.class-negative", source="SPEC 7", cases=GOOD, most=25)
+def test_what_a_negative_class_does(exam: Exam) -> str:
+    """A target of class -1 is refused; upstream trains the last class instead."""
+    return with_value(exam, CLASS, -1.0)
+
+
+@law("input.class-too-large", source="SPEC 7", cases=GOOD, most=25)
+def test_what_a_class_beyond_the_last_does(exam: Exam) -> str:
+    """A target of class C is refused; upstream raises IndexError, or poisons an accelerator's context."""
+    return with_value(exam, CLASS, float(exam.case.classes), exam.case.classes + 300.0)
+
+
+@law("input.class-fraction", source="SPEC 7", cases=GOOD, most=25)
+def test_what_a_fractional_class_does(exam: Exam) -> str:
+    """A target of class 0.9 is refused; upstream truncates it."""
+    return with_value(exam, CLASS, 0.9)
+
+
+@law("input.image-fraction", source="SPEC 7", cases=GOOD, most=25)
+def test_what_a_fractional_image_does(exam: Exam) -> str:
+    """A target of image 0.9 is refused; upstream truncates it."""
+    return with_value(exam, IMAGE, 0.9)
+
+
+@law("input.image-negative", source="SPEC 7", cases=GOOD, most=25)
+def test_what_a_negative_image_does(exam: Exam) -> str:
+    """A target of image -1 is refused; upstream gives it to the last image."""
+    return with_value(exam, IMAGE, -1.0)
+
+
+@law("input.image-too-large", source="SPEC 7", cases=GOOD, most=25)
+def test_what_an_image_beyond_the_batch_does(exam: Exam) -> str:
+    """A target of image B is refused."""
+    return with_value(exam, IMAGE, float(exam.case.batch), exam.case.batch + 300.0)
+
+
+@law("input.not-a-number", source="SPEC 7", cases=GOOD, most=25)
+def test_what_a_nan_coordinate_does(exam: Exam) -> str:
+    """A NaN is refused; of a centre upstream's loss is NaN for the whole batch."""
+    return with_value(exam, (*CENTRE, *SIZE, *CLASS, *IMAGE), NAN)
+
+
+@law("input.infinite-size", source="SPEC 7", cases=GOOD, most=25)
+def test_what_an_infinite_size_does(exam: Exam) -> str:
+    """An infinite side is refused; upstream drops the target without a word."""
+    return with_value(exam, SIZE, INFINITY)
+
+
+@law("input.no-size", source="SPEC 7", cases=GOOD, most=25)
+def test_what_a_width_of_zero_does(exam: Exam) -> str:
+    """A side of 0 is refused; upstream drops the target without a word."""
+    return with_value(exam, SIZE, 0.0)
+
+
+@law("input.negative-size", source="SPEC 7", cases=GOOD, most=25)
+def test_what_a_negative_height_does(exam: Exam) -> str:
+    """A negative side is refused."""
+    return with_value(exam, SIZE, -0.1)
+
+
+@law("input.centre-outside", source="SPEC 7", cases=GOOD, most=25)
+def test_what_a_centre_outside_the_image_does(exam: Exam) -> str:
+    """A centre outside the image is refused; upstream clamps its cell and teaches a box it cannot reach."""
+    return with_value(exam, CENTRE, 1.5, -0.25, 1.0 + 2.0**-20)
+
+
+@law("input.integer-targets", source="SPEC 7", cases=GOOD, most=25)
+def test_what_integer_targets_do(exam: Exam) -> str:
+    """Integer targets are refused; upstream truncates every coordinate to 0 and finds no object."""
+    return with_inputs(exam, lambda p, targets: (p, targets.long()))
+
+
+@law("input.five-columns", source="SPEC 7", cases=GOOD, most=25)
+def test_what_targets_without_an_image_index_do(exam: Exam) -> str:
+    """Targets of five columns are refused."""
+    return with_inputs(exam, lambda p, targets: (p, targets[:, 1:]))
+
+
+@law("input.third-axis", source="SPEC 7", cases=GOOD, most=25)
+def test_what_targets_of_three_axes_do(exam: Exam) -> str:
+    """Targets of shape (N, 6, 1) are refused."""
+    return with_inputs(exam, lambda p, targets: (p, targets[..., None]))
+
+
+@law("input.flat-predictions", source="SPEC 7", cases=GOOD, most=25)
+def test_what_predictions_of_three_axes_do(exam: Exam) -> str:
+    """Predictions of shape (B, A H W, 5 + C), as in inference, are refused."""
+    return with_inputs(exam, lambda p, targets: ([x.flatten(1, 3) for x in p], targets))
+
+
+@law("input.missing-layer", source="SPEC 7", cases=GOOD, most=25)
+def test_what_a_missing_layer_does(exam: Exam) -> str:
+    """Predictions of too few layers are refused."""
+    return with_inputs(exam, lambda p, targets: (p[:-1], targets))
+
+
+@law("input.six-layers", source="SPEC 7", cases=GOOD, most=25)
+def test_what_a_sixth_layer_does(exam: Exam) -> str:
+    """A loss of six layers is refused, for which there is no balance; upstream raises IndexError, unexplained."""
+    case = exam.case
+    first = {"grids": case.grids[:1], "strides": case.strides[:1], "anchors": case.anchors[:1]}
+    plain = case.predictions.model_copy(update={"overrides": ()})
+    six = case.changed(predictions=plain, **{name: 6 * value for name, value in first.items()})
+    return what_happens(exam, exam.on(six))
+
+
+@law("input.no-stride-16", source="SPEC 7", cases=GOOD, most=25)
+def test_what_autobalance_without_a_layer_of_stride_16_does(exam: Exam) -> str:
+    """Autobalance without a layer of stride 16 is refused; upstream raises ValueError, unexplained."""
+    strides = tuple(3.0 * 2**i for i in range(exam.case.layers))
+    return what_happens(exam, exam.on(exam.case.changed(strides=strides, options=Options(autobalance=True))))
+
+
+@law("input.extra-channel", source="SPEC 7", cases=GOOD, most=25)
+def test_what_a_channel_too_many_does(exam: Exam) -> str:
+    """Predictions with a channel more than 5 + C are refused."""
+    return with_inputs(exam, lambda p, targets: ([x.repeat_interleave(2, dim=-1) for x in p], targets))

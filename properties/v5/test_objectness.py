@@ -1,0 +1,171 @@
+"""Objectness: every cell and anchor predicts whether an object is there, and how well its box fits.
+
+The target of a cell is the CIoU of its row, at least 0, without gradient; 0 where no row is. Where rows share a
+cell the last one wins, or with sort_obj_iou the largest. With gr below 1 the value is drawn towards 1. The item
+is, layer by layer, the mean BCE over all cells times the layer's balance, summed, times the gain.
+
+The gradient of a BCE is sigmoid - target, so it gives the target back: this looks inside any loss.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from yololoss.harness.laws.exam import Exam
+from yololoss.harness.laws.law import law
+from yololoss.harness.subjects.outcome import Grid
+
+from .budget import BECAUSE, Budget
+from .formulas import sigmoid
+from .strategies import HYPS, ONE_CALL, cases
+
+# Without focal and positive weight the gradient is sigmoid - target; logits are small enough to tell one from 0.
+READABLE = cases(
+    min_targets=1,
+    hyps=[h for h in HYPS if h.fl_gamma == 0 and h.obj_pw == 1],
+    logits=((4.0, 0.0), (0.0, 0.0), (1.0, 0.0)),
+)
+
+
+def recovered(exam: Exam, i: int) -> tuple[Grid, Grid]:
+    """The objectness targets of a layer as the gradient tells them, and how far they may be off."""
+    reference = exam.of(Budget).reference
+    weight = reference.weights[i][1]
+    off = exam.of(Budget).gradients[i][..., 4] / weight
+    return sigmoid(reference.logits[i][..., 4]) - exam.gradients[i][..., 4] / weight, off
+
+
+@law("objectness.item", source="SPEC 3", cases=cases(), choices=("iou", "grid lines", "balance", "shared cells"))
+def test_the_objectness_item_is_that_of_the_reference(exam: Exam) -> None:
+    """The item is the gain times the sum over layers of balance times the mean BCE over all cells."""
+    budget = exam.of(Budget)
+    want = budget.reference.calls[-1].items[1]
+    exam.expect_close("objectness item", want, exam.items[1], budget.items[-1][1], BECAUSE)
+
+
+@law("objectness.gradient", source="SPEC 3, 6", cases=cases(), choices=("iou", "grid lines", "balance", "shared cells"))
+def test_the_gradient_of_every_objectness_logit_is_that_of_the_reference(exam: Exam) -> None:
+    """Every cell's objectness logit gets balance x gain x batch / cells x the criterion's derivative."""
+    budget = exam.of(Budget)
+    for i, (want, off) in enumerate(zip(budget.reference.gradients, budget.gradients, strict=True)):
+        place = f"layer {i}, gradient at image, anchor, row, column"
+        exam.expect_close(place, want[..., 4], exam.gradients[i][..., 4], off[..., 4], BECAUSE)
+
+
+@law("objectness.target-range", source="SPEC 3", cases=READABLE, choices=("balance",))
+def test_objectness_targets_lie_between_0_and_1(exam: Exam) -> None:
+    """The target that the gradient gives back lies in [0, 1] in every cell."""
+    for i in range(exam.case.layers):
+        target, off = recovered(exam, i)
+        holds = (target >= -off) & (target <= 1 + off)
+        exam.expect(holds, f"layer {i}, target at image, anchor, row, column", "from 0 to 1", target)
+
+
+@law("objectness.background", source="SPEC 3", cases=READABLE, choices=("balance", "grid lines"))
+def test_cells_without_a_row_have_target_0(exam: Exam) -> None:
+    """The target that the gradient gives back is 0 in every cell that no row uses."""
+    for i, winner in enumerate(exam.of(Budget).reference.winner):
+        target, off = recovered(exam, i)
+        empty = winner < 0
+        place = f"layer {i}, target of the empty cells"
+        exam.expect_close(place, 0.0, np.where(empty, target, 0), off, BECAUSE)
+
+
+@law("objectness.target", source="SPEC 3", cases=READABLE, choices=("balance", "grid lines", "iou", "shared cells"))
+def test_the_target_of_a_cell_is_the_overlap_of_its_row(exam: Exam) -> None:
+    """The target that the gradient gives back is (1 - gr) + gr max(CIoU, 0) of the cell's winning row."""
+    for i, want in enumerate(exam.of(Budget).reference.objectness):
+        target, off = recovered(exam, i)
+        exam.expect_close(f"layer {i}, target at image, anchor, row, column", want, target, off, BECAUSE)
+
+
+def shared(exam: Exam, i: int) -> NDArray[np.bool_]:
+    """Cells that several rows of different targets want."""
+    rows = exam.of(Budget).reference.rows[i]
+    count = np.zeros(exam.case.shape(i)[:4])
+    np.add.at(count, (rows.image, rows.anchor, rows.row, rows.column), 1)
+    return np.asarray(count > 1)
+
+
+SHARED = cases(
+    min_targets=2,
+    hyps=HYPS[:1],
+    options=[o for o in ONE_CALL if not o.sort_obj_iou and o.gr == 1],
+    logits=((4.0, 0.0), (1.0, 0.0)),
+    crowded=True,
+)
+
+
+@law(
+    "objectness.last-row-wins", source="SPEC 3", cases=SHARED, choices=("grid lines", "iou", "shared cells", "balance")
+)
+def test_the_last_row_wins_a_shared_cell(exam: Exam) -> None:
+    """Where rows share a cell, the target is that of the last row in upstream's order."""
+    shares = [shared(exam, i) for i in range(exam.case.layers)]
+    exam.only_if(any(s.any() for s in shares), "no cell is shared")
+    for i, want in enumerate(exam.of(Budget).reference.objectness):
+        target, off = recovered(exam, i)
+        observed = np.where(shares[i], target, want)
+        exam.expect_close(f"layer {i}, target of the shared cells", want, observed, off, BECAUSE)
+
+
+@law(
+    "objectness.largest-wins",
+    source="SPEC 3, sort_obj_iou",
+    cases=cases(
+        min_targets=2,
+        hyps=HYPS[:1],
+        options=[o for o in ONE_CALL if o.sort_obj_iou],
+        logits=((4.0, 0.0), (1.0, 0.0)),
+        crowded=True,
+    ),
+    choices=("grid lines", "iou", "balance"),
+)
+def test_with_sorting_the_largest_overlap_wins_a_shared_cell(exam: Exam) -> None:
+    """With sort_obj_iou, no row of a cell has a larger overlap than the cell's target."""
+    reference = exam.of(Budget).reference
+    for i, rows in enumerate(reference.rows):
+        target, off = recovered(exam, i)
+        at = (rows.image, rows.anchor, rows.row, rows.column)
+        least = np.maximum(reference.overlaps[i], 0)
+        exam.expect(target[at] >= least - off[at], f"layer {i}, target of row", f"at least {least}", target[at])
+
+
+@law(
+    "objectness.ratio",
+    source="SPEC 3, gr",
+    cases=cases(min_targets=1, hyps=HYPS[:1], options=[o for o in ONE_CALL if o.gr < 1], logits=((1.0, 0.0),)),
+    choices=("balance", "grid lines"),
+)
+def test_a_smaller_ratio_draws_targets_towards_1(exam: Exam) -> None:
+    """With gr below 1 the target of every cell with a row is at least 1 - gr, and 1 where gr is 0."""
+    least = 1 - exam.case.options.gr
+    for i, winner in enumerate(exam.of(Budget).reference.winner):
+        target, off = recovered(exam, i)
+        exam.expect((target >= least - off) | (winner < 0), f"layer {i}, target", f"at least {least:g}", target)
+
+
+@law("objectness.every-layer", source="SPEC 3", cases=cases(dtypes=("float32",), logits=((4.0, 0.0), (1.0, 0.0))))
+def test_a_layer_without_rows_still_learns_that_it_is_empty(exam: Exam) -> None:
+    """Every objectness logit of every layer has a gradient, also on layers that no target meets."""
+    for i, gradient in enumerate(exam.gradients):
+        target = exam.of(Budget).reference.objectness[i]
+        telling = abs(sigmoid(exam.of(Budget).reference.logits[i][..., 4]) - target) > 1e-2
+        dead = telling & (gradient[..., 4] == 0) & (target == 0)
+        exam.expect(~dead, f"layer {i}, objectness gradient", "not 0", gradient[..., 4])
+
+
+@law(
+    "objectness.detached",
+    source="SPEC 3",
+    cases=cases(
+        min_targets=1,
+        hyps=[h.model_copy(update={"box": 0.0, "cls": 0.0}) for h in HYPS[:1]],
+        dtypes=("float32", "float64"),
+    ),
+)
+def test_the_objectness_target_carries_no_gradient(exam: Exam) -> None:
+    """With the gains of box and class 0, only objectness logits have a gradient."""
+    for i, gradient in enumerate(exam.gradients):
+        allowed = np.arange(gradient.shape[-1]) == 4
+        place = f"layer {i}, gradient at image, anchor, row, column, channel"
+        exam.expect((gradient == 0) | allowed, place, "0 but in channel 4, objectness", gradient)

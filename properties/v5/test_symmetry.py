@@ -1,0 +1,230 @@
+"""Symmetry: what cannot matter to a loss. These laws need no reference, and hold for every family.
+
+An image seen in a mirror has the same objects: the loss of mirrored predictions for mirrored targets is the
+same. So it is for images in another order, classes under other numbers, and so on. Predictions are mirrored by
+turning the grid round and changing the sign of the x logit: the offset 2 sigmoid(x) - 1/2 becomes 1 less it.
+
+Centres lie where mirroring them is exact in float32 and off the grid lines, on which the neighbour rules are
+not symmetric (the right neighbour of a centre on a line is its own cell). Both sides of each equation are rounded,
+so the tolerance is the sum of theirs.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from yololoss.harness.laws.exam import Exam
+from yololoss.harness.laws.law import law
+
+from .budget import BECAUSE, Budget
+from .case import Case
+from .reference import Reference
+from .strategies import cases
+
+SYMMETRIC = cases(
+    exact=True,
+    min_targets=1,
+    layouts=("contiguous",),
+    dtypes=("float32", "float64"),
+    target_dtypes=("float32",),
+)
+Row = tuple[float, ...]
+
+
+def mapped(case: Case, row: Callable[..., Row]) -> tuple[Row, ...]:
+    """Every target row (image, class, x, y, w, h) put through a function."""
+    return tuple(row(*target) for target in case.targets)
+
+
+def signed(logits: Tensor, *channels: int) -> Tensor:
+    """A copy with some channels negated."""
+    copy = logits.clone()
+    copy[..., channels] *= -1
+    return copy
+
+
+def shared_cells(reference: Reference) -> bool:
+    """Whether any two rows of a layer share image, anchor and cell."""
+    return any(len(set(zip(r.image, r.anchor, r.row, r.column, strict=True))) < len(r) for r in reference.rows)
+
+
+def no_shared_cells(exam: Exam) -> None:
+    """Whose turn it is in a shared cell is decided by order, which these laws change."""
+    exam.only_if(exam.case.options.sort_obj_iou or not shared_cells(exam.of(Budget).reference), "a cell is shared")
+
+
+def same_loss(exam: Exam, other: Exam, factor: float = 1.0) -> None:
+    """The items, where there are some, are equal, and the total is ``factor`` times as large."""
+    one, two = exam.of(Budget), other.of(Budget)
+    if exam.has_items:
+        exam.expect_close("items (box, obj, cls)", exam.items, other.items, one.items[-1] + two.items[-1], BECAUSE)
+    total = factor * exam.calls[-1].total
+    exam.expect_close("total", total, other.calls[-1].total, factor * one.totals[-1] + two.totals[-1], BECAUSE)
+
+
+def same_gradient(exam: Exam, other: Exam, back: Callable[[Tensor], Tensor]) -> None:
+    """The other gradient, brought back, is this one."""
+    for i, (here, there) in enumerate(zip(exam.gradients, other.gradients, strict=True)):
+        brought, off = (back(torch.from_numpy(g)).numpy() for g in (there, other.of(Budget).gradients[i]))
+        tolerance = exam.of(Budget).gradients[i] + abs(off)
+        exam.expect_close(f"gradient of layer {i}", here, brought, tolerance, BECAUSE)
+
+
+def mirrored(exam: Exam, axis: int, channel: int, row: Callable[..., Row]) -> None:
+    """Turn the grids round along an axis: items, total and gradient follow."""
+    no_shared_cells(exam)
+
+    def turn(logits: Tensor) -> Tensor:
+        return signed(logits.flip(axis), channel)
+
+    logits = tuple(turn(x) for x in exam.case.logits)
+    other = exam.on(exam.case.with_logits(logits, targets=mapped(exam.case, row)))
+    same_loss(exam, other)
+    same_gradient(exam, other, turn)
+
+
+@law("symmetry.left-right", source="FAMILIES, relations", cases=SYMMETRIC, most=60)
+def test_a_mirrored_image_has_the_same_loss(exam: Exam) -> None:
+    """Mirroring predictions and targets left to right changes neither loss nor (mirrored) gradient."""
+    mirrored(exam, axis=3, channel=0, row=lambda b, c, x, y, w, h: (b, c, 1 - x, y, w, h))
+
+
+@law("symmetry.up-down", source="FAMILIES, relations", cases=SYMMETRIC, most=60)
+def test_an_upturned_image_has_the_same_loss(exam: Exam) -> None:
+    """Mirroring predictions and targets top to bottom changes neither loss nor (mirrored) gradient."""
+    mirrored(exam, axis=2, channel=1, row=lambda b, c, x, y, w, h: (b, c, x, 1 - y, w, h))
+
+
+@law("symmetry.transposition", source="FAMILIES, relations", cases=SYMMETRIC, most=60)
+def test_a_transposed_image_has_the_same_loss(exam: Exam) -> None:
+    """Swapping x and y everywhere (grids, anchors' sides, targets, logits) changes neither loss nor gradient."""
+    no_shared_cells(exam)
+
+    def swap(logits: Tensor) -> Tensor:
+        order = [1, 0, 3, 2, *range(4, logits.shape[-1])]
+        return logits.transpose(2, 3)[..., order].contiguous()
+
+    other = exam.on(
+        exam.case.with_logits(
+            tuple(swap(x) for x in exam.case.logits),
+            predictions=plain(exam.case),
+            grids=tuple((w, h) for h, w in exam.case.grids),
+            anchors=tuple(tuple((h, w) for w, h in layer) for layer in exam.case.anchors),
+            targets=mapped(exam.case, lambda b, c, x, y, w, h: (b, c, y, x, h, w)),
+        )
+    )
+    same_loss(exam, other)
+    same_gradient(exam, other, swap)
+
+
+def plain(case: Case) -> object:
+    """The case's logits without overrides, for derived cases whose shapes those would not fit."""
+    return case.predictions.model_copy(update={"overrides": ()})
+
+
+@law("symmetry.image-order", source="FAMILIES, relations", cases=SYMMETRIC, most=60)
+def test_the_order_of_images_does_not_matter(exam: Exam) -> None:
+    """Reversing the batch, predictions and targets' image numbers alike, changes neither loss nor gradient."""
+    last = exam.case.batch - 1
+    other = exam.on(
+        exam.case.with_logits(
+            tuple(x.flip(0) for x in exam.case.logits),
+            targets=mapped(exam.case, lambda b, *rest: (last - b, *rest)),
+        )
+    )
+    same_loss(exam, other)
+    same_gradient(exam, other, lambda g: g.flip(0))
+
+
+@law("symmetry.target-order", source="FAMILIES, relations", cases=SYMMETRIC, most=60)
+def test_the_order_of_targets_does_not_matter_where_no_cell_is_shared(exam: Exam) -> None:
+    """Reversing the target rows changes neither loss nor gradient, unless rows share a cell."""
+    no_shared_cells(exam)
+    other = exam.on(exam.case.changed(targets=exam.case.targets[::-1]))
+    same_loss(exam, other)
+    same_gradient(exam, other, lambda g: g)
+
+
+@law("symmetry.class-numbers", source="SPEC 4", cases=SYMMETRIC, most=60)
+def test_the_numbers_of_classes_do_not_matter(exam: Exam) -> None:
+    """Reversing the classes, channels and targets alike, changes neither loss nor gradient."""
+    last = exam.case.classes - 1
+
+    def turn(logits: Tensor) -> Tensor:
+        return torch.cat((logits[..., :5], logits[..., 5:].flip(-1)), dim=-1)
+
+    other = exam.on(
+        exam.case.with_logits(
+            tuple(turn(x) for x in exam.case.logits),
+            targets=mapped(exam.case, lambda b, c, *rest: (b, last - c, *rest)),
+        )
+    )
+    same_loss(exam, other)
+    same_gradient(exam, other, turn)
+
+
+@law("symmetry.anchor-order", source="SPEC 1.2", cases=SYMMETRIC, most=60)
+def test_the_order_of_anchors_does_not_matter(exam: Exam) -> None:
+    """Reversing the anchors of every layer, and their predictions, changes neither loss nor gradient."""
+    no_shared_cells(exam)
+    other = exam.on(
+        exam.case.with_logits(
+            tuple(x.flip(1) for x in exam.case.logits),
+            anchors=tuple(layer[::-1] for layer in exam.case.anchors),
+        )
+    )
+    same_loss(exam, other)
+    same_gradient(exam, other, lambda g: g.flip(1))
+
+
+def reversed_layers(case: Case) -> Case:
+    """The case with its layers in the opposite order."""
+    return case.with_logits(
+        case.logits[::-1],
+        predictions=plain(case),
+        grids=case.grids[::-1],
+        strides=case.strides[::-1],
+        anchors=case.anchors[::-1],
+    )
+
+
+@law("symmetry.layer-order", source="SPEC 3, balance", cases=SYMMETRIC, most=60)
+def test_the_order_of_layers_does_not_matter_to_box_and_class(exam: Exam) -> None:
+    """Reversing the layers changes neither the box nor the class item; objectness is balanced by layer."""
+    other = exam.on(reversed_layers(exam.case))
+    budget = exam.of(Budget).items[-1]
+    exam.expect_close("items (box, cls)", exam.items[::2], other.items[::2], 2 * budget[::2], BECAUSE)
+
+
+@law("symmetry.double-batch", source="FAMILIES, relations", cases=SYMMETRIC, choices=("batch",), most=60)
+def test_a_batch_twice_over_costs_twice_as_much(exam: Exam) -> None:
+    """Two equal copies in one batch have the same items and twice the total."""
+    batch = exam.case.batch
+    twice = exam.case.targets + mapped(exam.case, lambda b, *rest: (b + batch, *rest))
+    logits = tuple(torch.cat((x, x)) for x in exam.case.logits)
+    other = exam.on(exam.case.with_logits(logits, batch=2 * batch, targets=twice))
+    same_loss(exam, other, factor=2.0)
+
+
+@law("symmetry.two-batches", source="SPEC 6", cases=SYMMETRIC, most=60)
+def test_a_batch_is_the_mean_of_its_halves_in_objectness(exam: Exam) -> None:
+    """The objectness item of two batches in one is the mean of theirs."""
+    case = exam.case
+    empty = exam.on(case.changed(targets=(), predictions=plain(case)))
+    both = exam.on(
+        case.with_logits(
+            tuple(torch.cat(pair) for pair in zip(case.logits, empty.case.logits, strict=True)), batch=2 * case.batch
+        )
+    )
+    mean = (exam.items[1] + empty.items[1]) / 2
+    tolerance = exam.of(Budget).items[-1][1] + empty.of(Budget).items[-1][1]
+    exam.expect_close("objectness item", mean, both.items[1], 2 * tolerance, BECAUSE)
+
+
+@law("symmetry.stride", source="SPEC 1, 2", cases=SYMMETRIC, most=60)
+def test_stride_alone_changes_nothing(exam: Exam) -> None:
+    """Pixels never enter: other strides with the same anchors in cells give the same loss, but for rounding."""
+    other = exam.on(exam.case.changed(strides=tuple(2 * s for s in exam.case.strides)))
+    off = 2 * exam.of(Budget).totals[-1]
+    exam.expect_close("total", exam.calls[-1].total, other.calls[-1].total, off, BECAUSE)

@@ -1,0 +1,235 @@
+"""Totals: three terms become one number.
+
+Each term is summed over layers and multiplied by its gain: these are the items (box, objectness, class). Their sum
+times the batch size is the total, of shape (1,), which carries the gradient. Objectness is balanced by layer: 4, 1
+and 0.4 with three layers, else the first entries of 4, 1, 0.25, 0.06 and 0.02. With autobalance the table moves after
+every call so that all layers come to weigh the same, measured by the layer of stride 16.
+"""
+
+import numpy as np
+
+from yololoss.harness.cases.domain import any_of
+from yololoss.harness.laws.exam import Exam
+from yololoss.harness.laws.law import law
+
+from .budget import BECAUSE, Budget
+from .case import Options
+from .strategies import ANY, AUTOBALANCED, HYPS, LARGE, VERY_LARGE, cases
+from .test_state import no_trouble
+from .test_symmetry import reversed_layers
+
+GAINS = ("box", "obj", "cls")
+
+
+@law("totals.sum", source="SPEC 6", cases=ANY, choices=("batch",))
+def test_the_total_is_the_sum_of_the_items_times_the_batch(exam: Exam) -> None:
+    """total = (box + obj + cls) x batch."""
+    for call in exam.calls:
+        exam.only_if(len(call.items) >= 3, "the subject returns no items")
+        want = exam.case.batch * sum(call.items[:3])
+        # three roundings of float32 sums, whatever the dtype of the predictions
+        allowed = 8 * 2.0**-24 * exam.case.batch * float(np.abs(call.items[:3]).sum())
+        exam.expect_close("total", want, call.total, allowed, "8 roundings to float32")
+
+
+@law(
+    "totals.value",
+    source="SPEC 6",
+    cases=ANY,
+    choices=("batch", "iou", "grid lines", "balance", "shared cells", "label smoothing"),
+)
+def test_the_total_of_every_call_is_that_of_the_reference(exam: Exam) -> None:
+    """The total of each of the calls equals the reference's."""
+    budget = exam.of(Budget)
+    for n, (call, want) in enumerate(zip(exam.calls, budget.reference.calls, strict=True)):
+        exam.expect_close(f"total of call {n}", want.total, call.total, budget.totals[n], BECAUSE)
+
+
+@law(
+    "totals.large-sizes",
+    source="SPEC 6",
+    # nothing extreme but the sizes
+    cases=cases(min_targets=1, large=LARGE, layouts=("contiguous",), logits=((4.0, 0.0), (1.0, 0.0)), spots=False),
+    choices=("batch", "iou", "grid lines", "balance", "shared cells", "label smoothing"),
+    most=60,
+    infinite=True,
+)
+def test_many_of_anything_are_treated_like_few(exam: Exam) -> None:
+    """With many targets, images, classes, anchors, columns or rows, total and gradients are the reference's."""
+    as_the_reference(exam)
+
+
+@law(
+    "totals.very-large-sizes",
+    source="SPEC 6",
+    cases=cases(
+        min_targets=2,
+        large=VERY_LARGE,
+        layouts=("contiguous",),
+        dtypes=("float32", "float16"),
+        logits=((4.0, 0.0), (8.0, 0.0)),
+        spots=False,
+    ),
+    choices=("batch", "iou", "grid lines", "balance", "shared cells", "label smoothing"),
+    most=26,
+    infinite=True,
+)
+def test_more_than_16_bits_count_are_treated_like_few(exam: Exam) -> None:
+    """With 154,449 cells, or hundreds of targets, nothing is raised, and total and gradients are the reference's."""
+    if not exam.outcome.gradients:  # what raises on few as well is for run.completes to tell
+        few = exam.on(exam.case.changed(grids=((2, 2),), targets=exam.case.targets[:1]))
+        exam.only_if(bool(few.outcome.gradients), "the subject raised on few as well")
+        no_trouble(exam, "raised", "rows, loss and gradients")
+    as_the_reference(exam)
+
+
+def as_the_reference(exam: Exam) -> None:
+    """Total and gradient of a case of one layer are the reference's."""
+    budget = exam.of(Budget)
+    exam.expect_close("total", budget.reference.calls[-1].total, exam.calls[-1].total, budget.totals[-1], BECAUSE)
+    place = "gradient at image, anchor, row, column, channel"
+    exam.expect_close(place, budget.reference.gradients[0], exam.gradients[0], budget.gradients[0], BECAUSE)
+
+
+def gain_is_linear(exam: Exam, name: str) -> None:
+    """A gain of 0 makes its item 0, doubling it doubles that, bit for bit but for one rounding; the others stay."""
+    which = GAINS.index(name)
+    for factor in (0, 2):
+        gain = exam.case.hyp.model_copy(update={name: factor * getattr(exam.case.hyp, name)})
+        other = exam.on(exam.case.changed(hyp=gain))
+        want = exam.items * np.where(np.arange(3) == which, factor, 1)
+        place = f"items (box, obj, cls) with {factor} times the gain"
+        exam.expect_close(place, want, other.items, 2.0**-22 * abs(want), "two roundings to float32")
+
+
+@law("totals.box-gain", source="SPEC 6", cases=cases(min_targets=1), most=40)
+def test_the_box_item_grows_with_its_gain(exam: Exam) -> None:
+    """Twice the gain ``box`` gives twice the box item, none of it none, and changes no other."""
+    gain_is_linear(exam, "box")
+
+
+@law("totals.obj-gain", source="SPEC 6", cases=cases(), most=40)
+def test_the_objectness_item_grows_with_its_gain(exam: Exam) -> None:
+    """Twice the gain ``obj`` gives twice the objectness item, none of it none, and changes no other."""
+    gain_is_linear(exam, "obj")
+
+
+@law("totals.cls-gain", source="SPEC 6", cases=cases(min_targets=1), most=40)
+def test_the_class_item_grows_with_its_gain(exam: Exam) -> None:
+    """Twice the gain ``cls`` gives twice the class item, none of it none, and changes no other."""
+    gain_is_linear(exam, "cls")
+
+
+FLAT = cases(
+    max_targets=0,
+    logits=((0.0, 0.0), (0.0, -1.0), (0.0, 2.0)),
+    hyps=HYPS[:1],
+    options=(Options(),),
+    dtypes=("float32", "float64"),
+)
+
+
+@law("totals.balance", source="SPEC 3, balance", cases=FLAT, choices=("balance",))
+def test_layers_weigh_as_the_balance_table_says(exam: Exam) -> None:
+    """Without targets and with one logit everywhere, each layer's objectness gradient sums to its balance's share."""
+    table = (4.0, 1.0, 0.4) if exam.case.layers == 3 else (4.0, 1.0, 0.25, 0.06, 0.02)[: exam.case.layers]
+    logit = float(exam.case.logits[0][0, 0, 0, 0, 4])
+    share = exam.case.hyp.obj * exam.case.batch * float(1 / (1 + np.exp(-logit)))
+    summed = [float(gradient[..., 4].sum()) for gradient in exam.gradients]
+    allowed = [float(off[..., 4].sum()) for off in exam.of(Budget).gradients]
+    exam.expect_close("sum of a layer's objectness gradients", np.array(table) * share, summed, allowed, BECAUSE)
+
+
+@law("totals.layers-add", source="SPEC 6", cases=cases(dtypes=("float32", "float64"), spots=False), most=60)
+def test_layers_contribute_independently(exam: Exam) -> None:
+    """What changing one layer's logits does to the total does not depend on another layer's logits."""
+    exam.only_if(exam.case.layers > 1, "one layer")
+    first, *middle, last = exam.case.logits
+    changed = [exam.on(exam.case.with_logits((a, *middle, b))) for a in (first, first / 2) for b in (last, last / 2)]
+    one, two, three, four = (e.calls[0].total for e in changed)
+    off = sum(e.of(Budget).totals[0] for e in changed)
+    exam.expect_close("total with both changed", two + three - one, four, off, BECAUSE)
+
+
+BALANCING = cases(options=AUTOBALANCED)
+
+
+@law(
+    "totals.autobalance",
+    source="SPEC 3, autobalance",
+    cases=BALANCING,
+    choices=("balance", "iou", "grid lines", "shared cells"),
+)
+def test_autobalance_moves_the_table_after_every_call(exam: Exam) -> None:
+    """After each call every layer's balance moves towards 1e-4 / its loss, and the table is divided by stride 16's."""
+    budget = exam.of(Budget)
+    for n, (call, want) in enumerate(zip(exam.calls, budget.reference.calls, strict=True)):
+        balance = np.array(call.state or ())
+        exam.only_if(len(balance) > 0, "the subject shows no balance")
+        shown = min(len(balance), len(want.balance_after))  # entries beyond the layers need not be shown
+        exam.expect(shown >= exam.case.layers, "entries of the balance", f"{exam.case.layers} or more", shown)
+        after, off = np.array(want.balance_after)[:shown], budget.balances[n + 1][:shown]
+        exam.expect_close(f"balance after call {n}", after, balance[:shown], off, BECAUSE)
+
+
+@law("totals.autobalance-late", source="SPEC 3, autobalance", cases=BALANCING, choices=("balance",))
+def test_a_call_uses_the_balance_from_before_it(exam: Exam) -> None:
+    """The first call with autobalance returns what it would without."""
+    without = exam.case.options.model_copy(update={"autobalance": False, "calls": 1})
+    plain = exam.on(exam.case.changed(options=without))
+    off = exam.of(Budget).totals[0]
+    exam.expect_close("total of the first call", plain.calls[0].total, exam.calls[0].total, off, BECAUSE)
+
+
+@law(
+    "totals.layers-reversed",
+    source="SPEC 3, balance; autobalance",
+    cases=any_of(cases(min_targets=1, spots=False), cases(options=AUTOBALANCED, spots=False)),
+    choices=("batch", "iou", "grid lines", "balance", "shared cells", "label smoothing"),
+    most=60,
+)
+def test_the_balance_goes_by_the_order_of_layers(exam: Exam) -> None:
+    """With the layers in the opposite order, strides falling, the total of every call is the reference's."""
+    exam.only_if(exam.case.layers > 1, "one layer")
+    other = exam.on(reversed_layers(exam.case))
+    budget = other.of(Budget)
+    for n, (call, want) in enumerate(zip(other.calls, budget.reference.calls, strict=True)):
+        exam.expect_close(f"total of call {n}", want.total, call.total, budget.totals[n], BECAUSE)
+
+
+@law("totals.form", source="SPEC 6", cases=ANY)
+def test_results_have_upstreams_form(exam: Exam) -> None:
+    """total is (1,) or (), items 3 or 4 numbers, both float32 (or Python floats) whatever the predictions' dtype."""
+    for call in exam.calls:
+        exam.only_if(len(call.items) > 0, "the subject returns no items")
+        exam.expect(call.total_shape in {(1,), ()}, "shape of total", "(1,) or ()", str(call.total_shape))
+        exam.expect(call.items_shape in {(3,), (4,)}, "shape of items", "(3,) or (4,)", str(call.items_shape))
+        exam.expect(call.total_dtype == "float32", "dtype of total", "float32", call.total_dtype)
+        exam.expect(call.items_dtype in {"float32", "float"}, "dtype of items", "float32", call.items_dtype)
+
+
+@law("totals.total-has-gradient", source="SPEC 6", cases=ANY)
+def test_the_total_carries_the_gradient(exam: Exam) -> None:
+    """The total requires grad, with and without targets."""
+    exam.expect(exam.calls[-1].total_requires_grad, "total.requires_grad", True, False)
+
+
+@law("totals.items-detached", source="SPEC 6", cases=ANY)
+def test_the_items_are_detached(exam: Exam) -> None:
+    """The items do not require grad: logging them keeps no graph alive."""
+    exam.expect(not exam.calls[-1].items_require_grad, "items.requires_grad", False, True)
+
+
+@law("totals.finite", source="SPEC 7", cases=ANY, infinite=True)
+def test_every_number_returned_is_finite(exam: Exam) -> None:
+    """Total and items are finite for every valid case, boxes without size and saturated logits included."""
+    for n, call in enumerate(exam.calls):
+        for item, value in zip((*GAINS, "fourth"), call.items, strict=False):
+            exam.expect(np.isfinite(value), f"{item} item of call {n}", "finite", value)
+        exam.expect(np.isfinite(call.total), f"total of call {n}", "finite", call.total)
+
+
+@law("totals.not-negative", source="SPEC 2 to 5", cases=ANY)
+def test_no_item_is_negative(exam: Exam) -> None:
+    """Every item is a mean of losses that are 0 or more, within rounding."""
+    exam.expect(exam.items >= -exam.of(Budget).items[-1], "items (box, obj, cls)", "0 or more", exam.items)

@@ -1,0 +1,91 @@
+"""A case: one call of a loss, complete, as data. Each family of losses derives its own from `Case`.
+
+The same type is what strategies draw, what a subject and the reference are given, and what is saved.
+"""
+
+import math
+from functools import cached_property
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
+from torch import Tensor
+from typing_extensions import Self, override
+
+SPELLED = ("nan", "inf", "-inf")
+DTYPES = {
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "float32": torch.float32,
+    "float64": torch.float64,
+    "int64": torch.int64,
+}
+
+
+def _read_number(value: Any) -> Any:
+    return float(value) if isinstance(value, str) and value in SPELLED else value
+
+
+def _spell(value: float) -> float | str:
+    if math.isfinite(value):
+        return value
+    return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
+
+
+Number = Annotated[
+    float,
+    BeforeValidator(_read_number),
+    PlainSerializer(_spell, when_used="json"),
+    WithJsonSchema({"anyOf": [{"type": "number"}, {"enum": list(SPELLED)}]}),
+]
+Count = Annotated[int, Field(ge=1, lt=2**31)]
+Index = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Dtype = Literal["float16", "bfloat16", "float32", "float64"]
+
+
+class Data(BaseModel):
+    """Frozen, strict, without unknown fields: what every part of a case or vector is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Case(Data):
+    """One call of a loss, complete: enough to make its tensors, its model and its options.
+
+    Immutable; JSON both ways bit for bit. Its ``str`` is a small table that a person can check by hand.
+    """
+
+    family: ClassVar[str]  # the name of the family that it is a case of
+
+    @property
+    def calls(self) -> int:
+        """How often the loss is called on the inputs."""
+        return 1
+
+    @property
+    def size(self) -> tuple[int, int, str]:
+        """What cases are sorted by, the smallest first."""
+        return 0, len(self.key), self.key
+
+    def inputs(self, device: torch.device) -> tuple[list[Tensor], Tensor]:
+        """Predictions, which require grad and are no leaves, and targets; new tensors in each call."""
+        raise NotImplementedError
+
+    @cached_property
+    def key(self) -> str:
+        """What two equal cases have in common: their JSON. NaN equals NaN here."""
+        return self.model_dump_json()
+
+    @override
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Case) and self.key == other.key
+
+    @override
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def changed(self, **fields: Any) -> Self:
+        """A copy with some fields replaced, validated again."""
+        return type(self)(**{name: getattr(self, name) for name in type(self).model_fields} | fields)

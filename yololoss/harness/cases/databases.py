@@ -1,0 +1,76 @@
+"""Hypothesis's databases as a cache of cases: a folder, Redis, artifacts of GitHub, combined as Hypothesis documents.
+
+What is kept there is what a session found, a case under its law; the durable record is the files of a corpus. A session
+judges what is there first. A cache that cannot be reached is told, and no session ends for it.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from hypothesis.database import (
+    DirectoryBasedExampleDatabase,
+    ExampleDatabase,
+    GitHubArtifactDatabase,
+    MultiplexedDatabase,
+    ReadOnlyDatabase,
+)
+
+from yololoss.harness.cases.vectors import Vector, kind
+from yololoss.harness.errors import UsageError
+
+GITHUB = "github:"
+REDIS = ("redis://", "rediss://")
+
+
+def open_database(places: Sequence[str]) -> ExampleDatabase | None:
+    """All of these places as one; None where there are none. Raises UsageError for one that cannot be."""
+    found = [_open(place) for place in places]
+    return MultiplexedDatabase(*found) if found else None
+
+
+def _open(place: str) -> ExampleDatabase:
+    if place.startswith(REDIS):
+        try:
+            from hypothesis.extra.redis import RedisExampleDatabase  # noqa: PLC0415
+            from redis import Redis  # noqa: PLC0415
+        except ImportError as error:  # pragma: no cover  # the tests have it
+            raise UsageError(f"--database {place}: needs the package redis: pip install 'yololoss[fleet]'") from error
+        return RedisExampleDatabase(Redis.from_url(place, socket_timeout=5.0))
+    if place.startswith(GITHUB):
+        owner, slash, repository = place.removeprefix(GITHUB).partition("/")
+        if not owner or not slash or not repository:
+            raise UsageError(f"--database {place}: expected github:owner/repository")
+        return ReadOnlyDatabase(GitHubArtifactDatabase(owner, repository))
+    if "://" in place:
+        raise UsageError(f"--database {place}: expected a folder, redis://host:port/number or github:owner/repository")
+    return DirectoryBasedExampleDatabase(place)
+
+
+def key(family: str, law: str) -> bytes:
+    """The key under which the cases of a law are kept."""
+    return f"yololoss 1 {family} {law}".encode()
+
+
+def fetch(database: ExampleDatabase, family: str, laws: Iterable[str]) -> list[Vector[Any, Any]]:
+    """The cases that are kept of these laws of a family. Raises UsageError if the database cannot be reached."""
+    found = []
+    for law in laws:
+        try:
+            kept = sorted(database.fetch(key(family, law)))
+        except Exception as error:  # each kind of database has errors of its own
+            raise UsageError(f"--database: {type(error).__name__}: {error}") from error
+        for text in kept:
+            try:
+                found.append(kind(family).vector.model_validate_json(text))
+            except ValueError:  # of another version, or of somebody else
+                continue
+    return found
+
+
+def save(database: ExampleDatabase, vectors: Iterable[Vector[Any, Any]]) -> None:
+    """Keep cases. Raises UsageError if the database cannot be reached."""
+    for vector in vectors:
+        try:
+            database.save(key(vector.case.family, str(vector.law)), vector.model_dump_json(exclude_none=True).encode())
+        except Exception as error:
+            raise UsageError(f"--database: {type(error).__name__}: {error}") from error

@@ -1,0 +1,130 @@
+"""Vectors: cases with the outcome they must have. Golden values and saved failures share one format.
+
+What a case and an outcome are made of, a family says; see `register`.
+"""
+
+from collections.abc import Iterable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
+
+from pydantic import BaseModel
+from typing_extensions import override
+
+from yololoss import _suite
+from yololoss.harness.cases.case import Case, Data
+from yololoss.harness.cases.files import read_file, write_whole
+from yololoss.harness.errors import BadFile, UsageError, closest
+
+C = TypeVar("C", bound=Case)
+E = TypeVar("E", bound=Data)
+
+
+class _Named(Data):
+    @classmethod
+    @override
+    def model_parametrized_name(cls, params: Any) -> str:
+        return cls.__name__  # in the schema
+
+
+class Vector(_Named, Generic[C, E]):
+    """A case with the outcome it must have, or (a saved failure) with the law it broke."""
+
+    id: str
+    flags: tuple[str, ...] = ()
+    comment: str = ""
+    law: str | None = None
+    case: C
+    expected: E | None = None
+
+
+class VectorFile(_Named, Generic[C, E]):
+    """A file of vectors: golden values and saved failures alike."""
+
+    format: Literal["yololoss-vectors"] = "yololoss-vectors"
+    version: Literal[1] = 1
+    family: str = "v5"
+    source: dict[str, str]
+    broken: tuple[str, ...] = ()  # laws that a recorded loss broke when it was recorded
+    vectors: tuple[Vector[C, E], ...]
+
+
+class Kind(NamedTuple):
+    """The types of a family's vectors and files."""
+
+    vector: type[Vector[Any, Any]]
+    file: type[VectorFile[Any, Any]]
+
+
+class _Head(BaseModel):
+    family: str = "v5"
+
+
+_KINDS: dict[str, Kind] = {}
+
+
+def register(case: type[Case], expected: type[Data]) -> None:
+    """Say what vectors of the case's family are made of."""
+    _KINDS[case.family] = Kind(Vector[case, expected], VectorFile[case, expected])  # type: ignore[valid-type]
+
+
+def kind(family: str) -> Kind:
+    """The types of a family's vectors and files. Raises UsageError for a family that is not known here.
+
+    A file is data: it cannot make the harness import a family. Those of the package are known, and that of the loss.
+    """
+    if family not in _KINDS:
+        _suite.load_families()
+    if family not in _KINDS:
+        known = f"known: {', '.join(_KINDS)}"
+        raise UsageError(f"family {family!r} is not known here{closest(family, _KINDS)} ({known}, and that of --loss)")
+    return _KINDS[family]
+
+
+def make_vector(case: Case, **fields: Any) -> Vector[Any, Any]:
+    """A vector of the case, of the type that its family has."""
+    return kind(case.family).vector(case=case, **fields)
+
+
+def read_vectors(path: Path) -> VectorFile[Any, Any]:
+    """Read a vector file. Raises BadFile."""
+    family = read_file(path, _Head).family
+    try:
+        return read_file(path, kind(family).file)
+    except BadFile:
+        raise
+    except UsageError as error:
+        raise BadFile(f"{path}: {error}") from error
+
+
+def read_corpus(folder: Path) -> dict[str, Vector[Any, Any]]:
+    """The cases of a folder by their `name_of`: the same case under the same law is one. Raises UsageError."""
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: no such folder of case files")
+    found: dict[str, Vector[Any, Any]] = {}
+    for path in sorted(folder.rglob("*.json")):
+        for vector in read_vectors(path).vectors:
+            found.setdefault(name_of(vector), vector)
+    return found
+
+
+def name_of(vector: Vector[Any, Any]) -> str:
+    """A name made of the vector's law and case."""
+    return case_name(vector.law or vector.id, vector.case)
+
+
+def case_name(law: str, case: Case) -> str:
+    """The name of a case that was found for a law: the same finding has the same file."""
+    return f"{law}-{sha256(case.key.encode()).hexdigest()[:8]}"
+
+
+def write_vectors(
+    path: Path, source: dict[str, str], vectors: Iterable[Vector[Any, Any]], broken: tuple[str, ...] | None = None
+) -> None:
+    """Write a vector file, a vector a line, floats in the shortest form that reads back the same bits."""
+    written = list(vectors)
+    family = next((vector.case.family for vector in written), "v5")
+    head = kind(family).file(family=family, source=source, broken=broken or (), vectors=())
+    text = head.model_dump_json(exclude={"broken"} if broken is None else None)
+    lines = ",\n".join(v.model_dump_json(exclude_none=True) for v in written)
+    write_whole(path, f"{text.removesuffix(']}')}\n{lines}\n]}}\n")

@@ -1,0 +1,267 @@
+"""The mirror: a pretend accelerator in pure Python, for hosts without a real one.
+
+A tensor on the device ``mirror`` holds a tensor on the CPU, and every operation is done there. What the mirror adds is
+what an accelerator refuses, and what it is free to do otherwise (`mirror_rules`):
+
+- tensors of two devices in one operation are refused where CUDA refuses them;
+- where writes without accumulation meet in one place, any of them may land last, and sums that are made by atomic
+  additions come in any order: both by a seed, so that what was found is found again;
+- other sums come in an order that is always the same, but not the CPU's;
+- memory that nothing was written to holds NaN, or a number that is no valid index;
+- an index out of range is a device-side assertion: whatever is asked of the device from then on fails;
+- whatever makes the host wait for the device is counted, with the line that asked for it.
+
+It stands on torch's experimental support for backends written in Python.
+"""
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable
+from functools import cache
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+from typing_extensions import Self, override
+
+from yololoss.harness.devices import mirror_rules as rules
+
+NAME = "mirror"
+CPU = torch.device("cpu")
+# Frames that are not the loss's own: torch's and the harness's.
+OTHERS = (str(Path(torch.__file__).parent), str(Path(__file__).parent), "<")
+RUN = str(Path(__file__).parent / "execute.py")  # what is outside of it is not the loss's either
+
+
+class Unavailable(Exception):
+    """This torch cannot have a mirror; the message says why."""
+
+
+class DeviceAssert(RuntimeError):
+    """An assertion failed on the device: it answers nothing any more."""
+
+
+class MirrorTensor(Tensor):
+    """A tensor on the mirror: it has no memory of its own, but a tensor on the CPU."""
+
+    on_cpu: Tensor
+
+    @staticmethod
+    @override
+    def __new__(cls: type[Self], on_cpu: Tensor) -> Self:
+        with torch.inference_mode(False):  # an inference tensor that is not one inside cannot be detached
+            made: Self = Tensor._make_wrapper_subclass(
+                cls,
+                on_cpu.size(),
+                strides=on_cpu.stride(),
+                storage_offset=on_cpu.storage_offset(),
+                dtype=on_cpu.dtype,
+                device=torch.device(NAME, 0),
+            )
+        made.on_cpu = on_cpu
+        return made
+
+    @classmethod
+    @override
+    def __torch_dispatch__(  # type: ignore[override]  # torch annotates it as a method
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        return MIRROR.run(func, args, kwargs or {})
+
+    @override
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]  # theirs is untyped
+        return f"{repr(self.on_cpu)[:-1]}, device='{self.device}')"
+
+    @override
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return _on_mirror, (self.on_cpu, self.requires_grad)
+
+    # torch has these two for its own tensors only; on an accelerator the first copies, the second refuses
+    @override
+    def tolist(self) -> Any:
+        return self.cpu().tolist()
+
+    @override
+    def numpy(self, *, force: bool = False) -> Any:
+        if not force:
+            raise TypeError(
+                f"can't convert {self.device} device type tensor to numpy. "
+                "Use Tensor.cpu() to copy the tensor to host memory first."
+            )
+        return self.detach().cpu().numpy()
+
+    @override
+    def __array__(self, *arguments: Any) -> Any:
+        return self.numpy()
+
+
+def _on_mirror(on_cpu: Tensor, requires_grad: bool) -> Tensor:
+    return MirrorTensor(on_cpu).requires_grad_(requires_grad)
+
+
+class Mirror:
+    """What the device does with an operation, and what it noted."""
+
+    def __init__(self) -> None:
+        self.dead = False  # after a device-side assertion
+        self.waits: Counter[tuple[str, str]] = Counter()  # (what makes the host wait, file:line): how often
+        self.chance = torch.Generator()  # decides what an accelerator leaves open
+
+    def begin(self, seed: int) -> None:
+        """A device without a past; what it does by chance is that of this seed."""
+        self.dead = False
+        self.waits.clear()
+        self.chance.manual_seed(seed)
+
+    def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Do one operation of which an argument, or the device asked for, is the mirror."""
+        if self.dead:
+            raise DeviceAssert(f"{NAME}: an assertion failed on the device before")
+        op = rules.operation(func)
+        tensors = tensors_in(args) + tensors_in(kwargs.values())
+        rules.refuse_two_devices(op, args, tensors)
+        rules.refuse_undeterministic(op.name)
+        device = kwargs.get("device")
+        waits = rules.waits_for(op.name, args, kwargs)
+        if waits:
+            self.waits[waits, place()] += 1
+        inner = {key: _mapped(_inner, value) for key, value in kwargs.items()}
+        if device is not None:
+            inner["device"] = CPU
+        try:
+            result = rules.done(func, _mapped(_inner, args), inner, self.chance)
+        except (IndexError, RuntimeError) as error:
+            if "out of bounds" not in str(error):
+                raise
+            self.dead = True
+            raise DeviceAssert(f"{NAME}: device-side assertion failed: {error}") from error
+        if op.reshapes:  # the wrapper's own sizes and strides change as well
+            with torch._C._DisableTorchDispatch():
+                func(*args, **kwargs)
+        if device is not None and device.type != NAME:
+            return result
+        # what is written to stays the same tensor, wherever it is
+        same = {id(_inner(t)): t for t in tensors} if op.writes else {}
+        return _mapped(lambda v: same[id(v)] if id(v) in same else _wrapped(v), result)
+
+
+MIRROR = Mirror()
+
+
+def tensors_in(values: Iterable[Any]) -> list[Tensor]:
+    """The tensors among them, and in lists and tuples among them."""
+    found: list[Tensor] = []
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, list | tuple):
+            found += tensors_in(value)
+    return found
+
+
+def _mapped(change: Callable[[Any], Any], value: Any) -> Any:
+    """The value, or each in a list or tuple, changed: torch's own trees take several times as long."""
+    if isinstance(value, list | tuple):
+        return type(value)([_mapped(change, each) for each in value])
+    return change(value)
+
+
+def _inner(value: Any) -> Any:
+    return value.on_cpu if isinstance(value, MirrorTensor) else value
+
+
+def _wrapped(value: Any) -> Any:
+    return MirrorTensor(value) if isinstance(value, Tensor) else value
+
+
+def place() -> str:
+    """The innermost line that is the loss's own, file:line; "backward" where there is none."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename != RUN:
+        if not frame.f_code.co_filename.startswith(OTHERS):
+            return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+        frame = frame.f_back
+    return "backward"
+
+
+@cache
+def install() -> None:
+    """Make the device known to torch, for the whole process. Raises Unavailable."""
+    try:
+        from torch.utils.backend_registration import _setup_privateuseone_for_python_backend as setup  # noqa: PLC0415
+    except ImportError as error:
+        raise Unavailable(f"torch {torch.__version__} has no backends written in Python; a newer one has") from error
+    taken = torch._C._get_privateuse1_backend_name()
+    if taken != "privateuseone":
+        raise Unavailable(f"another backend, {taken}, has the one place that torch has for such")
+    setup(NAME, backend_module=_Module())
+    library: Any = torch.library.Library
+    aten, everything = library("aten", "IMPL"), library("_", "IMPL")
+    for kernel, function in {"_to_copy": _to_copy, "lift_fresh": lambda x: x}.items():
+        aten.impl(kernel, function, "PrivateUse1")
+    for func in rules.factories():
+        aten.impl(rules.operation(func).full_name, _factory(func), "PrivateUse1")
+    everything.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")
+    for func, dtype in rules.autocast():
+        aten.impl(rules.operation(func).full_name, _cast(func, dtype), "AutocastPrivateUse1")
+    _KEPT.extend((aten, everything))  # what they registered goes with them
+
+
+_KEPT: list[Any] = []
+
+
+class _Module:
+    """What torch asks a backend's module for."""
+
+    def is_initialized(self) -> bool:
+        return True
+
+    def is_available(self) -> bool:
+        return False  # so that nothing chooses it by itself, as DataParallel would
+
+    def current_device(self) -> int:
+        return 0
+
+    def device_count(self) -> int:
+        return 1
+
+    def synchronize(self, device: Any = None) -> None:
+        pass
+
+    def _is_in_bad_fork(self) -> bool:
+        return False
+
+    def manual_seed_all(self, seed: int) -> None:
+        pass
+
+    def get_amp_supported_dtype(self) -> list[torch.dtype]:
+        return [torch.float16, torch.bfloat16]
+
+
+# torch.tensor(..., device=) makes a tensor on the CPU and copies it, below the dispatch to Python
+def _to_copy(*args: Any, **kwargs: Any) -> Any:
+    return MIRROR.run(torch.ops.aten._to_copy.default, args, kwargs)
+
+
+def _factory(func: Any) -> Any:
+    return lambda *args, **kwargs: MIRROR.run(func, args, kwargs)
+
+
+def _cast(func: Any, dtype: Callable[[list[Tensor], torch.dtype], torch.dtype]) -> Any:
+    key = getattr(torch._C.DispatchKey, "AutocastPrivateUse1")  # noqa: B009  # not in torch's annotations
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        tensors = [t for t in tensors_in((*args, *kwargs.values())) if t.dtype in rules.FLOATS]
+        if tensors:
+            wanted = dtype(tensors, torch.get_autocast_dtype(NAME))
+
+            def cast(value: Any) -> Any:
+                return value.to(wanted) if any(value is t for t in tensors) else value
+
+            args, kwargs = _mapped(cast, args), {name: _mapped(cast, value) for name, value in kwargs.items()}
+        with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(key)):
+            return func(*args, **kwargs)
+
+    return run

@@ -1,0 +1,189 @@
+"""Judging one case by one law in a process that may die of it: for replay, and to make cases small."""
+
+import multiprocessing
+import time
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
+
+from yololoss.harness.cases.case import Case
+from yololoss.harness.cases.vectors import Vector, kind
+from yololoss.harness.devices.devices import DeviceLost
+from yololoss.harness.engine.guard import Death, Guarded, is_watched
+from yololoss.harness.laws.exam import LawBroken
+from yololoss.harness.laws.law import Law, find_laws
+from yololoss.harness.subjects import compiled
+from yololoss.harness.subjects.compiled import NAME as COMPILE
+from yololoss.harness.subjects.execute import TIME_LIMIT
+from yololoss.harness.subjects.family import LossUnderTest, find_family, with_record
+
+STEP = 0.02  # seconds between two looks at a process
+ALIVE = "an answer, in a process that lives on"
+MEMORY = 4096  # MiB that a process may take
+LIMIT = 30.0  # seconds that a case may take, with all laws
+WAITS = 3600.0  # seconds that a process waits for the next case
+START = 120.0  # seconds that a process may take to be ready, on a busy machine
+
+
+def usual_limit(device: str) -> float:
+    """Seconds that a case may take, with all laws; to compile takes a minute a shape."""
+    return 2 * compiled.TIME_LIMIT if device == COMPILE else LIMIT
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is put to the test, as a process of its own has to be told."""
+
+    loss: str
+    device: str
+    dialect: str | None = None
+    memory: int = MEMORY
+    limit: float = LIMIT
+
+    def under_test(self, worker: int = 0) -> LossUnderTest:
+        """The loss, in this process."""
+        import torch  # noqa: PLC0415
+
+        from yololoss.harness.subjects.load import find_devices, load_loss  # noqa: PLC0415
+
+        torch.set_num_threads(1)  # cases are small: a second thread costs more than it brings
+        name, where = next(iter(find_devices(self.device, worker)[0].items()))
+        found = load_loss(self.loss, where, self.dialect, compiled=name == COMPILE)
+        return found if found.compile else replace(found, limit=min(TIME_LIMIT, self.limit / 2))
+
+
+class Told(NamedTuple):
+    """How a law broke, as one process tells another."""
+
+    law: str
+    what: str
+    expected: str
+    observed: str
+    because: str
+    died: bool = False  # the process died of the case
+    outside: bool = False  # or was killed by somebody else
+
+    def broken(self, law: Law, case: Case) -> LawBroken:
+        """The same as an error."""
+        broken = LawBroken(law, case, self.what, self.expected, self.observed, self.because)
+        broken.died = self.died
+        return broken
+
+
+class Answer(NamedTuple):
+    """What came of judging a case."""
+
+    told: Told | None  # how the law broke, if it did
+    nothing: str | None = None  # why there was nothing to judge, if so
+
+
+def told(broken: LawBroken) -> Told:
+    """How a law broke, to tell another process."""
+    return Told(broken.law.id, broken.what, broken.expected, broken.observed, broken.because)
+
+
+def died(death: Death, law: Law) -> Told:
+    """A process died of a case, while it was judged by a law: by one that runs the loss anew, perhaps of that."""
+    because = "none: it ended"
+    return Told(
+        law.id if law.anew else death.law,
+        "the process of the loss",
+        ALIVE,
+        death.kind,
+        because,
+        died=True,
+        outside=death.outside,
+    )
+
+
+def lost(law: str, error: DeviceLost) -> Told:
+    """A device answers nothing any more."""
+    return Told(law, "the device, after this case", "an answer", error.detail, "none: it is lost", died=True)
+
+
+def judged(law: Law, subject: LossUnderTest, case: Case) -> tuple[Told | None, float]:
+    """How the law breaks, if it does, and the largest error as a share of what is allowed.
+
+    What a law itself raises is told as well: a loss may return what no law foresaw.
+    """
+    try:
+        return None, law.examine(subject, case)
+    except LawBroken as broken:
+        return told(broken), 1.0
+    except Exception as error:
+        because = "none: the judgement could not be made"
+        return Told(law.id, "the judgement", "one", f"{type(error).__name__}: {error}", because), 1.0
+
+
+class Judge:
+    """Judges cases one after another; a process that dies of one is replaced, and that is told."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self._guarded: Guarded | None = None
+        self._pipe: Any = None
+
+    def ask(self, vector: Vector[Any, Any]) -> Answer:
+        """Judge a case by the law that it is saved under."""
+        if self._guarded is None:
+            self._start()
+        assert self._guarded is not None
+        began, death = time.monotonic(), None
+        try:
+            self._pipe.send(vector.model_dump_json())
+            while not self._pipe.poll(STEP):
+                death = self._guarded.watch(began, self.task.limit)
+                if death is not None and not self._pipe.poll(0):
+                    break
+            else:
+                broke, nothing = self._pipe.recv()
+                return Answer(None if broke is None else Told(*broke), nothing)
+        except (EOFError, OSError):  # it died between two looks
+            self._guarded.process.join()
+            death = self._guarded.watch(began, self.task.limit)
+        self.close()
+        assert death is not None
+        return Answer(died(death, find_laws(find_family(vector.case.family))[str(vector.law)]))
+
+    def _start(self) -> None:
+        self._pipe, theirs = multiprocessing.Pipe()
+        self._guarded = Guarded(serve, (theirs, self.task), self.task.memory)
+        theirs.close()
+        if not self._pipe.poll(START):
+            raise TimeoutError(f"a process was not ready after {START:g} s")  # pragma: no cover
+        self._pipe.recv()
+
+    def close(self) -> None:
+        """End the process."""
+        if self._guarded is not None:
+            self._guarded.kill()
+            self._pipe.close()
+        self._guarded = None
+
+    def __enter__(self) -> "Judge":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def serve(pipe: Connection, task: Task) -> None:
+    """The process's side: a case with its law in, how it broke out."""
+    subject = task.under_test()
+    laws, vectors = find_laws(subject.family), kind(subject.family.name).vector
+    pipe.send("ready")
+    while is_watched(WAITS):
+        try:
+            vector = vectors.model_validate_json(pipe.recv())
+        except EOFError:
+            return
+        law = laws[str(vector.law)]
+        law.tally.clear()
+        is_watched(2 * task.limit)
+        try:
+            broke, _ = judged(law, with_record(subject, vector), vector.case)
+        except DeviceLost as error:
+            broke = lost(law.id, error)
+        pipe.send((None if broke is None else tuple(broke), next(iter(law.tally.not_applicable), None)))
+        if broke is not None and broke.died:
+            return

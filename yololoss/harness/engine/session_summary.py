@@ -1,0 +1,107 @@
+"""What a session found, as a verdict like that of a check, and as lines to look at while it runs."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from yololoss.harness.cases.case import Data
+from yololoss.harness.cases.files import write_whole
+from yololoss.harness.engine.session import Session
+from yololoss.harness.errors import USAGE
+from yololoss.harness.findings.about import About
+from yololoss.harness.findings.rows import NOTHING, nothing_judged
+from yololoss.harness.findings.verdict import Verdict
+from yololoss.harness.laws.law import find_laws
+
+
+class Summary(Data):
+    """All that there is to say at the end of a session."""
+
+    verdict: Verdict
+    seed: int
+    seconds: float
+    processor: float  # seconds that the workers had a processor for
+    cases: int
+    judgements: int
+    restarts: int  # workers that died, or were killed
+    seen: dict[str, int]  # how often each finding was seen, by the path of its case
+    unexplained: int  # processes that were killed from outside
+    regions: dict[str, int]  # cases that lay in each
+
+
+def summarise(session: Session, about: About) -> Summary:
+    """The summary of what there is now."""
+    named, kinds = session.counts()
+    findings = [record.finding for record in session.findings.values() if record.finding is not None]
+    seen: Counter[str] = Counter()
+    for kind, record in session.findings.items():
+        assert record.finding is not None
+        seen[record.finding.path] += max(kinds[kind], 1)
+    broken = {finding.law for finding in findings}
+    rows = [_row(id, named, id in broken) for id in session.plan.laws]
+    order = list(find_laws(session.subject.family))
+    nothing = not findings and nothing_judged(rows)
+    verdict = Verdict(
+        status=1 if findings else USAGE if nothing else 0,
+        problem=NOTHING if nothing else None,
+        seconds=session.used,
+        laws=tuple(rows),
+        findings=tuple(sorted(findings, key=lambda finding: order.index(finding.law))),
+        about=about,
+    )
+    return Summary(
+        verdict=verdict,
+        seed=session.settings.seed,
+        seconds=session.used,
+        processor=named["milliseconds"] / 1000,
+        cases=named["cases"],
+        judgements=judgements(named),
+        restarts=session.state.restarts,
+        seen=dict(seen),
+        unexplained=session.state.unexplained,
+        regions={name: named[f"region {name}"] for name in session.plan.regions},
+    )
+
+
+def _row(id: str, named: Counter[str], broke: bool) -> dict[str, Any]:
+    tried, judged = named[f"tried {id}"], named[f"judged {id}"]
+    word = "BROKE" if broke else "held" if judged else "not applicable"
+    counts = {"tried": tried, "judged": judged, "broke_at": 0, "not_applicable": {}, "notes": {}}
+    return {"id": id, "word": word, "why": None, **counts}
+
+
+def judgements(named: Counter[str]) -> int:
+    """How often any law was tried."""
+    return sum(count for name, count in named.items() if name.startswith("tried "))
+
+
+def line(session: Session) -> str:
+    """How it goes, in a line."""
+    named, _ = session.counts()
+    used = max(session.used, 1e-9)
+    reached = sum(named[f"region {name}"] > 0 for name in session.plan.regions)
+    waiting = len(list((session.folder / "raw").glob("*.json")))
+    parts = [
+        f"{named['cases']} cases, {named['cases'] / used:.0f}/s",
+        f"{judgements(named) / used:.0f} judgements/s by {len(session.plan.laws)} laws",
+        f"{len(session.findings)} findings" + (f" and {waiting} to be made small" if waiting else ""),
+        f"{reached} of {len(session.plan.regions)} regions reached",
+        f"{session.state.restarts} restarts",
+    ]
+    if session.settings.seconds is not None:
+        parts.append(f"{clock(max(session.settings.seconds - used, 0))} left")
+    return ", ".join(parts)
+
+
+def clock(seconds: float) -> str:
+    """Hours, minutes, seconds."""
+    return f"{int(seconds) // 3600}:{int(seconds) // 60 % 60:02d}:{int(seconds) % 60:02d}"
+
+
+def write_summary(summary: Summary, folder: Path) -> None:
+    """Write it as JSON, and as a page."""
+    from yololoss.harness.findings.report import write_report  # noqa: PLC0415
+
+    write_whole(folder / "summary.json", summary.model_dump_json(indent=1))
+    assert summary.verdict.about is not None
+    write_report(summary.verdict, summary.verdict.about, folder / "report.html")

@@ -1,0 +1,93 @@
+"""A finding: a law broken by a case, saved so that it can be drawn, replayed and promoted to a vector."""
+
+from contextlib import suppress
+from pathlib import Path
+from shlex import quote
+
+from yololoss import __version__
+from yololoss.harness.cases.case import Data
+from yololoss.harness.cases.vectors import case_name, make_vector, write_vectors
+from yololoss.harness.laws.exam import LawBroken
+from yololoss.harness.subjects.execute import execute
+from yololoss.harness.subjects.family import LossUnderTest
+from yololoss.harness.subjects.subject import Unsupported
+
+
+class Finding(Data):
+    """What a user is shown of a broken law."""
+
+    law: str
+    statement: str
+    where: str
+    expected: str
+    observed: str
+    tolerance: str
+    source: str
+    repeats: bool  # whether the loss does the same with the case again
+    device: str
+    case: str  # as a table
+    text: str  # all of the above
+    path: str  # of the saved case
+    picture: str | None
+    replay: str  # the command
+
+    def __str__(self) -> str:
+        picture = [f"  picture    {self.picture}"] if self.picture else []
+        return "\n".join((self.text, f"  saved as   {self.path}", *picture, f"  replay     {self.replay}"))
+
+
+def keep(
+    broken: LawBroken,
+    under_test: LossUnderTest,
+    folder: Path,
+    options: dict[str, str | None],
+    *,
+    drawn: bool = True,
+    saved_under: str | None = None,
+) -> Finding:
+    """Save the case, and draw it unless the device is lost; ``options`` are those that a replay needs as well.
+
+    The name is made of law and content: the same finding has the same file. ``saved_under`` is the law to replay it by,
+    if not the one that broke.
+    """
+    path = folder / f"{case_name(broken.law.id, broken.case)}.json"
+    comment = f"{broken.what}: expected {broken.expected}, observed {broken.observed}"
+    vector = make_vector(
+        broken.case,
+        id=path.stem,
+        flags=("FINDING",),
+        comment=comment,
+        law=saved_under or broken.law.id,
+        expected=under_test.recorded.get(broken.case),
+    )
+    write_vectors(path, {"project": f"yololoss {__version__}", "loss": under_test.spec}, [vector])
+    given = "".join(f" --{name} {quote(value)}" for name, value in options.items() if value)
+    return Finding(
+        law=broken.law.id,
+        statement=broken.law.statement,
+        where=broken.what,
+        expected=broken.expected,
+        observed=broken.observed,
+        tolerance=broken.because,
+        source=broken.law.source,
+        repeats=broken.repeats,
+        device="compile" if under_test.compile else str(under_test.device),
+        case=str(broken.case),
+        text=str(broken),
+        path=str(path),
+        picture=str(_drawn(broken, under_test, path.with_suffix(".png")))
+        if drawn and not (broken.lost or broken.died)
+        else None,
+        replay=f"yololoss replay {quote(str(path))}{given}",
+    )
+
+
+def _drawn(broken: LawBroken, under_test: LossUnderTest, path: Path) -> Path:
+    from yololoss.harness.findings.draw import draw  # noqa: PLC0415  # heavy, and only where something was found
+
+    title = f"{broken.law.id}: {broken.law.statement} {broken.what}: expected {broken.expected}, got {broken.observed}"
+    outcome = None
+    with suppress(Unsupported):  # it has no option of the case, as form.interface says
+        outcome = execute(under_test, broken.case)
+    draw(broken.case, path, title, outcome)
+    return path

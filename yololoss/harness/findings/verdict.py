@@ -1,0 +1,34 @@
+"""A verdict: what a run found, as data."""
+
+from typing import Any
+
+from yololoss.harness.cases.case import Data
+from yololoss.harness.findings.about import About
+from yololoss.harness.findings.finding import Finding
+
+
+class Verdict(Data):
+    """What a run found; one row a law and device, in the order in which they were judged."""
+
+    status: int  # 0: no law broke, 1: one did, 2: the harness could not run
+    problem: str | None = None  # why it could not
+    seconds: float = 0.0
+    laws: tuple[dict[str, Any], ...] = ()
+    findings: tuple[Finding, ...] = ()
+    failures: tuple[str, ...] = ()  # of the run itself: a waiver that is not needed, an error of the harness
+    absent: tuple[str, ...] = ()  # devices of auto that are not there, and why
+    about: About | None = None
+
+
+def headline(verdict: Verdict) -> str:
+    """The verdict, in a few words."""
+    broken = len({f.law for f in verdict.findings})
+    if verdict.problem:
+        return "The loss could not be judged"
+    if broken:
+        return f"{broken} {'law' if broken == 1 else 'laws'} broke"
+    if verdict.failures:
+        return "The run failed"
+    held = sum(row["word"] == "held" for row in verdict.laws)
+    other = len(verdict.laws) - held
+    return f"{held} laws hold" + (f", {other} were waived or did not apply" if other else "")

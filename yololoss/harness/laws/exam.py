@@ -1,0 +1,264 @@
+"""An exam: one law's examination of a subject on one case, with the means to judge it."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from typing import Any, NoReturn, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from yololoss.harness.cases.case import Case
+from yololoss.harness.devices.devices import Around
+from yololoss.harness.subjects.comparison import Aspect, Comparison
+from yololoss.harness.subjects.compiled import Compiled
+from yololoss.harness.subjects.execute import execute
+from yololoss.harness.subjects.family import LossUnderTest
+from yololoss.harness.subjects.outcome import Call, Grid, Outcome
+from yololoss.harness.subjects.subject import CalledSo, Calling, Subject
+
+T = TypeVar("T")
+REMEMBERED = 256  # cases
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a law says: its id, its statement in one sentence, and where that comes from."""
+
+    id: str
+    statement: str
+    source: str
+    infinite: bool = False  # whether the law judges NaN and infinity as well
+
+
+class LawBroken(AssertionError):
+    """A subject broke a law on a case."""
+
+    def __init__(self, law: Rule, case: Case, what: str, expected: str, observed: str, because: str) -> None:
+        super().__init__(law, case, what, expected, observed, because)
+        self.law, self.case = law, case
+        self.what, self.expected, self.observed, self.because = what, expected, observed, because
+        self.repeats = True  # whether the subject does the same with the case again
+        self.lost = False  # whether the device answers nothing any more
+        self.died = False  # whether another process, in which it was judged, died of it
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.law.id} broke: {self.law.statement}",
+            f"  where      {self.what}",
+            f"  expected   {self.expected}",
+            f"  observed   {self.observed}",
+            f"  tolerance  {self.because}",
+            f"  source     {self.law.source}",
+            "  case",
+            *(f"    {line}" for line in str(self.case).splitlines()),
+        ]
+        if not self.repeats:
+            lines.insert(
+                3, "  repeats    no: run again, this case gave something else. The loss keeps state, or is random"
+            )
+        return "\n".join(lines)
+
+
+class NotApplicable(Exception):
+    """The law does not apply to this case or subject; the message is the reason."""
+
+
+class Exam:
+    """One law's examination of a subject on one case: what the subject did, and means to judge it."""
+
+    def __init__(
+        self, law: Rule, subject: LossUnderTest, case: Case, *, base: bool = False, first: "Exam | None" = None
+    ) -> None:
+        self.law = law
+        self.subject = subject
+        self.case: Any = case  # of the type that the law's family has
+        self.judged = False  # whether anything was compared
+        self.nearest = 0.0  # the largest error that was seen, as a share of what is allowed
+        self._base = base  # whether others are held against what this run gives
+        self._first = first  # whose case this is, or is made of: then all is run anew, whatever is remembered
+        self._made: dict[Any, Any] = {}
+
+    @cached_property
+    def outcome(self) -> Outcome:
+        """What the subject did with the case; it is run on first use."""
+        return execute(self.subject, self.case) if self._first else _executed(self.subject, self.case)
+
+    @property
+    def rows(self) -> tuple[Any, ...]:
+        """The rows the subject built, a layer each; the law does not apply where it shows none."""
+        if self.outcome.rows is None:
+            self.must_be_made()
+            raise NotApplicable("the subject shows no rows")
+        return self.outcome.rows
+
+    @property
+    def calls(self) -> tuple[Call, ...]:
+        """What every call returned; the law does not apply where one raised, as run.completes says."""
+        if len(self.outcome.calls) < self.case.calls:
+            self._raised()
+        self._must_be_finite("totals.finite", [(c.total, *c.items) for c in self.outcome.calls])
+        return self.outcome.calls
+
+    @property
+    def has_items(self) -> bool:
+        """Whether the subject returns the items of its family beside its total."""
+        return len(self.calls[-1].items) >= len(self.subject.family.items)
+
+    @property
+    def items(self) -> NDArray[np.float64]:
+        """The items of the last call, in the order of `Family.items`; the law does not apply if there are none."""
+        if not self.has_items:
+            raise NotApplicable("the subject returns no items")
+        return np.array(self.calls[-1].items[: len(self.subject.family.items)])
+
+    @property
+    def gradients(self) -> tuple[Grid, ...]:
+        """The gradient of the last call's total, a layer each."""
+        if not self.outcome.gradients:
+            self._raised()
+        self._must_be_finite("gradients.finite", self.outcome.gradients)
+        return self.outcome.gradients
+
+    def _raised(self) -> NoReturn:
+        """What raises is for `run.completes` to tell, unless the same case was answered in other surroundings."""
+        if self._first is not None and self._first.case == self.case and not self._base:
+            _ = self._first.gradients
+            raised = next((t.detail for t in self.outcome.troubles), "no gradient")
+            self.fail("the same case in another run", "nothing raised, as in the first", raised)
+        raise NotApplicable(f"the subject raised: {self._complaints[0]}" if self._complaints else "the subject ended")
+
+    @property
+    def _complaints(self) -> list[str]:
+        """The types of what was raised."""
+        return [t.detail.partition(":")[0] for t in self.outcome.troubles if t.kind.startswith("raised")]
+
+    def must_be_made(self) -> None:
+        """Nothing holds of a loss that could not be constructed; `run.completes` says so."""
+        if any(t.kind == "raised in construction" for t in self.outcome.troubles):
+            raise NotApplicable(f"the subject could not be constructed: {self._complaints[0]}")
+
+    def _must_be_finite(self, judge: str, values: Iterable[ArrayLike]) -> None:
+        """A NaN is for one law to tell, not for every law that compares with it; in a second run it is a difference."""
+        if self._base and not self.law.infinite and not all(np.isfinite(v).all() for v in values):
+            raise NotApplicable(f"not finite, as {judge} says")
+
+    def of(self, make: Callable[[Any], T]) -> T:
+        """What ``make`` (a reference model, say) makes of the case; made once."""
+        if make not in self._made:
+            self._made[make] = make(self.case) if self._first else _made(make, self.case)
+        return self._made[make]  # type: ignore[no-any-return]  # each maker has a type of its own
+
+    def on(
+        self,
+        case: Case,
+        change: Callable[[Subject], None] | None = None,
+        *,
+        calling: Calling | None = None,
+        device: torch.device | None = None,
+        around: Around | None = None,
+    ) -> "Exam":
+        """The same subject, built anew, on another case: for laws about two calls.
+
+        ``change`` is done to it first; each call of its loss is made as ``calling`` says. Or it is on another device,
+        or in other surroundings.
+        """
+        own = self.subject
+
+        def make(case: Case, device: torch.device) -> Subject:
+            subject = own.make(case, device)
+            if around is not None and around.compiled:
+                subject = Compiled(subject)
+            if change is not None:
+                change(subject)
+            return subject if calling is None else CalledSo(subject, calling)
+
+        subject = replace(own, make=make, device=device or own.device, around=around or own.around)
+        return Exam(self.law, subject, case, base=device is not None, first=self)
+
+    def only_if(self, condition: bool, reason: str) -> None:
+        """End the examination where the law says nothing."""
+        if not condition:
+            raise NotApplicable(reason)
+
+    def fail(self, what: str, expected: Any, observed: Any, because: str = "none: this is exact") -> NoReturn:
+        """The law is broken."""
+        raise LawBroken(self.law, self.case, what, str(expected), str(observed), because)
+
+    def expect(self, holds: ArrayLike, what: str, expected: Any, observed: ArrayLike) -> None:
+        """Every element of ``holds`` must be true; the first that is not is shown with its observed value."""
+        ok = np.asarray(holds)
+        self.judged |= ok.size > 0
+        if not ok.all():
+            at = tuple(int(i) for i in np.argwhere(~ok)[0])
+            values = np.broadcast_to(np.asarray(observed), ok.shape)
+            self.fail(f"{what}{list(at) if at else ''}", expected, values[at])
+
+    def expect_close(
+        self, what: str, expected: ArrayLike, observed: ArrayLike, tolerance: ArrayLike, because: str
+    ) -> None:
+        """Both must differ by ``tolerance`` at most; the element that differs most in tolerances is shown."""
+        want, got, allowed = np.broadcast_arrays(expected, observed, tolerance)
+        self.judged |= want.size > 0
+        different = abs(got - want)
+        share = different / np.maximum(allowed, 1e-300)
+        bad = ~(different <= allowed)  # NaN is not within any tolerance
+        if not bad.any():
+            self.nearest = max(self.nearest, float(share.max(initial=0.0)))
+        else:
+            excess = np.where(bad, np.nan_to_num(share, nan=np.inf), -1)
+            at = tuple(int(i) for i in np.unravel_index(np.argmax(excess), excess.shape))
+            place = f"{what}{list(at) if at else ''}"
+            self.fail(place, repr(float(want[at])), repr(float(got[at])), f"{allowed[at]:.3g}: {because}")
+
+    def compare(self, record: Iterable[Comparison], aspect: Aspect) -> None:
+        """What is recorded of an aspect must be what it is now; the element that differs most is shown."""
+        for each in record:
+            if each.aspect == aspect:
+                self.judged |= each.expected.size > 0
+                if each.differs.any():
+                    self.fail(*each.worst)
+
+    def expect_equal(self, what: str, expected: ArrayLike, observed: ArrayLike) -> None:
+        """Both must have the same shape and the same elements; the first that differs is shown."""
+        want, got = np.asarray(expected), np.asarray(observed)
+        self.judged |= want.size > 0
+        if want.shape != got.shape:
+            self.fail(*_other_rows(what, want, got))
+        different = (want != got) & ~(_isnan(want) & _isnan(got))
+        if different.any():
+            at = tuple(int(i) for i in np.argwhere(different)[0])
+            self.fail(f"{what}{list(at) if at else ''}", want[at], got[at])
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _executed(subject: LossUnderTest, case: Case) -> Outcome:
+    return execute(subject, case)
+
+
+@lru_cache(maxsize=2 * REMEMBERED)
+def _made(make: Callable[[Case], Any], case: Case) -> Any:
+    return make(case)
+
+
+def forget() -> None:
+    """Forget what was made of cases: where they are large, and each comes once."""
+    _executed.cache_clear()
+    _made.cache_clear()
+
+
+def _other_rows(what: str, want: NDArray[Any], got: NDArray[Any]) -> tuple[str, str, str]:
+    """Of two arrays of other shapes: what differs, and some of the rows that only one has."""
+    rows = [Counter(map(tuple, x.tolist())) if x.ndim == 2 else Counter[Any]() for x in (want, got)]
+    told = []
+    for shape, mine in zip((want.shape, got.shape), (rows[0] - rows[1], rows[1] - rows[0]), strict=True):
+        some = ", ".join(map(str, list(mine.elements())[:3])) + (", ..." if mine.total() > 3 else "")
+        told.append(f"shape {shape}, with {some}" if some else f"shape {shape}")
+    return what, told[0], told[1]
+
+
+def _isnan(values: NDArray[Any]) -> NDArray[np.bool_]:
+    # a NaN is what differs from itself; unlike np.isnan this takes objects and strings
+    return np.asarray(values != values)  # noqa: PLR0124

@@ -1,0 +1,1 @@
+"""The loss under test: how it is found and called, and what it did with a case. Nothing is judged here."""

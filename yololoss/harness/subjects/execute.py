@@ -1,0 +1,262 @@
+"""Running a subject on a case: fresh subject, own copies of the inputs, everything it did written down."""
+
+import io
+import logging
+import random
+import signal
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from functools import partial
+from itertools import count
+from typing import Any, NoReturn
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from yololoss.harness.cases.case import Case
+from yololoss.harness.devices import devices
+from yololoss.harness.devices.devices import Around
+from yololoss.harness.devices.mirror import NAME
+from yololoss.harness.subjects import compiled
+from yololoss.harness.subjects.family import LossUnderTest
+from yololoss.harness.subjects.outcome import Call, Grid, Outcome, Trouble
+from yololoss.harness.subjects.subject import Subject, UnknownForm, Unsupported
+
+TIME_LIMIT = 10.0  # seconds a case may take: a thousand times what one takes
+TICKS = 10  # in which they are counted
+# What a subject may not leave changed behind it, and how to put it back.
+SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
+    "torch.set_default_dtype": (torch.get_default_dtype, torch.set_default_dtype),
+    "torch.set_grad_enabled": (torch.is_grad_enabled, torch.set_grad_enabled),
+    "torch.set_num_threads": (torch.get_num_threads, torch.set_num_threads),
+    "torch.use_deterministic_algorithms": (
+        torch.are_deterministic_algorithms_enabled,
+        torch.use_deterministic_algorithms,
+    ),
+    "torch.autograd.set_detect_anomaly": (
+        torch.is_anomaly_enabled,
+        torch.autograd.set_detect_anomaly,
+    ),
+    "torch.set_float32_matmul_precision": (
+        torch.get_float32_matmul_precision,
+        torch.set_float32_matmul_precision,
+    ),
+    "torch.set_default_device": (torch.get_default_device, torch.set_default_device),
+    # there is no way to ask for it but by a number too small for float32's normal ones
+    "torch.set_flush_denormal": (lambda: float(torch.full((), 1e-40) * 1) == 0, torch.set_flush_denormal),
+    "numpy.seterr": (np.geterr, lambda before: np.seterr(**before)),
+    **{
+        f"torch.backends.cudnn.{name}": (
+            partial(getattr, torch.backends.cudnn, name),
+            partial(setattr, torch.backends.cudnn, name),
+        )
+        for name in ("benchmark", "deterministic")
+    },
+    **{
+        f"torch.set_autocast_enabled of {kind}": (
+            partial(torch.is_autocast_enabled, kind),
+            partial(torch.set_autocast_enabled, kind),
+        )
+        for kind in ("cpu", "cuda")
+    },
+}
+
+
+class _Stopped(BaseException):
+    """Not an Exception, so that a subject that catches everything it can does not swallow it."""
+
+    def __init__(self, kind: str, detail: str) -> None:
+        super().__init__(kind, detail)
+        self.trouble = Trouble(kind, detail)
+
+
+def execute(under_test: LossUnderTest, case: Case, limit: float | None = None) -> Outcome:
+    """Build the subject, ask for its rows, call it as often as the case says, take the gradient.
+
+    Whatever the subject does is told in the outcome's troubles; only Unsupported is raised, where it does not
+    have an option of the case.
+    """
+    device, around = under_test.device, under_test.around
+    devices.begin(device, case, around)
+    p, targets = case.inputs(device)
+    given = list(p)  # what the subject is handed, which it may write to
+    if around.targets_on_host:
+        targets = targets.cpu()
+    before = [t.detach().clone() for t in (*p, targets)]
+    rows: tuple[Any, ...] | None = None
+    calls: list[Call] = []
+    gradients: tuple[Grid, ...] = ()
+    troubles: list[Trouble] = []
+    notes = devices.Notes(device, watched=around.watched)
+    usual = compiled.TIME_LIMIT if around.compiled else TIME_LIMIT
+    with devices.surrounded(device, around), _watched(troubles), _time_limit(limit or under_test.limit or usual):
+        subject = None
+        with _stage("construction", troubles):
+            subject = under_test.make(case, device)
+        if subject is not None:
+            with _stage("build_targets", troubles):
+                built = subject.rows(given, targets)
+                rows = None if built is None else tuple(built)
+            with _stage("loss", troubles):
+                for _ in range(case.calls):
+                    notes = devices.Notes(device, watched=around.watched)
+                    with notes.taken():
+                        total, items = subject.loss(given, targets)
+                    calls.append(_call(subject, total, items))
+                with _stage("backward", troubles):
+                    with notes.taken():
+                        grads = torch.autograd.grad(total.sum(), p, allow_unused=True)
+                    gradients = tuple(_grid(x, g) for x, g in zip(p, grads, strict=True))
+    if devices.is_lost(device):
+        _lost(case, device, troubles)
+    else:
+        troubles += _written(before, p, targets)
+        if list(map(id, given)) != list(map(id, p)):
+            troubles.append(Trouble("changed its input", "the list of predictions has other items"))
+    return Outcome(tuple(calls), rows, gradients, tuple(troubles), notes.waits, notes.elsewhere, notes.peak)
+
+
+def _lost(case: Case, device: torch.device, troubles: list[Trouble]) -> None:
+    """The device answers nothing any more; the mirror begins anew, no other does in this process."""
+    detail = "; ".join(t.detail for t in troubles)
+    if device.type != NAME:
+        raise devices.DeviceLost(case, detail)
+    devices.begin(device, case, Around())
+    troubles.append(Trouble("killed the device", detail))
+
+
+def _written(before: list[Tensor], p: list[Tensor], targets: Tensor) -> Iterator[Trouble]:
+    names = [*(f"predictions[{i}]" for i in range(len(p))), "targets"]
+    for name, old, new in zip(names, before, (*p, targets), strict=True):
+        if not torch.equal(old.nan_to_num(), new.detach().nan_to_num()):
+            yield Trouble("changed its input", name)
+        if new.retains_grad and not new.is_leaf:
+            yield Trouble("changed its input", f"{name} was told to keep its gradient")
+
+
+@contextmanager
+def _stage(name: str, troubles: list[Trouble]) -> Iterator[None]:
+    """Write down what the subject raises here, and go on."""
+    try:
+        yield
+    except Unsupported:
+        raise
+    except SystemExit as error:
+        troubles.append(Trouble("exited", f"sys.exit({error}) in {name}"))
+    except _Stopped as stopped:
+        troubles.append(Trouble(stopped.trouble.kind, f"{stopped.trouble.detail} in {name}"))
+    except Exception as error:
+        where = f"reading the result of {name}" if isinstance(error, UnknownForm) else name
+        said = "; ".join(str(error).splitlines())
+        troubles.append(Trouble(f"raised in {where}", f"{type(error).__name__}: {said}"))
+
+
+@contextmanager
+def _watched(troubles: list[Trouble]) -> Iterator[None]:
+    """Write down prints, use of the global generators and changed settings; put back what was changed."""
+    printed = io.StringIO()
+    settings = {name: get() for name, (get, _) in SETTINGS.items()}
+    for draw in (torch.rand, np.random.random, lambda _: random.random()):
+        draw(1)  # so that each run finds other generators, and seeding them again leaves a trace
+    found = (torch.get_rng_state(), np.random.get_state(), random.getstate())
+    generators = _generators()
+    with (
+        redirect_stdout(printed),
+        redirect_stderr(printed),
+        patch("os._exit", _exit_asked),
+        patch("logging.lastResort", logging.NullHandler()),  # what is logged is for the application to show, or not
+        warnings.catch_warnings(),
+    ):
+        # a warning is no fault, and whether it is an error is for the run's own settings to say, of its own code
+        warnings.simplefilter("ignore")
+        yield
+    if printed.getvalue():
+        troubles.append(Trouble("printed", repr(printed.getvalue()[:200])))
+    for name, after in _generators().items():
+        if after != generators[name]:
+            troubles.append(Trouble("used the global generator", name))
+    torch.set_rng_state(found[0])
+    np.random.set_state(found[1])
+    random.setstate(found[2])
+    for name, (get, put_back) in SETTINGS.items():
+        if get() != settings[name]:
+            troubles.append(Trouble("changed a setting of the process", f"{name}({get()})"))
+            put_back(settings[name])
+
+
+def _generators() -> dict[str, Any]:
+    legacy = np.random.get_state(legacy=False)["state"]
+    return {
+        "torch": torch.get_rng_state().numpy().tobytes(),
+        "numpy": (legacy["pos"], legacy["key"].tobytes()),
+        "random": random.getstate(),
+    }
+
+
+def _exit_asked(status: int) -> NoReturn:
+    raise _Stopped("exited", f"os._exit({status})")
+
+
+@contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    """Interrupt Python code after a while; where there are no such signals, or off the main thread, nothing."""
+    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    ticks = count(1)
+
+    # In ticks: where the whole machine stands still, however long, one comes, and the loss is not blamed for it.
+    def tick(*_: Any) -> None:
+        if next(ticks) >= TICKS:
+            raise _Stopped("did not return", f"not within {seconds:g} s,")
+
+    before = signal.signal(signal.SIGALRM, tick)
+    signal.setitimer(signal.ITIMER_REAL, seconds / TICKS, seconds / TICKS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _call(subject: Subject, total: Tensor, items: Any) -> Call:
+    state = subject.state()
+    tensors = [t for t in (total, items) if isinstance(t, Tensor)]
+    if isinstance(items, Tensor):
+        values = items.detach().double().flatten().tolist()
+    else:  # a NumPy array, too, has no truth value
+        values = _numbers(() if items is None else items)
+    return Call(
+        total=float(total.detach().sum()),
+        items=tuple(values),
+        state=None if state is None else tuple(state),
+        total_shape=tuple(total.shape),
+        items_shape=tuple(items.shape) if isinstance(items, Tensor) else (len(values),),
+        total_dtype=_name(total.dtype),
+        items_dtype=_name(items.dtype) if isinstance(items, Tensor) else "float",
+        total_requires_grad=total.requires_grad,
+        items_require_grad=any(t.requires_grad for t in tensors[1:]),
+        devices=tuple(t.device.type for t in tensors),
+    )
+
+
+def _numbers(items: Any) -> list[float]:
+    try:
+        return [float(v) for v in items]
+    except (TypeError, ValueError, RuntimeError) as error:
+        shown = type(items).__name__
+        raise UnknownForm(f"items: expected None, a tensor, or numbers (box, obj, cls), got a {shown}") from error
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _grid(x: Tensor, gradient: Tensor | None) -> Grid:
+    unused = np.zeros(tuple(x.shape))
+    return unused if gradient is None else gradient.detach().cpu().double().numpy()

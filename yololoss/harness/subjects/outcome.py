@@ -1,0 +1,59 @@
+"""An outcome: what a subject did with a case."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from yololoss.harness.devices.devices import Wait
+
+Floats = NDArray[np.floating]
+Ints = NDArray[np.int64]
+Grid = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Call:
+    """What one call returned."""
+
+    total: float
+    items: tuple[float, ...]
+    state: tuple[float, ...] | None = None  # after the call, if the subject shows it
+    total_shape: tuple[int, ...] = (1,)
+    items_shape: tuple[int, ...] = (3,)
+    total_dtype: str = "float32"
+    items_dtype: str = "float32"
+    total_requires_grad: bool = True
+    items_require_grad: bool = False
+    devices: tuple[str, ...] = ("cpu",)
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Something a subject did beside its work: raised, wrote to its inputs, printed, exited, ..."""
+
+    kind: str
+    detail: str
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What a subject did with a case."""
+
+    calls: tuple[Call, ...]
+    rows: tuple[Any, ...] | None = None  # the assignment, a layer each; None if the subject does not show it
+    gradients: tuple[Grid, ...] = ()  # of the last call's total, in the shapes of the predictions
+    troubles: tuple[Trouble, ...] = ()
+    waits: tuple[Wait, ...] = ()  # of the last call and its backward, on the mirror
+    elsewhere: tuple[str, ...] = ()  # tensors made on another device, if that was watched
+    peak: int | None = None  # bytes that the last call and its backward took beyond their inputs, on CUDA
+
+    def same(self, other: "Outcome") -> bool:
+        """Whether both did the same, bit for bit: calls, gradients, troubles. NaN equals NaN here."""
+        return (
+            repr((self.calls, self.troubles)) == repr((other.calls, other.troubles))
+            and len(self.gradients) == len(other.gradients)
+            and all(map(partial(np.array_equal, equal_nan=True), self.gradients, other.gradients))
+        )

@@ -1,0 +1,93 @@
+"""A subject: the loss under test behind one small interface."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import override
+
+
+class Unsupported(Exception):
+    """The loss lacks an option that the case uses, so the case cannot judge it; the message names the option."""
+
+
+class UnknownForm(Exception):
+    """The loss returned something that the harness cannot read; the message says what, and what it can."""
+
+
+class Subject(ABC):
+    """A loss built for one case. Derive from it to adapt a loss of a form that the harness does not know.
+
+    Give the derived class to ``--loss``. Its constructor builds the loss from what the case says (for v5: grids,
+    strides, anchors in cells, classes, hyp, options). Raise `Unsupported` there for options that the loss lacks.
+    """
+
+    family: ClassVar[str] = "v5"  # the name of the family that the loss belongs to
+    any_size = True  # takes inputs of other sizes than its case's, as training at several scales gives it
+
+    def __init__(self, case: Any, device: torch.device) -> None:
+        self.case = case
+        self.device = device
+
+    @abstractmethod
+    def loss(self, p: list[Tensor], targets: Tensor) -> tuple[Tensor, Any]:
+        """The total, with gradient, and the items in the order of `Family.items`, or None if the loss returns none.
+
+        For v5 ``p`` is (B, A, H, W, 5 + C) a layer, ``targets`` (N, 6): image, class, x, y, w, h. They are the
+        subject's own copies, but a loss that writes to them is reported.
+        """
+
+    def rows(self, p: list[Tensor], targets: Tensor) -> Sequence[Any] | None:
+        """The assignment, one dataclass of arrays a layer; None if the loss does not show it."""
+        return None
+
+    def state(self) -> Sequence[float] | None:
+        """The numbers that the loss carries from call to call (for v5: the balance); None if it does not show any."""
+        return None
+
+    def put_through(self, copy: Callable[[Any], Any]) -> None:
+        """Replace the loss object by a copy of it (deep copy, pickle). Raises Unsupported if there is none."""
+        raise Unsupported("object to copy")
+
+    def rebuild(self, change: Callable[[Any], nn.Module]) -> None:
+        """Build the loss again, from what ``change`` makes of its model. Raises Unsupported if it takes no model."""
+        raise Unsupported("model to be built from")
+
+    def set_option(self, name: str, value: Any) -> None:
+        """Set an attribute of the loss, as a trainer does between calls. Raises Unsupported if it cannot be set."""
+        raise Unsupported(name)
+
+
+class Wrapped(Subject):
+    """Another subject, whose loss a derived class calls in its own way."""
+
+    def __init__(self, inner: Subject) -> None:
+        super().__init__(inner.case, inner.device)
+        self.inner = inner
+        self.any_size = inner.any_size
+
+    @override
+    def rows(self, p: list[Tensor], targets: Tensor) -> Sequence[Any] | None:
+        return self.inner.rows(p, targets)
+
+    @override
+    def state(self) -> Sequence[float] | None:
+        return self.inner.state()
+
+
+Make = Callable[[Any, torch.device], Subject]  # of a case of the family, and a device
+Calling = Callable[[Subject, list[Tensor], Tensor], tuple[Tensor, Any]]
+
+
+class CalledSo(Wrapped):
+    """A subject whose loss is called by a function, which may do something before or after the call."""
+
+    def __init__(self, inner: Subject, calling: Calling) -> None:
+        super().__init__(inner)
+        self._calling = calling
+
+    @override
+    def loss(self, p: list[Tensor], targets: Tensor) -> tuple[Tensor, Any]:
+        return self._calling(self.inner, p, targets)

@@ -1,0 +1,1 @@
+"""The YOLOv5 detection loss. It imports nothing of the harness."""
