@@ -66,7 +66,7 @@ def test_every_index_lies_inside_its_grid(exam: Exam) -> None:
             exam.expect((values >= 0) & (values < end), f"layer {i}, {name}", f"0 to {end - 1}", values)
 
 
-@law("assign.classes", source="SPEC 1, build_targets", cases=cases(min_targets=1))
+@law("assign.image-and-class", source="SPEC 1, build_targets", cases=cases(min_targets=1))
 def test_rows_carry_the_image_and_class_of_a_target(exam: Exam) -> None:
     """The image and class of every built row are those of one of the targets."""
     known = {(int(image), int(cls)) for image, cls, *_ in exam.case.targets}
@@ -95,7 +95,7 @@ def test_a_box_moved_by_its_cell_is_its_target(exam: Exam) -> None:
             )
 
 
-@law("assign.anchors", source="SPEC 1, build_targets", cases=cases(min_targets=1))
+@law("assign.anchor-sides", source="SPEC 1, build_targets", cases=cases(min_targets=1))
 def test_rows_carry_the_sides_of_their_anchor(exam: Exam) -> None:
     """The anchor sides of a row are those of its anchor index on its layer."""
     for i, rows in enumerate(exam.rows):
@@ -123,7 +123,7 @@ def test_rows_are_made_for_exactly_the_pairs_within_the_ratio_limit(exam: Exam) 
         )
 
 
-@law("assign.count-bounds", source="SPEC 1.3", cases=cases(min_targets=1))
+@law("assign.rows-per-pair", source="SPEC 1.3", cases=cases(min_targets=1))
 def test_a_pair_has_one_to_five_rows_and_at_most_three_off_the_grid_lines(exam: Exam) -> None:
     """A matched pair has 1 to 5 rows, and at most 3 unless its centre lies on or beside a grid line."""
     for i, rows in enumerate(exam.rows):
@@ -144,7 +144,7 @@ def test_a_pair_has_one_to_five_rows_and_at_most_three_off_the_grid_lines(exam: 
             )
 
 
-@law("assign.own-cell", source="SPEC 1.3, 1.4", cases=cases(min_targets=1))
+@law("assign.centre-cell", source="SPEC 1.3, 1.4", cases=cases(min_targets=1))
 def test_the_cell_that_holds_the_centre_is_always_taken(exam: Exam) -> None:
     """Every matched pair has a row in the cell its centre lies in, the last one where it lies on the far edge."""
     for i, rows in enumerate(exam.rows):
@@ -199,7 +199,7 @@ def test_rows_come_in_upstreams_order(exam: Exam) -> None:
         exam.expect_equal(f"layer {i}, in order {WHOLE}", np.array(whole(wanted)), np.array(whole(rows)))
 
 
-@law("assign.larger-limit", source="SPEC 1.2", cases=cases(min_targets=1, spots=False), most=60)
+@law("assign.larger-anchor-t", source="SPEC 1.2", cases=cases(min_targets=1, spots=False), most=60)
 def test_a_larger_ratio_limit_only_adds_rows(exam: Exam) -> None:
     """Every row built with anchor_t is built with twice that too."""
     wider = exam.case.hyp.model_copy(update={"anchor_t": 2 * exam.case.hyp.anchor_t})
@@ -208,7 +208,7 @@ def test_a_larger_ratio_limit_only_adds_rows(exam: Exam) -> None:
         exam.expect(not lost, f"layer {i}, {WHOLE} lost with anchor_t {wider.anchor_t:g}", "none", str(lost[:1]))
 
 
-@law("assign.one-by-one", source="SPEC 1", cases=cases(min_targets=2, max_targets=4, spots=False), most=60)
+@law("assign.targets-independent", source="SPEC 1", cases=cases(min_targets=2, max_targets=4, spots=False), most=60)
 def test_targets_do_not_influence_each_others_rows(exam: Exam) -> None:
     """The rows of several targets are those that the targets get alone, taken together."""
     alone = [exam.on(exam.case.changed(targets=(t,))).rows for t in exam.case.targets]

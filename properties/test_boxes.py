@@ -24,7 +24,7 @@ def test_the_box_item_is_that_of_the_reference(exam: Exam) -> None:
     exam.expect_close("box item", budget.reference.calls[-1].items[0], exam.items[0], budget.items[-1][0], BECAUSE)
 
 
-@law("boxes.range", source="SPEC 2", cases=FEW_ROWS, choices=("iou",))
+@law("boxes.item-range", source="SPEC 2", cases=FEW_ROWS, choices=("iou",))
 def test_a_row_costs_between_nothing_and_three(exam: Exam) -> None:
     """1 - CIoU lies in [0, 3) for each row, so the box item lies between 0 and 3 gains a layer."""
     budget = exam.of(Budget)
@@ -112,7 +112,7 @@ PLAIN = cases(
 )
 
 
-@law("boxes.alone", source="SPEC 6", cases=PLAIN)
+@law("boxes.only-box-gain", source="SPEC 6", cases=PLAIN)
 def test_with_the_box_gain_alone_only_box_logits_have_a_gradient(exam: Exam) -> None:
     """With the gains of objectness and class 0, their logits get no gradient, and their items are 0."""
     if exam.has_items:

@@ -47,7 +47,12 @@ def test_the_gradient_of_the_class_logits_is_that_of_the_reference(exam: Exam) -
     item_and_gradient(exam)
 
 
-@law("classes.smoothing", source="SPEC 4", cases=with_hyp("label_smoothing"), choices=("grid lines", "label smoothing"))
+@law(
+    "classes.label-smoothing",
+    source="SPEC 4",
+    cases=with_hyp("label_smoothing"),
+    choices=("grid lines", "label smoothing"),
+)
 def test_label_smoothing_takes_half_from_the_class_and_gives_half_to_the_others(exam: Exam) -> None:
     """With label smoothing s the targets are 1 - s/2 at the class and s/2 elsewhere."""
     exam.only_if(exam.case.classes > 1, "one class")
@@ -78,7 +83,7 @@ def test_a_single_class_is_not_learnt(exam: Exam) -> None:
 
 
 @law(
-    "classes.pull",
+    "classes.gradient-sign",
     source="SPEC 4",
     cases=cases(
         min_targets=1, max_targets=1, classes=(2, 3, 5), hyps=HYPS[:1], logits=((4.0, 0.0), (1.0, 0.0)), spots=False

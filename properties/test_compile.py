@@ -48,7 +48,7 @@ def test_values_and_gradients_are_those_without_compilation(exam: Exam) -> str:
     return f"{len(breaks)} places where the graph breaks{': ' * bool(breaks)}{', '.join(breaks)}"
 
 
-@law("compile.other-input", source="DESIGN", cases=st.just(USUAL), most=1, on=("compile",))
+@law("compile.changed-target-count", source="DESIGN", cases=st.just(USUAL), most=1, on=("compile",))
 def test_other_inputs_before_change_nothing(exam: Exam) -> None:
     """Compiled and called on a batch with more targets, the loss then gives what it gives without compilation."""
     more = exam.case.changed(targets=(*exam.case.targets, *exam.case.targets[:2]))

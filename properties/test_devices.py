@@ -107,7 +107,7 @@ def test_shared_cells_are_decided_as_on_the_cpu(exam: Exam) -> None:
             exam.expect_close(f"objectness gradient of layer {i}", want, got, 2 * off[..., 4], BECAUSE)
 
 
-@law("devices.deterministic", source="SPEC 7", cases=CROWDED, most=30, on=ACCELERATOR)
+@law("devices.deterministic-algorithms", source="SPEC 7", cases=CROWDED, most=30, on=ACCELERATOR)
 def test_deterministic_algorithms_are_enough(exam: Exam) -> None:
     """With torch.use_deterministic_algorithms(True) nothing is raised, and two runs are equal, bit for bit."""
     _ = exam.calls
@@ -117,13 +117,15 @@ def test_deterministic_algorithms_are_enough(exam: Exam) -> None:
     same_bits(one, two)
 
 
-@law("devices.results", source="SPEC 6", cases=ANY)
+@law("devices.result-device", source="SPEC 6", cases=ANY)
 def test_results_lie_where_the_predictions_lie(exam: Exam) -> None:
     """The total, and the items where they are a tensor, lie on the device of the predictions."""
     results_there(exam, exam)
 
 
-@law("devices.made-there", source="SPEC 7", cases=cases(min_targets=1, options=ALL_OPTIONS), most=30, on=ACCELERATOR)
+@law(
+    "devices.no-cpu-tensors", source="SPEC 7", cases=cases(min_targets=1, options=ALL_OPTIONS), most=30, on=ACCELERATOR
+)
 def test_nothing_is_made_on_another_device(exam: Exam) -> str | None:
     """A call makes no tensor with dimensions on the CPU: it would have to be copied, in every step.
 
@@ -136,7 +138,7 @@ def test_nothing_is_made_on_another_device(exam: Exam) -> str | None:
     return f"{sum(w.times for w in waits)} waits a step" if exam.subject.device.type == "mirror" else None
 
 
-@law("devices.targets-from-host", source="SPEC 7", cases=cases(min_targets=1), most=30, on=ACCELERATOR)
+@law("devices.targets-on-cpu", source="SPEC 7", cases=cases(min_targets=1), most=30, on=ACCELERATOR)
 def test_targets_on_the_cpu_are_refused_or_used(exam: Exam) -> None:
     """Targets that were left on the CPU are refused, or give the same, on the device of the predictions."""
     host = exam.on(exam.case, around=Around(targets_on_host=True))

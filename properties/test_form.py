@@ -44,7 +44,7 @@ def test_a_wrapped_model_gives_the_same_loss(exam: Exam) -> None:
     close(exam, exam.on(exam.case, lambda subject: subject.rebuild(wrapped)))
 
 
-@law("form.second-loss", source="DESIGN", cases=ANY, most=MOST)
+@law("form.model-unchanged", source="DESIGN", cases=ANY, most=MOST)
 def test_a_second_loss_of_the_same_model_is_the_same(exam: Exam) -> None:
     """Building the loss leaves the model as it was: a second one built from it gives the same numbers."""
     states = []
@@ -67,7 +67,7 @@ def state(model: nn.Module) -> list[str]:
 
 
 @law(
-    "form.smoothing-missing",
+    "form.missing-label-smoothing",
     source="SPEC, hyperparameters",
     cases=cases(hyps=[h for h in HYPS if h.label_smoothing == 0]),
     choices=("drop-in",),
@@ -85,7 +85,7 @@ def test_label_smoothing_may_be_missing(exam: Exam) -> None:
 
 
 @law(
-    "form.options-later",
+    "form.set-options",
     source="SPEC, drop-in form",
     cases=cases(min_targets=1, options=[o for o in ONE_CALL if o != Options()]),
     most=MOST,
@@ -104,7 +104,7 @@ def test_options_may_be_set_between_calls(exam: Exam) -> None:
     close(exam, exam.on(exam.case.changed(options=usual), later))
 
 
-@law("form.gains-later", source="SPEC, drop-in form", cases=cases(), choices=("drop-in",), most=MOST)
+@law("form.set-hyperparameters", source="SPEC, drop-in form", cases=cases(), choices=("drop-in",), most=MOST)
 def test_gains_and_the_ratio_limit_may_be_set(exam: Exam) -> None:
     """Hyperparameters with other gains and another anchor_t, set on the loss after a call, hold from the next on."""
     hyp = exam.case.hyp
@@ -140,7 +140,7 @@ def test_the_loss_has_upstreams_whole_interface(exam: Exam) -> None:
     exam.expect(not missing, "attributes of the loss", "all of upstream's", f"no {', '.join(sorted(missing))}")
 
 
-@law("form.balance-later", source="SPEC, drop-in form", cases=cases(), choices=("balance",), most=MOST)
+@law("form.set-balance", source="SPEC, drop-in form", cases=cases(), choices=("balance",), most=MOST)
 def test_the_balance_may_be_set(exam: Exam) -> None:
     """With twice the balance on every layer the objectness item is twice as large, and the others are as before."""
 

@@ -50,7 +50,7 @@ def used(exam: Exam, i: int, rows: Rows) -> NDArray[np.bool_]:
     return mask
 
 
-@law("gradients.zero-elsewhere", source="SPEC 6", cases=cases(), choices=("grid lines",))
+@law("gradients.zero-unassigned-cells", source="SPEC 6", cases=cases(), choices=("grid lines",))
 def test_a_cell_without_a_row_has_no_box_or_class_gradient(exam: Exam) -> None:
     """x, y, w, h and class logits of a cell that no row uses get exactly 0."""
     for i, rows in enumerate(exam.of(Reference).rows):
@@ -80,7 +80,7 @@ def test_the_assignment_read_off_the_gradient_is_that_of_the_reference(exam: Exa
         exam.expect_equal(f"layer {i}, assigned at image, anchor, row, column", used(exam, i, rows), seen)
 
 
-@law("gradients.rows-agree", source="SPEC 6", cases=TELLING)
+@law("gradients.consistent-with-rows", source="SPEC 6", cases=TELLING)
 def test_the_assignment_read_off_the_gradient_is_that_of_the_rows(exam: Exam) -> None:
     """The cells with a gradient outside objectness are exactly those of the subject's own rows."""
     for i, rows in enumerate(exam.rows):
@@ -91,7 +91,7 @@ def test_the_assignment_read_off_the_gradient_is_that_of_the_rows(exam: Exam) ->
 SCALE = 2.0**16  # that torch's GradScaler begins with
 
 
-@law("gradients.scaled", source="calculus", cases=cases(dtypes=("float32", "float64")), most=50)
+@law("gradients.loss-scaling", source="calculus", cases=cases(dtypes=("float32", "float64")), most=50)
 def test_a_scaled_total_has_a_scaled_gradient(exam: Exam) -> None:
     """The gradient of 65,536 times the total is 65,536 times its gradient, as mixed precision training takes it."""
 
@@ -107,7 +107,7 @@ def test_a_scaled_total_has_a_scaled_gradient(exam: Exam) -> None:
 
 
 @law(
-    "gradients.slope",
+    "gradients.finite-difference",
     source="calculus",
     cases=cases(dtypes=("float64",), options=ONE_CALL[:1], logits=((4.0, 0.0), (1.0, 0.0)), spots=False),
 )

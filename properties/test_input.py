@@ -87,25 +87,25 @@ def test_what_a_class_beyond_the_last_does(exam: Exam) -> str:
     return with_value(exam, CLASS, float(exam.case.classes), exam.case.classes + 300.0)
 
 
-@law("input.class-fraction", source="SPEC 7", cases=GOOD, most=25)
+@law("input.class-not-integer", source="SPEC 7", cases=GOOD, most=25)
 def test_what_a_fractional_class_does(exam: Exam) -> str:
     """A target of class 0.9 is refused; upstream truncates it."""
     return with_value(exam, CLASS, 0.9)
 
 
-@law("input.image-fraction", source="SPEC 7", cases=GOOD, most=25)
+@law("input.image-index-not-integer", source="SPEC 7", cases=GOOD, most=25)
 def test_what_a_fractional_image_does(exam: Exam) -> str:
     """A target of image 0.9 is refused; upstream truncates it."""
     return with_value(exam, IMAGE, 0.9)
 
 
-@law("input.image-negative", source="SPEC 7", cases=GOOD, most=25)
+@law("input.image-index-negative", source="SPEC 7", cases=GOOD, most=25)
 def test_what_a_negative_image_does(exam: Exam) -> str:
     """A target of image -1 is refused; upstream gives it to the last image."""
     return with_value(exam, IMAGE, -1.0)
 
 
-@law("input.image-too-large", source="SPEC 7", cases=GOOD, most=25)
+@law("input.image-index-too-large", source="SPEC 7", cases=GOOD, most=25)
 def test_what_an_image_beyond_the_batch_does(exam: Exam) -> str:
     """A target of image B is refused."""
     return with_value(exam, IMAGE, float(exam.case.batch), exam.case.batch + 300.0)
@@ -123,7 +123,7 @@ def test_what_an_infinite_size_does(exam: Exam) -> str:
     return with_value(exam, SIZE, INFINITY)
 
 
-@law("input.no-size", source="SPEC 7", cases=GOOD, most=25)
+@law("input.zero-size", source="SPEC 7", cases=GOOD, most=25)
 def test_what_a_width_of_zero_does(exam: Exam) -> str:
     """A side of 0 is refused; upstream drops the target without a word."""
     return with_value(exam, SIZE, 0.0)
@@ -147,19 +147,19 @@ def test_what_integer_targets_do(exam: Exam) -> str:
     return with_inputs(exam, lambda p, targets: (p, targets.long()))
 
 
-@law("input.five-columns", source="SPEC 7", cases=GOOD, most=25)
+@law("input.targets-five-columns", source="SPEC 7", cases=GOOD, most=25)
 def test_what_targets_without_an_image_index_do(exam: Exam) -> str:
     """Targets of five columns are refused."""
     return with_inputs(exam, lambda p, targets: (p, targets[:, 1:]))
 
 
-@law("input.third-axis", source="SPEC 7", cases=GOOD, most=25)
+@law("input.targets-3d", source="SPEC 7", cases=GOOD, most=25)
 def test_what_targets_of_three_axes_do(exam: Exam) -> str:
     """Targets of shape (N, 6, 1) are refused."""
     return with_inputs(exam, lambda p, targets: (p, targets[..., None]))
 
 
-@law("input.flat-predictions", source="SPEC 7", cases=GOOD, most=25)
+@law("input.flattened-predictions", source="SPEC 7", cases=GOOD, most=25)
 def test_what_predictions_of_three_axes_do(exam: Exam) -> str:
     """Predictions of shape (B, A H W, 5 + C), as in inference, are refused."""
     return with_inputs(exam, lambda p, targets: ([x.flatten(1, 3) for x in p], targets))

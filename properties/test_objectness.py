@@ -108,7 +108,7 @@ def test_the_last_row_wins_a_shared_cell(exam: Exam) -> None:
 
 
 @law(
-    "objectness.largest-wins",
+    "objectness.largest-ciou-wins",
     source="SPEC 3, sort_obj_iou",
     cases=cases(
         min_targets=2,
@@ -130,7 +130,7 @@ def test_with_sorting_the_largest_overlap_wins_a_shared_cell(exam: Exam) -> None
 
 
 @law(
-    "objectness.ratio",
+    "objectness.gr",
     source="SPEC 3, gr",
     cases=cases(min_targets=1, hyps=HYPS[:1], options=[o for o in ONE_CALL if o.gr < 1], logits=((1.0, 0.0),)),
     choices=("balance", "grid lines"),
@@ -143,7 +143,9 @@ def test_a_smaller_ratio_draws_targets_towards_1(exam: Exam) -> None:
         exam.expect((target >= least - off) | (winner < 0), f"layer {i}, target", f"at least {least:g}", target)
 
 
-@law("objectness.every-layer", source="SPEC 3", cases=cases(dtypes=("float32",), logits=((4.0, 0.0), (1.0, 0.0))))
+@law(
+    "objectness.background-gradient", source="SPEC 3", cases=cases(dtypes=("float32",), logits=((4.0, 0.0), (1.0, 0.0)))
+)
 def test_a_layer_without_rows_still_learns_that_it_is_empty(exam: Exam) -> None:
     """Every objectness logit of every layer has a gradient, also on layers that no target meets."""
     for i, gradient in enumerate(exam.gradients):
@@ -154,7 +156,7 @@ def test_a_layer_without_rows_still_learns_that_it_is_empty(exam: Exam) -> None:
 
 
 @law(
-    "objectness.detached",
+    "objectness.target-detached",
     source="SPEC 3",
     cases=cases(
         min_targets=1,

@@ -35,13 +35,13 @@ EVERY_KIND = any_of(
 )
 
 
-@law("run.completes", source="SPEC 6", cases=EVERY_KIND, most=300)
+@law("run.no-exception", source="SPEC 6", cases=EVERY_KIND, most=300)
 def test_every_valid_case_is_answered(exam: Exam) -> None:
     """A valid case gives rows, a loss and gradients, and raises nothing."""
     no_trouble(exam, "raised", "rows, loss and gradients")
 
 
-@law("run.returns", source="DESIGN", cases=ANY)
+@law("run.time-limit", source="DESIGN", cases=ANY)
 def test_every_case_is_answered_in_time(exam: Exam) -> None:
     """A case is answered within the time limit, a thousand times what one takes."""
     no_trouble(exam, "did not return", "an answer in time")
@@ -53,7 +53,7 @@ def test_no_case_ends_the_interpreter(exam: Exam) -> None:
     no_trouble(exam, "exited", "an answer")
 
 
-@law("run.quiet", source="DESIGN", cases=ANY)
+@law("run.no-output", source="DESIGN", cases=ANY)
 def test_the_loss_prints_nothing(exam: Exam) -> None:
     """Nothing is written to standard output or standard error."""
     no_trouble(exam, "printed", "nothing printed")
@@ -65,19 +65,19 @@ def test_a_call_leaves_its_inputs_as_they_were(exam: Exam) -> None:
     no_trouble(exam, "changed its input", "inputs as they were")
 
 
-@law("state.global-generator", source="DESIGN", cases=ANY)
+@law("state.rng-unchanged", source="DESIGN", cases=ANY)
 def test_a_call_leaves_the_global_generators_alone(exam: Exam) -> None:
     """The generators of torch, NumPy and random are neither seeded nor drawn from."""
     no_trouble(exam, "used the global generator", "generators as they were")
 
 
-@law("state.process-settings", source="DESIGN", cases=ANY)
+@law("state.global-settings-unchanged", source="DESIGN", cases=ANY)
 def test_a_call_leaves_the_settings_of_the_process_alone(exam: Exam) -> None:
     """Default dtype, grad mode, threads, determinism and anomaly mode stay as they were."""
     no_trouble(exam, "changed a setting", "settings as they were")
 
 
-@law("state.two-calls", source="FAMILIES, relations", cases=cases(options=[Options(calls=2), Options(calls=3)]))
+@law("state.repeated-calls", source="FAMILIES, relations", cases=cases(options=[Options(calls=2), Options(calls=3)]))
 def test_a_second_call_gives_the_same_loss(exam: Exam) -> None:
     """Without autobalance every call on the same inputs returns the same numbers, but for rounding."""
     first, *others = exam.calls
@@ -85,14 +85,14 @@ def test_a_second_call_gives_the_same_loss(exam: Exam) -> None:
         same_numbers(exam, n, first, call)
 
 
-@law("state.two-objects", source="DESIGN", cases=ANY, most=60)
+@law("state.second-object", source="DESIGN", cases=ANY, most=60)
 def test_a_second_object_gives_the_same_loss(exam: Exam) -> None:
     """A loss built anew for the same case returns the same numbers and gradients, but for rounding."""
     _ = exam.calls
     close(exam, exam.on(exam.case))
 
 
-@law("state.other-case-between", source="DESIGN", cases=cases(min_targets=1, options=ALL_OPTIONS), most=60)
+@law("state.after-other-case", source="DESIGN", cases=cases(min_targets=1, options=ALL_OPTIONS), most=60)
 def test_another_case_in_between_changes_nothing(exam: Exam) -> None:
     """Running another case first leaves nothing behind in the process that changes this one."""
     _ = exam.calls
@@ -124,7 +124,7 @@ def close(exam: Exam, other: Exam) -> None:
     close_gradients(exam, other)
 
 
-@law("state.other-input-before", source="DESIGN", cases=cases(), most=60)
+@law("state.after-other-sizes", source="DESIGN", cases=cases(), most=60)
 def test_what_the_same_object_was_called_on_before_changes_nothing(exam: Exam) -> None:
     """A loss object that was called on other sizes, upright ones, and fewer and more targets before gives the same."""
     case = exam.case
@@ -147,7 +147,7 @@ def test_what_the_same_object_was_called_on_before_changes_nothing(exam: Exam) -
     )
     upright = other.changed(grids=tuple((columns, rows) for rows, columns in case.grids))
 
-    _ = exam.calls  # a loss that raises is run.completes' business
+    _ = exam.calls  # a loss that raises is run.no-exception' business
 
     def called(subject: Subject) -> None:
         for batch in (fewer, upright, more) if subject.any_size else (other,):
@@ -164,7 +164,7 @@ def turned(targets: Tensor) -> Tensor:
     return copy
 
 
-@law("state.other-targets-before", source="DESIGN", cases=cases(min_targets=1), most=50)
+@law("state.reused-target-memory", source="DESIGN", cases=cases(min_targets=1), most=50)
 def test_what_stood_in_the_same_tensors_before_changes_nothing(exam: Exam) -> None:
     """Where others of the same shape take the place of targets in memory, the next call's loss is of the new ones."""
 
@@ -191,7 +191,7 @@ def test_what_stood_in_the_same_tensors_before_changes_nothing(exam: Exam) -> No
     close(exam, exam.on(exam.case, calling=freed_and_taken))
 
 
-@law("state.other-call-between", source="DESIGN", cases=cases(min_targets=1), most=50)
+@law("state.call-before-backward", source="DESIGN", cases=cases(min_targets=1), most=50)
 def test_a_call_before_the_backward_pass_changes_nothing(exam: Exam) -> None:
     """What a call returned, and its gradient, stay as they are when the same object is called on other targets."""
 
@@ -205,7 +205,7 @@ def test_a_call_before_the_backward_pass_changes_nothing(exam: Exam) -> None:
 
 
 @law(
-    "state.validation-before",
+    "state.after-validation",
     source="DESIGN",
     cases=cases(options=[Options(calls=2), Options(sort_obj_iou=True, calls=2)]),
     most=50,
@@ -225,7 +225,7 @@ def test_validation_gives_the_same_loss_and_training_goes_on(exam: Exam) -> None
     close(exam, exam.on(exam.case, calling=calling))
 
 
-@law("state.settings-of-others", source="DESIGN", cases=ANY, most=30)
+@law("state.keeps-caller-settings", source="DESIGN", cases=ANY, most=30)
 def test_settings_that_a_trainer_changed_stay_so(exam: Exam) -> None:
     """Where gradients are off, or algorithms are to be deterministic, they are so after a call as well."""
     after = []
@@ -246,7 +246,7 @@ def test_settings_that_a_trainer_changed_stay_so(exam: Exam) -> None:
     exam.expect_equal("gradients on, algorithms deterministic", [(False, True)] * len(after), after)
 
 
-@law("state.lets-go", source="DESIGN", cases=cases(min_targets=1), most=20)
+@law("state.frees-memory", source="DESIGN", cases=cases(min_targets=1), most=20)
 def test_nothing_is_kept_of_earlier_calls(exam: Exam) -> None:
     """Of two calls and their backward passes the first's predictions are gone from memory when the second returns."""
     kept: list[int] = []
@@ -291,7 +291,7 @@ def test_a_pickled_copy_gives_the_same_loss(exam: Exam) -> None:
     survives(exam, lambda loss: pickle.loads(pickle.dumps(loss)))
 
 
-@law("state.random-seed", source="DESIGN", cases=cases(min_targets=1, options=ALL_OPTIONS), most=60)
+@law("state.rng-independent", source="DESIGN", cases=cases(min_targets=1, options=ALL_OPTIONS), most=60)
 def test_the_seed_of_the_global_generator_does_not_matter(exam: Exam) -> None:
     """The loss is the same whatever the state of torch's global generator."""
     _ = exam.calls
@@ -301,7 +301,7 @@ def test_the_seed_of_the_global_generator_does_not_matter(exam: Exam) -> None:
 
 
 @law(
-    "state.layout",
+    "state.non-contiguous",
     source="DESIGN",
     cases=cases(layouts=("channels_last", "sliced", "transposed"), options=ALL_OPTIONS),
     most=60,
@@ -325,7 +325,7 @@ def test_the_dtype_of_targets_does_not_matter(exam: Exam) -> None:
         exam.expect_equal(f"layer {i}, boxes", here.box, there.box)
 
 
-@law("state.threads", source="DESIGN", cases=cases(min_targets=1, dtypes=("float32",)), most=30)
+@law("state.thread-count", source="DESIGN", cases=cases(min_targets=1, dtypes=("float32",)), most=30)
 def test_the_number_of_threads_does_not_matter(exam: Exam) -> None:
     """Two threads give the loss of one."""
     one = exam.calls[-1].total

@@ -145,7 +145,7 @@ def test_the_order_of_targets_does_not_matter_where_no_cell_is_shared(exam: Exam
     same_gradient(exam, other, lambda g: g)
 
 
-@law("symmetry.class-numbers", source="SPEC 4", cases=SYMMETRIC, most=60)
+@law("symmetry.class-order", source="SPEC 4", cases=SYMMETRIC, most=60)
 def test_the_numbers_of_classes_do_not_matter(exam: Exam) -> None:
     """Reversing the classes, channels and targets alike, changes neither loss nor gradient."""
     last = exam.case.classes - 1
@@ -196,7 +196,7 @@ def test_the_order_of_layers_does_not_matter_to_box_and_class(exam: Exam) -> Non
     exam.expect_close("items (box, cls)", exam.items[::2], other.items[::2], 2 * budget[::2], BECAUSE)
 
 
-@law("symmetry.double-batch", source="FAMILIES, relations", cases=SYMMETRIC, choices=("batch",), most=60)
+@law("symmetry.duplicated-batch", source="FAMILIES, relations", cases=SYMMETRIC, choices=("batch",), most=60)
 def test_a_batch_twice_over_costs_twice_as_much(exam: Exam) -> None:
     """Two equal copies in one batch have the same items and twice the total."""
     batch = exam.case.batch
@@ -206,7 +206,7 @@ def test_a_batch_twice_over_costs_twice_as_much(exam: Exam) -> None:
     same_loss(exam, other, factor=2.0)
 
 
-@law("symmetry.two-batches", source="SPEC 6", cases=SYMMETRIC, most=60)
+@law("symmetry.concatenated-batches", source="SPEC 6", cases=SYMMETRIC, most=60)
 def test_a_batch_is_the_mean_of_its_halves_in_objectness(exam: Exam) -> None:
     """The objectness item of two batches in one is the mean of theirs."""
     case = exam.case

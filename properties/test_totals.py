@@ -74,7 +74,7 @@ def test_many_of_anything_are_treated_like_few(exam: Exam) -> None:
 )
 def test_more_than_16_bits_count_are_treated_like_few(exam: Exam) -> None:
     """With 154,449 cells, or hundreds of targets, nothing is raised, and total and gradients are the reference's."""
-    if not exam.outcome.gradients:  # what raises on few as well is for run.completes to tell
+    if not exam.outcome.gradients:  # what raises on few as well is for run.no-exception to tell
         few = exam.on(exam.case.changed(grids=((2, 2),), targets=exam.case.targets[:1]))
         exam.only_if(bool(few.outcome.gradients), "the subject raised on few as well")
         no_trouble(exam, "raised", "rows, loss and gradients")
@@ -138,7 +138,7 @@ def test_layers_weigh_as_the_balance_table_says(exam: Exam) -> None:
     exam.expect_close("sum of a layer's objectness gradients", np.array(table) * share, summed, allowed, BECAUSE)
 
 
-@law("totals.layers-add", source="SPEC 6", cases=cases(dtypes=("float32", "float64"), spots=False), most=60)
+@law("totals.layers-independent", source="SPEC 6", cases=cases(dtypes=("float32", "float64"), spots=False), most=60)
 def test_layers_contribute_independently(exam: Exam) -> None:
     """What changing one layer's logits does to the total does not depend on another layer's logits."""
     exam.only_if(exam.case.layers > 1, "one layer")
@@ -170,7 +170,7 @@ def test_autobalance_moves_the_table_after_every_call(exam: Exam) -> None:
         exam.expect_close(f"balance after call {n}", after, balance[:shown], off, BECAUSE)
 
 
-@law("totals.autobalance-late", source="SPEC 3, autobalance", cases=BALANCING, choices=("balance",))
+@law("totals.autobalance-first-call", source="SPEC 3, autobalance", cases=BALANCING, choices=("balance",))
 def test_a_call_uses_the_balance_from_before_it(exam: Exam) -> None:
     """The first call with autobalance returns what it would without."""
     without = exam.case.options.model_copy(update={"autobalance": False, "calls": 1})
@@ -195,7 +195,7 @@ def test_the_balance_goes_by_the_order_of_layers(exam: Exam) -> None:
         exam.expect_close(f"total of call {n}", want.total, call.total, budget.totals[n], BECAUSE)
 
 
-@law("totals.form", source="SPEC 6", cases=ANY)
+@law("totals.shape-and-dtype", source="SPEC 6", cases=ANY)
 def test_results_have_upstreams_form(exam: Exam) -> None:
     """total is (1,) or (), items 3 or 4 numbers, both float32 (or Python floats) whatever the predictions' dtype."""
     for call in exam.calls:

@@ -148,8 +148,8 @@ def test_every_law_runs_on_every_device(tmp_path: Path):
     given = ("--loss", spec, "--cases", "20", "-v")
     status, output = run(*laws, *given, "--device", "auto", "--findings", str(tmp_path / "found"))
     assert status == 1, output
-    assert re.search(r"devices.results cpu +held", output)
-    assert re.search(r"devices.results mirror +BROKE", output)
+    assert re.search(r"devices.result-device cpu +held", output)
+    assert re.search(r"devices.result-device mirror +BROKE", output)
     assert re.search(r"devices.rows cpu +not applicable +0 +needs --device", output)
     assert re.search(r"devices.rows mirror +held", output)
     if not torch.cuda.is_available():

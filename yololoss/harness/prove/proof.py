@@ -35,7 +35,13 @@ LOGITS = (
     "For each logit, and pair of width and height, in a row of its own the laws hold: finite, and as the reference."
 )
 # Laws by which a centre is told, the one that tells most first.
-TELLING = ("run.completes", "assign.clamped-indices", "assign.own-cell", "assign.neighbours", "assign.box-plus-cell")
+TELLING = (
+    "run.no-exception",
+    "assign.clamped-indices",
+    "assign.centre-cell",
+    "assign.neighbours",
+    "assign.box-plus-cell",
+)
 ALL = "assign.rows"
 ALONE = "none: this is exact"
 OWN = ("grid lines", "far edge")  # choices with which another family's assignment is another
