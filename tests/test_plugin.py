@@ -47,7 +47,7 @@ TELLS = {
     "neighbour_sign": "test_assign.py::test_the_neighbours_nearest_to_the_centre_are_taken_and_no_others",
     "height_width_swapped": "test_assign.py::test_a_box_moved_by_its_cell_is_its_target",
     "clamp_dropped": "test_assign.py::test_every_index_lies_inside_its_grid",
-    "balance_reversed": "test_totals.py::test_layers_weigh_as_the_balance_table_says",
+    "balance_reversed": "test_totals.py::test_layers_are_weighted_by_the_balance_table",
 }
 
 
