@@ -95,7 +95,7 @@ def ciou(box1: Reals, angle1: Reals, box2: Reals) -> Reals:
 
 
 def ciou_gradient(box1: Reals, angle1: Reals, box2: Reals) -> tuple[Reals, Reals]:
-    """Derivative of ``ciou`` by box1 (..., 4) and angle1 (...), alpha constant; the mean of both sides at ties (SPEC 2)."""
+    """Derivative of ``ciou`` by box1 (..., 4) and angle1 (...), alpha constant; the mean at ties (SPEC 2)."""
     gap, hull, union = _lay_over(box1, box2)
     side = np.maximum(gap, 0)
     inter = _area(side)

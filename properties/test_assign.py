@@ -187,7 +187,7 @@ WHOLE = "(image, anchor, row, column, class, x, y, w, h, anchor w, anchor h)"
 
 @law("assign.rows", source="SPEC 1", cases=EDGES, most=200, choices=("grid lines",))
 def test_rows_are_those_of_the_reference(exam: Exam) -> None:
-    """Rows equal the reference's in any order: indices, classes, boxes and anchors' sides, bit for bit."""
+    """Rows equal the reference's, in any order: indices, classes, boxes and anchors' sides, bit for bit."""
     for i, (rows, wanted) in enumerate(zip(exam.rows, exam.of(Reference).rows, strict=True)):
         exam.expect_equal(f"layer {i}, sorted {WHOLE}", np.array(sorted(whole(wanted))), np.array(sorted(whole(rows))))
 

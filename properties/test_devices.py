@@ -133,7 +133,8 @@ def test_no_tensor_is_created_on_another_device(exam: Exam) -> str | None:
     """
     watched = exam.on(exam.case, around=Around(watched=True))
     _ = watched.calls
-    exam.expect(not watched.outcome.elsewhere, "made on the CPU", "nothing", "; ".join(watched.outcome.elsewhere[:3]))
+    made = watched.outcome.elsewhere
+    exam.expect(not made, "tensors created on the CPU", "none", "; ".join(made[:3]))
     waits = watched.outcome.waits
     return f"{sum(w.times for w in waits)} waits a step" if exam.subject.device.type == "mirror" else None
 

@@ -1,7 +1,7 @@
-"""Each law has been seen to fail: ``python -m tests.law_table > docs/laws.md``; with ``--check``, compare.
+"""For each law, a fault that breaks it: ``python -m tests.law_table > docs/laws.md``; with ``--check``, compare.
 
-For each law a fault is named that breaks it: one of `tests.faults`, in a copy of the bundled loss, or a loss of
-`tests.subjects.faulty`. The law is run on it, and must break.
+The fault is one of `tests.faults`, planted in a copy of the bundled loss, or a loss of `tests.subjects.faulty`. Each
+law runs on its fault, and must break.
 """
 
 import sys
@@ -160,13 +160,13 @@ BREAKS = {
 
 
 def planted(fault: str, folder: Path) -> LossUnderTest:
-    """The loss with that fault."""
+    """The loss with this fault."""
     spec = plant(BY_NAME[fault], folder / fault) if fault in BY_NAME else f"tests.subjects.faulty:{fault}"
     return on_its_device(spec, BY_NAME[fault].device if fault in BY_NAME else "cpu")
 
 
 def recorded() -> dict[Case, Expected]:
-    """What the bundled loss does with the cases of a baseline."""
+    """The results of the bundled loss on the cases of a baseline."""
     vectors = record_cases(on_its_device(BUNDLED, "cpu"), baseline_cases(), lambda: None)
     return {vector.case: vector.expected for vector in vectors if vector.expected is not None}
 
@@ -174,25 +174,25 @@ def recorded() -> dict[Case, Expected]:
 def page() -> Iterator[str]:
     """The Markdown page."""
     yield "# The laws\n"
-    yield "Each law, what it states, where that is from, and a planted fault that was seen to break it"
-    yield "(`tests/faults/`, `tests/subjects/faulty.py`). Made by `python -m tests.law_table > docs/laws.md`, which"
-    yield "runs each law on its fault; `.ci/run` does so again. The laws of bad input (`input.`) judge losses of the"
-    yield "family yololoss; of others they note what happens.\n"
-    yield "SPEC: the specification of facts and formulas from which loss and reference were written; the modules of"
-    yield "`properties/` tell the same. 1: assignment (1.1 scaling to the grid, 1.2 match of target and anchor, 1.3 own"
-    yield "cell and neighbours, 1.4 cells and their clamp, 1.5 boxes); 2: box loss; 3: objectness; 4: classes; 5: BCE"
-    yield "and focal loss; 6: the result; 7: what the bundled loss promises beyond upstream. DESIGN: what a function in"
-    yield "a training loop must be (it changes nothing but its own state). FAMILIES: how losses in the wild are"
-    yield "called, and what follows for values of two calls that belong together.\n"
+    yield "Each law, its statement, the source of the statement, and a planted fault that breaks the law"
+    yield "(`tests/faults/`, `tests/subjects/faulty.py`). `python -m tests.law_table > docs/laws.md` makes this page"
+    yield "and runs each law on its fault; so does `.ci/run`. The laws about bad input (`input.`) judge only losses"
+    yield "of the dialect yololoss; for other losses they note what happens.\n"
+    yield "SPEC: the facts and formulas from which the loss and the reference were written; the modules of"
+    yield "`properties/` state the same. 1: assignment (1.1 scaling to the grid, 1.2 match of target and anchor, 1.3"
+    yield "own cell and neighbours, 1.4 cells and their clamp, 1.5 boxes); 2: box loss; 3: objectness; 4: classes; 5:"
+    yield "BCE and focal loss; 6: the result; 7: what the bundled loss guarantees beyond upstream. DESIGN: what a"
+    yield "training loop requires of a function (it changes only its own state). FAMILIES: the call forms of"
+    yield "published losses, and relations between the results of two calls.\n"
     yield "| law | statement | source | broken by |\n|---|---|---|---|"
     for law in sorted(LAWS):
         yield f"| `{law}` | {LAWS[law].statement} | {LAWS[law].source} | `{BREAKS[law]}` |"
 
 
 def main() -> int:
-    """Run every law on its fault; then print the page, or with --check compare it with the one in docs."""
+    """Run every law on its fault; then print the page, or with --check compare it with docs/laws.md."""
     with tempfile.TemporaryDirectory() as folder:
-        record = recorded()  # the laws of a baseline are judged on it
+        record = recorded()  # the baseline laws compare with it
         faults = sorted(set(BREAKS.values()))
         subjects = {fault: replace(planted(fault, Path(folder)), recorded=record) for fault in faults}
         held = [law for law, fault in BREAKS.items() if search(LAWS[law], subjects[fault]) is None]
@@ -204,7 +204,7 @@ def main() -> int:
         print(text, end="")
         return 0
     same = text == (ROOT / "docs" / "laws.md").read_text(encoding="utf-8")
-    print(f"{len(BREAKS)} laws break on their faults; docs/laws.md {'is as it should be' if same else 'differs'}")
+    print(f"{len(BREAKS)} laws break on their faults; docs/laws.md {'is up to date' if same else 'differs'}")
     return 0 if same else 1
 
 

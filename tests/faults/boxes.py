@@ -112,7 +112,7 @@ IOU = (
         "run.no-exception",
     ),
     Fault(
-        "angle_by_division",  # upstream's, since 7.0: 0 / 0 for a box without size
+        "angle_by_division",  # upstream since 7.0: 0 / 0 for a box of size 0
         "IOU",
         "known field bug",
         "gradients.finite",

@@ -1,4 +1,4 @@
-"""Faults that show on an accelerator only; the mirror must notice them."""
+"""Faults that show only on an accelerator; the laws must find them on the mirror."""
 
 from tests.faults import Fault
 

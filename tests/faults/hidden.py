@@ -1,4 +1,4 @@
-"""Faults that show in another call, another dtype, or the gradient alone: state, dtype, autograd."""
+"""Faults that show only in another call, another dtype, or the gradient: state, dtype, autograd."""
 
 from tests.faults import Fault, in_loss
 

@@ -1,4 +1,4 @@
-"""Faults that show in a rare use, size or setting alone: another way to call, very many of a thing, two options at once."""
+"""Faults that show only in rare uses, sizes or settings: another call form, very large sizes, two options together."""
 
 from tests.faults import Fault, in_loss
 from tests.faults.hidden import ASSIGNED, CALL, SELECTED, TOTAL

@@ -1,4 +1,4 @@
-"""Faults that show in what a trainer does around the loss alone: settings, memory, wrappers, images that are turned."""
+"""Faults that show only in what a trainer does around the loss: settings, memory, wrappers, rotated images."""
 
 from tests.faults import in_loss
 from tests.faults.hidden import ASSIGNED, CALL, TOTAL

@@ -358,7 +358,7 @@ RETURN = (
     ),
 )
 
-# What goes wrong with many of something only.
+# Faults that show only at large sizes.
 MANY = (
     Fault(
         "cells_in_a_byte",
