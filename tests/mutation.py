@@ -140,7 +140,9 @@ def _judge(mutant: Mutant) -> tuple[str, str]:
 
 def _by_gate(subject: LossUnderTest, part: slice) -> str | None:
     # most mutants raise, and input checks are noticed by the laws about them
-    for law in sorted(LAWS.values(), key=lambda law: (not law.id.startswith(("run.completes", "input.")), law.place)):
+    for law in sorted(
+        LAWS.values(), key=lambda law: (not law.id.startswith(("run.no-exception", "input.")), law.place)
+    ):
         try:
             for case in GATE.cases[law.id][part]:
                 law.examine(subject, case)
@@ -151,7 +153,7 @@ def _by_gate(subject: LossUnderTest, part: slice) -> str | None:
 
 def _on_mirror(subject: LossUnderTest) -> str | None:
     """The same on the pretend accelerator, for what lies on the wrong device."""
-    law, there = LAWS["run.completes"], replace(subject, device=find_device("mirror"))
+    law, there = LAWS["run.no-exception"], replace(subject, device=find_device("mirror"))
     try:
         for case in GATE.cases[law.id][: 10 * SOON]:
             law.examine(there, case)

@@ -97,11 +97,21 @@ def test_check_prints_json_for_machines(tmp_path):
 def test_check_shows_all_on_demand(tmp_path):
     """--verbose: every finding in full, and laws that hold."""
     spec = plant(BY_NAME["no_batch"], tmp_path)
-    options = ("--laws", "totals.sum", "--laws", "totals.value", "--laws", "totals.form", "--workers", 1, "-v")
+    options = (
+        "--laws",
+        "totals.sum",
+        "--laws",
+        "totals.value",
+        "--laws",
+        "totals.shape-and-dtype",
+        "--workers",
+        1,
+        "-v",
+    )
     status, output, _ = run("check", spec, *options, cwd=tmp_path)
     assert status == 1
     assert output.count(" broke: ") == 2
-    assert re.search(r"totals.form +held", output)
+    assert re.search(r"totals.shape-and-dtype +held", output)
 
 
 def test_no_shrink_neither_makes_cases_small_nor_draws_them(tmp_path):
@@ -388,7 +398,9 @@ def test_laws_are_listed_and_explained(tmp_path):
     for part in ("  statement  The box item is", "  source     SPEC 2", "all but yolov5-1.0", "  example", "layer 0: "):
         assert part in told
     assert "needs" not in told
-    assert run("laws", "totals.layers-add", cwd=tmp_path)[1].count("layer ") > 1, "the law judges the case it shows"
+    assert run("laws", "totals.layers-independent", cwd=tmp_path)[1].count("layer ") > 1, (
+        "the law judges the case it shows"
+    )
     for law, part in (("devices.rows", "mirror, cuda, mps"), ("baseline.rows", "any case that yololoss record wrote")):
         assert part in run("laws", law, cwd=tmp_path)[1]
     assert [law["id"] for law in json.loads(run("laws", "--json", cwd=tmp_path)[1])] == list(LAWS)

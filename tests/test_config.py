@@ -74,7 +74,7 @@ def test_a_waiver_of_no_law_or_out_of_date_is_an_error():
         check_waivers(config(law="assign.row"), LAWS, today)
 
 
-BALANCE = "layers_weigh_as_the_balance_table_says"
+BALANCE = "layers_are_weighted_by_the_balance_table"
 WAIVER = '[tool.yololoss]\nloss = "{loss}"\n[[tool.yololoss.waivers]]\nlaw = "{law}"\nreason = "own balance"\n'
 
 

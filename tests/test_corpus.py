@@ -26,24 +26,27 @@ def save(folder, *vectors):
 
 def test_merging_adds_what_is_not_there(tmp_path):
     """Once, whatever file it is in; the same case under another law is another."""
-    save(tmp_path / "one", vector(), vector("totals.form"))
+    save(tmp_path / "one", vector(), vector("totals.shape-and-dtype"))
     save(tmp_path / "two", vector())
     for new in (2, 0):
         status, output, errors = run("corpus", "merge", "all", "one", "two", cwd=tmp_path)
         assert (status, output) == (0, f"all: {new} new of 3 cases\n"), errors
-    assert {v.law for v in read_corpus(tmp_path / "all").values()} == {"totals.sum", "totals.form"}
-    assert {p.stem for p in (tmp_path / "all").iterdir()} == {name_of(vector()), name_of(vector("totals.form"))}
+    assert {v.law for v in read_corpus(tmp_path / "all").values()} == {"totals.sum", "totals.shape-and-dtype"}
+    assert {p.stem for p in (tmp_path / "all").iterdir()} == {
+        name_of(vector()),
+        name_of(vector("totals.shape-and-dtype")),
+    }
 
 
 def test_a_corpus_is_listed(tmp_path):
     """A line a case, and a count; or JSON."""
-    save(tmp_path / "one", vector(), vector("totals.form", comment=""))
+    save(tmp_path / "one", vector(), vector("totals.shape-and-dtype", comment=""))
     status, output, _ = run("corpus", "list", "one", cwd=tmp_path)
     assert status == 0
     assert output.splitlines()[0] == f"{name_of(vector())}  total: expected 1, observed 2"
     assert output.splitlines()[-1] == "2 cases, 2 laws"
     status, output, _ = run("corpus", "list", "one", "--json", cwd=tmp_path)
-    assert [told["law"] for told in json.loads(output)] == ["totals.sum", "totals.form"]
+    assert [told["law"] for told in json.loads(output)] == ["totals.sum", "totals.shape-and-dtype"]
 
 
 def test_minimising_keeps_the_smallest_that_reach_the_same(tmp_path):
@@ -100,7 +103,7 @@ def test_the_gate_judges_the_corpus_first(tmp_path):
 
 def test_the_gate_outlives_a_case_that_ends_its_process(tmp_path):
     """It is a finding like any other, and the other laws are judged."""
-    save(tmp_path / "one", vector("run.completes"))
+    save(tmp_path / "one", vector("run.no-exception"))
     spec = rarely(tmp_path, "Segfaults", 10**9)
     chosen = (
         f"\n    def chosen(self, p, targets):\n        return tuple(targets.shape) == ({len(CASE.targets)}, 6)"
@@ -108,13 +111,24 @@ def test_the_gate_outlives_a_case_that_ends_its_process(tmp_path):
     )
     with (tmp_path / "rarely.py").open("a", encoding="utf-8") as file:
         file.write(chosen)
-    options = ("--laws", "run.completes", "--laws", "totals.form", "--cases", 5, "--workers", 1, "--corpus", "one")
+    options = (
+        "--laws",
+        "run.no-exception",
+        "--laws",
+        "totals.shape-and-dtype",
+        "--cases",
+        5,
+        "--workers",
+        1,
+        "--corpus",
+        "one",
+    )
     status, output, errors = run("check", spec, *options, "--json", cwd=tmp_path)
     assert status == 1, errors
     told = json.loads(output)
     assert [(law["id"], law["word"], law["tried"]) for law in told["laws"]] == [
-        ("run.completes", "BROKE", 1),
-        ("totals.form", "held", 5),
+        ("run.no-exception", "BROKE", 1),
+        ("totals.shape-and-dtype", "held", 5),
     ]
     (found,) = told["findings"]
     assert (found["observed"], found["picture"]) == ("killed by SIGSEGV", None)

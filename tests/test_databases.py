@@ -42,7 +42,7 @@ def test_a_folder_keeps_what_was_saved(tmp_path):
     database = open_database([str(tmp_path / "db")])
     save(database, [VECTOR])
     database.save(key("v5", "totals.sum"), b"something else")
-    assert fetch(database, "v5", ["totals.form", "totals.sum"]) == [VECTOR]
+    assert fetch(database, "v5", ["totals.shape-and-dtype", "totals.sum"]) == [VECTOR]
     assert open_database([]) is None
 
 
@@ -51,13 +51,13 @@ def test_redis_and_a_folder_are_one(tmp_path, redis):
     (tmp_path / "raises.py").write_text(
         "from tests.subjects.rare import Raises\n\n\nclass Loss(Raises):\n    one_in = 1\n", encoding="utf-8"
     )
-    options = ("--laws", "run.completes", "--workers", 1, "--cases", 1, "--database", redis, "--database", "db")
+    options = ("--laws", "run.no-exception", "--workers", 1, "--cases", 1, "--database", redis, "--database", "db")
     status, _, errors = run("fuzz", f"{tmp_path}/raises.py:Loss", *options, "--out", "one", cwd=tmp_path)
     assert status == 1, errors
-    kept = [fetch(open_database([place]), "v5", ["run.completes"]) for place in (redis, str(tmp_path / "db"))]
+    kept = [fetch(open_database([place]), "v5", ["run.no-exception"]) for place in (redis, str(tmp_path / "db"))]
     assert kept[0] == kept[1]
-    assert [vector.law for vector in kept[0]] == ["run.completes"]
-    seeded = ("--laws", "run.completes", "--workers", 1, "--cases", 1, "--database", redis, "--out", "two")
+    assert [vector.law for vector in kept[0]] == ["run.no-exception"]
+    seeded = ("--laws", "run.no-exception", "--workers", 1, "--cases", 1, "--database", redis, "--out", "two")
     status, _, errors = run("fuzz", *seeded, cwd=tmp_path)
     assert status == 0, errors
     assert json.loads((tmp_path / "two" / "session.json").read_bytes())["counts"]["first"] == 1

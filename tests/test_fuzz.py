@@ -210,7 +210,7 @@ def test_a_worker_writes_down_what_it_finds_once(tmp_path):
     plan = Plan(FEW, task.under_test())
     named, kinds = worker.Counters(plan).read(Journal(worker.journal_path(tmp_path, 1)).counters)
     assert named["first"] == 1
-    assert kinds[raw.kind] == named["broke run.completes"] > 1
+    assert kinds[raw.kind] == named["broke run.no-exception"] > 1
 
 
 def test_a_worker_leaves_with_a_lost_device(tmp_path):
@@ -272,8 +272,8 @@ def _raw_of(folder: Path, name: str, one_in: int = 1, *, outside: bool = False) 
         worker.run(given)
     journal = Journal(worker.journal_path(folder, 0))
     case, source = from_flight(journal.read().text)
-    how = guard.Death("run.completes", "lost with its node" if outside else "killed by SIGSEGV", outside=outside)
-    told = died(how, LAWS["run.completes"])
+    how = guard.Death("run.no-exception", "lost with its node" if outside else "killed by SIGSEGV", outside=outside)
+    told = died(how, LAWS["run.no-exception"])
     write_raw(folder, task.loss, Raw(told, case, source))
     return clerk.Duty(task, FEW, (), folder, {"loss": task.loss}, 20.0), next((folder / "raw").iterdir())
 
@@ -309,7 +309,7 @@ def test_what_a_kill_from_outside_hid_is_found_once(tmp_path):
     assert record.finding is None
     (own,) = (tmp_path / "raw").iterdir()
     assert record.nothing == (
-        f"a process was killed from outside: its case, run again, breaks run.completes by itself: {own.stem}"
+        f"a process was killed from outside: its case, run again, breaks run.no-exception by itself: {own.stem}"
     )
     clerk.attend(duty._replace(seconds=0.0), own)
     told = clerk.read_records(tmp_path)
@@ -341,11 +341,11 @@ def test_a_spoiled_raw_file_is_told(tmp_path):
 @pytest.mark.parametrize(
     ("name", "observed", "law"),
     [
-        ("Segfaults", "killed by SIGSEGV", "run.completes"),
+        ("Segfaults", "killed by SIGSEGV", "run.no-exception"),
         ("Leaves", "ended its process, exit status 3", "run.no-exit"),
-        ("Loops", "did not return within 3 s", "run.returns"),
-        ("Allocates", "took more than 1500 MiB of memory", "run.completes"),
-        ("Raises", "raised in loss: IndexError", "run.completes"),
+        ("Loops", "did not return within 3 s", "run.time-limit"),
+        ("Allocates", "took more than 1500 MiB of memory", "run.no-exception"),
+        ("Raises", "raised in loss: IndexError", "run.no-exception"),
     ],
 )
 def test_a_judge_outlives_what_it_judges(tmp_path, name, observed, law):
@@ -356,7 +356,7 @@ def test_a_judge_outlives_what_it_judges(tmp_path, name, observed, law):
     case = plan.case(Origin(0, bytes(plan.domains[0].size)))
     with Judge(task) as judge:
         for _ in range(2):
-            broke, _ = judge.ask(clerk.Vector(id="a", law="run.completes", case=case))
+            broke, _ = judge.ask(clerk.Vector(id="a", law="run.no-exception", case=case))
             assert broke is not None
             assert (broke.law, broke.observed[: len(observed)]) == (law, observed)
 
@@ -392,11 +392,11 @@ def test_a_session_on_the_bundled_loss_finds_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("name", "law"),
     [
-        ("Segfaults", "run.completes"),
+        ("Segfaults", "run.no-exception"),
         ("Leaves", "run.no-exit"),
-        ("Loops", "run.returns"),
-        ("Allocates", "run.completes"),
-        ("Raises", "run.completes"),
+        ("Loops", "run.time-limit"),
+        ("Allocates", "run.no-exception"),
+        ("Raises", "run.no-exception"),
         ("Attached", "totals.items-detached"),
     ],
 )

@@ -71,7 +71,7 @@ def test_a_machine_that_stood_still_makes_no_process_late():
             clock.return_value = now
             assert watched.watch(141.3, 3.0) is None
         clock.return_value = 145.0
-        assert watched.watch(141.3, 3.0) == guard.Death("run.returns", "did not return within 3 s")
+        assert watched.watch(141.3, 3.0) == guard.Death("run.time-limit", "did not return within 3 s")
 
 
 @pytest.mark.parametrize("lost", [False, True])
@@ -100,7 +100,7 @@ def test_a_judge_sees_a_death_before_the_pipe_tells_of_it():
     asked = judge.Judge(judge.Task(BUNDLED, "cpu", "yololoss"))
     asked._guarded, asked._pipe = Mock(), Mock()
     asked._pipe.poll.return_value = False
-    asked._guarded.watch.side_effect = [None, guard.Death("run.completes", "killed by X")]
+    asked._guarded.watch.side_effect = [None, guard.Death("run.no-exception", "killed by X")]
     told, _ = asked.ask(VECTOR)
     assert told is not None
     assert told.observed == "killed by X"
@@ -121,8 +121,8 @@ def test_laws_that_run_the_loss_anew_are_spared_one_that_does_not_answer(tmp_pat
         worker.run(orders(tmp_path, task=task, laws=("run", "state.deep-copy")), cases=20)
     plan = worker.Plan(("run", "state.deep-copy"), task.under_test())
     named, _ = worker.Counters(plan).read(worker.Journal(worker.journal_path(tmp_path, 0)).counters)
-    assert named["broke run.completes"] > 0
-    assert named["tried state.deep-copy"] + named["broke run.completes"] <= 20
+    assert named["broke run.no-exception"] > 0
+    assert named["tried state.deep-copy"] + named["broke run.no-exception"] <= 20
 
 
 def test_what_is_not_to_be_made_small_is_kept_as_it_was_found(tmp_path):

@@ -47,7 +47,7 @@ TELLS = {
     "neighbour_sign": "test_assign.py::test_the_neighbours_nearest_to_the_centre_are_taken_and_no_others",
     "height_width_swapped": "test_assign.py::test_a_box_moved_by_its_cell_is_its_target",
     "clamp_dropped": "test_assign.py::test_every_index_lies_inside_its_grid",
-    "balance_reversed": "test_totals.py::test_layers_weigh_as_the_balance_table_says",
+    "balance_reversed": "test_totals.py::test_layers_are_weighted_by_the_balance_table",
 }
 
 
@@ -152,8 +152,8 @@ def test_every_law_runs_on_every_device(tmp_path: Path):
     given = ("--loss", spec, "--cases", "20", "-v")
     status, output = run(*laws, *given, "--device", "auto", "--findings", str(tmp_path / "found"))
     assert status == 1, output
-    assert re.search(r"devices.results cpu +held", output)
-    assert re.search(r"devices.results mirror +BROKE", output)
+    assert re.search(r"devices.result-device cpu +held", output)
+    assert re.search(r"devices.result-device mirror +BROKE", output)
     assert re.search(r"devices.rows cpu +not applicable +0 +needs --device", output)
     assert re.search(r"devices.rows mirror +held", output)
     if not torch.cuda.is_available():

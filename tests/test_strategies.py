@@ -88,7 +88,7 @@ SMALLEST = [
     ("one_pi", "boxes.item", 1),
     ("target_is_one", "objectness.target", 1),
     ("first_row_wins", "objectness.last-row-wins", 2),
-    ("smoothing_ignored", "classes.smoothing", 1),
+    ("smoothing_ignored", "classes.label-smoothing", 1),
     ("autobalance_faster", "totals.autobalance", 0),
 ]
 

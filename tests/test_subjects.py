@@ -55,15 +55,15 @@ def test_every_call_form_is_understood_and_none_is_accused(name, least):
         ("Replaces", "state.inputs-unchanged"),
         ("KeepsGradients", "state.inputs-unchanged"),
         ("BlackBoxTransposed", "gradients.assignment"),
-        ("DictNotDetached", "objectness.detached"),
-        ("Raises", "run.completes"),
-        ("Prints", "run.quiet"),
-        ("Seeds", "state.global-generator"),
+        ("DictNotDetached", "objectness.target-detached"),
+        ("Raises", "run.no-exception"),
+        ("Prints", "run.no-output"),
+        ("Seeds", "state.rng-unchanged"),
         ("Exits", "run.no-exit"),
         ("ExitsHard", "run.no-exit"),
-        ("Sets", "state.process-settings"),
-        ("Forgets", "state.two-objects"),
-        ("FirstBatch", "state.other-input-before"),
+        ("Sets", "state.global-settings-unchanged"),
+        ("Forgets", "state.second-object"),
+        ("FirstBatch", "state.after-other-sizes"),
     ],
 )
 def test_the_fault_planted_in_each_form_is_found(name, law):
@@ -141,8 +141,8 @@ def test_an_attribute_that_is_missing_is_named():
 
 def test_a_family_without_clamp_is_not_asked_about_the_far_edge():
     """Cases with a centre at 1.0 say nothing about it."""
-    case = hypothesis.find(LAWS["assign.own-cell"].cases, lambda c: any(t[2] == 1 for t in c.targets))
-    law = LAWS["assign.own-cell"]
+    case = hypothesis.find(LAWS["assign.centre-cell"].cases, lambda c: any(t[2] == 1 for t in c.targets))
+    law = LAWS["assign.centre-cell"]
     law.examine(load_loss("tests.subjects.faulty:NoNeighbours", CPU, "mmyolo"), case)
     assert law.tally.not_applicable["dialect mmyolo has its own far edge"] == 1
 
@@ -166,7 +166,7 @@ def test_every_law_says_what_it_is():
 
 
 def test_a_loss_that_raises_is_accused_once_and_not_by_every_law():
-    """run.completes breaks; laws about results do not apply, and laws about rows are still judged."""
+    """run.no-exception breaks; laws about results do not apply, and laws about rows are still judged."""
     under_test = load_loss("tests.subjects.faulty:Raises", CPU)
     broken = set()
     for each in LAWS.values():
@@ -174,7 +174,7 @@ def test_a_loss_that_raises_is_accused_once_and_not_by_every_law():
             each.search(under_test, FEW, seed=3)
         except LawBroken:
             broken.add(each.id)
-    assert broken == {"run.completes"}
+    assert broken == {"run.no-exception"}
 
 
 def test_off_the_main_thread_there_is_no_time_limit_but_an_answer():
@@ -236,14 +236,14 @@ def test_a_file_whose_module_is_another_file_here_is_told(tmp_path):
 def test_nothing_holds_of_a_loss_that_cannot_be_made():
     """Not even that it prints nothing: the law does not apply, and says what was raised."""
     subject = load_loss("tests.subjects.faulty:NeverMade", CPU)
-    for id in ("run.quiet", "assign.rows", "totals.form"):
+    for id in ("run.no-output", "assign.rows", "totals.shape-and-dtype"):
         law = LAWS[id]
         law.tally.clear()
         law.search(subject, FEW, seed=1)
         assert law.tally.vacuous
         assert any("AttributeError" in reason for reason in law.tally.not_applicable), law.tally
     with pytest.raises(LawBroken, match="raised in construction: AttributeError"):
-        LAWS["run.completes"].search(subject, FEW, seed=1)
+        LAWS["run.no-exception"].search(subject, FEW, seed=1)
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def test_nothing_holds_of_a_loss_that_cannot_be_made():
 def test_a_result_of_an_unknown_form_is_no_error_of_the_loss(name, told):
     """It is told where it was read, with what was expected."""
     with pytest.raises(LawBroken) as broken:
-        LAWS["run.completes"].search(load_loss(f"tests.subjects.faulty:{name}", CPU), FEW, seed=1)
+        LAWS["run.no-exception"].search(load_loss(f"tests.subjects.faulty:{name}", CPU), FEW, seed=1)
     assert broken.value.observed == f"raised in reading the result of loss: {told}"
 
 

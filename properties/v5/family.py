@@ -51,7 +51,7 @@ class V5(Family):
         "compile",
         "baseline",
     )
-    first = ("totals.form", "totals.sum")  # about the total itself, before what it is made of
+    first = ("totals.shape-and-dtype", "totals.sum")  # about the total itself, before what it is made of
     choices = CHOICES
     dialects = DIALECTS
     usual_dialect = "upstream"

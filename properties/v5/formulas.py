@@ -1,7 +1,7 @@
 """The formulas of the reference: criteria and boxes, with their derivatives in closed form. NumPy, float64.
 
-Written from SPEC alone; shares nothing with the loss it checks. Boxes are centre x, y, width, height, in cells
-relative to a row's cell. Functions take any leading axes, so that the error budget can ask for many slightly
+Written only from SPEC; shares no code with the loss it checks. Boxes are centre x, y, width, height, in cells
+relative to a row's cell. Functions accept any leading axes, so that the error budget can compute many slightly
 moved boxes at once.
 """
 
@@ -14,7 +14,7 @@ Reals = NDArray[np.float64]
 
 EPS = 1e-7
 ASPECT = 4 / math.pi**2
-STEEPEST = 700.0  # bound of log(w / h): exp and cosh stay finite, and the angle is flat long before
+STEEPEST = 700.0  # bound of log(w / h), far beyond where the angle is constant; exp and cosh stay finite
 TINY = 1e-300
 
 
@@ -35,7 +35,7 @@ def bce(logits: Reals, targets: Reals, pos_weight: float = 1.0) -> Reals:
 
 
 def bce_gradient(logits: Reals, targets: Reals, pos_weight: float = 1.0) -> Reals:
-    """Derivative of ``bce`` by the logits, elementwise (SPEC 5)."""
+    """Derivative of ``bce`` with respect to the logits, elementwise (SPEC 5)."""
     return (1 - targets) * sigmoid(logits) - pos_weight * targets * sigmoid(-logits)
 
 
@@ -47,24 +47,24 @@ def focal(logits: Reals, targets: Reals, pos_weight: float, gamma: float, alpha:
 
 
 def focal_gradient(logits: Reals, targets: Reals, pos_weight: float, gamma: float, alpha: float = 0.25) -> Reals:
-    """Derivative of ``focal`` by the logits, elementwise, finite for 0 < gamma < 1 too (SPEC 5, 7)."""
+    """Derivative of ``focal`` with respect to the logits, elementwise, also finite for 0 < gamma < 1 (SPEC 5, 7)."""
     p, q = sigmoid(logits), sigmoid(-logits)
     weight = targets * alpha + (1 - targets) * (1 - alpha)
     miss = targets * q + (1 - targets) * p
-    # d log(miss) / d logit: bounded, whereas miss^(gamma - 1) is not. Where miss is 0, p q is 0 as well.
+    # d log(miss) / d logit is bounded, while miss^(gamma - 1) is not. Where miss is 0, p q is 0 too.
     slope = (1 - 2 * targets) * p * q / np.maximum(miss, TINY)
     growth = bce_gradient(logits, targets, pos_weight) + bce(logits, targets, pos_weight) * (gamma * slope)
     return growth * weight * miss**gamma
 
 
 def quality_focal(logits: Reals, targets: Reals, pos_weight: float, gamma: float, alpha: float = 0.25) -> Reals:
-    """Quality focal loss, elementwise: as ``focal``, with |t - sigmoid| to the power (SPEC 5)."""
+    """Quality focal loss, elementwise: as ``focal``, with |t - sigmoid|^gamma (SPEC 5)."""
     weight = targets * alpha + (1 - targets) * (1 - alpha)
     return np.asarray(bce(logits, targets, pos_weight) * weight * np.abs(targets - sigmoid(logits)) ** gamma)
 
 
 def bce_blur(logits: Reals, targets: Reals, alpha: float = 0.05) -> Reals:
-    """BCE, elementwise, damped where a label seems to be missing (SPEC 5)."""
+    """BCE, elementwise, reduced where a label seems to be missing (SPEC 5)."""
     return np.asarray(bce(logits, targets) * (1 - np.exp((sigmoid(logits) - targets - 1) / (alpha + 1e-4))))
 
 
@@ -75,35 +75,35 @@ def iou(box1: Reals, box2: Reals) -> Reals:
 
 
 def giou(box1: Reals, box2: Reals) -> Reals:
-    """IoU less the empty share of the enclosing box, (..., 4) to (...) (SPEC 2)."""
+    """IoU minus the empty share of the enclosing box, (..., 4) to (...) (SPEC 2)."""
     _, hull, union = _lay_over(box1, box2)
     enclosing = _area(hull) + EPS
     return iou(box1, box2) - (enclosing - union) / enclosing
 
 
 def diou(box1: Reals, box2: Reals) -> Reals:
-    """IoU less the squared distance of the centres over the enclosing diagonal's square (SPEC 2)."""
+    """IoU minus the squared distance of the centres / the squared diagonal of the enclosing box (SPEC 2)."""
     _, hull, _ = _lay_over(box1, box2)
     moved = box2[..., :2] - box1[..., :2]
     return np.asarray(iou(box1, box2) - (moved**2).sum(-1) / ((hull**2).sum(-1) + EPS))
 
 
 def ciou(box1: Reals, angle1: Reals, box2: Reals) -> Reals:
-    """DIoU less alpha v, from boxes (..., 4) and the first ones' angle atan(w / h) (...) (SPEC 2)."""
+    """DIoU minus alpha v, from boxes (..., 4) and the angles atan(w / h) (...) of ``box1`` (SPEC 2)."""
     v = ASPECT * (_angle(box2) - angle1) ** 2
     return diou(box1, box2) - _alpha(v, iou(box1, box2)) * v
 
 
 def ciou_gradient(box1: Reals, angle1: Reals, box2: Reals) -> tuple[Reals, Reals]:
-    """Derivative of ``ciou`` by box1 (..., 4) and by angle1 (...), alpha held fixed; half way at ties (SPEC 2)."""
+    """Derivative of ``ciou`` by box1 (..., 4) and angle1 (...), alpha constant; the mean at ties (SPEC 2)."""
     gap, hull, union = _lay_over(box1, box2)
     side = np.maximum(gap, 0)
     inter = _area(side)
-    # each inner edge is box1's where it lies inside, each outer edge where it lies outside
+    # an edge of the overlap is box1's if that lies inside box2, an edge of the enclosing box if it lies outside
     apart, wider = box1[..., :2] - box2[..., :2], (box1[..., 2:] - box2[..., 2:]) / 2
     start, end = np.heaviside(apart - wider, 0.5), np.heaviside(-apart - wider, 0.5)
     by_centre, by_size = end - start, (end + start) / 2
-    open_other = np.heaviside(gap, 0.5) * side[..., ::-1]  # d inter / d gap: the other side, where both overlap
+    open_other = np.heaviside(gap, 0.5) * side[..., ::-1]  # d inter / d gap: the other side, if boxes overlap
     d_inter = np.concatenate((by_centre * open_other, by_size * open_other), axis=-1)
     d_area = np.concatenate((np.zeros_like(side), box1[..., :1:-1]), axis=-1)  # of w h: h, w
     d_iou = ((d_inter * union[..., None]) - inter[..., None] * (d_area - d_inter)) / union[..., None] ** 2
@@ -120,7 +120,7 @@ def ciou_gradient(box1: Reals, angle1: Reals, box2: Reals) -> tuple[Reals, Reals
 
 
 def box_logit_gradient(logits: Reals, anchors: Reals, d_box: Reals, d_angle: Reals) -> Reals:
-    """Derivatives by decoded box (..., 4) and angle (...) carried on to the logits x, y, w, h (..., 4) (SPEC 2)."""
+    """Gradient for the logits x, y, w, h (..., 4), from that of decoded box (..., 4) and angle (...) (SPEC 2)."""
     p, q = sigmoid(logits), sigmoid(-logits)
     size = 4 * p[..., 2:] ** 2 * anchors
     turn = d_angle * 0.5 / np.cosh(_log_ratio(logits, anchors))  # d atan(e^u) / d u
@@ -136,15 +136,15 @@ def decode(logits: Reals, anchors: Reals) -> tuple[Reals, Reals]:
 
 
 def _log_ratio(logits: Reals, anchors: Reals) -> Reals:
-    """log(w / h) of decoded boxes, which their sides no longer tell once they underflow."""
+    """log(w / h) of decoded boxes, computed from logits, since the sides may underflow."""
     log_p = -softplus(-logits[..., 2:])
     log_ratio = np.log(anchors[..., 0] / anchors[..., 1]) + 2 * (log_p[..., 0] - log_p[..., 1])
     return np.clip(log_ratio, -STEEPEST, STEEPEST)
 
 
 def _lay_over(box1: Reals, box2: Reals) -> tuple[Reals, Reals, Reals]:
-    """Sides of the overlap (negative where apart) and of the enclosing box, (..., 2), and the union's area."""
-    # from sides and distances, not edges: a side far smaller than its centre would vanish in an edge
+    """Sides of the overlap (negative if apart) and of the enclosing box, (..., 2), and the area of the union."""
+    # from sides and distances, not edges: the rounding of an edge would lose a side far smaller than its centre
     reach, apart = (box1[..., 2:] + box2[..., 2:]) / 2, abs(box1[..., :2] - box2[..., :2])
     gap = np.minimum(np.minimum(box1[..., 2:], box2[..., 2:]), reach - apart)
     hull = np.maximum(np.maximum(box1[..., 2:], box2[..., 2:]), reach + apart)
@@ -165,12 +165,12 @@ def _alpha(v: Reals, overlap: Reals) -> Reals:
 
 
 def criterion(logits: Reals, targets: Reals, pos_weight: float, gamma: float) -> Reals:
-    """BCE, or focal where gamma is above 0, elementwise (SPEC 5)."""
+    """BCE, or focal loss if gamma is above 0, elementwise (SPEC 5)."""
     return focal(logits, targets, pos_weight, gamma) if gamma > 0 else bce(logits, targets, pos_weight)
 
 
 def criterion_gradient(logits: Reals, targets: Reals, pos_weight: float, gamma: float) -> Reals:
-    """Derivative of ``criterion`` by the logits, elementwise (SPEC 5)."""
+    """Derivative of ``criterion`` with respect to the logits, elementwise (SPEC 5)."""
     return (
         focal_gradient(logits, targets, pos_weight, gamma) if gamma > 0 else bce_gradient(logits, targets, pos_weight)
     )

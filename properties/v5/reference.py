@@ -1,7 +1,7 @@
-"""An independent model of the loss, from SPEC alone: NumPy, float64, gradients in closed form.
+"""An independent model of the loss, written only from SPEC: NumPy, float64, gradients in closed form.
 
-It shares nothing with the loss it checks. All is float64 but the assignment, where the float32 comparison is
-the fact (SPEC 1).
+It shares no code with the loss it checks. Everything is float64 except the assignment, which SPEC defines by float32
+comparisons (SPEC 1).
 """
 
 import math
@@ -27,7 +27,7 @@ BALANCE: tuple[float, ...] = (4.0, 1.0, 0.25, 0.06, 0.02)
 
 @dataclass(frozen=True, eq=False)
 class Assignment:
-    """One layer's assignment: N targets, A anchors, m pairs, n rows; all lengths float32, in cells (SPEC 1)."""
+    """The assignment of one layer: N targets, A anchors, m pairs, n rows; lengths are float32, in cells (SPEC 1)."""
 
     scaled: Singles  # (N, 4) x, y, w, h
     matched: Bools  # (A, N)
@@ -40,7 +40,7 @@ class Assignment:
 
 
 def assign(targets: Singles, anchors: Singles, grid: tuple[int, int], limit: np.float32) -> Assignment:
-    """Rows of one layer from targets (N, 6) and anchors (A, 2), every step in float32 (SPEC 1)."""
+    """Assign targets (N, 6) to anchors (A, 2) and cells on one layer, every step in float32 (SPEC 1)."""
     rows, columns = grid
     extent = np.array((columns, rows), np.float32)
     scaled = targets[:, 2:] * np.concatenate((extent, extent))
@@ -74,7 +74,7 @@ def assign(targets: Singles, anchors: Singles, grid: tuple[int, int], limit: np.
 
 @dataclass(frozen=True)
 class ReferenceCall:
-    """One call: items times gain, total times batch, the balance it used and the one it left (SPEC 3, 6)."""
+    """One call: items with gains, total with batch size, the balance before and after it (SPEC 3, 6)."""
 
     total: float
     items: tuple[float, float, float]
@@ -83,7 +83,7 @@ class ReferenceCall:
 
 
 class Reference:
-    """What SPEC says of a case. Everything is a layer each, and worked out when first asked for."""
+    """What SPEC requires for a case. Tuples have one entry per layer; each property is computed on first use."""
 
     def __init__(self, case: Case) -> None:
         self.case = case
@@ -95,7 +95,7 @@ class Reference:
 
     @cached_property
     def assignments(self) -> tuple[Assignment, ...]:
-        """Which target met which anchor, and the cells that were taken (SPEC 1)."""
+        """Which target matches which anchor, and the cells that are assigned (SPEC 1)."""
         targets = self.case.target_rows.float().numpy()
         limit = np.float32(self.case.hyp.anchor_t)
         layers = zip(self.case.anchors, self.case.grids, strict=True)
@@ -159,7 +159,7 @@ class Reference:
         gr = self.case.options.gr
         found = []
         for winner, overlap in zip(self.winner, self.overlaps, strict=True):
-            value = np.append((1 - gr) + gr * np.maximum(overlap, 0), 0.0)  # -1 takes the 0 at the end
+            value = np.append((1 - gr) + gr * np.maximum(overlap, 0), 0.0)  # index -1 selects the 0 at the end
             found.append(value[winner])
         return tuple(found)
 
@@ -189,7 +189,7 @@ class Reference:
 
     @cached_property
     def calls(self) -> tuple[ReferenceCall, ...]:
-        """Every call of options.calls on one object (SPEC 3, 6)."""
+        """All ``options.calls`` calls of one object (SPEC 3, 6)."""
         hyp, options, layers = self.case.hyp, self.case.options, self.case.layers
         balance = THREE_LAYER_BALANCE if layers == 3 else BALANCE
         box, objectness, cls = (np.array(term) for term in zip(*self.layer_terms, strict=True))
@@ -208,7 +208,7 @@ class Reference:
 
     @cached_property
     def weights(self) -> tuple[tuple[float, float, float], ...]:
-        """What one row's 1 - CIoU, one cell's and one row's class's loss weigh in the last total (SPEC 6)."""
+        """Weights in the last total: of a row's 1 - CIoU, a cell's objectness loss, a row's loss per class (SPEC 6)."""
         hyp, batch, used = self.case.hyp, self.case.batch, self.calls[-1].balance
         out = []
         for i, rows in enumerate(self.rows):
@@ -220,7 +220,7 @@ class Reference:
 
     @cached_property
     def row_gradients(self) -> tuple[Reals, ...]:
-        """(n, 5 + C): of each row's own loss, by the logits that it reads; 0 for objectness (SPEC 6)."""
+        """(n, 5 + C): gradient of each row's own loss for the logits that it reads; 0 for objectness (SPEC 6)."""
         hyp = self.case.hyp
         out = []
         for i, (box, _, cls) in enumerate(self.weights):
@@ -235,7 +235,7 @@ class Reference:
 
     @cached_property
     def gradients(self) -> tuple[Reals, ...]:
-        """(B, A, H, W, 5 + C): gradient of the last call's total by the predictions (SPEC 6)."""
+        """(B, A, H, W, 5 + C): gradient of the last call's total for the predictions (SPEC 6)."""
         hyp = self.case.hyp
         out = []
         for i, (_, objectness, _) in enumerate(self.weights):

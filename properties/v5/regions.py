@@ -1,4 +1,4 @@
-"""The places where losses of this family go wrong, and which of them a case lies in."""
+"""The situations in which YOLOv5-style losses often go wrong, and which of them apply to a case."""
 
 import numpy as np
 
@@ -37,7 +37,7 @@ REGIONS = (
 
 
 def regions(case: Case) -> list[str]:
-    """The regions of `REGIONS` that the case lies in. Decided in float32, as assignment is."""
+    """The regions of `REGIONS` that apply to the case. Computed in float32, as assignment is."""
     found = {
         "one class": case.classes == 1,
         "one layer": case.layers == 1,

@@ -1,9 +1,9 @@
-"""Cases: inputs drawn so that the places where losses go wrong are common, not rare.
+"""Strategies for cases: inputs in which the situations where losses go wrong are common, not rare.
 
-A case is drawn as one string of bytes of fixed length: `FRAME` for the structure, then `CHUNK` a target, each byte a
-choice that is most plain at 0. One draw is cheap and uniform, where Hypothesis draws wide integers near 0; and what is
-one draw Hypothesis cannot vary by copying parts of it, on which else five of six cases would go. Bytes shrink one by
-one, to a case that a person can check.
+A case is drawn as one byte string of fixed length: `FRAME` bytes for the structure, then `CHUNK` bytes per target. Each
+byte is a choice, and 0 is the simplest one. One draw is fast, and uniform; for wide integers, Hypothesis prefers values
+near 0. Hypothesis also cannot vary a single draw by copying parts of it, which would use up five of six cases. Bytes
+shrink one by one, to a case that a person can check.
 """
 
 import math
@@ -45,8 +45,8 @@ LAYOUTS: tuple[Layout, ...] = (
     "expanded",
 )
 TARGET_DTYPES: tuple[TargetsDtype, ...] = ("float32", "float32", "float32", "float64", "float16")
-# (scale, offset) of the bulk logits: usual, none, wide, confident background, tiny boxes, saturated, narrow, and those
-# that overflow an exponential (in float16 three times as much is still finite, for positive weights).
+# (scale, offset) of the bulk logits: usual, all 0, wide, confident background, tiny boxes, saturated, narrow, and so
+# large that an exponential overflows (in float16, three times as much is still finite, for positive weights).
 LOGITS = ((4.0, 0.0), (0.0, 0.0), (8.0, 0.0), (2.0, -12.0), (1.0, -20.0), (60.0, 0.0), (1.0, 0.0), (16000.0, 0.0))
 HYPS = (
     Hyperparameters(),
@@ -64,12 +64,12 @@ HYPS = (
     Hyperparameters(fl_gamma=0.2, label_smoothing=0.05),
     Hyperparameters(box=7.5, obj=4.0, cls=2.5),
     Hyperparameters(label_smoothing=0.15, cls_pw=1.7),
-    Hyperparameters(anchor_t=3.3),  # which float32 rounds down, and 2.91 up
+    Hyperparameters(anchor_t=3.3),  # float32 rounds it down, and 2.91 up
     Hyperparameters(anchor_t=8.0, fl_gamma=1.0),
     Hyperparameters(anchor_t=1.2, fl_gamma=3.0),
 )
 LIMITS = tuple(Hyperparameters(anchor_t=limit) for limit in (4.0, 3.3, 4.2, 2.91, 8.0, 1.2))
-# Several calls only where a law is about them: what goes wrong in the second call is then told by such a law.
+# Only laws about several calls get several calls. So a fault of the second call breaks one of these laws.
 ONE_CALL = (
     Options(),
     Options(),
@@ -84,15 +84,15 @@ ULPS = (0, 0, 0, 1, -1, 4, -4)
 # A case that is large in one respect is small in all others.
 LARGE = ("targets", "images", "classes", "anchors", "sides", "columns", "rows")
 SMALL = ("specks",)
-VERY_LARGE = ("cells", "crowd")  # more than 16 bits count, or a float16 can hold; more than 24 bits in all
-# How often targets are repeated, each time further to the right.
+VERY_LARGE = ("cells", "crowd")  # sizes beyond 16 bits, or beyond float16; beyond 24 bits in total
+# How often targets are repeated, and the step to the right of each repetition.
 REPEATS, SHIFT = {"targets": 25, "cells": 50, "crowd": 300}, 0.0390625
 # Sides of a target as multiples of its anchor's, as exponents of anchor_t and factors: a fit, inside the
 # limit, at the limit both ways, beyond it both ways.
 RATIOS = ((0, 1.0), (0, 1.5), (0, 0.4), (1, 1.0), (-1, 1.0), (0, 2.7), (1, 1.1), (-1, 0.9))
 AT_EDGE = ((0, 1.0), (0, 1.0), (1, 1.0), (-1, 1.0))
-# What is written over the logits of the cell and anchor that a target was made for. An exact fit also moves the target
-# to where all logits 0 predict it without rounding: the cell's centre, with the anchor's size.
+# What replaces the logits of the cell and anchor that a target is drawn for. An exact fit also moves the target so that
+# logits of 0 predict it without rounding: to the cell's centre, with the anchor's size.
 SPOTS = (
     "nothing",
     "nothing",
@@ -110,7 +110,7 @@ SPOTS = (
 )
 EXTREME = 60.0  # beyond it sigmoid is 0 or 1 in every dtype
 BEYOND = 1e4
-FAR_BEYOND = 1e6  # which no float16 can hold
+FAR_BEYOND = 1e6  # too large for float16
 
 
 class Frame(NamedTuple):
@@ -127,7 +127,7 @@ class Frame(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """A target, and the layer and anchor it was made for."""
+    """A target, and the layer and anchor that it is drawn for."""
 
     row: Target
     layer: int
@@ -136,7 +136,7 @@ class Drawn(NamedTuple):
 
 
 def nudged(value: float, ulps: int) -> float:
-    """The float32 so many steps from the float32 nearest to ``value``."""
+    """The float32 that is ``ulps`` steps away from the float32 nearest to ``value``."""
     number = np.float32(value)
     for _ in range(abs(ulps)):
         number = np.nextafter(number, np.float32(math.copysign(math.inf, ulps)))
@@ -157,7 +157,7 @@ def _coordinate(code: int, cells: int, frame: Frame) -> float:
 
 
 def _side(ratio: tuple[int, float], ulps: int, anchor: float, cells: int, anchor_t: float) -> float:
-    """A side as a fraction of the image, a chosen multiple of an anchor's side of a layer."""
+    """A side as a fraction of the image: the given multiple of an anchor's side."""
     power, factor = ratio
     return nudged(anchor * anchor_t**power * factor / cells, ulps)
 
@@ -182,20 +182,20 @@ def _target(chunk: bytes, frame: Frame, earlier: Sequence[Drawn], crowded: bool)
     row = (float(image), float(cls), *centre, width, height)
     if earlier and copy == 4 and not crowded:  # a duplicate row
         return earlier[-1]
-    if earlier and (copy == 5 or (crowded and copy > 0)):  # the same place, another class and size: cells are shared
+    if earlier and (copy == 5 or (crowded and copy > 0)):  # the same centre, another class and size
         first = earlier[-1].row
         row = (first[0], float(cls), first[2], first[3], width, height)
     return Drawn(row, layer, anchor, spot)
 
 
 def _cell(x: float, y: float, grid: tuple[int, int]) -> tuple[int, int]:
-    """Column and row of the cell that holds a centre, the last ones on the far edge."""
+    """Column and row of the cell that contains a centre; on the far edge, the last ones."""
     rows, columns = grid
     return min(int(x * columns), columns - 1), min(int(y * rows), rows - 1)
 
 
 def _spot(drawn: Drawn, frame: Frame, beyond: float) -> list[Override]:
-    """Logits of the cell and anchor a target was made for: a perfect fit, a vanishing box, certainty."""
+    """Logits for the cell and anchor that a target is drawn for: a perfect fit, a box of size 0, saturation."""
     image, cls, x, y, w, h = drawn.row
     rows, columns = frame.grids[drawn.layer]
     at = _cell(x, y, frame.grids[drawn.layer])
@@ -205,11 +205,11 @@ def _spot(drawn: Drawn, frame: Frame, beyond: float) -> list[Override]:
         values = dict(enumerate((*centre, *(_logit(math.sqrt(v * n / a) / 2) for v, n, a in sides))))
     elif drawn.spot in ("no size", "no height"):
         values = {3: -EXTREME} | ({2: -EXTREME} if drawn.spot == "no size" else {})
-    elif drawn.spot == "gone":  # where even the logarithm of sigmoid's value is infinite
+    elif drawn.spot == "gone":  # sigmoid underflows to 0, so its logarithm is infinite
         values = {2: -BEYOND, 3: -1.2 * BEYOND}
     elif drawn.spot == "exact fit":
         values = dict.fromkeys(range(4), 0.0)
-    elif drawn.spot == "far off":  # without size, and as narrow as the target is wide, or the other way round
+    elif drawn.spot == "far off":  # no overlap, and a narrow box for a wide target, or the other way round
         aside = [-EXTREME if v * n - i > 0.5 else EXTREME for v, n, i in zip((x, y), (columns, rows), at, strict=True)]
         thin = (-EXTREME, -EXTREME / 2)
         values = dict(enumerate((*aside, *(thin if w * columns > h * rows else thin[::-1]))))
@@ -262,7 +262,7 @@ def _frame(choose: Choices, hyp: Hyperparameters, domain: "Domain") -> Frame:
 
 
 def _enlarged(frame: Frame, what: str) -> Frame:
-    """A frame that is small but for one thing, which is larger than a byte can count, or several times."""
+    """A small frame with one large part (for `VERY_LARGE`, several), more than a byte can count."""
     first = frame.anchors[0]
     small = frame._replace(batch=1, classes=2, grids=((2, 2),), strides=frame.strides[:1], anchors=(first[:1],))
     changed: dict[str, dict[str, Any]] = {
@@ -271,7 +271,7 @@ def _enlarged(frame: Frame, what: str) -> Frame:
         "classes": {"classes": 300},
         "anchors": {"anchors": (tuple((w, h) for w in SIDES[:4] for h in SIDES[:3]),)},
         "sides": {"anchors": (((46.5, 31.0),),)},
-        "specks": {"anchors": (((1e-4, 1.5e-4),),)},  # so small that the eps of CIoU counts
+        "specks": {"anchors": (((1e-4, 1.5e-4),),)},  # so small that the eps of CIoU matters
         "columns": {"grids": ((2, 300),)},
         "rows": {"grids": ((300, 2),)},
         "cells": {"batch": 3, "grids": ((131, 131),), "anchors": (tuple((w, 2.0) for w in SIDES[:3]),)},
@@ -281,7 +281,7 @@ def _enlarged(frame: Frame, what: str) -> Frame:
 
 
 def _repeated(drawn: Sequence[Drawn], times: int) -> list[Drawn]:
-    """The targets many times over, each time a step to the right; past the edge they come in from the left."""
+    """The targets repeated, each time a step to the right; beyond the right edge they continue at the left edge."""
     rows = [(d, d.row[2] + SHIFT * n) for n in range(times) for d in drawn]
     return [d._replace(row=(*d.row[:2], x % 1.0 if x > 1 else x, *d.row[3:])) for d, x in rows]
 
@@ -291,15 +291,15 @@ FRAME, CHUNK = 17, 13  # bytes
 
 @dataclass(frozen=True)
 class Domain(AnyDomain):
-    """The valid cases that a law is about, as data: makes a case of bytes, and says whether a case is one of them.
+    """The valid cases that a law applies to, as data: makes a case from bytes, and checks whether a case belongs here.
 
-    ``exact``: centres are odd multiples of 1/512, on no grid line or half cell of any grid here, and scaling and
-    mirroring them is exact in float32: for laws about symmetry, which rounding would blur. ``crowded``: most
-    targets lie where an earlier one does, with another class and size. ``edges``: all centres lie on grid lines and
-    half cells, or a few ulps beside, and all sizes fit an anchor or are at the limit. ``large``: one of these, of
-    `LARGE`, `VERY_LARGE` or `SMALL`, is so.
+    ``exact``: centres are odd multiples of 1/512. They lie on no grid line or half cell of any grid here, and float32
+    scales and mirrors them exactly, so rounding does not disturb the laws about symmetry. ``crowded``: most targets
+    have the centre of an earlier target, with another class and size. ``edges``: all centres lie on grid lines and half
+    cells, or a few ulps away, and all sizes fit an anchor or are at the limit. ``large``: one of these names of
+    `LARGE`, `VERY_LARGE` or `SMALL` is large (or small) in each case.
 
-    The first entry of each tuple is what a case shrinks to.
+    A case shrinks to the first entry of each tuple.
     """
 
     min_targets: int = 0
@@ -342,7 +342,7 @@ class Domain(AnyDomain):
         if self.large:
             frame = _enlarged(frame, what)
         chunks = [data[i : i + CHUNK] for i in range(FRAME, FRAME + CHUNK * count, CHUNK)]
-        # A target that begins with 0 is left out, so that every one can be shrunk away, not only the last.
+        # A target whose first byte is 0 is left out, so shrinking can remove every target, not only the last.
         chunks.sort(key=lambda chunk: chunk[0] == 0)
         drawn: list[Drawn] = []
         for i, chunk in enumerate(chunks):
@@ -376,7 +376,7 @@ class Domain(AnyDomain):
 
     @override
     def holds(self, case: AnyCase) -> bool:
-        """Whether the case is one of these as well. A case that is large is one of none but its own."""
+        """Whether a case that was drawn for another domain also belongs to this one. A large case belongs to no other."""
         if not isinstance(case, Case):
             return False
         made = case.predictions
@@ -405,7 +405,7 @@ def _is_exact(centre: float) -> bool:
 
 
 def cases(**narrowing: Any) -> st.SearchStrategy[Case]:
-    """Valid cases, with every region of `regions` common; the arguments, those of `Domain`, narrow what is drawn."""
+    """Valid cases, in which every region of `regions` is common. The arguments, those of `Domain`, narrow them."""
     listed: dict[str, Any] = {
         name: tuple(value) if isinstance(value, Sequence) else value for name, value in narrowing.items()
     }

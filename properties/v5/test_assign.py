@@ -1,9 +1,9 @@
-"""Assignment: which targets meet which anchors, and which cells answer for them.
+"""Assignment: which anchors a target matches, and which cells predict it.
 
-A layer's grid has H rows and W columns. A target's centre and size are scaled into cells: x and w by W, y
-and h by H. It meets an anchor when neither side differs from the anchor's by a factor of anchor_t. Each such
-pair is given to the cell its centre lies in, and to the neighbour cells that the centre is nearest to, since
-those can predict it too: a prediction may lie half a cell outside its own cell.
+A layer's grid has H rows and W columns. A target's centre and size are scaled to cells: x and w by W, y and h
+by H. The target matches an anchor when each side differs from the anchor's by a factor below anchor_t. Each
+matched pair is assigned to the cell that contains the centre, and to the neighbour cells nearest to the centre.
+These can predict it too: a predicted centre may lie up to half a cell outside its own cell.
 """
 
 import numpy as np
@@ -18,19 +18,19 @@ from .rows import Rows
 from .strategies import LIMITS, cases
 
 F32 = np.float32
-# All kinds of cases, and those in which centres and sizes lie where the assignment changes.
+# Cases of all kinds, and cases whose centres and sizes lie where the assignment changes.
 EDGES = any_of(cases(min_targets=1), cases(min_targets=1, edges=True, hyps=LIMITS, spots=False))
 
 
 def scaled(exam: Exam, layer: int) -> NDArray[np.float32]:
-    """Targets' x, y, w, h in cells of a layer, (N, 4), in float32 as SPEC has it."""
+    """The targets' x, y, w, h in cells of a layer, (N, 4), in float32 as SPEC requires."""
     rows, columns = exam.case.grids[layer]
     fractions = exam.case.target_rows.float().numpy()[:, 2:]
     return np.asarray(fractions * np.array((columns, rows, columns, rows), dtype=F32))
 
 
 def pairs(exam: Exam, layer: int) -> list[tuple[int, int]]:
-    """(anchor, target) pairs that meet, counted one by one."""
+    """The (anchor, target) pairs that match, checked one by one."""
     limit = F32(exam.case.hyp.anchor_t)
     found = []
     for a, anchor in enumerate(exam.case.anchors[layer]):
@@ -42,7 +42,7 @@ def pairs(exam: Exam, layer: int) -> list[tuple[int, int]]:
 
 
 def identities(exam: Exam, layer: int) -> list[tuple[float, ...]]:
-    """What names a target in a row: image, class, w, h, and the anchor it met."""
+    """What identifies a matched pair in a row: image, class, w, h, and the anchor."""
     who = exam.case.target_rows.numpy()
     size = scaled(exam, layer)[:, 2:]
     return [(who[t, 0], who[t, 1], *size[t].tolist(), a) for a, t in pairs(exam, layer)]
@@ -68,7 +68,7 @@ def test_every_index_lies_inside_its_grid(exam: Exam) -> None:
             exam.expect((values >= 0) & (values < end), f"layer {i}, {name}", f"0 to {end - 1}", values)
 
 
-@law("assign.classes", source="SPEC 1, build_targets", cases=cases(min_targets=1))
+@law("assign.image-and-class", source="SPEC 1, build_targets", cases=cases(min_targets=1))
 def test_rows_carry_the_image_and_class_of_a_target(exam: Exam) -> None:
     """The image and class of every built row are those of one of the targets."""
     known = {(int(image), int(cls)) for image, cls, *_ in exam.case.targets}
@@ -80,14 +80,14 @@ def test_rows_carry_the_image_and_class_of_a_target(exam: Exam) -> None:
 
 @law("assign.box-plus-cell", source="SPEC 1.5", cases=cases(min_targets=1))
 def test_a_box_moved_by_its_cell_is_its_target(exam: Exam) -> None:
-    """A built box moved by its (clamped) cell is one of the scaled targets of its image and class."""
+    """A built box plus its (clamped) cell equals one of the scaled targets of the row's image and class."""
     for i, rows in enumerate(exam.rows):
         wanted = scaled(exam, i)
         who = exam.case.target_rows.numpy()
         cell = np.stack((rows.column, rows.row), axis=1)
         for n, (box, place) in enumerate(zip(rows.box, cell, strict=True)):
             mine = wanted[(who[:, 0] == rows.image[n]) & (who[:, 1] == rows.cls[n])]
-            # The box is target minus cell rounded once: exactly what the same subtraction gives.
+            # The box is target minus cell, rounded once, so the same subtraction gives the same bits.
             exact = np.concatenate((mine[:, :2] - place.astype(F32), mine[:, 2:]), axis=1)
             exam.expect(
                 bool((exact == box).all(axis=1).any()),
@@ -97,12 +97,12 @@ def test_a_box_moved_by_its_cell_is_its_target(exam: Exam) -> None:
             )
 
 
-@law("assign.anchors", source="SPEC 1, build_targets", cases=cases(min_targets=1))
+@law("assign.anchor-sides", source="SPEC 1, build_targets", cases=cases(min_targets=1))
 def test_rows_carry_the_sides_of_their_anchor(exam: Exam) -> None:
     """The anchor sides of a row are those of its anchor index on its layer."""
     for i, rows in enumerate(exam.rows):
         sides = np.array(exam.case.anchors[i], dtype=F32)
-        inside = (rows.anchor >= 0) & (rows.anchor < len(sides))  # else assign.clamped-indices says so
+        inside = (rows.anchor >= 0) & (rows.anchor < len(sides))  # other indices break assign.clamped-indices
         exam.expect_equal(f"layer {i}, anchor sides", sides[rows.anchor[inside]], rows.anchor_wh[inside])
 
 
@@ -116,7 +116,7 @@ def test_centres_lie_at_most_half_a_cell_outside_their_cell(exam: Exam) -> None:
 
 @law("assign.matched-pairs", source="SPEC 1.2", cases=EDGES, most=200)
 def test_rows_are_made_for_exactly_the_pairs_within_the_ratio_limit(exam: Exam) -> None:
-    """A target and an anchor get rows if and only if no side is anchor_t times the other's or more."""
+    """A target and an anchor get rows if and only if each side of one is below anchor_t times that of the other."""
     for i, rows in enumerate(exam.rows):
         exam.expect_equal(
             f"layer {i}, sorted (image, class, w, h, anchor) of the pairs that have rows",
@@ -125,18 +125,18 @@ def test_rows_are_made_for_exactly_the_pairs_within_the_ratio_limit(exam: Exam) 
         )
 
 
-@law("assign.count-bounds", source="SPEC 1.3", cases=cases(min_targets=1))
+@law("assign.rows-per-pair", source="SPEC 1.3", cases=cases(min_targets=1))
 def test_a_pair_has_one_to_five_rows_and_at_most_three_off_the_grid_lines(exam: Exam) -> None:
     """A matched pair has 1 to 5 rows, and at most 3 unless its centre lies on or beside a grid line."""
     for i, rows in enumerate(exam.rows):
         wanted = identities(exam, i)
         built = row_identities(rows)
         centres = scaled(exam, i)[:, :2]
-        # W - gx is rounded to half an ulp of W at most, so within that of a line both sides can be near.
+        # The rounding error of W - gx is half an ulp of W at most. So close to a line, both sides may count as near.
         margin = np.spacing(F32(max(exam.case.grids[i])))
         beside = (abs(centres - np.round(centres)) <= margin).any(axis=1)
         for (_, target), name in zip(pairs(exam, i), wanted, strict=True):
-            same = wanted.count(name)  # duplicate targets cannot be told apart by their rows
+            same = wanted.count(name)  # duplicate targets have equal rows
             most = 5 if any(beside) else 3
             exam.expect(
                 same <= built.count(name) <= most * same,
@@ -146,9 +146,9 @@ def test_a_pair_has_one_to_five_rows_and_at_most_three_off_the_grid_lines(exam: 
             )
 
 
-@law("assign.own-cell", source="SPEC 1.3, 1.4", cases=cases(min_targets=1))
+@law("assign.centre-cell", source="SPEC 1.3, 1.4", cases=cases(min_targets=1))
 def test_the_cell_that_holds_the_centre_is_always_taken(exam: Exam) -> None:
-    """Every matched pair has a row in the cell its centre lies in, the last one where it lies on the far edge."""
+    """Every matched pair has a row in the cell that contains its centre: on the far edge, the last cell."""
     for i, rows in enumerate(exam.rows):
         height, width = exam.case.grids[i]
         who = exam.case.target_rows.numpy()
@@ -166,7 +166,7 @@ def test_the_cell_that_holds_the_centre_is_always_taken(exam: Exam) -> None:
 
 @law("assign.neighbours", source="SPEC 1.3, 1.4", cases=EDGES, most=200, choices=("grid lines",))
 def test_the_neighbours_nearest_to_the_centre_are_taken_and_no_others(exam: Exam) -> None:
-    """A layer's rows take exactly the own cells, and the neighbours less than half a cell from the centre."""
+    """A layer's rows use exactly the cells of the centres, and the neighbour cells less than half a cell from them."""
     for i, (rows, wanted) in enumerate(zip(exam.rows, exam.of(Reference).rows, strict=True)):
         exam.expect_equal(f"layer {i}, sorted (image, anchor, row, column)", places(wanted), places(rows))
 
@@ -189,30 +189,30 @@ WHOLE = "(image, anchor, row, column, class, x, y, w, h, anchor w, anchor h)"
 
 @law("assign.rows", source="SPEC 1", cases=EDGES, most=200, choices=("grid lines",))
 def test_rows_are_those_of_the_reference(exam: Exam) -> None:
-    """Rows equal the reference's as a multiset: indices, classes, boxes and anchors' sides, bit for bit."""
+    """Rows equal the reference's, in any order: indices, classes, boxes and anchors' sides, bit for bit."""
     for i, (rows, wanted) in enumerate(zip(exam.rows, exam.of(Reference).rows, strict=True)):
         exam.expect_equal(f"layer {i}, sorted {WHOLE}", np.array(sorted(whole(wanted))), np.array(sorted(whole(rows))))
 
 
 @law("assign.row-order", source="SPEC 1, row order", cases=cases(min_targets=1), choices=("grid lines", "row order"))
 def test_rows_come_in_upstreams_order(exam: Exam) -> None:
-    """Rows come by choice (own, left, above, right, below), then by anchor, then by target."""
+    """Rows are sorted by cell (own, left, above, right, below), then by anchor, then by target."""
     for i, (rows, wanted) in enumerate(zip(exam.rows, exam.of(Reference).rows, strict=True)):
         exam.expect_equal(f"layer {i}, in order {WHOLE}", np.array(whole(wanted)), np.array(whole(rows)))
 
 
-@law("assign.larger-limit", source="SPEC 1.2", cases=cases(min_targets=1, spots=False), most=60)
+@law("assign.larger-anchor-t", source="SPEC 1.2", cases=cases(min_targets=1, spots=False), most=60)
 def test_a_larger_ratio_limit_only_adds_rows(exam: Exam) -> None:
-    """Every row built with anchor_t is built with twice that too."""
+    """Every row that is built with anchor_t is also built with twice that value."""
     wider = exam.case.hyp.model_copy(update={"anchor_t": 2 * exam.case.hyp.anchor_t})
     for i, (rows, more) in enumerate(zip(exam.rows, exam.on(exam.case.changed(hyp=wider)).rows, strict=True)):
         lost = sorted(set(whole(rows)) - set(whole(more)))
         exam.expect(not lost, f"layer {i}, {WHOLE} lost with anchor_t {wider.anchor_t:g}", "none", str(lost[:1]))
 
 
-@law("assign.one-by-one", source="SPEC 1", cases=cases(min_targets=2, max_targets=4, spots=False), most=60)
+@law("assign.targets-independent", source="SPEC 1", cases=cases(min_targets=2, max_targets=4, spots=False), most=60)
 def test_targets_do_not_influence_each_others_rows(exam: Exam) -> None:
-    """The rows of several targets are those that the targets get alone, taken together."""
+    """Several targets get the same rows together as each of them gets in a batch without the others."""
     alone = [exam.on(exam.case.changed(targets=(t,))).rows for t in exam.case.targets]
     for i, rows in enumerate(exam.rows):
         together = sorted(row for one in alone for row in whole(one[i]))
@@ -221,7 +221,7 @@ def test_targets_do_not_influence_each_others_rows(exam: Exam) -> None:
 
 @law("assign.ignores-logits", source="SPEC 1", cases=cases(min_targets=1, spots=False), most=60)
 def test_rows_follow_targets_not_predictions(exam: Exam) -> None:
-    """Rows depend on targets, anchors and grids alone: the negated logits give the same rows."""
+    """Rows depend only on targets, anchors and grids: negated logits give the same rows."""
     other = exam.on(exam.case.with_logits(tuple(-x for x in exam.case.logits)))
     for i, (here, there) in enumerate(zip(exam.rows, other.rows, strict=True)):
         exam.expect_equal(f"layer {i}, in order {WHOLE}", np.array(whole(here)), np.array(whole(there)))
@@ -229,7 +229,7 @@ def test_rows_follow_targets_not_predictions(exam: Exam) -> None:
 
 @law("assign.no-targets", source="SPEC 1", cases=cases(max_targets=0))
 def test_no_targets_give_no_rows_and_no_box_or_class_loss(exam: Exam) -> None:
-    """Without targets there are no rows, the box and class items are 0, and objectness is still learnt."""
+    """Without targets there are no rows, the box and class items are 0, and the objectness item is 0 or more."""
     exam.expect_equal("box and class items", [0.0, 0.0], exam.items[::2])
     exam.expect(exam.items[1] >= 0, "objectness item", "0 or more", exam.items[1])
-    exam.expect_equal("rows a layer", [0] * exam.case.layers, [len(rows) for rows in exam.rows])
+    exam.expect_equal("rows of each layer", [0] * exam.case.layers, [len(rows) for rows in exam.rows])

@@ -1,9 +1,9 @@
-"""Boxes: each row's prediction, decoded, is compared with its target by CIoU.
+"""Boxes: each row's decoded prediction is compared with its target by CIoU.
 
-A prediction is four logits. Centre: twice their sigmoid less a half, in cells from the row's cell, so half a cell
-outside it on each side. Size: the square of twice their sigmoid times the anchor, so up to four times the anchor.
-CIoU is the overlap (IoU), less the distance of the centres relative to the enclosing box, less a penalty for
-another aspect ratio. The box item is the mean of 1 - CIoU over a layer's rows, summed over layers, times its gain.
+A prediction has four logits. The centre is 2 sigmoid(x) - 1/2, in cells relative to the row's cell, so it may lie up
+to half a cell outside on each side. The size is (2 sigmoid(x))^2 times the anchor, so up to four times the anchor.
+CIoU is the overlap (IoU), minus the distance of the centres relative to the enclosing box, minus a penalty for a
+different aspect ratio. The box item is the mean of 1 - CIoU over a layer's rows, summed over layers, times its gain.
 """
 
 import numpy as np
@@ -26,9 +26,9 @@ def test_the_box_item_is_that_of_the_reference(exam: Exam) -> None:
     exam.expect_close("box item", budget.reference.calls[-1].items[0], exam.items[0], budget.items[-1][0], BECAUSE)
 
 
-@law("boxes.range", source="SPEC 2", cases=FEW_ROWS, choices=("iou",))
-def test_a_row_costs_between_nothing_and_three(exam: Exam) -> None:
-    """1 - CIoU lies in [0, 3) for each row, so the box item lies between 0 and 3 gains a layer."""
+@law("boxes.item-range", source="SPEC 2", cases=FEW_ROWS, choices=("iou",))
+def test_the_loss_of_a_row_lies_between_0_and_3(exam: Exam) -> None:
+    """1 - CIoU of each row lies in [0, 3), so the box item lies between 0 and 3 x gain x number of layers."""
     budget = exam.of(Budget)
     most = 3 * exam.case.hyp.box * exam.case.layers
     slack = budget.items[-1][0]
@@ -36,19 +36,19 @@ def test_a_row_costs_between_nothing_and_three(exam: Exam) -> None:
 
 
 ONE = cases(min_targets=1, max_targets=1, dtypes=("float32", "float64"))
-# so small that the eps of CIoU is no longer lost in rounding
+# boxes so small that the eps of CIoU changes the result by more than rounding
 SPECKS = cases(min_targets=1, max_targets=1, dtypes=("float32", "float64"), large=SMALL)
 
 
 @law("boxes.perfect-fit", source="SPEC 2", cases=ONE)
-def test_a_perfect_fit_costs_nothing_and_pulls_nowhere(exam: Exam) -> None:
-    """Where every row's prediction equals its target, the box item is 0 within rounding, and finite."""
+def test_a_perfect_fit_has_no_box_loss(exam: Exam) -> None:
+    """If every row's prediction equals its target, the box item is finite, and 0 within rounding."""
     fitted = exam.on(exam.case.with_logits(fit(exam)))
     wrong = exam.of(Budget).reference
     exam.only_if(any(len(r) for r in wrong.rows), "no row")
-    exam.only_if(not clipped(exam), "a box beyond what can be predicted")
+    exam.only_if(not clipped(exam), "a target is larger than any prediction")
     budget = fitted.of(Budget)
-    # a prediction equal to its target up to the rounding of logits, and eps in the union of a small box
+    # not exactly 0: the logits are rounded, and eps is part of the union of a small box
     floor = budget.reference.calls[-1].items[0]
     exam.expect_close("box item", floor, fitted.items[0], budget.items[-1][0], BECAUSE)
     smallest = min(float((r.box[:, 2] * r.box[:, 3]).min()) for r in wrong.rows if len(r))
@@ -57,14 +57,14 @@ def test_a_perfect_fit_costs_nothing_and_pulls_nowhere(exam: Exam) -> None:
 
 
 def clipped(exam: Exam) -> bool:
-    """Whether a target's side is four times its anchor's or more: no logit predicts it."""
+    """Whether a side of a target is four times its anchor's or more, which no logit predicts."""
     return any((r.box[:, 2:] >= 3.99 * r.anchor_wh).any() for r in exam.of(Budget).reference.rows)
 
 
 def fit(exam: Exam, off: float = 0.0) -> tuple[Tensor, ...]:
-    """The case's logits with each row's cell set so that its box is the row's target; the last row wins.
+    """The case's logits, changed so that each row's cell predicts its target; in a shared cell, that of the last row.
 
-    Or the target moved by ``off`` times its sides, and larger by so much.
+    With ``off``, each cell predicts its target moved by ``off`` times its sides, and 1 + ``off`` times as large.
     """
     out = []
     for i, rows in enumerate(exam.of(Budget).reference.rows):
@@ -82,7 +82,7 @@ def fit(exam: Exam, off: float = 0.0) -> tuple[Tensor, ...]:
 
 @law("boxes.near-fit", source="SPEC 2", cases=any_of(ONE, SPECKS), choices=("iou", "grid lines"), most=60)
 def test_a_box_a_little_off_its_target_is_judged_as_by_the_reference(exam: Exam) -> None:
-    """Where predictions are off their targets by a third of the sides, item and gradient are the reference's."""
+    """If predictions differ from their targets by a third of the sides, box item and gradient equal the reference's."""
     near = exam.on(exam.case.with_logits(fit(exam, off=1 / 3)))
     budget = near.of(Budget)
     if near.has_items:
@@ -95,7 +95,7 @@ def test_a_box_a_little_off_its_target_is_judged_as_by_the_reference(exam: Exam)
 
 @law("boxes.gradient", source="SPEC 2, 7", cases=FEW_ROWS, choices=("iou", "grid lines"), most=150)
 def test_the_gradient_of_the_box_logits_is_that_of_the_reference(exam: Exam) -> None:
-    """x, y, w, h get gain x batch / rows times the gradient of 1 - CIoU, in which alpha is held fixed."""
+    """The gradient of the x, y, w, h logits is gain x batch / rows x that of 1 - CIoU, with alpha held constant."""
     budget = exam.of(Budget)
     for i, (want, off) in enumerate(zip(budget.reference.gradients, budget.gradients, strict=True)):
         exam.expect_close(
@@ -114,9 +114,9 @@ PLAIN = cases(
 )
 
 
-@law("boxes.alone", source="SPEC 6", cases=PLAIN)
-def test_with_the_box_gain_alone_only_box_logits_have_a_gradient(exam: Exam) -> None:
-    """With the gains of objectness and class 0, their logits get no gradient, and their items are 0."""
+@law("boxes.only-box-gain", source="SPEC 6", cases=PLAIN)
+def test_with_only_the_box_gain_only_box_logits_have_a_gradient(exam: Exam) -> None:
+    """If the gains of objectness and class are 0, their items are 0 and their logits get no gradient."""
     if exam.has_items:
         exam.expect_equal("items (obj, cls)", [0.0, 0.0], exam.items[1:])
     for i, gradient in enumerate(exam.gradients):

@@ -1,7 +1,7 @@
 """Classes: each row's C class logits are compared with C binary targets.
 
 The target is 1 at the row's class and 0 elsewhere; with label smoothing s, 1 - s/2 and s/2. The item is the mean
-BCE over rows and classes of a layer, summed over layers, times the gain; there is none with a single class.
+BCE over rows and classes of a layer, summed over layers, times the gain. With a single class it is 0.
 """
 
 import numpy as np
@@ -18,13 +18,13 @@ ROWS = cases(min_targets=1)
 
 
 def with_hyp(*names: str) -> SearchStrategy[Case]:
-    """Cases whose hyperparameters differ from the defaults in one of these."""
+    """Cases whose hyperparameters differ from the defaults in at least one of ``names``."""
     usual = HYPS[0]
     return cases(min_targets=1, hyps=[h for h in HYPS if any(getattr(h, n) != getattr(usual, n) for n in names)])
 
 
 def item_and_gradient(exam: Exam) -> None:
-    """The item, where there is one, and the gradient of the class logits equal the reference's."""
+    """The class item, if the subject returns items, and the gradient of the class logits equal the reference's."""
     budget = exam.of(Budget)
     if exam.has_items:
         want = budget.reference.calls[-1].items[2]
@@ -44,11 +44,16 @@ def test_the_class_item_is_that_of_the_reference(exam: Exam) -> None:
 
 @law("classes.gradient", source="SPEC 4", cases=ROWS, choices=("grid lines", "label smoothing"))
 def test_the_gradient_of_the_class_logits_is_that_of_the_reference(exam: Exam) -> None:
-    """A row's class logits get the criterion's derivative, rows of one cell added up."""
+    """The gradient of a row's class logits is the criterion's derivative, summed over the rows of one cell."""
     item_and_gradient(exam)
 
 
-@law("classes.smoothing", source="SPEC 4", cases=with_hyp("label_smoothing"), choices=("grid lines", "label smoothing"))
+@law(
+    "classes.label-smoothing",
+    source="SPEC 4",
+    cases=with_hyp("label_smoothing"),
+    choices=("grid lines", "label smoothing"),
+)
 def test_label_smoothing_takes_half_from_the_class_and_gives_half_to_the_others(exam: Exam) -> None:
     """With label smoothing s the targets are 1 - s/2 at the class and s/2 elsewhere."""
     exam.only_if(exam.case.classes > 1, "one class")
@@ -57,21 +62,21 @@ def test_label_smoothing_takes_half_from_the_class_and_gives_half_to_the_others(
 
 @law("classes.positive-weight", source="SPEC 5", cases=with_hyp("cls_pw"), choices=("grid lines", "label smoothing"))
 def test_the_positive_weight_multiplies_the_positive_part(exam: Exam) -> None:
-    """cls_pw multiplies the part of each BCE that pulls the logit up."""
+    """cls_pw multiplies the positive part of each BCE, the part that increases the logit."""
     exam.only_if(exam.case.classes > 1, "one class")
     item_and_gradient(exam)
 
 
 @law("classes.focal", source="SPEC 5", cases=with_hyp("fl_gamma"), choices=("grid lines", "label smoothing"))
 def test_focal_loss_discounts_what_is_already_right(exam: Exam) -> None:
-    """With fl_gamma above 0 class losses are focal: times the alpha factor and (1 - p_t)^gamma."""
+    """With fl_gamma above 0 the class loss is a focal loss: BCE x the alpha factor x (1 - p_t)^gamma."""
     exam.only_if(exam.case.classes > 1, "one class")
     item_and_gradient(exam)
 
 
 @law("classes.one-class", source="SPEC 4", cases=cases(min_targets=1, classes=(1,)))
 def test_a_single_class_is_not_learnt(exam: Exam) -> None:
-    """With one class the class item is 0 and its logit gets no gradient."""
+    """With one class the class item is 0 and the class logit gets no gradient."""
     if exam.has_items:
         exam.expect_equal("class item", 0.0, exam.items[2])
     for i, gradient in enumerate(exam.gradients):
@@ -79,14 +84,14 @@ def test_a_single_class_is_not_learnt(exam: Exam) -> None:
 
 
 @law(
-    "classes.pull",
+    "classes.gradient-sign",
     source="SPEC 4",
     cases=cases(
         min_targets=1, max_targets=1, classes=(2, 3, 5), hyps=HYPS[:1], logits=((4.0, 0.0), (1.0, 0.0)), spots=False
     ),
 )
 def test_the_right_class_is_pulled_up_and_all_others_down(exam: Exam) -> None:
-    """Of a row's class logits the target's has a negative gradient, every other a positive one."""
+    """In a row, the logit of the target's class has a negative gradient, and every other class logit a positive one."""
     cls = int(exam.case.targets[0][1])
     for i, rows in enumerate(exam.of(Budget).reference.rows):
         sign = np.where(np.arange(exam.case.classes) == cls, -1, 1)

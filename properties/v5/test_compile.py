@@ -1,7 +1,7 @@
-"""Compilation: under torch.compile the loss is what it is without.
+"""Compilation: under torch.compile the loss gives the same results as without.
 
-Compiling takes seconds to a minute a shape, so a few fixed cases are judged, and only where that is asked for
-(`--device compile`).
+Compiling takes from seconds to a minute for each shape. So these laws run on a few fixed cases, and only with
+``--device compile``.
 """
 
 from hypothesis import strategies as st
@@ -39,9 +39,9 @@ CASES = st.sampled_from((USUAL, ONE_LAYER, USUAL.changed(targets=())))
 
 @law("compile.values", source="DESIGN", cases=CASES, most=3, on=("compile",))
 def test_values_and_gradients_are_those_without_compilation(exam: Exam) -> str:
-    """Compiled, the loss gives the totals and gradients that it gives without, but for rounding.
+    """The compiled loss gives the same totals and gradients as without compilation, up to rounding.
 
-    Where its graph breaks is noted.
+    The note says where its graph breaks.
     """
     close(exam, exam.on(exam.case, around=COMPILED))
     device = exam.subject.device
@@ -49,9 +49,9 @@ def test_values_and_gradients_are_those_without_compilation(exam: Exam) -> str:
     return f"{len(breaks)} places where the graph breaks{': ' * bool(breaks)}{', '.join(breaks)}"
 
 
-@law("compile.other-input", source="DESIGN", cases=st.just(USUAL), most=1, on=("compile",))
+@law("compile.changed-target-count", source="DESIGN", cases=st.just(USUAL), most=1, on=("compile",))
 def test_other_inputs_before_change_nothing(exam: Exam) -> None:
-    """Compiled and called on a batch with more targets, the loss then gives what it gives without compilation."""
+    """After a call with more targets, the compiled loss still gives the results of the loss without compilation."""
     more = exam.case.changed(targets=(*exam.case.targets, *exam.case.targets[:2]))
 
     def called(subject: Subject) -> None:

@@ -1,9 +1,9 @@
-"""Devices: the loss is the same wherever its tensors lie.
+"""Devices: the results of a loss do not depend on the device of its tensors.
 
-An accelerator adds in another order, refuses tensors of two devices in one operation, leaves open which of two writes
-to one place is the last, and makes the host wait whenever it is asked for a value. So rows must be the CPU's to the
-bit, numbers the CPU's within rounding, and a second run must give what the first gave. Where there is no accelerator
-the mirror pretends to be one (`--device mirror`).
+An accelerator sums in another order, refuses an operation on tensors of two devices, does not define which of two
+writes to one place comes last, and makes the host wait whenever the host reads a value. So rows must equal the CPU's
+bit for bit, numbers must equal the CPU's up to rounding, and a second run must give the results of the first. On hosts
+without an accelerator, the mirror simulates one (`--device mirror`).
 """
 
 import math
@@ -22,17 +22,17 @@ from .test_state import close, close_gradients, no_trouble
 
 CPU = torch.device("cpu")
 ACCELERATOR = ("mirror", "cuda", "mps")
-AGAIN = Around(chance=1)  # another run, in which what an accelerator leaves open falls otherwise
+AGAIN = Around(chance=1)  # a second run, in which the mirror takes other orders where an accelerator defines none
 CROWDED = cases(crowded=True, min_targets=2, options=ALL_OPTIONS)
-# Both sides are within the budget of the reference, so they are within twice of each other. It covers accelerators as
-# it stands: CUDA's exp, log and atan are off by 2 units in the last place at most (CUDA C programming guide,
-# mathematical functions), where the budget allows 8 for a coordinate and 16 for a result; a sum on CUDA is a tree over
-# threads that each add up some of the elements first, 32 at most of the 65,536 that a case may have, where the budget
-# allows 16 roundings beside the tree.
+# Both sides are within the budget of the reference, so they differ by at most twice the budget. The budget covers
+# accelerators too. The error of CUDA's exp, log and atan is at most 2 units in the last place (CUDA C programming
+# guide, mathematical functions); the budget allows 8 for a coordinate and 16 for a result. A sum on CUDA is a tree over
+# threads, and each thread first adds up at most 32 of the 65,536 elements that a case may have; the budget allows 16
+# roundings in addition to the tree.
 
 
 def same_rows(exam: Exam, other: Exam) -> None:
-    """The rows are equal, bit for bit, where the subject shows them."""
+    """The rows are equal, bit for bit, if the subject shows them."""
     all_here, all_there = exam.outcome.rows or (), other.outcome.rows or ()
     exam.expect_equal("layers whose rows are shown", len(all_there), len(all_here))
     for i, (here, there) in enumerate(zip(all_here, all_there, strict=True)):
@@ -48,7 +48,7 @@ def same_values(exam: Exam, other: Exam) -> None:
 
 
 def results_there(exam: Exam, run: Exam) -> None:
-    """What the calls returned lies on the device of the predictions."""
+    """The results of every call are on the device of the predictions."""
     for n, call in enumerate(run.calls):
         exam.expect_equal(f"devices of call {n}", [exam.subject.device.type] * len(call.devices), list(call.devices))
 
@@ -67,22 +67,22 @@ def same_bits(exam: Exam, other: Exam) -> None:
 
 
 def complaints(outcome: Outcome) -> str:
-    """What was raised."""
+    """The exceptions and crashes of a run."""
     return "; ".join(t.detail for t in outcome.troubles if t.kind.startswith(("raised", "killed")))
 
 
 @law("devices.rows", source="SPEC 7", cases=ANY, most=30, on=ACCELERATOR)
 def test_rows_are_those_of_the_cpu(exam: Exam) -> None:
-    """The rows are those built on the CPU, bit for bit."""
+    """The rows equal those built on the CPU, bit for bit."""
     _ = exam.rows
     same_rows(exam, on_cpu(exam))
 
 
 @law("devices.values", source="SPEC 7", cases=ANY, most=30, on=ACCELERATOR)
 def test_values_and_gradients_are_those_of_the_cpu(exam: Exam) -> str | None:
-    """Totals and gradients are those of the CPU, but for rounding.
+    """Totals and gradients equal those of the CPU, up to rounding.
 
-    On CUDA the memory that a step takes beyond its inputs is noted.
+    On CUDA the note says how much memory a step takes beyond its inputs.
     """
     close(exam, on_cpu(exam))
     peak = exam.outcome.peak
@@ -92,7 +92,7 @@ def test_values_and_gradients_are_those_of_the_cpu(exam: Exam) -> str | None:
 
 @law("devices.repeatable", source="SPEC 7", cases=CROWDED, most=30, on=ACCELERATOR)
 def test_a_second_run_gives_the_same(exam: Exam) -> None:
-    """Two runs give the same rows, totals and items, bit for bit, and gradients that differ by rounding at most."""
+    """Two runs give the same rows, totals and items, bit for bit, and gradients that differ at most by rounding."""
     again = exam.on(exam.case, around=AGAIN)
     same_rows(exam, again)
     same_values(exam, again)
@@ -101,7 +101,7 @@ def test_a_second_run_gives_the_same(exam: Exam) -> None:
 
 @law("devices.shared-cells", source="SPEC 7", cases=CROWDED, choices=("shared cells",), most=30, on=ACCELERATOR)
 def test_shared_cells_are_decided_as_on_the_cpu(exam: Exam) -> None:
-    """Where rows share a cell, objectness learns the value of the same row as on the CPU, in every run."""
+    """If rows share a cell, its objectness target comes from the same row as on the CPU, in every run."""
     cpu = on_cpu(exam)
     for run in (exam, exam.on(exam.case, around=AGAIN)):
         for i, off in enumerate(exam.of(Budget).gradients):
@@ -109,9 +109,9 @@ def test_shared_cells_are_decided_as_on_the_cpu(exam: Exam) -> None:
             exam.expect_close(f"objectness gradient of layer {i}", want, got, 2 * off[..., 4], BECAUSE)
 
 
-@law("devices.deterministic", source="SPEC 7", cases=CROWDED, most=30, on=ACCELERATOR)
+@law("devices.deterministic-algorithms", source="SPEC 7", cases=CROWDED, most=30, on=ACCELERATOR)
 def test_deterministic_algorithms_are_enough(exam: Exam) -> None:
-    """With torch.use_deterministic_algorithms(True) nothing is raised, and two runs are equal, bit for bit."""
+    """With torch.use_deterministic_algorithms(True) the loss raises nothing, and two runs are equal, bit for bit."""
     _ = exam.calls
     one, two = (exam.on(exam.case, around=Around(chance=n, deterministic=True)) for n in (0, 1))
     raised = complaints(one.outcome)
@@ -119,28 +119,31 @@ def test_deterministic_algorithms_are_enough(exam: Exam) -> None:
     same_bits(one, two)
 
 
-@law("devices.results", source="SPEC 6", cases=ANY)
+@law("devices.result-device", source="SPEC 6", cases=ANY)
 def test_results_lie_where_the_predictions_lie(exam: Exam) -> None:
-    """The total, and the items where they are a tensor, lie on the device of the predictions."""
+    """The total, and the items if they are a tensor, are on the device of the predictions."""
     results_there(exam, exam)
 
 
-@law("devices.made-there", source="SPEC 7", cases=cases(min_targets=1, options=ALL_OPTIONS), most=30, on=ACCELERATOR)
-def test_nothing_is_made_on_another_device(exam: Exam) -> str | None:
-    """A call makes no tensor with dimensions on the CPU: it would have to be copied, in every step.
+@law(
+    "devices.no-cpu-tensors", source="SPEC 7", cases=cases(min_targets=1, options=ALL_OPTIONS), most=30, on=ACCELERATOR
+)
+def test_no_tensor_is_created_on_another_device(exam: Exam) -> str | None:
+    """A call creates no tensor with dimensions on the CPU: it would have to be copied in every step.
 
-    On the mirror the number of times that the host waits for the device in a step is noted.
+    On the mirror the note says how often the host waits for the device in a step.
     """
     watched = exam.on(exam.case, around=Around(watched=True))
     _ = watched.calls
-    exam.expect(not watched.outcome.elsewhere, "made on the CPU", "nothing", "; ".join(watched.outcome.elsewhere[:3]))
+    made = watched.outcome.elsewhere
+    exam.expect(not made, "tensors created on the CPU", "none", "; ".join(made[:3]))
     waits = watched.outcome.waits
     return f"{sum(w.times for w in waits)} waits a step" if exam.subject.device.type == "mirror" else None
 
 
-@law("devices.targets-from-host", source="SPEC 7", cases=cases(min_targets=1), most=30, on=ACCELERATOR)
+@law("devices.targets-on-cpu", source="SPEC 7", cases=cases(min_targets=1), most=30, on=ACCELERATOR)
 def test_targets_on_the_cpu_are_refused_or_used(exam: Exam) -> None:
-    """Targets that were left on the CPU are refused, or give the same, on the device of the predictions."""
+    """Targets on the CPU are refused, or give the same results, on the device of the predictions."""
     host = exam.on(exam.case, around=Around(targets_on_host=True))
     if any(t.kind in ("raised in loss", "raised in backward") for t in host.outcome.troubles):
         exam.expect(True, "targets on the CPU", "refused", "refused")
@@ -152,14 +155,14 @@ def test_targets_on_the_cpu_are_refused_or_used(exam: Exam) -> None:
 @law(
     "devices.autocast",
     source="SPEC 7",
-    # torch itself joins no tensors of the other half dtype under autocast
+    # under autocast, torch itself refuses to concatenate tensors of the other half-precision dtype
     cases=cases(min_targets=1, dtypes=("float32", "float16", "bfloat16"), target_dtypes=("float32",)),
     most=60,
 )
 def test_autocast_changes_rounding_only(exam: Exam) -> None:
-    """Under autocast rows are the same, and total and gradients but for rounding to the dtype of the predictions.
+    """Under autocast rows stay the same, and total and gradients change at most by rounding to the predictions' dtype.
 
-    Nothing that a loss does with float32 predictions is for autocast to do in half precision.
+    With float32 predictions, autocast may not run any part of the loss in half precision.
     """
     _ = exam.calls
     half: Dtype = "bfloat16" if exam.case.dtype == "float32" else exam.case.dtype

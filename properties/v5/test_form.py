@@ -1,4 +1,4 @@
-"""Form: what trainers do with a loss beside calling it.
+"""Form: what trainers do with a loss besides calling it.
 
 They build it from a model that may be wrapped for several devices, build a second one for validation, and set its
 attributes between calls.
@@ -27,16 +27,16 @@ WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 @law("form.wrapped-model", source="SPEC, drop-in form", cases=ANY, choices=("drop-in",), most=MOST)
 def test_a_wrapped_model_gives_the_same_loss(exam: Exam) -> None:
-    """Built from the model inside a DataParallel, or DistributedDataParallel, the loss is the same."""
+    """Built from a model inside DataParallel or DistributedDataParallel, the loss gives the same results."""
     kind: Any = WRAPPERS[exam.case.layers % len(WRAPPERS)]
 
     def wrapped(model: Any) -> nn.Module:
-        # its constructor would move the model to an accelerator, or ask for other processes
+        # the constructor would move the model to an accelerator, or need other processes
         outer: Any = kind.__new__(kind)
         nn.Module.__init__(outer)
         outer.module = model
         outer.hyp, outer.nc, outer.gr = model.hyp, model.nc, model.gr
-        if exam.case.batch % 2:  # trainers set them after they wrap it, or before as well
+        if exam.case.batch % 2:  # some trainers set hyp only on the wrapper, others on the model as well
             del model.hyp
         return outer  # type: ignore[no-any-return]
 
@@ -44,9 +44,9 @@ def test_a_wrapped_model_gives_the_same_loss(exam: Exam) -> None:
     close(exam, exam.on(exam.case, lambda subject: subject.rebuild(wrapped)))
 
 
-@law("form.second-loss", source="DESIGN", cases=ANY, most=MOST)
+@law("form.model-unchanged", source="DESIGN", cases=ANY, most=MOST)
 def test_a_second_loss_of_the_same_model_is_the_same(exam: Exam) -> None:
-    """Building the loss leaves the model as it was: a second one built from it gives the same numbers."""
+    """Building a loss does not change the model: a second loss built from it gives the same results."""
     states = []
 
     def again(model: Any) -> nn.Module:
@@ -61,20 +61,20 @@ def test_a_second_loss_of_the_same_model_is_the_same(exam: Exam) -> None:
 
 
 def state(model: nn.Module) -> list[str]:
-    """Whether it trains, and each parameter and buffer: its dtype, values, and whether it is learnt."""
+    """The model's mode, and each parameter and buffer: its dtype, values and requires_grad."""
     named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     return [f"training: {model.training}", *(f"{name}: {value!r}" for name, value in named.items())]
 
 
 @law(
-    "form.smoothing-missing",
+    "form.missing-label-smoothing",
     source="SPEC, hyperparameters",
     cases=cases(hyps=[h for h in HYPS if h.label_smoothing == 0]),
     choices=("drop-in",),
     most=MOST,
 )
 def test_label_smoothing_may_be_missing(exam: Exam) -> None:
-    """Hyperparameters without label_smoothing, as older files are, mean 0."""
+    """If the hyperparameters lack label_smoothing, as in older files, it counts as 0."""
 
     def without(model: Any) -> nn.Module:
         del model.hyp["label_smoothing"]
@@ -85,13 +85,13 @@ def test_label_smoothing_may_be_missing(exam: Exam) -> None:
 
 
 @law(
-    "form.options-later",
+    "form.set-options",
     source="SPEC, drop-in form",
     cases=cases(min_targets=1, options=[o for o in ONE_CALL if o != Options()]),
     most=MOST,
 )
 def test_options_may_be_set_between_calls(exam: Exam) -> None:
-    """gr and sort_obj_iou, set after a call without them, hold from the next call on."""
+    """gr and sort_obj_iou, set between calls, take effect from the next call."""
 
     def later(subject: Subject) -> None:
         subject.loss(*exam.case.inputs(subject.device))
@@ -104,9 +104,9 @@ def test_options_may_be_set_between_calls(exam: Exam) -> None:
     close(exam, exam.on(exam.case.changed(options=usual), later))
 
 
-@law("form.gains-later", source="SPEC, drop-in form", cases=cases(), choices=("drop-in",), most=MOST)
+@law("form.set-hyperparameters", source="SPEC, drop-in form", cases=cases(), choices=("drop-in",), most=MOST)
 def test_gains_and_the_ratio_limit_may_be_set(exam: Exam) -> None:
-    """Hyperparameters with other gains and another anchor_t, set on the loss after a call, hold from the next on."""
+    """Hyperparameters with other gains and another anchor_t, set between calls, take effect from the next call."""
     hyp = exam.case.hyp
     others = {name: 2 * getattr(hyp, name) for name in ("box", "obj", "cls")}
     others["anchor_t"] = 8.0 if hyp.anchor_t < 4 else 1.5
@@ -121,7 +121,7 @@ def test_gains_and_the_ratio_limit_may_be_set(exam: Exam) -> None:
 
 @law("form.interface", source="SPEC, drop-in form", cases=ANY, choices=("interface",), most=MOST)
 def test_the_loss_has_upstreams_whole_interface(exam: Exam) -> None:
-    """It has upstream's attributes, takes autobalance, and build_targets gives upstream's four lists."""
+    """The loss has upstream's attributes, accepts autobalance, and build_targets returns upstream's four lists."""
     try:
         rows = exam.outcome.rows
     except Unsupported as option:
@@ -131,7 +131,7 @@ def test_the_loss_has_upstreams_whole_interface(exam: Exam) -> None:
 
     def look(loss: Any) -> Any:
         missing.update(name for name in ATTRIBUTES if not hasattr(loss, name))
-        # a switch that users set on the class, for all losses
+        # users set this option on the class, for all losses
         if exam.case.options == Options() and "sort_obj_iou" in getattr(loss, "__dict__", ()):
             missing.add("sort_obj_iou of the class")
         return loss
@@ -140,9 +140,9 @@ def test_the_loss_has_upstreams_whole_interface(exam: Exam) -> None:
     exam.expect(not missing, "attributes of the loss", "all of upstream's", f"no {', '.join(sorted(missing))}")
 
 
-@law("form.balance-later", source="SPEC, drop-in form", cases=cases(), choices=("balance",), most=MOST)
+@law("form.set-balance", source="SPEC, drop-in form", cases=cases(), choices=("balance",), most=MOST)
 def test_the_balance_may_be_set(exam: Exam) -> None:
-    """With twice the balance on every layer the objectness item is twice as large, and the others are as before."""
+    """Doubling the balance of every layer doubles the objectness item and does not change the others."""
 
     def doubled(subject: Subject) -> None:
         table = subject.state()

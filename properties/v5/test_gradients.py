@@ -1,7 +1,7 @@
-"""Gradients: what the network learns from. A loss may have the right value and teach the wrong thing.
+"""Gradients: what the network learns from. A loss may have the right value and a wrong gradient.
 
-Only the rows' cells have a gradient in their box and class logits; so the gradient shows the assignment, and a loss
-that shows nothing else can be checked by it.
+Only cells with rows have a gradient in their box and class logits. So the gradient shows the assignment, even of a
+loss that does not show its rows.
 """
 
 from typing import Any
@@ -22,7 +22,7 @@ from .strategies import ANY, HYPS, ONE_CALL, cases
 
 @law("gradients.finite", source="SPEC 7", cases=ANY, infinite=True)
 def test_every_gradient_is_finite(exam: Exam) -> None:
-    """No logit gets a NaN or infinite gradient, boxes without size and saturated logits included."""
+    """No logit gets a NaN or infinite gradient, even for predicted boxes of size 0 and saturated logits."""
     for i, gradient in enumerate(exam.gradients):
         place = f"layer {i}, gradient at image, anchor, row, column, channel"
         exam.expect(np.isfinite(gradient), place, "finite", gradient)
@@ -35,7 +35,7 @@ def test_every_gradient_is_finite(exam: Exam) -> None:
     choices=("batch", "iou", "grid lines", "balance", "shared cells", "label smoothing"),
 )
 def test_every_gradient_is_that_of_the_reference(exam: Exam) -> None:
-    """The gradient of the total by every logit equals the reference's."""
+    """The gradient of the total with respect to every logit equals the reference's."""
     budget = exam.of(Budget)
     for i, (want, off) in enumerate(zip(budget.reference.gradients, budget.gradients, strict=True)):
         place = f"layer {i}, gradient at image, anchor, row, column, channel"
@@ -43,7 +43,7 @@ def test_every_gradient_is_that_of_the_reference(exam: Exam) -> None:
 
 
 def used(exam: Exam, i: int, rows: Rows) -> NDArray[np.bool_]:
-    """(B, A, H, W): whether a row uses a cell; rows outside the grid are assign.clamped-indices' business."""
+    """(B, A, H, W): whether a row uses a cell, without rows outside the grid, which break assign.clamped-indices."""
     mask = np.zeros(exam.case.shape(i)[:4], dtype=bool)
     at = np.stack((rows.image, rows.anchor, rows.row, rows.column))
     inside = ((at >= 0) & (at < np.array(mask.shape)[:, None])).all(axis=0)
@@ -51,9 +51,9 @@ def used(exam: Exam, i: int, rows: Rows) -> NDArray[np.bool_]:
     return mask
 
 
-@law("gradients.zero-elsewhere", source="SPEC 6", cases=cases(), choices=("grid lines",))
+@law("gradients.zero-unassigned-cells", source="SPEC 6", cases=cases(), choices=("grid lines",))
 def test_a_cell_without_a_row_has_no_box_or_class_gradient(exam: Exam) -> None:
-    """x, y, w, h and class logits of a cell that no row uses get exactly 0."""
+    """In a cell that no row uses, the gradient of the x, y, w, h and class logits is exactly 0."""
     for i, rows in enumerate(exam.of(Reference).rows):
         rest = np.delete(exam.gradients[i], 4, axis=-1)
         rest[used(exam, i, rows)] = 0
@@ -61,9 +61,9 @@ def test_a_cell_without_a_row_has_no_box_or_class_gradient(exam: Exam) -> None:
         exam.expect(rest == 0, place, "0 where no row is", rest)
 
 
-# A class logit near 0 has a gradient that no rounding hides, so every assigned cell shows. One logit everywhere is 1,
-# not 0: there, rows of both of two classes in one cell have class gradients of 1/2 and -1/2, and a box that fits has
-# none. The gradients of C classes, summed over n rows, are n (C sigmoid(x) - 1), which is not 0 at x = 1.
+# A class logit near 0 has a gradient that is larger than rounding, so every assigned cell shows. The constant logit is
+# 1, not 0. At 0, with two classes, the class gradients of two rows of one cell may cancel (1/2 and -1/2), and a box
+# that fits has no gradient. The gradients of C classes, summed over n rows, are n (C sigmoid(x) - 1): not 0 at x = 1.
 TELLING = cases(
     min_targets=1,
     classes=(2, 3, 5),
@@ -75,30 +75,30 @@ TELLING = cases(
 
 @law("gradients.assignment", source="FAMILIES, call forms", cases=TELLING, choices=("grid lines",))
 def test_the_assignment_read_off_the_gradient_is_that_of_the_reference(exam: Exam) -> None:
-    """The cells with a gradient outside objectness are exactly the cells of the reference's rows."""
+    """The cells with a box or class gradient are exactly the cells of the reference's rows."""
     for i, rows in enumerate(exam.of(Reference).rows):
         seen = np.delete(exam.gradients[i], 4, axis=-1).any(axis=-1)
         exam.expect_equal(f"layer {i}, assigned at image, anchor, row, column", used(exam, i, rows), seen)
 
 
-@law("gradients.rows-agree", source="SPEC 6", cases=TELLING)
+@law("gradients.consistent-with-rows", source="SPEC 6", cases=TELLING)
 def test_the_assignment_read_off_the_gradient_is_that_of_the_rows(exam: Exam) -> None:
-    """The cells with a gradient outside objectness are exactly those of the subject's own rows."""
+    """The cells with a box or class gradient are exactly the cells of the subject's own rows."""
     for i, rows in enumerate(exam.rows):
         seen = np.delete(exam.gradients[i], 4, axis=-1).any(axis=-1)
         exam.expect_equal(f"layer {i}, assigned at image, anchor, row, column", used(exam, i, rows), seen)
 
 
-SCALE = 2.0**16  # that torch's GradScaler begins with
+SCALE = 2.0**16  # the initial scale of torch's GradScaler
 
 
-@law("gradients.scaled", source="calculus", cases=cases(dtypes=("float32", "float64")), most=50)
+@law("gradients.loss-scaling", source="calculus", cases=cases(dtypes=("float32", "float64")), most=50)
 def test_a_scaled_total_has_a_scaled_gradient(exam: Exam) -> None:
-    """The gradient of 65,536 times the total is 65,536 times its gradient, as mixed precision training takes it."""
+    """The gradient of 65,536 x the total is 65,536 x the total's gradient, as mixed-precision training requires."""
 
     def calling(subject: Subject, p: list[Tensor], targets: Tensor) -> tuple[Tensor, Any]:
         total, items = subject.loss(p, targets)
-        total *= SCALE  # in place, as trainers on several devices multiply it by their number
+        total *= SCALE  # in place: trainers on several devices multiply the total by the number of devices
         return total, items
 
     scaled = exam.on(exam.case, calling=calling)
@@ -108,18 +108,18 @@ def test_a_scaled_total_has_a_scaled_gradient(exam: Exam) -> None:
 
 
 @law(
-    "gradients.slope",
+    "gradients.finite-difference",
     source="calculus",
     cases=cases(dtypes=("float64",), options=ONE_CALL[:1], logits=((4.0, 0.0), (1.0, 0.0)), spots=False),
 )
 def test_the_objectness_gradient_is_the_slope_of_the_total(exam: Exam) -> None:
-    """Raising every objectness logit a little changes the total by the sum of their gradients."""
+    """A small step of all objectness logits changes the total by that step x the sum of their gradients."""
     step = 2.0**-6
     up, down = (exam.on(exam.case.with_logits(tuple(raised(x, s) for x in exam.case.logits))) for s in (step, -step))
     slope = (up.calls[0].total - down.calls[0].total) / (2 * step)
     summed = float(sum(g[..., 4].sum() for g in exam.gradients))
     rounding = (up.of(Budget).totals[0] + down.of(Budget).totals[0]) / (2 * step)
-    # the third derivative of a criterion is below 1 + its positive weight, a focal one's below 8 of that
+    # The third derivative of BCE is below 1 + its positive weight, that of focal loss below 8 (1 + gamma)^3 times that.
     hyp = exam.case.hyp
     size = hyp.obj * exam.case.batch * sum(exam.of(Reference).calls[0].balance) * (1 + hyp.obj_pw)
     curved = step**2 * size * (8 * (1 + hyp.fl_gamma) ** 3 if hyp.fl_gamma else 1)

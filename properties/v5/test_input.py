@@ -1,9 +1,9 @@
-"""Bad input: what a loss does with what no data loader should give it.
+"""Bad input: what a loss does with input that no data loader should give it.
 
-A loss may leave such checks to others, so of most families these laws only note what happens: an error, and of what
-type; silence, in which training goes on with a wrong or useless loss; or the end of the interpreter. Of the family
-yololoss, that of the bundled loss, bad input must be refused with a ValueError or TypeError; a fork that checks its
-input as well can be held to that with --family yololoss.
+A loss may leave such checks to others. So for most dialects these laws only note what happens: an error and its type;
+silence, in which case training continues with a wrong or useless loss; or the end of the interpreter. A loss of the
+dialect yololoss, such as the bundled loss, must refuse bad input with a ValueError or TypeError. A fork that also
+checks its input can be tested for this with --dialect yololoss.
 """
 
 from collections.abc import Callable
@@ -31,7 +31,7 @@ IMAGE, CLASS, CENTRE, SIZE = (0,), (1,), (2, 3), (4, 5)  # columns of targets
 
 
 def what_happens(exam: Exam, other: Exam, what: str = "bad input") -> str:
-    """Note what ``other``, on bad input, does; where the exam's family refuses bad input, it must be refused."""
+    """Note what happens in ``other``, on bad input; if the subject's dialect refuses bad input, require an error."""
     note = _noted(other)
     if not exam.subject.differs("bad input"):
         refused = note in ("error: ValueError", "error: TypeError")
@@ -52,7 +52,7 @@ def _noted(exam: Exam) -> str:
 
 
 def with_value(exam: Exam, columns: tuple[int, ...], *values: float) -> str:
-    """What happens when one of the targets has one of these values in one of these columns; which, the case decides."""
+    """What happens if a target has one of these values in one of these columns; the case's seed decides which."""
     targets = exam.case.targets
     turn, row = divmod(int(getattr(exam.case.predictions, "seed", 0)), len(targets))
     column, value = columns[turn % len(columns)], values[turn // len(columns) % len(values)]
@@ -65,101 +65,101 @@ def with_value(exam: Exam, columns: tuple[int, ...], *values: float) -> str:
 
 
 def with_inputs(exam: Exam, spoil: Callable[[list[Tensor], Tensor], tuple[list[Tensor], Tensor]]) -> str:
-    """What happens when the loss is called on spoiled inputs."""
+    """What happens if the loss is called on inputs that ``spoil`` has changed."""
 
     def change(subject: Subject) -> None:
         call = subject.loss
         subject.loss = lambda p, targets: call(*spoil(p, targets))  # type: ignore[method-assign]
-        subject.rows = lambda p, targets: None  # type: ignore[method-assign]  # build_targets is not asked
+        subject.rows = lambda p, targets: None  # type: ignore[method-assign]  # build_targets is not called
 
     return what_happens(exam, exam.on(exam.case, change))
 
 
 @law("input.class-negative", source="SPEC 7", cases=GOOD, most=25)
 def test_what_a_negative_class_does(exam: Exam) -> str:
-    """A target of class -1 is refused; upstream trains the last class instead."""
+    """A target with class -1 is refused; upstream trains the last class instead."""
     return with_value(exam, CLASS, -1.0)
 
 
 @law("input.class-too-large", source="SPEC 7", cases=GOOD, most=25)
 def test_what_a_class_beyond_the_last_does(exam: Exam) -> str:
-    """A target of class C is refused; upstream raises IndexError, or poisons an accelerator's context."""
+    """A target with class C is refused; upstream raises IndexError, or makes an accelerator's context unusable."""
     return with_value(exam, CLASS, float(exam.case.classes), exam.case.classes + 300.0)
 
 
-@law("input.class-fraction", source="SPEC 7", cases=GOOD, most=25)
+@law("input.class-not-integer", source="SPEC 7", cases=GOOD, most=25)
 def test_what_a_fractional_class_does(exam: Exam) -> str:
-    """A target of class 0.9 is refused; upstream truncates it."""
+    """A target with class 0.9 is refused; upstream truncates it."""
     return with_value(exam, CLASS, 0.9)
 
 
-@law("input.image-fraction", source="SPEC 7", cases=GOOD, most=25)
+@law("input.image-index-not-integer", source="SPEC 7", cases=GOOD, most=25)
 def test_what_a_fractional_image_does(exam: Exam) -> str:
-    """A target of image 0.9 is refused; upstream truncates it."""
+    """A target with image index 0.9 is refused; upstream truncates it."""
     return with_value(exam, IMAGE, 0.9)
 
 
-@law("input.image-negative", source="SPEC 7", cases=GOOD, most=25)
+@law("input.image-index-negative", source="SPEC 7", cases=GOOD, most=25)
 def test_what_a_negative_image_does(exam: Exam) -> str:
-    """A target of image -1 is refused; upstream gives it to the last image."""
+    """A target with image index -1 is refused; upstream assigns it to the last image."""
     return with_value(exam, IMAGE, -1.0)
 
 
-@law("input.image-too-large", source="SPEC 7", cases=GOOD, most=25)
+@law("input.image-index-too-large", source="SPEC 7", cases=GOOD, most=25)
 def test_what_an_image_beyond_the_batch_does(exam: Exam) -> str:
-    """A target of image B is refused."""
+    """A target with image index B, the batch size, is refused."""
     return with_value(exam, IMAGE, float(exam.case.batch), exam.case.batch + 300.0)
 
 
 @law("input.not-a-number", source="SPEC 7", cases=GOOD, most=25)
 def test_what_a_nan_coordinate_does(exam: Exam) -> str:
-    """A NaN is refused; of a centre upstream's loss is NaN for the whole batch."""
+    """A target with a NaN is refused; with a NaN centre, upstream's loss is NaN for the whole batch."""
     return with_value(exam, (*CENTRE, *SIZE, *CLASS, *IMAGE), NAN)
 
 
 @law("input.infinite-size", source="SPEC 7", cases=GOOD, most=25)
 def test_what_an_infinite_size_does(exam: Exam) -> str:
-    """An infinite side is refused; upstream drops the target without a word."""
+    """A target with an infinite side is refused; upstream ignores it silently."""
     return with_value(exam, SIZE, INFINITY)
 
 
-@law("input.no-size", source="SPEC 7", cases=GOOD, most=25)
+@law("input.zero-size", source="SPEC 7", cases=GOOD, most=25)
 def test_what_a_width_of_zero_does(exam: Exam) -> str:
-    """A side of 0 is refused; upstream drops the target without a word."""
+    """A target with a side of 0 is refused; upstream ignores it silently."""
     return with_value(exam, SIZE, 0.0)
 
 
 @law("input.negative-size", source="SPEC 7", cases=GOOD, most=25)
 def test_what_a_negative_height_does(exam: Exam) -> str:
-    """A negative side is refused."""
+    """A target with a negative side is refused."""
     return with_value(exam, SIZE, -0.1)
 
 
 @law("input.centre-outside", source="SPEC 7", cases=GOOD, most=25)
 def test_what_a_centre_outside_the_image_does(exam: Exam) -> str:
-    """A centre outside the image is refused; upstream clamps its cell and teaches a box it cannot reach."""
+    """A centre outside the image is refused; upstream trains a cell at the edge on a box that it cannot predict."""
     return with_value(exam, CENTRE, 1.5, -0.25, 1.0 + 2.0**-20)
 
 
 @law("input.integer-targets", source="SPEC 7", cases=GOOD, most=25)
 def test_what_integer_targets_do(exam: Exam) -> str:
-    """Integer targets are refused; upstream truncates every coordinate to 0 and finds no object."""
+    """Integer targets are refused; in upstream, coordinates truncated to 0 match no anchor."""
     return with_inputs(exam, lambda p, targets: (p, targets.long()))
 
 
-@law("input.five-columns", source="SPEC 7", cases=GOOD, most=25)
+@law("input.targets-five-columns", source="SPEC 7", cases=GOOD, most=25)
 def test_what_targets_without_an_image_index_do(exam: Exam) -> str:
-    """Targets of five columns are refused."""
+    """Targets with five columns are refused."""
     return with_inputs(exam, lambda p, targets: (p, targets[:, 1:]))
 
 
-@law("input.third-axis", source="SPEC 7", cases=GOOD, most=25)
+@law("input.targets-3d", source="SPEC 7", cases=GOOD, most=25)
 def test_what_targets_of_three_axes_do(exam: Exam) -> str:
     """Targets of shape (N, 6, 1) are refused."""
     return with_inputs(exam, lambda p, targets: (p, targets[..., None]))
 
 
-@law("input.flat-predictions", source="SPEC 7", cases=GOOD, most=25)
+@law("input.flattened-predictions", source="SPEC 7", cases=GOOD, most=25)
 def test_what_predictions_of_three_axes_do(exam: Exam) -> str:
     """Predictions of shape (B, A H W, 5 + C), as in inference, are refused."""
     return with_inputs(exam, lambda p, targets: ([x.flatten(1, 3) for x in p], targets))
@@ -167,13 +167,13 @@ def test_what_predictions_of_three_axes_do(exam: Exam) -> str:
 
 @law("input.missing-layer", source="SPEC 7", cases=GOOD, most=25)
 def test_what_a_missing_layer_does(exam: Exam) -> str:
-    """Predictions of too few layers are refused."""
+    """Predictions with too few layers are refused."""
     return with_inputs(exam, lambda p, targets: (p[:-1], targets))
 
 
 @law("input.six-layers", source="SPEC 7", cases=GOOD, most=25)
 def test_what_a_sixth_layer_does(exam: Exam) -> str:
-    """A loss of six layers is refused, for which there is no balance; upstream raises IndexError, unexplained."""
+    """A model with six layers is refused, as it has no balance; upstream raises IndexError without an explanation."""
     case = exam.case
     first = {"grids": case.grids[:1], "strides": case.strides[:1], "anchors": case.anchors[:1]}
     plain = case.predictions.model_copy(update={"overrides": ()})
@@ -183,12 +183,12 @@ def test_what_a_sixth_layer_does(exam: Exam) -> str:
 
 @law("input.no-stride-16", source="SPEC 7", cases=GOOD, most=25)
 def test_what_autobalance_without_a_layer_of_stride_16_does(exam: Exam) -> str:
-    """Autobalance without a layer of stride 16 is refused; upstream raises ValueError, unexplained."""
+    """Autobalance without a layer of stride 16 is refused; upstream raises ValueError without an explanation."""
     strides = tuple(3.0 * 2**i for i in range(exam.case.layers))
     return what_happens(exam, exam.on(exam.case.changed(strides=strides, options=Options(autobalance=True))))
 
 
 @law("input.extra-channel", source="SPEC 7", cases=GOOD, most=25)
 def test_what_a_channel_too_many_does(exam: Exam) -> str:
-    """Predictions with a channel more than 5 + C are refused."""
+    """Predictions with more than 5 + C channels are refused."""
     return with_inputs(exam, lambda p, targets: ([x.repeat_interleave(2, dim=-1) for x in p], targets))

@@ -1,10 +1,10 @@
 """Objectness: every cell and anchor predicts whether an object is there, and how well its box fits.
 
-The target of a cell is the CIoU of its row, at least 0, without gradient; 0 where no row is. Where rows share a
-cell the last one wins, or with sort_obj_iou the largest. With gr below 1 the value is drawn towards 1. The item
-is, layer by layer, the mean BCE over all cells times the layer's balance, summed, times the gain.
+The target of a cell is max(CIoU, 0) of its row, detached, and 0 in cells without a row. If rows share a cell, the last
+one decides, or with sort_obj_iou the one with the largest CIoU. With gr below 1 the target is moved towards 1. The item
+is the mean BCE over all cells of a layer times the layer's balance, summed over layers, times the gain.
 
-The gradient of a BCE is sigmoid - target, so it gives the target back: this looks inside any loss.
+The gradient of a BCE is sigmoid - target. So these laws compute the target from the gradient, for any loss.
 """
 
 import numpy as np
@@ -18,7 +18,8 @@ from .budget import BECAUSE, Budget
 from .formulas import sigmoid
 from .strategies import HYPS, ONE_CALL, cases
 
-# Without focal and positive weight the gradient is sigmoid - target; logits are small enough to tell one from 0.
+# Without focal loss and positive weight the gradient is sigmoid - target. The logits are small, so sigmoid is not
+# saturated, and the target can be computed from the gradient.
 READABLE = cases(
     min_targets=1,
     hyps=[h for h in HYPS if h.fl_gamma == 0 and h.obj_pw == 1],
@@ -27,7 +28,7 @@ READABLE = cases(
 
 
 def recovered(exam: Exam, i: int) -> tuple[Grid, Grid]:
-    """The objectness targets of a layer as the gradient tells them, and how far they may be off."""
+    """The objectness targets of a layer, computed from the gradient, and their tolerances."""
     reference = exam.of(Budget).reference
     weight = reference.weights[i][1]
     off = exam.of(Budget).gradients[i][..., 4] / weight
@@ -44,7 +45,7 @@ def test_the_objectness_item_is_that_of_the_reference(exam: Exam) -> None:
 
 @law("objectness.gradient", source="SPEC 3, 6", cases=cases(), choices=("iou", "grid lines", "balance", "shared cells"))
 def test_the_gradient_of_every_objectness_logit_is_that_of_the_reference(exam: Exam) -> None:
-    """Every cell's objectness logit gets balance x gain x batch / cells x the criterion's derivative."""
+    """The gradient of every objectness logit is balance x gain x batch / cells x the criterion's derivative."""
     budget = exam.of(Budget)
     for i, (want, off) in enumerate(zip(budget.reference.gradients, budget.gradients, strict=True)):
         place = f"layer {i}, gradient at image, anchor, row, column"
@@ -53,7 +54,7 @@ def test_the_gradient_of_every_objectness_logit_is_that_of_the_reference(exam: E
 
 @law("objectness.target-range", source="SPEC 3", cases=READABLE, choices=("balance",))
 def test_objectness_targets_lie_between_0_and_1(exam: Exam) -> None:
-    """The target that the gradient gives back lies in [0, 1] in every cell."""
+    """The target, computed from the gradient, lies in [0, 1] in every cell."""
     for i in range(exam.case.layers):
         target, off = recovered(exam, i)
         holds = (target >= -off) & (target <= 1 + off)
@@ -62,7 +63,7 @@ def test_objectness_targets_lie_between_0_and_1(exam: Exam) -> None:
 
 @law("objectness.background", source="SPEC 3", cases=READABLE, choices=("balance", "grid lines"))
 def test_cells_without_a_row_have_target_0(exam: Exam) -> None:
-    """The target that the gradient gives back is 0 in every cell that no row uses."""
+    """The target, computed from the gradient, is 0 in every cell that no row uses."""
     for i, winner in enumerate(exam.of(Budget).reference.winner):
         target, off = recovered(exam, i)
         empty = winner < 0
@@ -72,14 +73,14 @@ def test_cells_without_a_row_have_target_0(exam: Exam) -> None:
 
 @law("objectness.target", source="SPEC 3", cases=READABLE, choices=("balance", "grid lines", "iou", "shared cells"))
 def test_the_target_of_a_cell_is_the_overlap_of_its_row(exam: Exam) -> None:
-    """The target that the gradient gives back is (1 - gr) + gr max(CIoU, 0) of the cell's winning row."""
+    """The target, computed from the gradient, is (1 - gr) + gr max(CIoU, 0) of the row that wins the cell."""
     for i, want in enumerate(exam.of(Budget).reference.objectness):
         target, off = recovered(exam, i)
         exam.expect_close(f"layer {i}, target at image, anchor, row, column", want, target, off, BECAUSE)
 
 
 def shared(exam: Exam, i: int) -> NDArray[np.bool_]:
-    """Cells that several rows of different targets want."""
+    """The cells that more than one row uses."""
     rows = exam.of(Budget).reference.rows[i]
     count = np.zeros(exam.case.shape(i)[:4])
     np.add.at(count, (rows.image, rows.anchor, rows.row, rows.column), 1)
@@ -99,7 +100,7 @@ SHARED = cases(
     "objectness.last-row-wins", source="SPEC 3", cases=SHARED, choices=("grid lines", "iou", "shared cells", "balance")
 )
 def test_the_last_row_wins_a_shared_cell(exam: Exam) -> None:
-    """Where rows share a cell, the target is that of the last row in upstream's order."""
+    """If rows share a cell, its target is that of the last row in upstream's order."""
     shares = [shared(exam, i) for i in range(exam.case.layers)]
     exam.only_if(any(s.any() for s in shares), "no cell is shared")
     for i, want in enumerate(exam.of(Budget).reference.objectness):
@@ -109,7 +110,7 @@ def test_the_last_row_wins_a_shared_cell(exam: Exam) -> None:
 
 
 @law(
-    "objectness.largest-wins",
+    "objectness.largest-ciou-wins",
     source="SPEC 3, sort_obj_iou",
     cases=cases(
         min_targets=2,
@@ -121,7 +122,7 @@ def test_the_last_row_wins_a_shared_cell(exam: Exam) -> None:
     choices=("grid lines", "iou", "balance"),
 )
 def test_with_sorting_the_largest_overlap_wins_a_shared_cell(exam: Exam) -> None:
-    """With sort_obj_iou, no row of a cell has a larger overlap than the cell's target."""
+    """With sort_obj_iou, no row of a cell has a larger CIoU than the cell's target."""
     reference = exam.of(Budget).reference
     for i, rows in enumerate(reference.rows):
         target, off = recovered(exam, i)
@@ -131,22 +132,24 @@ def test_with_sorting_the_largest_overlap_wins_a_shared_cell(exam: Exam) -> None
 
 
 @law(
-    "objectness.ratio",
+    "objectness.gr",
     source="SPEC 3, gr",
     cases=cases(min_targets=1, hyps=HYPS[:1], options=[o for o in ONE_CALL if o.gr < 1], logits=((1.0, 0.0),)),
     choices=("balance", "grid lines"),
 )
-def test_a_smaller_ratio_draws_targets_towards_1(exam: Exam) -> None:
-    """With gr below 1 the target of every cell with a row is at least 1 - gr, and 1 where gr is 0."""
+def test_a_smaller_gr_moves_targets_towards_1(exam: Exam) -> None:
+    """With gr below 1 the target of every cell with a row is at least 1 - gr, and 1 if gr is 0."""
     least = 1 - exam.case.options.gr
     for i, winner in enumerate(exam.of(Budget).reference.winner):
         target, off = recovered(exam, i)
         exam.expect((target >= least - off) | (winner < 0), f"layer {i}, target", f"at least {least:g}", target)
 
 
-@law("objectness.every-layer", source="SPEC 3", cases=cases(dtypes=("float32",), logits=((4.0, 0.0), (1.0, 0.0))))
+@law(
+    "objectness.background-gradient", source="SPEC 3", cases=cases(dtypes=("float32",), logits=((4.0, 0.0), (1.0, 0.0)))
+)
 def test_a_layer_without_rows_still_learns_that_it_is_empty(exam: Exam) -> None:
-    """Every objectness logit of every layer has a gradient, also on layers that no target meets."""
+    """The objectness logits of cells with target 0 have a gradient, also on layers that no target matches."""
     for i, gradient in enumerate(exam.gradients):
         target = exam.of(Budget).reference.objectness[i]
         telling = abs(sigmoid(exam.of(Budget).reference.logits[i][..., 4]) - target) > 1e-2
@@ -155,7 +158,7 @@ def test_a_layer_without_rows_still_learns_that_it_is_empty(exam: Exam) -> None:
 
 
 @law(
-    "objectness.detached",
+    "objectness.target-detached",
     source="SPEC 3",
     cases=cases(
         min_targets=1,
@@ -164,8 +167,8 @@ def test_a_layer_without_rows_still_learns_that_it_is_empty(exam: Exam) -> None:
     ),
 )
 def test_the_objectness_target_carries_no_gradient(exam: Exam) -> None:
-    """With the gains of box and class 0, only objectness logits have a gradient."""
+    """If the gains of box and class are 0, only objectness logits have a gradient."""
     for i, gradient in enumerate(exam.gradients):
         allowed = np.arange(gradient.shape[-1]) == 4
         place = f"layer {i}, gradient at image, anchor, row, column, channel"
-        exam.expect((gradient == 0) | allowed, place, "0 but in channel 4, objectness", gradient)
+        exam.expect((gradient == 0) | allowed, place, "0 except in channel 4, objectness", gradient)

@@ -1,4 +1,4 @@
-"""State: a loss is a function of what it is given. It leaves no trace in its inputs, in the process, in itself."""
+"""State: a loss is a function of its inputs. It changes nothing in its inputs, in the process, or in itself."""
 
 import copy
 import gc
@@ -21,20 +21,20 @@ from .strategies import ALL_OPTIONS, ANY, EVERY_KIND, cases
 
 
 def no_trouble(exam: Exam, kind: str, expected: str) -> None:
-    """The subject did nothing of that kind."""
+    """Expect that the subject did nothing of this kind."""
     found = [f"{t.kind}: {t.detail}" for t in exam.outcome.troubles if t.kind.startswith(kind)]
     exam.expect(not found, "what the subject did", expected, "; ".join(found))
 
 
-@law("run.completes", source="SPEC 6", cases=EVERY_KIND, most=300)
-def test_every_valid_case_is_answered(exam: Exam) -> None:
-    """A valid case gives rows, a loss and gradients, and raises nothing."""
+@law("run.no-exception", source="SPEC 6", cases=EVERY_KIND, most=300)
+def test_no_valid_case_raises(exam: Exam) -> None:
+    """For a valid case the loss gives rows, values and gradients, and raises nothing."""
     no_trouble(exam, "raised", "rows, loss and gradients")
 
 
-@law("run.returns", source="DESIGN", cases=ANY)
-def test_every_case_is_answered_in_time(exam: Exam) -> None:
-    """A case is answered within the time limit, a thousand times what one takes."""
+@law("run.time-limit", source="DESIGN", cases=ANY)
+def test_every_case_returns_in_time(exam: Exam) -> None:
+    """The loss returns within the time limit, which is a thousand times what a case takes."""
     no_trouble(exam, "did not return", "an answer in time")
 
 
@@ -44,48 +44,48 @@ def test_no_case_ends_the_interpreter(exam: Exam) -> None:
     no_trouble(exam, "exited", "an answer")
 
 
-@law("run.quiet", source="DESIGN", cases=ANY)
+@law("run.no-output", source="DESIGN", cases=ANY)
 def test_the_loss_prints_nothing(exam: Exam) -> None:
-    """Nothing is written to standard output or standard error."""
+    """The loss writes nothing to standard output or standard error."""
     no_trouble(exam, "printed", "nothing printed")
 
 
 @law("state.inputs-unchanged", source="SPEC, drop-in form", cases=ANY)
-def test_a_call_leaves_its_inputs_as_they_were(exam: Exam) -> None:
-    """Neither building targets nor the loss writes to predictions or targets."""
+def test_a_call_does_not_change_its_inputs(exam: Exam) -> None:
+    """Neither build_targets nor the loss itself writes to predictions or targets."""
     no_trouble(exam, "changed its input", "inputs as they were")
 
 
-@law("state.global-generator", source="DESIGN", cases=ANY)
-def test_a_call_leaves_the_global_generators_alone(exam: Exam) -> None:
-    """The generators of torch, NumPy and random are neither seeded nor drawn from."""
+@law("state.rng-unchanged", source="DESIGN", cases=ANY)
+def test_a_call_does_not_use_the_global_generators(exam: Exam) -> None:
+    """The loss neither seeds the global generators of torch, NumPy and random nor draws from them."""
     no_trouble(exam, "used the global generator", "generators as they were")
 
 
-@law("state.process-settings", source="DESIGN", cases=ANY)
-def test_a_call_leaves_the_settings_of_the_process_alone(exam: Exam) -> None:
-    """Default dtype, grad mode, threads, determinism and anomaly mode stay as they were."""
+@law("state.global-settings-unchanged", source="DESIGN", cases=ANY)
+def test_a_call_does_not_change_global_settings(exam: Exam) -> None:
+    """A call does not change the default dtype, grad mode, threads, determinism or anomaly mode."""
     no_trouble(exam, "changed a setting", "settings as they were")
 
 
-@law("state.two-calls", source="FAMILIES, relations", cases=cases(options=[Options(calls=2), Options(calls=3)]))
+@law("state.repeated-calls", source="FAMILIES, relations", cases=cases(options=[Options(calls=2), Options(calls=3)]))
 def test_a_second_call_gives_the_same_loss(exam: Exam) -> None:
-    """Without autobalance every call on the same inputs returns the same numbers, but for rounding."""
+    """Without autobalance every call on the same inputs returns the same numbers, up to rounding."""
     first, *others = exam.calls
     for n, call in enumerate(others, 1):
         same_numbers(exam, n, first, call)
 
 
-@law("state.two-objects", source="DESIGN", cases=ANY, most=60)
+@law("state.second-object", source="DESIGN", cases=ANY, most=60)
 def test_a_second_object_gives_the_same_loss(exam: Exam) -> None:
-    """A loss built anew for the same case returns the same numbers and gradients, but for rounding."""
+    """A second loss object for the same case returns the same numbers and gradients, up to rounding."""
     _ = exam.calls
     close(exam, exam.on(exam.case))
 
 
-@law("state.other-case-between", source="DESIGN", cases=cases(min_targets=1, options=ALL_OPTIONS), most=60)
+@law("state.after-other-case", source="DESIGN", cases=cases(min_targets=1, options=ALL_OPTIONS), most=60)
 def test_another_case_in_between_changes_nothing(exam: Exam) -> None:
-    """Running another case first leaves nothing behind in the process that changes this one."""
+    """If another case runs first in the same process, the results of this case do not change."""
     _ = exam.calls
     _ = exam.on(exam.case.with_logits(tuple(-x for x in exam.case.logits))).calls
     close(exam, exam.on(exam.case))
@@ -108,16 +108,16 @@ def same_numbers(exam: Exam, n: int, want: Call, got: Call) -> None:
 def close(exam: Exam, other: Exam) -> None:
     """Totals, items and gradients differ by rounding only.
 
-    Not even a second run has to give the same bits: a kernel that is compiled, or chosen, after the first may not.
+    Even a second run need not give the same bits: torch may compile or choose another kernel after the first run.
     """
     for n, (here, there) in enumerate(zip(exam.calls, other.calls, strict=True)):
         same_numbers(exam, n, there, here)
     close_gradients(exam, other)
 
 
-@law("state.other-input-before", source="DESIGN", cases=cases(), most=60)
+@law("state.after-other-sizes", source="DESIGN", cases=cases(), most=60)
 def test_what_the_same_object_was_called_on_before_changes_nothing(exam: Exam) -> None:
-    """A loss object that was called on other sizes, upright ones, and fewer and more targets before gives the same."""
+    """Earlier calls of the same object, with other grids, batches and numbers of targets, do not change the results."""
     case = exam.case
     targets = case.targets or ((0.0, 0.0, 0.3, 0.6, 0.5, 0.5),)
     other = case.changed(
@@ -138,26 +138,26 @@ def test_what_the_same_object_was_called_on_before_changes_nothing(exam: Exam) -
     )
     upright = other.changed(grids=tuple((columns, rows) for rows, columns in case.grids))
 
-    _ = exam.calls  # a loss that raises is run.completes' business
+    _ = exam.calls  # if the loss raises, run.no-exception reports it
 
     def called(subject: Subject) -> None:
         for batch in (fewer, upright, more) if subject.any_size else (other,):
             subject.loss(*batch.inputs(subject.device))
 
-    # what is kept of a larger call, a workspace say, may lie otherwise in memory
+    # close, not equal: a buffer kept from a larger call may have another alignment or layout in memory
     close(exam, exam.on(case, called))
 
 
 def turned(targets: Tensor) -> Tensor:
-    """A copy, every centre turned about the image's."""
+    """A copy with every centre rotated by 180 degrees about the centre of the image."""
     copy = targets.clone()
     copy[:, 2:4] = 1 - copy[:, 2:4]
     return copy
 
 
-@law("state.other-targets-before", source="DESIGN", cases=cases(min_targets=1), most=50)
+@law("state.reused-target-memory", source="DESIGN", cases=cases(min_targets=1), most=50)
 def test_what_stood_in_the_same_tensors_before_changes_nothing(exam: Exam) -> None:
-    """Where others of the same shape take the place of targets in memory, the next call's loss is of the new ones."""
+    """If new targets of the same shape take the memory of earlier targets, the next call uses the new ones."""
 
     def in_place(subject: Subject, p: list[Tensor], targets: Tensor) -> tuple[Tensor, Any]:
         own = targets.clone()
@@ -168,12 +168,12 @@ def test_what_stood_in_the_same_tensors_before_changes_nothing(exam: Exam) -> No
         return subject.loss(p, targets)
 
     def freed_and_taken(subject: Subject, p: list[Tensor], targets: Tensor) -> tuple[Tensor, Any]:
-        fresh = turned(targets).clone()  # never written to since, as the copies: its version is theirs
+        fresh = turned(targets).clone()  # not written to afterwards, like the copies below, so the versions are equal
         place = fresh.data_ptr()
         subject.loss(p, fresh)
         del fresh
         copies = [targets.clone()]
-        while copies[-1].data_ptr() != place and len(copies) < 16:  # until one lies where it lay
+        while copies[-1].data_ptr() != place and len(copies) < 16:  # until a copy gets its memory
             copies.append(targets.clone())
         return subject.loss(p, copies[-1])
 
@@ -182,43 +182,43 @@ def test_what_stood_in_the_same_tensors_before_changes_nothing(exam: Exam) -> No
     close(exam, exam.on(exam.case, calling=freed_and_taken))
 
 
-@law("state.other-call-between", source="DESIGN", cases=cases(min_targets=1), most=50)
+@law("state.call-before-backward", source="DESIGN", cases=cases(min_targets=1), most=50)
 def test_a_call_before_the_backward_pass_changes_nothing(exam: Exam) -> None:
-    """What a call returned, and its gradient, stay as they are when the same object is called on other targets."""
+    """The results of a call, and its gradient, do not change when the same object is then called on other targets."""
 
     def calling(subject: Subject, p: list[Tensor], targets: Tensor) -> tuple[Tensor, Any]:
         total, items = subject.loss(p, targets)
         second, _ = subject.loss(p, turned(targets))
-        return total + 0 * second, items  # so that one backward pass goes through both
+        return total + 0 * second, items  # so one backward pass goes through both
 
     _ = exam.calls
     close(exam, exam.on(exam.case, calling=calling))
 
 
 @law(
-    "state.validation-before",
+    "state.after-validation",
     source="DESIGN",
     cases=cases(options=[Options(calls=2), Options(sort_obj_iou=True, calls=2)]),
     most=50,
 )
 def test_validation_gives_the_same_loss_and_training_goes_on(exam: Exam) -> None:
-    """Under torch.no_grad or inference_mode, as in validation, a call returns the same; so does the one after it."""
+    """A call under torch.no_grad or inference_mode returns the same numbers, and so does the training call after it."""
     training = iter((False, True))
     validating = (torch.no_grad, torch.inference_mode)[exam.case.batch % 2]
 
     def calling(subject: Subject, p: list[Tensor], targets: Tensor) -> tuple[Tensor, Any]:
         if next(training):
             return subject.loss(p, targets)
-        with validating():  # predictions are made there as well
+        with validating():  # validation also computes its predictions under this mode
             return subject.loss([x.clone() for x in p], targets)
 
     _ = exam.calls
     close(exam, exam.on(exam.case, calling=calling))
 
 
-@law("state.settings-of-others", source="DESIGN", cases=ANY, most=30)
+@law("state.keeps-caller-settings", source="DESIGN", cases=ANY, most=30)
 def test_settings_that_a_trainer_changed_stay_so(exam: Exam) -> None:
-    """Where gradients are off, or algorithms are to be deterministic, they are so after a call as well."""
+    """If the caller has turned gradients off, or deterministic algorithms on, they are still so after a call."""
     after = []
 
     def calling(subject: Subject, p: list[Tensor], targets: Tensor) -> tuple[Tensor, Any]:
@@ -237,9 +237,9 @@ def test_settings_that_a_trainer_changed_stay_so(exam: Exam) -> None:
     exam.expect_equal("gradients on, algorithms deterministic", [(False, True)] * len(after), after)
 
 
-@law("state.lets-go", source="DESIGN", cases=cases(min_targets=1), most=20)
-def test_nothing_is_kept_of_earlier_calls(exam: Exam) -> None:
-    """Of two calls and their backward passes the first's predictions are gone from memory when the second returns."""
+@law("state.frees-memory", source="DESIGN", cases=cases(min_targets=1), most=20)
+def test_the_memory_of_earlier_calls_is_freed(exam: Exam) -> None:
+    """The predictions of a finished training step are freed by the time that the next call returns."""
     kept: list[int] = []
 
     def calling(subject: Subject, p: list[Tensor], targets: Tensor) -> tuple[Tensor, Any]:
@@ -250,17 +250,17 @@ def test_nothing_is_kept_of_earlier_calls(exam: Exam) -> None:
         del own, total, _
         result = subject.loss(p, targets)
         if any(x() is not None for x in first):
-            gc.collect()  # which takes longer than a case; what is in a circle alone is no leak
+            gc.collect()  # only if needed, since it takes longer than a case; a reference cycle is not a leak
         kept.extend(i for i, x in enumerate(first) if x() is not None)
         return result
 
     _ = exam.calls
     _ = exam.on(exam.case, calling=calling).calls
-    exam.expect(not kept, "layers whose predictions are still there", "none", str(kept))
+    exam.expect(not kept, "layers whose predictions are still in memory", "none", str(kept))
 
 
 def survives(exam: Exam, copied: Callable[[Any], Any]) -> None:
-    """A copy of the loss object, where one can be made, gives the same numbers; also of an object that was called."""
+    """A copy of the loss object, before or after a call, gives the same numbers, if the object can be copied."""
 
     def calling(subject: Subject, p: list[Tensor], targets: Tensor) -> tuple[Tensor, Any]:
         subject.put_through(copied)
@@ -272,19 +272,19 @@ def survives(exam: Exam, copied: Callable[[Any], Any]) -> None:
 
 @law("state.deep-copy", source="DESIGN", cases=ANY, most=50)
 def test_a_deep_copy_gives_the_same_loss(exam: Exam) -> None:
-    """A deep copy of the loss object, new or used, returns the same numbers and gradients, but for rounding."""
+    """A deep copy of the loss object, before or after a call, gives the same numbers and gradients, up to rounding."""
     survives(exam, copy.deepcopy)
 
 
 @law("state.pickle", source="DESIGN", cases=ANY, most=50)
 def test_a_pickled_copy_gives_the_same_loss(exam: Exam) -> None:
-    """A loss object that was pickled and read back, new or used, returns the same numbers, but for rounding."""
+    """A pickled and unpickled loss object, before or after a call, returns the same numbers, up to rounding."""
     survives(exam, lambda loss: pickle.loads(pickle.dumps(loss)))
 
 
-@law("state.random-seed", source="DESIGN", cases=cases(min_targets=1, options=ALL_OPTIONS), most=60)
+@law("state.rng-independent", source="DESIGN", cases=cases(min_targets=1, options=ALL_OPTIONS), most=60)
 def test_the_seed_of_the_global_generator_does_not_matter(exam: Exam) -> None:
-    """The loss is the same whatever the state of torch's global generator."""
+    """The loss does not depend on the state of torch's global generator."""
     _ = exam.calls
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(12345)
@@ -292,13 +292,13 @@ def test_the_seed_of_the_global_generator_does_not_matter(exam: Exam) -> None:
 
 
 @law(
-    "state.layout",
+    "state.non-contiguous",
     source="DESIGN",
     cases=cases(layouts=("channels_last", "sliced", "transposed"), options=ALL_OPTIONS),
     most=60,
 )
 def test_the_layout_in_memory_does_not_matter(exam: Exam) -> None:
-    """Predictions that are not contiguous give the loss of contiguous ones."""
+    """Predictions that are not contiguous give the same loss as contiguous ones."""
     close(exam, exam.on(exam.case.changed(layout="contiguous")))
 
 
@@ -309,16 +309,16 @@ def test_the_layout_in_memory_does_not_matter(exam: Exam) -> None:
     choices=("target dtype",),
 )
 def test_the_dtype_of_targets_does_not_matter(exam: Exam) -> None:
-    """The same targets in float64 give the same rows, bit for bit: assignment is float32 arithmetic."""
+    """The same targets in float64 give the same rows, bit for bit: assignment is computed in float32."""
     rounded = tuple(tuple(row) for row in exam.case.target_rows.double().tolist())
     other = exam.on(exam.case.changed(targets=rounded, targets_dtype="float64"))
     for i, (here, there) in enumerate(zip(exam.rows, other.rows, strict=True)):
         exam.expect_equal(f"layer {i}, boxes", here.box, there.box)
 
 
-@law("state.threads", source="DESIGN", cases=cases(min_targets=1, dtypes=("float32",)), most=30)
+@law("state.thread-count", source="DESIGN", cases=cases(min_targets=1, dtypes=("float32",)), most=30)
 def test_the_number_of_threads_does_not_matter(exam: Exam) -> None:
-    """Two threads give the loss of one."""
+    """Two threads give the same loss as one."""
     one = exam.calls[-1].total
     threads = torch.get_num_threads()
     torch.set_num_threads(2 if threads == 1 else 1)

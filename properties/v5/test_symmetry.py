@@ -1,12 +1,12 @@
-"""Symmetry: what cannot matter to a loss. These laws need no reference, and hold for every family.
+"""Symmetry: changes of the input that do not change the loss. They need no reference, and hold for every dialect.
 
-An image seen in a mirror has the same objects: the loss of mirrored predictions for mirrored targets is the
-same. So it is for images in another order, classes under other numbers, and so on. Predictions are mirrored by
-turning the grid round and changing the sign of the x logit: the offset 2 sigmoid(x) - 1/2 becomes 1 less it.
+A mirrored image has the same objects: mirrored predictions with mirrored targets have the same loss. The same holds
+for images in another order, classes with other numbers, and so on. To mirror predictions, these laws flip the grid and
+change the sign of the x logit: the offset 2 sigmoid(x) - 1/2 becomes 1 minus itself.
 
-Centres lie where mirroring them is exact in float32 and off the grid lines, on which the neighbour rules are
-not symmetric (the right neighbour of a centre on a line is its own cell). Both sides of each equation are rounded,
-so the tolerance is the sum of theirs.
+Mirroring the centres is exact in float32. No centre lies on a grid line, where the neighbour rules are not symmetric
+(the right neighbour of a centre on a line is its own cell). Both sides of each equation are rounded, so the tolerance
+is the sum of both tolerances.
 """
 
 from collections.abc import Callable
@@ -33,7 +33,7 @@ Row = tuple[float, ...]
 
 
 def mapped(case: Case, row: Callable[..., Row]) -> tuple[Row, ...]:
-    """Every target row (image, class, x, y, w, h) put through a function."""
+    """The target rows (image, class, x, y, w, h), each changed by ``row``."""
     return tuple(row(*target) for target in case.targets)
 
 
@@ -50,12 +50,12 @@ def shared_cells(reference: Reference) -> bool:
 
 
 def no_shared_cells(exam: Exam) -> None:
-    """Whose turn it is in a shared cell is decided by order, which these laws change."""
+    """Skip cases with shared cells: there the order of rows decides, and these laws change the order."""
     exam.only_if(exam.case.options.sort_obj_iou or not shared_cells(exam.of(Budget).reference), "a cell is shared")
 
 
 def same_loss(exam: Exam, other: Exam, factor: float = 1.0) -> None:
-    """The items, where there are some, are equal, and the total is ``factor`` times as large."""
+    """The items, if there are any, are equal, and the total is ``factor`` times as large."""
     one, two = exam.of(Budget), other.of(Budget)
     if exam.has_items:
         exam.expect_close("items (box, obj, cls)", exam.items, other.items, one.items[-1] + two.items[-1], BECAUSE)
@@ -64,7 +64,7 @@ def same_loss(exam: Exam, other: Exam, factor: float = 1.0) -> None:
 
 
 def same_gradient(exam: Exam, other: Exam, back: Callable[[Tensor], Tensor]) -> None:
-    """The other gradient, brought back, is this one."""
+    """The other gradient, transformed back, equals this one."""
     for i, (here, there) in enumerate(zip(exam.gradients, other.gradients, strict=True)):
         brought, off = (back(torch.from_numpy(g)).numpy() for g in (there, other.of(Budget).gradients[i]))
         tolerance = exam.of(Budget).gradients[i] + abs(off)
@@ -72,7 +72,7 @@ def same_gradient(exam: Exam, other: Exam, back: Callable[[Tensor], Tensor]) -> 
 
 
 def mirrored(exam: Exam, axis: int, channel: int, row: Callable[..., Row]) -> None:
-    """Turn the grids round along an axis: items, total and gradient follow."""
+    """Flip the grids along an axis: items and total stay the same, and the gradient is flipped too."""
     no_shared_cells(exam)
 
     def turn(logits: Tensor) -> Tensor:
@@ -86,19 +86,19 @@ def mirrored(exam: Exam, axis: int, channel: int, row: Callable[..., Row]) -> No
 
 @law("symmetry.left-right", source="FAMILIES, relations", cases=SYMMETRIC, most=60)
 def test_a_mirrored_image_has_the_same_loss(exam: Exam) -> None:
-    """Mirroring predictions and targets left to right changes neither loss nor (mirrored) gradient."""
+    """Mirroring predictions and targets left to right changes neither the loss nor the (mirrored) gradient."""
     mirrored(exam, axis=3, channel=0, row=lambda b, c, x, y, w, h: (b, c, 1 - x, y, w, h))
 
 
 @law("symmetry.up-down", source="FAMILIES, relations", cases=SYMMETRIC, most=60)
-def test_an_upturned_image_has_the_same_loss(exam: Exam) -> None:
-    """Mirroring predictions and targets top to bottom changes neither loss nor (mirrored) gradient."""
+def test_an_image_upside_down_has_the_same_loss(exam: Exam) -> None:
+    """Mirroring predictions and targets top to bottom changes neither the loss nor the (mirrored) gradient."""
     mirrored(exam, axis=2, channel=1, row=lambda b, c, x, y, w, h: (b, c, x, 1 - y, w, h))
 
 
 @law("symmetry.transposition", source="FAMILIES, relations", cases=SYMMETRIC, most=60)
 def test_a_transposed_image_has_the_same_loss(exam: Exam) -> None:
-    """Swapping x and y everywhere (grids, anchors' sides, targets, logits) changes neither loss nor gradient."""
+    """Swapping x and y (of grids, anchors' sides, targets, logits) changes neither the loss nor the gradient."""
     no_shared_cells(exam)
 
     def swap(logits: Tensor) -> Tensor:
@@ -119,13 +119,13 @@ def test_a_transposed_image_has_the_same_loss(exam: Exam) -> None:
 
 
 def plain(case: Case) -> object:
-    """The case's logits without overrides, for derived cases whose shapes those would not fit."""
+    """The case's logits without overrides, for derived cases of other shapes."""
     return case.predictions.model_copy(update={"overrides": ()})
 
 
 @law("symmetry.image-order", source="FAMILIES, relations", cases=SYMMETRIC, most=60)
 def test_the_order_of_images_does_not_matter(exam: Exam) -> None:
-    """Reversing the batch, predictions and targets' image numbers alike, changes neither loss nor gradient."""
+    """Reversing the images, in predictions and targets, changes neither the loss nor the gradient."""
     last = exam.case.batch - 1
     other = exam.on(
         exam.case.with_logits(
@@ -139,16 +139,16 @@ def test_the_order_of_images_does_not_matter(exam: Exam) -> None:
 
 @law("symmetry.target-order", source="FAMILIES, relations", cases=SYMMETRIC, most=60)
 def test_the_order_of_targets_does_not_matter_where_no_cell_is_shared(exam: Exam) -> None:
-    """Reversing the target rows changes neither loss nor gradient, unless rows share a cell."""
+    """Reversing the target rows changes neither the loss nor the gradient, unless rows share a cell."""
     no_shared_cells(exam)
     other = exam.on(exam.case.changed(targets=exam.case.targets[::-1]))
     same_loss(exam, other)
     same_gradient(exam, other, lambda g: g)
 
 
-@law("symmetry.class-numbers", source="SPEC 4", cases=SYMMETRIC, most=60)
+@law("symmetry.class-order", source="SPEC 4", cases=SYMMETRIC, most=60)
 def test_the_numbers_of_classes_do_not_matter(exam: Exam) -> None:
-    """Reversing the classes, channels and targets alike, changes neither loss nor gradient."""
+    """Reversing the classes, in predictions and targets, changes neither the loss nor the gradient."""
     last = exam.case.classes - 1
 
     def turn(logits: Tensor) -> Tensor:
@@ -166,7 +166,7 @@ def test_the_numbers_of_classes_do_not_matter(exam: Exam) -> None:
 
 @law("symmetry.anchor-order", source="SPEC 1.2", cases=SYMMETRIC, most=60)
 def test_the_order_of_anchors_does_not_matter(exam: Exam) -> None:
-    """Reversing the anchors of every layer, and their predictions, changes neither loss nor gradient."""
+    """Reversing the anchors of every layer, with their predictions, changes neither the loss nor the gradient."""
     no_shared_cells(exam)
     other = exam.on(
         exam.case.with_logits(
@@ -191,15 +191,15 @@ def reversed_layers(case: Case) -> Case:
 
 @law("symmetry.layer-order", source="SPEC 3, balance", cases=SYMMETRIC, most=60)
 def test_the_order_of_layers_does_not_matter_to_box_and_class(exam: Exam) -> None:
-    """Reversing the layers changes neither the box nor the class item; objectness is balanced by layer."""
+    """Reversing the layers changes neither the box nor the class item; objectness has a balance for each layer."""
     other = exam.on(reversed_layers(exam.case))
     budget = exam.of(Budget).items[-1]
     exam.expect_close("items (box, cls)", exam.items[::2], other.items[::2], 2 * budget[::2], BECAUSE)
 
 
-@law("symmetry.double-batch", source="FAMILIES, relations", cases=SYMMETRIC, choices=("batch",), most=60)
-def test_a_batch_twice_over_costs_twice_as_much(exam: Exam) -> None:
-    """Two equal copies in one batch have the same items and twice the total."""
+@law("symmetry.duplicated-batch", source="FAMILIES, relations", cases=SYMMETRIC, choices=("batch",), most=60)
+def test_a_duplicated_batch_has_twice_the_total(exam: Exam) -> None:
+    """A batch of two equal copies has the same items and twice the total."""
     batch = exam.case.batch
     twice = exam.case.targets + mapped(exam.case, lambda b, *rest: (b + batch, *rest))
     logits = tuple(torch.cat((x, x)) for x in exam.case.logits)
@@ -207,9 +207,9 @@ def test_a_batch_twice_over_costs_twice_as_much(exam: Exam) -> None:
     same_loss(exam, other, factor=2.0)
 
 
-@law("symmetry.two-batches", source="SPEC 6", cases=SYMMETRIC, most=60)
-def test_a_batch_is_the_mean_of_its_halves_in_objectness(exam: Exam) -> None:
-    """The objectness item of two batches in one is the mean of theirs."""
+@law("symmetry.concatenated-batches", source="SPEC 6", cases=SYMMETRIC, most=60)
+def test_the_objectness_of_a_batch_is_the_mean_of_its_halves(exam: Exam) -> None:
+    """The objectness item of two concatenated batches is the mean of their objectness items."""
     case = exam.case
     empty = exam.on(case.changed(targets=(), predictions=plain(case)))
     both = exam.on(
@@ -223,8 +223,8 @@ def test_a_batch_is_the_mean_of_its_halves_in_objectness(exam: Exam) -> None:
 
 
 @law("symmetry.stride", source="SPEC 1, 2", cases=SYMMETRIC, most=60)
-def test_stride_alone_changes_nothing(exam: Exam) -> None:
-    """Pixels never enter: other strides with the same anchors in cells give the same loss, but for rounding."""
+def test_strides_do_not_matter_if_anchors_are_in_cells(exam: Exam) -> None:
+    """The loss does not depend on pixels: other strides, with the same anchors in cells, give the same total."""
     other = exam.on(exam.case.changed(strides=tuple(2 * s for s in exam.case.strides)))
     off = 2 * exam.of(Budget).totals[-1]
     exam.expect_close("total", exam.calls[-1].total, other.calls[-1].total, off, BECAUSE)

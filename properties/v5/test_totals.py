@@ -1,9 +1,10 @@
 """Totals: three terms become one number.
 
 Each term is summed over layers and multiplied by its gain: these are the items (box, objectness, class). Their sum
-times the batch size is the total, of shape (1,), which carries the gradient. Objectness is balanced by layer: 4, 1
-and 0.4 with three layers, else the first entries of 4, 1, 0.25, 0.06 and 0.02. With autobalance the table moves after
-every call so that all layers come to weigh the same, measured by the layer of stride 16.
+times the batch size is the total, of shape (1,), which carries the gradient. Each layer's objectness has a weight, its
+balance: 4, 1 and 0.4 with three layers, otherwise the first entries of 4, 1, 0.25, 0.06 and 0.02. With autobalance the
+balances change after every call: the weighted losses of all layers approach one value, and the balance of stride 16
+is 1.
 """
 
 import numpy as np
@@ -39,7 +40,7 @@ def test_the_total_is_the_sum_of_the_items_times_the_batch(exam: Exam) -> None:
     choices=("batch", "iou", "grid lines", "balance", "shared cells", "label smoothing"),
 )
 def test_the_total_of_every_call_is_that_of_the_reference(exam: Exam) -> None:
-    """The total of each of the calls equals the reference's."""
+    """The total of every call equals the reference's."""
     budget = exam.of(Budget)
     for n, (call, want) in enumerate(zip(exam.calls, budget.reference.calls, strict=True)):
         exam.expect_close(f"total of call {n}", want.total, call.total, budget.totals[n], BECAUSE)
@@ -48,14 +49,14 @@ def test_the_total_of_every_call_is_that_of_the_reference(exam: Exam) -> None:
 @law(
     "totals.large-sizes",
     source="SPEC 6",
-    # nothing extreme but the sizes
+    # nothing is extreme except the sizes
     cases=cases(min_targets=1, large=LARGE, layouts=("contiguous",), logits=((4.0, 0.0), (1.0, 0.0)), spots=False),
     choices=("batch", "iou", "grid lines", "balance", "shared cells", "label smoothing"),
     most=60,
     infinite=True,
 )
-def test_many_of_anything_are_treated_like_few(exam: Exam) -> None:
-    """With many targets, images, classes, anchors, columns or rows, total and gradients are the reference's."""
+def test_large_sizes_are_treated_like_small_ones(exam: Exam) -> None:
+    """With many targets, images, classes, anchors, columns or rows, total and gradients equal the reference's."""
     as_the_reference(exam)
 
 
@@ -74,17 +75,17 @@ def test_many_of_anything_are_treated_like_few(exam: Exam) -> None:
     most=26,
     infinite=True,
 )
-def test_more_than_16_bits_count_are_treated_like_few(exam: Exam) -> None:
-    """With 154,449 cells, or hundreds of targets, nothing is raised, and total and gradients are the reference's."""
-    if not exam.outcome.gradients:  # what raises on few as well is for run.completes to tell
+def test_sizes_beyond_16_bits_are_treated_like_small_ones(exam: Exam) -> None:
+    """With 154,449 cells, or hundreds of targets, no exception occurs; total and gradients equal the reference's."""
+    if not exam.outcome.gradients:  # if a small case raises too, run.no-exception reports it
         few = exam.on(exam.case.changed(grids=((2, 2),), targets=exam.case.targets[:1]))
-        exam.only_if(bool(few.outcome.gradients), "the subject raised on few as well")
+        exam.only_if(bool(few.outcome.gradients), "the subject raises on a small case too")
         no_trouble(exam, "raised", "rows, loss and gradients")
     as_the_reference(exam)
 
 
 def as_the_reference(exam: Exam) -> None:
-    """Total and gradient of a case of one layer are the reference's."""
+    """Total and gradient of a case with one layer equal the reference's."""
     budget = exam.of(Budget)
     exam.expect_close("total", budget.reference.calls[-1].total, exam.calls[-1].total, budget.totals[-1], BECAUSE)
     place = "gradient at image, anchor, row, column, channel"
@@ -92,7 +93,7 @@ def as_the_reference(exam: Exam) -> None:
 
 
 def gain_is_linear(exam: Exam, name: str) -> None:
-    """A gain of 0 makes its item 0, doubling it doubles that, bit for bit but for one rounding; the others stay."""
+    """A gain of 0 makes its item 0, a doubled gain doubles it up to rounding; the other items do not change."""
     which = GAINS.index(name)
     for factor in (0, 2):
         gain = exam.case.hyp.model_copy(update={name: factor * getattr(exam.case.hyp, name)})
@@ -104,19 +105,19 @@ def gain_is_linear(exam: Exam, name: str) -> None:
 
 @law("totals.box-gain", source="SPEC 6", cases=cases(min_targets=1), most=40)
 def test_the_box_item_grows_with_its_gain(exam: Exam) -> None:
-    """Twice the gain ``box`` gives twice the box item, none of it none, and changes no other."""
+    """A doubled gain ``box`` doubles the box item, a gain of 0 makes it 0, and the other items do not change."""
     gain_is_linear(exam, "box")
 
 
 @law("totals.obj-gain", source="SPEC 6", cases=cases(), most=40)
 def test_the_objectness_item_grows_with_its_gain(exam: Exam) -> None:
-    """Twice the gain ``obj`` gives twice the objectness item, none of it none, and changes no other."""
+    """A doubled gain ``obj`` doubles the objectness item, a gain of 0 makes it 0, and the other items do not change."""
     gain_is_linear(exam, "obj")
 
 
 @law("totals.cls-gain", source="SPEC 6", cases=cases(min_targets=1), most=40)
 def test_the_class_item_grows_with_its_gain(exam: Exam) -> None:
-    """Twice the gain ``cls`` gives twice the class item, none of it none, and changes no other."""
+    """A doubled gain ``cls`` doubles the class item, a gain of 0 makes it 0, and the other items do not change."""
     gain_is_linear(exam, "cls")
 
 
@@ -130,8 +131,8 @@ FLAT = cases(
 
 
 @law("totals.balance", source="SPEC 3, balance", cases=FLAT, choices=("balance",))
-def test_layers_weigh_as_the_balance_table_says(exam: Exam) -> None:
-    """Without targets and with one logit everywhere, each layer's objectness gradient sums to its balance's share."""
+def test_layers_are_weighted_by_the_balance_table(exam: Exam) -> None:
+    """Without targets and with equal logits, a layer's summed objectness gradient is proportional to its balance."""
     table = (4.0, 1.0, 0.4) if exam.case.layers == 3 else (4.0, 1.0, 0.25, 0.06, 0.02)[: exam.case.layers]
     logit = float(exam.case.logits[0][0, 0, 0, 0, 4])
     share = exam.case.hyp.obj * exam.case.batch * float(1 / (1 + np.exp(-logit)))
@@ -140,9 +141,9 @@ def test_layers_weigh_as_the_balance_table_says(exam: Exam) -> None:
     exam.expect_close("sum of a layer's objectness gradients", np.array(table) * share, summed, allowed, BECAUSE)
 
 
-@law("totals.layers-add", source="SPEC 6", cases=cases(dtypes=("float32", "float64"), spots=False), most=60)
+@law("totals.layers-independent", source="SPEC 6", cases=cases(dtypes=("float32", "float64"), spots=False), most=60)
 def test_layers_contribute_independently(exam: Exam) -> None:
-    """What changing one layer's logits does to the total does not depend on another layer's logits."""
+    """The effect of one layer's logits on the total does not depend on the logits of another layer."""
     exam.only_if(exam.case.layers > 1, "one layer")
     first, *middle, last = exam.case.logits
     changed = [exam.on(exam.case.with_logits((a, *middle, b))) for a in (first, first / 2) for b in (last, last / 2)]
@@ -160,8 +161,8 @@ BALANCING = cases(options=AUTOBALANCED)
     cases=BALANCING,
     choices=("balance", "iou", "grid lines", "shared cells"),
 )
-def test_autobalance_moves_the_table_after_every_call(exam: Exam) -> None:
-    """After each call every layer's balance moves towards 1e-4 / its loss, and the table is divided by stride 16's."""
+def test_autobalance_changes_the_table_after_every_call(exam: Exam) -> None:
+    """After each call, a balance becomes 0.9999 balance + 0.0001 / loss; then all are divided by that of stride 16."""
     budget = exam.of(Budget)
     for n, (call, want) in enumerate(zip(exam.calls, budget.reference.calls, strict=True)):
         balance = np.array(call.state or ())
@@ -172,9 +173,9 @@ def test_autobalance_moves_the_table_after_every_call(exam: Exam) -> None:
         exam.expect_close(f"balance after call {n}", after, balance[:shown], off, BECAUSE)
 
 
-@law("totals.autobalance-late", source="SPEC 3, autobalance", cases=BALANCING, choices=("balance",))
+@law("totals.autobalance-first-call", source="SPEC 3, autobalance", cases=BALANCING, choices=("balance",))
 def test_a_call_uses_the_balance_from_before_it(exam: Exam) -> None:
-    """The first call with autobalance returns what it would without."""
+    """With autobalance, the first call returns the same total as without."""
     without = exam.case.options.model_copy(update={"autobalance": False, "calls": 1})
     plain = exam.on(exam.case.changed(options=without))
     off = exam.of(Budget).totals[0]
@@ -188,8 +189,8 @@ def test_a_call_uses_the_balance_from_before_it(exam: Exam) -> None:
     choices=("batch", "iou", "grid lines", "balance", "shared cells", "label smoothing"),
     most=60,
 )
-def test_the_balance_goes_by_the_order_of_layers(exam: Exam) -> None:
-    """With the layers in the opposite order, strides falling, the total of every call is the reference's."""
+def test_the_balance_follows_the_order_of_layers(exam: Exam) -> None:
+    """With the layers in reverse order, from large to small strides, the total of every call equals the reference's."""
     exam.only_if(exam.case.layers > 1, "one layer")
     other = exam.on(reversed_layers(exam.case))
     budget = other.of(Budget)
@@ -197,9 +198,12 @@ def test_the_balance_goes_by_the_order_of_layers(exam: Exam) -> None:
         exam.expect_close(f"total of call {n}", want.total, call.total, budget.totals[n], BECAUSE)
 
 
-@law("totals.form", source="SPEC 6", cases=ANY)
+@law("totals.shape-and-dtype", source="SPEC 6", cases=ANY)
 def test_results_have_upstreams_form(exam: Exam) -> None:
-    """total is (1,) or (), items 3 or 4 numbers, both float32 (or Python floats) whatever the predictions' dtype."""
+    """The total has shape (1,) or (), the items (3,) or (4,); both are float32 for any dtype of the predictions.
+
+    The items may be Python floats instead.
+    """
     for call in exam.calls:
         exam.only_if(len(call.items) > 0, "the subject returns no items")
         exam.expect(call.total_shape in {(1,), ()}, "shape of total", "(1,) or ()", str(call.total_shape))
@@ -216,13 +220,13 @@ def test_the_total_carries_the_gradient(exam: Exam) -> None:
 
 @law("totals.items-detached", source="SPEC 6", cases=ANY)
 def test_the_items_are_detached(exam: Exam) -> None:
-    """The items do not require grad: logging them keeps no graph alive."""
+    """The items do not require grad, so logging them does not keep the graph in memory."""
     exam.expect(not exam.calls[-1].items_require_grad, "items.requires_grad", False, True)
 
 
 @law("totals.finite", source="SPEC 7", cases=ANY, infinite=True)
 def test_every_number_returned_is_finite(exam: Exam) -> None:
-    """Total and items are finite for every valid case, boxes without size and saturated logits included."""
+    """Total and items are finite for every valid case, even for predicted boxes of size 0 and saturated logits."""
     for n, call in enumerate(exam.calls):
         for item, value in zip((*GAINS, "fourth"), call.items, strict=False):
             exam.expect(np.isfinite(value), f"{item} item of call {n}", "finite", value)
@@ -231,5 +235,5 @@ def test_every_number_returned_is_finite(exam: Exam) -> None:
 
 @law("totals.not-negative", source="SPEC 2 to 5", cases=ANY)
 def test_no_item_is_negative(exam: Exam) -> None:
-    """Every item is a mean of losses that are 0 or more, within rounding."""
+    """No item is negative, up to rounding: each is a mean of losses that are 0 or more."""
     exam.expect(exam.items >= -exam.of(Budget).items[-1], "items (box, obj, cls)", "0 or more", exam.items)

@@ -1,8 +1,8 @@
-"""The catalogue of planted faults: single careless edits of the bundled loss, each of which the gate must notice.
+"""The catalogue of planted faults: single careless edits of the bundled loss. The gate must find each of them.
 
-A fault is a text of one module of the loss, and what stands there instead. ``step`` says where in the loss it is (two
-steps where it is at both), ``law`` which law is expected to notice, ``field`` under which number it is known from the
-field (F01 to F73, a list of faults seen in losses of this family that the project began with).
+A fault replaces one text of one module of the loss. ``step`` says which step of the loss it changes (or which two),
+``law`` which law is expected to break, and ``field`` its number in the list of known faults (F01 to F73, faults seen
+in published YOLOv5-style losses, with which the project began).
 """
 
 from collections.abc import Callable
@@ -36,7 +36,7 @@ KINDS = ("edge case", "missing step", "wrong primitive", "modified parameter", "
 
 @dataclass(frozen=True)
 class Fault:
-    """One careless edit: in a module of the loss, ``old``, which stands there once, has become ``new``."""
+    """One careless edit: in a module of the loss, ``old``, which occurs there once, becomes ``new``."""
 
     name: str
     step: str
@@ -46,7 +46,7 @@ class Fault:
     old: str
     new: str
     field: str = ""
-    device: str = "cpu"  # on which it is a fault
+    device: str = "cpu"  # the device on which it is a fault
 
     def __post_init__(self) -> None:
         unknown = {*self.steps} - {*STEPS}
@@ -60,7 +60,7 @@ class Fault:
 
 
 def faults_of(step: str, module: str, law: str) -> Callable[..., Fault]:
-    """A maker of faults of one step and module: (name, kind, old, new, field="", law=law)."""
+    """A function that makes faults of one step and module: (name, kind, old, new, field="", law=law)."""
 
     def make(name: str, kind: str, old: str, new: str, field: str = "", law: str = law) -> Fault:
         return Fault(name, step, kind, law, module, old, new, field)
@@ -77,15 +77,16 @@ _PLANTED = count()
 
 
 def plant(fault: Fault, folder: Path, checks: bool = True) -> str:
-    """Copy the loss into ``folder`` as a package of its own with the fault in it; return its --loss spec.
+    """Copy the loss, with the fault, into ``folder`` as a package of its own; return its --loss spec.
 
-    ``checks``: whether they are on by default, as they are, or off, so that its rows are all that are possible.
+    ``checks``: whether input checks are on by default, as in the bundled loss. If they are off, the loss builds all
+    possible rows.
     """
     texts = {fault.module: faulty_text(fault)}
     if not checks:
         loss = texts.get("loss") or (HOME / "loss.py").read_text(encoding="utf-8")
         texts["loss"] = loss.replace("checks: bool = True", "checks: bool = False")
-    # a process knows one module of a name, and may plant a fault twice
+    # a process has only one module of each name, and may plant a fault twice
     return plant_text(f"{fault.name}_{next(_PLANTED)}", texts, folder)
 
 
@@ -93,7 +94,7 @@ def faulty_text(fault: Fault) -> str:
     """The module's text with the fault in it."""
     text = (HOME / f"{fault.module}.py").read_text(encoding="utf-8")
     if text.count(fault.old) != 1:
-        raise ValueError(f"{fault.name}: its text stands {text.count(fault.old)} times in {fault.module}.py, not once")
+        raise ValueError(f"{fault.name}: its text occurs {text.count(fault.old)} times in {fault.module}.py, not once")
     return text.replace(fault.old, fault.new)
 
 

@@ -55,14 +55,14 @@ MATCH = (
         "modified parameter",
         MATCHED,
         "matched = (ratio < anchor_t) & (ratio > anchor_t / 4)",
-        law="assign.larger-limit",
+        law="assign.larger-anchor-t",
     ),
     _match(
         "first_target_only",
         "missing step",
         MATCHED,
         "matched = (ratio < anchor_t) & (ratio <= ratio[:, :1])",
-        law="assign.one-by-one",
+        law="assign.targets-independent",
     ),
     _match(
         "last_anchor_forgotten", "edge case", MATCHED, f"{MATCHED}\n    matched[len(anchors) - 1 :] &= len(anchors) < 2"
@@ -116,7 +116,7 @@ NEIGH = (
         "modified parameter",
         "centre.floor() < 0.5",
         "centre.floor() < 0.8",
-        law="assign.count-bounds",
+        law="assign.rows-per-pair",
     ),
     _neighbour("near_is_nearer", "modified parameter", "from_end.floor() < 0.5", "from_end.floor() < 0.4"),
     _neighbour("half_included", "edge case", "centre.floor() < 0.5", "centre.floor() <= 0.5"),
@@ -131,7 +131,9 @@ NEIGH = (
     ),
     _neighbour("shift_right_a_whole_cell", "modified parameter", "half, -half", "half, -half - half[:1] * half * 2"),
     _neighbour("neighbour_sign", "wrong primitive", "shifted = centre - offset", "shifted = centre + offset", "F22"),
-    _neighbour("no_own_cell", "missing step", "own = torch.ones_like", "own = torch.zeros_like", law="assign.own-cell"),
+    _neighbour(
+        "no_own_cell", "missing step", "own = torch.ones_like", "own = torch.zeros_like", law="assign.centre-cell"
+    ),
     _neighbour(
         "no_neighbours", "missing step", "(own, near_start, near_end)", "(own, near_start & False, near_end & False)"
     ),
@@ -208,7 +210,7 @@ INDEX = (
         CLAMPED,
         "shifted.long().clamp_(max=scaled.new_tensor((columns - 1, rows - 1)))",
         "F02",
-        "run.completes",
+        "run.no-exception",
     ),
     _index(
         "clamp_bounds_swapped",
@@ -257,7 +259,7 @@ INDEX = (
         "wrong primitive",
         "image_class.unbind(1)",
         "image_class.flip(1).unbind(1)",
-        law="assign.classes",
+        law="assign.image-and-class",
     ),
     _index(
         "anchor_sides_swapped",
@@ -265,34 +267,34 @@ INDEX = (
         "anchor_wh=anchors[anchor]",
         "anchor_wh=anchors[anchor].flip(1)",
         "F18",
-        "assign.anchors",
+        "assign.anchor-sides",
     ),
     _index(
         "first_anchor_always",
         "wrong primitive",
         "anchor_wh=anchors[anchor]",
         "anchor_wh=anchors[anchor * 0]",
-        law="assign.anchors",
+        law="assign.anchor-sides",
     ),
     _index(
         "sides_of_next_anchor",
         "edge case",
         "anchor_wh=anchors[anchor]",
         "anchor_wh=anchors[(anchor + 1) % len(anchors)]",
-        law="assign.anchors",
+        law="assign.anchor-sides",
     ),
     _index(
         "image_of_first_row",
         "edge case",
         "image, cls = image_class.unbind(1)",
         "image, cls = image_class.unbind(1)\n    image = image[:1].expand_as(image)",
-        law="assign.classes",
+        law="assign.image-and-class",
     ),
     Fault(
         "row_column_swapped",
         "INDEX",
         "wrong primitive",
-        "gradients.rows-agree",
+        "gradients.consistent-with-rows",
         "loss",
         "gather(logits, rows.indices)",
         "gather(logits, (rows.image, rows.anchor, rows.cell[:, 0] % logits.shape[2], rows.cell[:, 1] % logits.shape[3]))",
@@ -302,7 +304,7 @@ INDEX = (
         "anchor_never_asked",
         "INDEX",
         "wrong primitive",
-        "gradients.rows-agree",
+        "gradients.consistent-with-rows",
         "loss",
         "gather(logits, rows.indices)",
         "gather(logits, (rows.image, 0 * rows.anchor, rows.cell[:, 1], rows.cell[:, 0]))",

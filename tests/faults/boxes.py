@@ -109,10 +109,10 @@ IOU = (
         CIOU,
         "return (o.iou - (distance + _alpha(v, o.iou, eps) * v))[..., None]",
         "F37",
-        "run.completes",
+        "run.no-exception",
     ),
     Fault(
-        "angle_by_division",  # upstream's, since 7.0: 0 / 0 for a box without size
+        "angle_by_division",  # upstream since 7.0: 0 / 0 for a box of size 0
         "IOU",
         "known field bug",
         "gradients.finite",
@@ -131,7 +131,7 @@ IOU = (
         "angle1=(lambda b: torch.atan(b[:, 2] / (b[:, 3] + 1e-16)))(boxes.decode(logits, anchors))",
         "F33",
     ),
-    Fault("box_is_minus_overlap", "IOU", "missing step", "boxes.range", "loss", MEAN, "(-overlap).mean()"),
+    Fault("box_is_minus_overlap", "IOU", "missing step", "boxes.item-range", "loss", MEAN, "(-overlap).mean()"),
     Fault("box_summed", "IOU, SCALE", "wrong primitive", ITEM, "loss", MEAN, "(1 - overlap).sum()"),
     Fault("box_squared", "IOU", "wrong primitive", ITEM, "loss", MEAN, "(1 - overlap).square().mean()"),
     Fault(

@@ -12,5 +12,5 @@ from tests.faults.whole import WHOLE
 
 FAULTS: tuple[Fault, ...] = (*ASSIGNMENT, *BOXES, *TARGETS, *WHOLE, *HIDDEN, *RARE, *TRAINERS, *DEVICE)
 BY_NAME = {fault.name: fault for fault in FAULTS}
-# The first ones that were planted; tests show the whole finding of each.
+# The first faults of the catalogue; tests check the whole finding of each.
 FOUR = tuple(BY_NAME[n] for n in ("neighbour_sign", "height_width_swapped", "clamp_dropped", "balance_reversed"))

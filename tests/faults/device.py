@@ -1,4 +1,4 @@
-"""Faults that show on an accelerator only; the mirror must notice them."""
+"""Faults that show only on an accelerator; the laws must find them on the mirror."""
 
 from tests.faults import Fault
 
@@ -14,7 +14,14 @@ MEAN = "missed.mean()"
 
 
 def _on_mirror(
-    name: str, kind: str, module: str, old: str, new: str, law: str = "run.completes", field: str = "", more: str = ""
+    name: str,
+    kind: str,
+    module: str,
+    old: str,
+    new: str,
+    law: str = "run.no-exception",
+    field: str = "",
+    more: str = "",
 ) -> Fault:
     return Fault(name, f"DEVICE{more}", kind, law, module, old, new, field, device="mirror")
 
@@ -49,7 +56,7 @@ DEVICE: tuple[Fault, ...] = (
         "assign",
         OFFSET,
         "half = torch.eye(2) / 2\n    offset = torch.cat((0 * half[:1], half, -half))[row_choice.cpu()].to(scaled.device)",
-        "devices.made-there",
+        "devices.no-cpu-tensors",
     ),
     _on_mirror(
         "first_gpu_always",
@@ -96,7 +103,7 @@ DEVICE: tuple[Fault, ...] = (
         "        p, self.anchors = [x.to(targets.device) for x in p], self.anchors.to(targets.device)\n"
         "        self.BCEcls.to(targets.device), self.BCEobj.to(targets.device)\n"
         f"        self.device = targets.device\n{CALL}",
-        "devices.targets-from-host",
+        "devices.targets-on-cpu",
         "F70",
     ),
     _on_mirror(
@@ -108,14 +115,14 @@ DEVICE: tuple[Fault, ...] = (
         "devices.rows",
         more=", TBOX",
     ),
-    _on_mirror("items_on_cpu", "wrong primitive", "loss", ITEMS, f"{ITEMS}.cpu()", "devices.results"),
+    _on_mirror("items_on_cpu", "wrong primitive", "loss", ITEMS, f"{ITEMS}.cpu()", "devices.result-device"),
     _on_mirror(
         "total_on_cpu",
         "wrong primitive",
         "loss",
         "return total.reshape(1)",
         "return total.cpu().reshape(1)",
-        "devices.results",
+        "devices.result-device",
     ),
     _on_mirror(
         "mean_by_atomics",
@@ -132,7 +139,7 @@ DEVICE: tuple[Fault, ...] = (
         "loss",
         NUMBER,
         f"{NUMBER} + 0 * cell.float().histc(1).long()",
-        "devices.deterministic",
+        "devices.deterministic-algorithms",
     ),
     Fault(
         "scaled_when_compiled",

@@ -1,4 +1,4 @@
-"""Faults that show in a rare use, size or setting alone: another way to call, very many of a thing, two options at once."""
+"""Faults that show only in rare uses, sizes or settings: another call form, very large sizes, two options together."""
 
 from tests.faults import Fault, in_loss
 from tests.faults.hidden import ASSIGNED, CALL, SELECTED, TOTAL
@@ -27,7 +27,7 @@ USES = (
         "output_gradient_ignored",
         "AUTOGRAD",
         "wrong primitive",
-        "gradients.scaled",
+        "gradients.loss-scaling",
         TOTAL,
         f"{TOTAL}\n        if total.requires_grad:\n            total.register_hook(torch.ones_like)",
     ),
@@ -35,7 +35,7 @@ USES = (
         "gradient_of_rows_capped",
         "AUTOGRAD",
         "edge case",
-        "gradients.scaled",
+        "gradients.loss-scaling",
         SELECTED,
         f"{SELECTED}\n    if selected.requires_grad:\n        selected.register_hook(lambda g: g.clamp(-10, 10))",
     ),
@@ -43,7 +43,7 @@ USES = (
         "gradient_needed",
         "STATE, AUTOGRAD",
         "edge case",
-        "state.validation-before",
+        "state.after-validation",
         TOTAL,
         f"{TOTAL}\n        total.register_hook(lambda g: g.nan_to_num())",
     ),
@@ -51,7 +51,7 @@ USES = (
         "no_targets_in_validation",
         "STATE, OBJ",
         "edge case",
-        "state.validation-before",
+        "state.after-validation",
         PLACED,
         f"{PLACED} * torch.is_grad_enabled()",
     ),
@@ -59,7 +59,7 @@ USES = (
         "targets_grid_never_cleared",
         "STATE, OBJ",
         "missing step",
-        "state.other-targets-before",
+        "state.reused-target-memory",
         PLACED,
         f"""{NEW_GRID}
         kept = self.__dict__.setdefault("kept", {{}})
@@ -70,7 +70,7 @@ USES = (
         "targets_grid_shared_by_calls",
         "STATE, AUTOGRAD",
         "wrong primitive",
-        "state.other-call-between",
+        "state.call-before-backward",
         PLACED,
         f"""{NEW_GRID}
         kept = self.__dict__.setdefault("kept", {{}}).setdefault({LAYER}, torch.zeros_like(grid))
@@ -81,7 +81,7 @@ USES = (
         "items_in_one_tensor",
         "STATE, RETURN",
         "wrong primitive",
-        "state.other-call-between",
+        "state.call-before-backward",
         "torch.stack((box, obj, cls)).detach().float()",
         'self.__dict__.setdefault("items", p[0].new_zeros(3).detach().float()).copy_(torch.stack((box, obj, cls)).detach())',
     ),
@@ -89,7 +89,7 @@ USES = (
         "rows_kept_by_memory",
         "STATE, MATCH",
         "wrong primitive",
-        "state.other-targets-before",
+        "state.reused-target-memory",
         ASSIGNED,
         ASSIGNED
         + "\n        place = targets.data_ptr(), len(targets), str([x.shape for x in p])"
@@ -99,7 +99,7 @@ USES = (
         "rows_kept_by_shape",
         "STATE, MATCH",
         "wrong primitive",
-        "state.other-targets-before",
+        "state.reused-target-memory",
         ASSIGNED,
         ASSIGNED
         + "\n        place = len(targets), str([x.shape for x in p])"
@@ -125,7 +125,7 @@ USES = (
         "smoothing_needed",
         "INPUT",
         "edge case",
-        "form.smoothing-missing",
+        "form.missing-label-smoothing",
         SMOOTHING,
         'hyp["label_smoothing"]',
     ),
@@ -133,7 +133,7 @@ USES = (
         "smoothing_taken_away",
         "STATE",
         "wrong primitive",
-        "form.second-loss",
+        "form.model-unchanged",
         SMOOTHING,
         'hyp.pop("label_smoothing", 0.0)',
     ),
@@ -141,7 +141,7 @@ USES = (
         "ratio_of_first_call",
         "STATE, OBJ",
         "wrong primitive",
-        "form.options-later",
+        "form.set-options",
         "_objectness_values(overlap, self.gr)",
         '_objectness_values(overlap, self.__dict__.setdefault("first", self.gr))',
     ),
@@ -149,7 +149,7 @@ USES = (
         "balance_for_show",
         "SCALE, STATE",
         "wrong primitive",
-        "form.balance-later",
+        "form.set-balance",
         "zip(obj, self.balance, strict=False)",
         "zip(obj, self.balance if self.autobalance else (THREE_LAYERS if self.nl == 3 else OTHER_LAYERS), strict=False)",
     ),
@@ -169,7 +169,7 @@ LIFE = (
         "gains_of_construction",
         "SCALE, STATE",
         "wrong primitive",
-        "form.gains-later",
+        "form.set-hyperparameters",
         'box * self.hyp["box"], obj * self.hyp["obj"]',
         'box * self.__dict__.setdefault("first", dict(self.hyp))["box"], obj * self.hyp["obj"]',
     ),
@@ -177,7 +177,7 @@ LIFE = (
         "model_no_longer_trains",
         "STATE",
         "wrong primitive",
-        "form.second-loss",
+        "form.model-unchanged",
         MODEL,
         f"{MODEL}        inner.eval()\n",
     ),
@@ -185,7 +185,7 @@ LIFE = (
         "model_frozen",
         "STATE",
         "wrong primitive",
-        "form.second-loss",
+        "form.model-unchanged",
         MODEL,
         f"{MODEL}        inner.requires_grad_(False)\n",
     ),
@@ -201,7 +201,7 @@ LIFE = (
         "precision_of_products_set",
         "STATE",
         "wrong primitive",
-        "state.process-settings",
+        "state.global-settings-unchanged",
         CALL,
         f'        torch.set_float32_matmul_precision("high")\n{CALL}',
     ),
@@ -228,7 +228,7 @@ LIFE = (
         "rows_of_last_where_no_targets",
         "STATE, MATCH",
         "edge case",
-        "state.other-input-before",
+        "state.after-other-sizes",
         ASSIGNED,
         f"""{ASSIGNED}
         if len(targets) == 0 and hasattr(self, "last"):
@@ -240,7 +240,7 @@ LIFE = (
         "space_of_first_call",
         "STATE, OBJ",
         "edge case",
-        "state.other-input-before",
+        "state.after-other-sizes",
         "grid = objectness.new_zeros(cells + 1)",
         """grid = self.__dict__.setdefault("spaces", {}).setdefault(
             objectness.dtype, objectness.new_zeros(cells + 1)
@@ -250,7 +250,7 @@ LIFE = (
         "dtype_of_first_call",
         "STATE, DTYPE",
         "edge case",
-        "state.other-input-before",
+        "state.after-other-sizes",
         CALL,
         f"        p = [x.to(self.__dict__.setdefault('dtype', p[0].dtype)) for x in p]\n{CALL}",
     ),
@@ -258,7 +258,7 @@ LIFE = (
         "gradient_in_one_buffer",
         "STATE, AUTOGRAD",
         "wrong primitive",
-        "state.other-call-between",
+        "state.call-before-backward",
         CALL,
         f"""        held = self.__dict__.setdefault("held", {{}})
         p = [x.clone() for x in p]
@@ -408,7 +408,7 @@ SETTINGS = (
         "ratio_ignored_when_sorted",
         "OBJ",
         "edge case",
-        "objectness.ratio",
+        "objectness.gr",
         "_objectness_values(overlap, self.gr)",
         "_objectness_values(overlap, 1.0 if self.sort_obj_iou else self.gr)",
     ),

@@ -1,4 +1,4 @@
-"""Faults that show in what a trainer does around the loss alone: settings, memory, wrappers, images that are turned."""
+"""Faults that show only in what a trainer does around the loss: settings, memory, wrappers, rotated images."""
 
 from tests.faults import in_loss
 from tests.faults.hidden import ASSIGNED, CALL, TOTAL
@@ -15,7 +15,7 @@ TRAINERS = (
         "total_is_part_of_a_split",
         "RETURN, AUTOGRAD",
         "wrong primitive",
-        "gradients.scaled",
+        "gradients.loss-scaling",
         RESULT,
         "total, items = torch.stack((total, box, obj, cls)).float().split((1, 3))\n        return total, items.detach()",
     ),
@@ -23,7 +23,7 @@ TRAINERS = (
         "table_made_in_validation",
         "STATE, AUTOGRAD",
         "edge case",
-        "state.validation-before",
+        "state.after-validation",
         WEIGHTED,
         "if not hasattr(self, 'made'):\n"
         "            self.made = torch.tensor(self.balance, device=self.device)\n"
@@ -43,7 +43,7 @@ TRAINERS = (
         "every_total_kept",
         "STATE, AUTOGRAD",
         "missing step",
-        "state.lets-go",
+        "state.frees-memory",
         TOTAL,
         f"{TOTAL}\n        self.__dict__.setdefault('history', []).append(total)",
     ),
@@ -51,7 +51,7 @@ TRAINERS = (
         "gradients_switched_on_again",
         "STATE",
         "wrong primitive",
-        "state.settings-of-others",
+        "state.keeps-caller-settings",
         CALL,
         "        torch.set_grad_enabled(False)\n"
         f"        self._assign(p, targets, every_row=True)\n        torch.set_grad_enabled(True)\n{CALL}",
@@ -60,7 +60,7 @@ TRAINERS = (
         "determinism_switched_off",
         "STATE",
         "wrong primitive",
-        "state.settings-of-others",
+        "state.keeps-caller-settings",
         TOTAL,
         f"torch.use_deterministic_algorithms(False)\n        {TOTAL}",
     ),
@@ -68,7 +68,7 @@ TRAINERS = (
         "small_numbers_flushed",
         "STATE",
         "wrong primitive",
-        "state.process-settings",
+        "state.global-settings-unchanged",
         CALL,
         f"        torch.set_flush_denormal(True)\n{CALL}",
     ),
@@ -76,7 +76,7 @@ TRAINERS = (
         "numpy_told_to_raise",
         "STATE",
         "wrong primitive",
-        "state.process-settings",
+        "state.global-settings-unchanged",
         CALL,
         f'        import numpy\n        numpy.seterr(all="raise")\n{CALL}',
     ),
@@ -84,7 +84,7 @@ TRAINERS = (
         "extent_kept_by_number_of_cells",
         "INDEX, STATE",
         "edge case",
-        "state.other-input-before",
+        "state.after-other-sizes",
         GRID,
         "self.__dict__.setdefault('extents', {}).setdefault(\n"
         "                        (anchors.storage_offset(), layer[0, 0, ..., 0].numel()), tuple(layer.shape[2:4])\n"
@@ -135,7 +135,7 @@ TRAINERS = (
         "limit_of_first_call",
         "MATCH, STATE",
         "wrong primitive",
-        "form.gains-later",
+        "form.set-hyperparameters",
         GRID,
         GRID.replace('self.hyp["anchor_t"]', 'self.__dict__.setdefault("limit", self.hyp["anchor_t"])'),
     ),
@@ -143,7 +143,7 @@ TRAINERS = (
         "rows_kept_by_place_in_memory",
         "MATCH, STATE",
         "edge case",
-        "state.other-targets-before",
+        "state.reused-target-memory",
         ASSIGNED,
         f"{ASSIGNED}\n        place = targets.data_ptr(), targets._version, targets.shape\n"
         "        if getattr(self, 'place', None) == place:\n            assigned = self.kept\n"

@@ -1,101 +1,101 @@
-"""Faults that nobody can notice through the loss's interface, or that this loss cannot have, and why."""
+"""Faults that cannot be found through the loss's interface, or that this loss cannot have, and why."""
 
 UNNOTICEABLE: tuple[tuple[str, str, str], ...] = (
     (
-        "Anchors replaced on the model go on unseen",
+        "The loss ignores new anchors of the model",
         "F19",
-        "A loss holds the anchors of its construction, by contract; `refresh` is the one way to renew them. It is no part "
-        "of the interface that losses share, so no law asks for it: `tests/test_loss.py` does.",
+        "By contract, a loss keeps the anchors of its construction; only `refresh` updates them. `refresh` is not part "
+        "of the interface that losses share, so no law uses it: `tests/test_loss.py` tests it.",
     ),
     (
         "IoU of boxes given as corners",
         "F39",
-        "The loss has its boxes as centre and size and never calls it so: `tests/test_boxes.py` does.",
+        "The loss keeps boxes as centre and size and never uses corners: `tests/test_boxes.py` does.",
     ),
     (
         "A focal loss changes the reduction of the BCE it was given",
         "F54",
-        "Each criterion of the loss has a BCE of its own, which nobody else sees: `tests/test_criteria.py` looks.",
+        "Each criterion of the loss has a BCE of its own, which is not shared: `tests/test_criteria.py` tests it.",
     ),
-    ("Infinite logits give NaN", "F57", "The loss is defined for finite logits only."),
+    ("Infinite logits give NaN", "F57", "The loss is defined only for finite logits."),
     ("Masks of the wrong image", "F71", "This loss has no segmentation."),
-    ("The value changes with another package", "F72", "It imports nothing but torch that computes."),
-    ("Means over one process's rows", "F73", "A loss sees one process; the mean over several is the trainer's."),
+    ("The value changes with another package", "F72", "The only package that it computes with is torch."),
+    ("Means over one process's rows", "F73", "A loss sees one process; the trainer takes the mean over several."),
     (
         "Multiplied by the number of processes that the environment names",
         "",
-        "A run here is one process. To pretend that there are others would accuse losses that rightly speak to them.",
+        "A run here is one process. Simulated processes would break correct losses that communicate with the others.",
     ),
     (
         "A second backward pass through one graph gives another gradient",
         "",
-        "Trainers take one. Fused kernels rightly write the gradient over what they kept for it.",
+        "Trainers run one. Fused kernels may overwrite the values that they saved for the first.",
     ),
     (
-        "The balance stands still in validation",
+        "The balance does not change in validation",
         "",
-        "Whether validation is to move it nobody has said; with gradients on every call moves it.",
+        "No specification says whether validation changes it; with gradients on, every call changes it.",
     ),
     (
-        "Attributes set after construction are not heeded: criteria, anchors, cp, cn, autobalance",
+        "Attributes set after construction have no effect: criteria, anchors, cp, cn, autobalance",
         "",
-        "A loss may make of them what it works with, once. Laws ask it of `hyp` and its gains and `anchor_t`, of gr, "
-        "sort_obj_iou and the balance. That the model's own dict, changed in place, is heeded is the bundled loss's "
-        "promise: `tests/test_loss.py` looks.",
+        "A loss may read them once, at construction. Laws test only `hyp` (its gains and `anchor_t`), gr, sort_obj_iou "
+        "and the balance. The bundled loss also guarantees that in-place changes of the model's own dict take effect: "
+        "`tests/test_loss.py` tests it.",
     ),
     (
         "build_targets gives classes as float, indices as int32, or boxes as float64",
         "",
-        "It is the numbers that are compared, whatever their dtype: losses read their own lists, and int32 is legal.",
+        "Laws compare numbers of any dtype: only the loss itself reads these lists, and int32 is legal.",
     ),
     (
-        "What one call was given is kept until the next",
+        "The loss keeps the inputs of a call until the next call",
         "",
-        "That costs memory once, and some losses log it; what is kept beyond the next call a law notices.",
+        "This takes memory for one call, and some losses log the inputs; a law finds inputs kept beyond the next call.",
     ),
     (
         "More than 32,767 rows of one layer, numbered in 16 bits",
         "",
-        "The gate's largest crowd makes some 9,000 rows; more takes longer than a gate may.",
+        "The largest case of the gate has about 9,000 rows; larger ones would take too long.",
     ),
     (
         "Print options, environment variables and other settings that no computation reads",
         "",
-        "Every package has some; laws look at those that change what torch, or NumPy, computes.",
+        "Every package has some; laws check those that change the results of torch or NumPy.",
     ),
     (
-        "Another CUDA device than the first; `is_cuda`; a copy to the host that is read before it is there",
+        "A CUDA device other than the first; `is_cuda`; a copy to the host that is read before it has finished",
         "",
-        "The mirror has one device, is none of CUDA's, and copies at once.",
+        "The mirror has one device, which is not a CUDA device, and its copies are synchronous.",
     ),
     (
         "GIoU, DIoU, quality focal loss, blurred BCE, `from_parts`",
         "",
-        "The loss as others call it uses none of them: `tests/test_boxes.py`, `test_criteria.py` and `test_loss.py` do.",
+        "Calls of the loss use none of them: `tests/test_boxes.py`, `test_criteria.py` and `test_loss.py` test them.",
     ),
     (
         "A fourth item, the total",
         "F65",
-        "Older versions return it, so it is accepted; another order or number of items is not.",
+        "Older versions return it, so it is accepted; other orders or numbers of items are not.",
     ),
     (
-        "Cells not clamped from below, or rounded down in place of towards zero",
+        "Cells not clamped at 0, or rounded down instead of towards zero",
         "",
-        "No centre inside the image has a neighbour at a negative coordinate: left needs x > 1. Equal for valid input.",
+        "No centre inside the image has a neighbour at a negative coordinate (left needs x > 1): no difference.",
     ),
     (
-        "Spare entries of the balance table dropped",
+        "Unused entries of the balance table removed",
         "",
-        "Only the first entries, one a layer, weigh anything. `tests/test_loss.py` looks at the attribute.",
+        "Only the first entries, one per layer, are used. `tests/test_loss.py` tests the attribute.",
     ),
     (
-        "Columns of targets not counted before the rest is checked",
+        "The number of columns of targets not checked first",
         "",
-        "Five columns are refused all the same: the class is read as an image, x as a class, which is no whole number.",
+        "Five columns are refused anyway: the class is read as an image, and x as a class, which is not an integer.",
     ),
     (
         "Half-precision predictions decoded in half precision",
         "",
-        "Allowed, as upstream does it; the error budget knows how far off that may be (`properties/budget.py`).",
+        "Allowed, since upstream does it; the error budget includes this rounding (`properties/budget.py`).",
     ),
 )

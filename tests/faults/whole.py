@@ -26,7 +26,7 @@ INPUT = (
         "targets.new_tensor((batch, classes))",
         "targets.new_tensor((classes, batch))",
     ),
-    _input("fraction_truncated", "missing step", "class-fraction", " & (index == index.floor())", "", "F11"),
+    _input("fraction_truncated", "missing step", "class-not-integer", " & (index == index.floor())", "", "F11"),
     _input("only_far_outside_refused", "modified parameter", "centre-outside", "(centre <= 1)", "(centre <= 2)"),
     _input(
         "nan_accepted",
@@ -37,7 +37,7 @@ INPUT = (
         "F16",
     ),
     _input("infinite_size_accepted", "missing step", "infinite-size", " & size.isfinite()", ""),
-    _input("no_size_accepted", "edge case", "no-size", "(size > 0)", "(size >= 0)"),
+    _input("no_size_accepted", "edge case", "zero-size", "(size > 0)", "(size >= 0)"),
     _input("negative_size_accepted", "missing step", "negative-size", "(size > 0) & ", ""),
     _input(
         "sizes_not_looked_at",
@@ -57,7 +57,7 @@ INPUT = (
     _input(
         "columns_by_assertion",
         "wrong primitive",
-        "five-columns",
+        "targets-five-columns",
         'raise ValueError(f"targets: expected shape (N, 6)',
         'raise AssertionError(f"targets: expected shape (N, 6)',
     ),
@@ -81,7 +81,7 @@ INPUT = (
     _input(
         "image_fraction_accepted",
         "edge case",
-        "image-fraction",
+        "image-index-not-integer",
         "(index == index.floor())",
         "(index == torch.stack((index[:, 0], index[:, 1].floor()), dim=1))",
     ),
@@ -94,8 +94,8 @@ INPUT = (
         "values = targets.detach()",
         "values = targets.detach()[:1]",
     ),
-    _input("axes_of_predictions_not_counted", "missing step", "flat-predictions", "if layer.ndim != 5 or ", "if "),
-    _input("axes_of_targets_not_counted", "missing step", "third-axis", "if targets.ndim != 2 or ", "if "),
+    _input("axes_of_predictions_not_counted", "missing step", "flattened-predictions", "if layer.ndim != 5 or ", "if "),
+    _input("axes_of_targets_not_counted", "missing step", "targets-3d", "if targets.ndim != 2 or ", "if "),
     in_loss(
         "checks_off",
         "INPUT",
@@ -133,7 +133,7 @@ SCALE = (
         "gain_never_zero",
         "SCALE",
         "modified parameter",
-        "boxes.alone",
+        "boxes.only-box-gain",
         'obj * self.hyp["obj"]',
         'obj * (self.hyp["obj"] + 0.01)',
     ),
@@ -231,7 +231,12 @@ SCALE = (
         "starmap(mul, zip(obj, self.balance[1:] + self.balance[:1], strict=False))",
     ),
     in_loss(
-        "product_of_layers", "SCALE", "wrong primitive", "totals.layers-add", "reduce(add, terms)", "reduce(mul, terms)"
+        "product_of_layers",
+        "SCALE",
+        "wrong primitive",
+        "totals.layers-independent",
+        "reduce(add, terms)",
+        "reduce(mul, terms)",
     ),
     in_loss(
         "last_layer_only", "SCALE", "missing step", "boxes.item", SUMS, "terms = box[-1], _sum(weighted), _sum(cls)"
@@ -273,7 +278,7 @@ SCALE = (
         "autobalance_without_floor",
         "SCALE, STATE",
         "known field bug",
-        "run.completes",
+        "run.no-exception",
         MOVED,
         "self.balance[i] * 0.9999 + 0.0001 / loss",
         "F58",
@@ -282,7 +287,7 @@ SCALE = (
         "autobalance_too_soon",
         "SCALE, STATE",
         "wrong primitive",
-        "totals.autobalance-late",
+        "totals.autobalance-first-call",
         "        weighted = ",
         "        if self.autobalance:\n            self._rebalance([o.item() for o in obj])\n        weighted = ",
     ),
@@ -290,7 +295,7 @@ SCALE = (
         "autobalance_always",
         "SCALE, STATE",
         "wrong primitive",
-        "state.two-calls",
+        "state.repeated-calls",
         "        if self.autobalance:\n            self._rebalance",
         "        if self.balance:\n            self._rebalance",
         "F63",
@@ -307,7 +312,7 @@ SCALE = (
         "stride_16_always_needed",
         "SCALE",
         "known field bug",
-        "run.completes",
+        "run.no-exception",
         "self._balance_layer(strides.tolist()) if self.autobalance else 0",
         "self._balance_layer(strides.tolist())",
         "F59",
@@ -338,11 +343,11 @@ RETURN = (
         "total_in_a_table",
         "RETURN",
         "wrong primitive",
-        "totals.form",
+        "totals.shape-and-dtype",
         "total.reshape(1).float()",
         "total.reshape(1, 1).float()",
     ),
-    in_loss("two_items", "RETURN", "missing step", "totals.form", ITEMS, "torch.stack((box, obj + cls))"),
+    in_loss("two_items", "RETURN", "missing step", "totals.shape-and-dtype", ITEMS, "torch.stack((box, obj + cls))"),
     in_loss(
         "total_twice",
         "RETURN",
@@ -353,7 +358,7 @@ RETURN = (
     ),
 )
 
-# What goes wrong with many of something only.
+# Faults that show only at large sizes.
 MANY = (
     Fault(
         "cells_in_a_byte",

@@ -37,9 +37,9 @@ SIGNIFICANDS = (0, 1, 128, 341, 512, 682, 896, 1023)
 
 # What is asked of one execution. Gradients show each row by itself: those of the box logits decode and CIoU, that of
 # objectness CIoU's value where it is above 0. Totals are means over a case's rows.
-OF_GRADIENTS = ("gradients.finite", "gradients.value", "gradients.zero-elsewhere")
-OF_VALUES = ("totals.form", "totals.sum", "totals.finite", "totals.value", "boxes.item", "boxes.range")
-ENDS = ("run.completes", "run.returns", "run.no-exit")
+OF_GRADIENTS = ("gradients.finite", "gradients.value", "gradients.zero-unassigned-cells")
+OF_VALUES = ("totals.shape-and-dtype", "totals.sum", "totals.finite", "totals.value", "boxes.item", "boxes.item-range")
+ENDS = ("run.no-exception", "run.time-limit", "run.no-exit")
 MUST = ("gradients.finite", "gradients.value")  # without which nothing is proven
 
 

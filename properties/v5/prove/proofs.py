@@ -26,7 +26,13 @@ LOGITS = (
     "For each logit, and pair of width and height, in a row of its own the laws hold: finite, and as the reference."
 )
 # Laws that may name what is wrong with a centre, the most telling first.
-TELLING = ("run.completes", "assign.clamped-indices", "assign.own-cell", "assign.neighbours", "assign.box-plus-cell")
+TELLING = (
+    "run.no-exception",
+    "assign.clamped-indices",
+    "assign.centre-cell",
+    "assign.neighbours",
+    "assign.box-plus-cell",
+)
 ALL = "assign.rows"
 ALONE = "none: this is exact"
 OWN = ("grid lines", "far edge")  # choices that change the assignment

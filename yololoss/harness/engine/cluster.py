@@ -132,10 +132,10 @@ class Away(Hired):
         try:
             report: Report = self._ray.get(self._news, timeout=FAREWELL)
         except GetTimeoutError:
-            return Death("run.completes", "did not answer at the end", outside=True)
+            return Death("run.no-exception", "did not answer at the end", outside=True)
         except RayActorError as error:
             if not error.actor_init_failed:
-                return Death("run.completes", "lost with its node", outside=True)
+                return Death("run.no-exception", "lost with its node", outside=True)
             return self._failed(str(error))
         except RayError as error:
             return self._failed(str(error))
@@ -144,7 +144,7 @@ class Away(Hired):
 
     def _failed(self, why: str) -> Death:
         error_path(self.orders.folder, self.orders.number).write_text(why.strip(), encoding="utf-8")
-        return Death("run.completes", "could not be started on a node")
+        return Death("run.no-exception", "could not be started on a node")
 
     def _keep(self, report: Report) -> None:
         """Write it down, findings first: what is counted only is nothing lost."""

@@ -68,9 +68,9 @@ class Guarded:
         """What it died of; kills it where it took too long over something that ``began``, or grew too large."""
         if self.alive:
             if self._at_work(began) > limit:
-                self._killed = Death("run.returns", f"did not return within {limit:g} s")
+                self._killed = Death("run.time-limit", f"did not return within {limit:g} s")
             elif self.resident > self.memory:
-                self._killed = Death("run.completes", f"took more than {self.memory} MiB of memory")
+                self._killed = Death("run.no-exception", f"took more than {self.memory} MiB of memory")
             else:
                 return None
             self.kill()
@@ -97,7 +97,7 @@ class Guarded:
             name = signal.Signals(-code).name
         except ValueError:  # pragma: no cover  # a signal that Python has no name for
             name = f"signal {-code}"
-        return Death("run.completes", f"killed by {name}", name in ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP"))
+        return Death("run.no-exception", f"killed by {name}", name in ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP"))
 
     def kill(self) -> None:
         """End it now."""

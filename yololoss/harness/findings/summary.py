@@ -17,6 +17,7 @@ def table(rows: Sequence[dict[str, Any]], width: int, *, quiet: bool) -> str:
     A row is the law's id and tally, the word for its outcome, and why it was waived or skipped.
     """
     grid = Table("law", "outcome", "cases", "notes", title="laws", title_justify="left", box=None)
+    grid.columns[0].no_wrap = True  # so that an id can be searched for
     grid.columns[2].justify = "right"
     untried: Counter[str] = Counter()
     for row in sorted(rows, key=lambda row: str(row["id"])):

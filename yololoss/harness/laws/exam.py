@@ -96,7 +96,7 @@ class Exam:
 
     @property
     def calls(self) -> tuple[Call, ...]:
-        """What every call returned; the law does not apply where one raised, as run.completes says."""
+        """What every call returned; the law does not apply where one raised, as run.no-exception says."""
         if len(self.outcome.calls) < self.case.calls:
             self._raised()
         self._must_be_finite("totals.finite", [(c.total, *c.items) for c in self.outcome.calls])
@@ -123,7 +123,7 @@ class Exam:
         return self.outcome.gradients
 
     def _raised(self) -> NoReturn:
-        """What raises is for `run.completes` to tell, unless the same case was answered in other surroundings."""
+        """What raises is for `run.no-exception` to tell, unless the same case was answered in other surroundings."""
         if self._first is not None and self._first.case == self.case and not self._base:
             _ = self._first.gradients
             raised = next((t.detail for t in self.outcome.troubles), "no gradient")
@@ -136,7 +136,7 @@ class Exam:
         return [t.detail.partition(":")[0] for t in self.outcome.troubles if t.kind.startswith("raised")]
 
     def must_be_made(self) -> None:
-        """Nothing holds of a loss that could not be constructed; `run.completes` says so."""
+        """Nothing holds of a loss that could not be constructed; `run.no-exception` says so."""
         if any(t.kind == "raised in construction" for t in self.outcome.troubles):
             raise NotApplicable(f"the subject could not be constructed: {self._complaints[0]}")
 
