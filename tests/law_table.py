@@ -1,4 +1,4 @@
-"""Each law has been seen to fail: ``python -m tests.law_table > docs/laws.md``; with ``--check``, compare.
+"""Each law has been seen to fail: ``python -m tests.law_table > docs/measured/laws.md``; with ``--check``, compare.
 
 For each law a fault is named that breaks it: one of `tests.faults`, in a copy of the bundled loss, or a loss of
 `tests.subjects.faulty`. The law is run on it, and must break.
@@ -175,9 +175,9 @@ def page() -> Iterator[str]:
     """The Markdown page."""
     yield "# The laws\n"
     yield "Each law, what it states, where that is from, and a planted fault that was seen to break it"
-    yield "(`tests/faults/`, `tests/subjects/faulty.py`). Made by `python -m tests.law_table > docs/laws.md`, which"
-    yield "runs each law on its fault; `.ci/run` does so again. The laws of bad input (`input.`) judge losses of the"
-    yield "family yololoss; of others they note what happens.\n"
+    yield "(`tests/faults/`, `tests/subjects/faulty.py`). Made by"
+    yield "`python -m tests.law_table > docs/measured/laws.md`, which runs each law on its fault; `.ci/run` does so"
+    yield "again. The laws of bad input (`input.`) judge losses of the dialect yololoss; of others they note what happens.\n"
     yield "SPEC: the specification of facts and formulas from which loss and reference were written; the modules of"
     yield "`properties/` tell the same. 1: assignment (1.1 scaling to the grid, 1.2 match of target and anchor, 1.3 own"
     yield "cell and neighbours, 1.4 cells and their clamp, 1.5 boxes); 2: box loss; 3: objectness; 4: classes; 5: BCE"
@@ -203,8 +203,9 @@ def main() -> int:
     if "--check" not in sys.argv:
         print(text, end="")
         return 0
-    same = text == (ROOT / "docs" / "laws.md").read_text(encoding="utf-8")
-    print(f"{len(BREAKS)} laws break on their faults; docs/laws.md {'is as it should be' if same else 'differs'}")
+    same = text == (ROOT / "docs" / "measured" / "laws.md").read_text(encoding="utf-8")
+    says = "is as it should be" if same else "differs"
+    print(f"{len(BREAKS)} laws break on their faults; docs/measured/laws.md {says}")
     return 0 if same else 1
 
 

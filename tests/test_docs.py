@@ -22,7 +22,7 @@ PAGES = (
     ROOT / "docs" / "first-ten-minutes.md",
     ROOT / "docs" / "changed-on-purpose.md",
     ROOT / "docs" / "fuzzing.md",
-    ROOT / "docs" / "proof.md",
+    ROOT / "docs" / "understand" / "proof.md",
     ROOT / "examples" / "fork" / "README.md",
 )
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -118,12 +118,12 @@ def test_the_guides_commands_do_what_they_say(tmp_path, page, change):
 
 
 def test_the_table_of_where_time_goes_has_every_part(capsys):
-    """The command of docs/performance.md, on one law: each part takes some time, and together they are all of it."""
+    """The command of docs/measured/performance.md, on one law: each part takes some time, and together they are all of it."""
     where_time_goes.main(["totals.value"])
     rows = re.findall(r"^\| (.+?) \| (\d+)% \|", capsys.readouterr().out, re.MULTILINE)
     shares = {part: int(share) for part, share in rows}
     named = re.findall(
-        r"^\| (.+?)(?:: .+)? \| \d+% \|", (ROOT / "docs" / "performance.md").read_text("utf-8"), re.MULTILINE
+        r"^\| (.+?)(?:: .+)? \| \d+% \|", (ROOT / "docs" / "measured" / "performance.md").read_text("utf-8"), re.MULTILINE
     )
     assert set(shares) == set(named)
     assert shares["subject"] > 10
@@ -131,8 +131,8 @@ def test_the_table_of_where_time_goes_has_every_part(capsys):
 
 
 def test_the_bundled_loss_passes_what_upstream_does_not():
-    """The cases of docs/downstream.md; the script that finds them finds none on a loss that has none of the faults."""
-    files = " ".join(str(path) for path in sorted((ROOT / "docs" / "downstream").glob("*.json")))
+    """The cases of docs/use/downstream.md; the script that finds them finds none on a loss that has none of the faults."""
+    files = " ".join(str(path) for path in sorted((ROOT / "docs" / "use" / "downstream").glob("*.json")))
     status, output = said(f"yololoss replay {files}", ROOT)
     assert (status, output.count(": fixed")) == (0, 6), output
     status, output = said(f"{sys.executable} scripts/downstream_cases.py yololoss.loss:ComputeLoss .", ROOT)
