@@ -177,7 +177,7 @@ def page() -> Iterator[str]:
     yield "Each law, what it states, where that is from, and a planted fault that was seen to break it"
     yield "(`tests/faults/`, `tests/subjects/faulty.py`). Made by"
     yield "`python -m tests.law_table > docs/measured/laws.md`, which runs each law on its fault; `.ci/run` does so"
-    yield "again. The laws of bad input (`input.`) judge losses of the dialect yololoss; of others they note what happens.\n"
+    yield "again. The laws of bad input (`input.`) judge losses of the dialect yololoss, and note what others do.\n"
     yield "SPEC: the specification of facts and formulas from which loss and reference were written; the modules of"
     yield "`properties/` tell the same. 1: assignment (1.1 scaling to the grid, 1.2 match of target and anchor, 1.3 own"
     yield "cell and neighbours, 1.4 cells and their clamp, 1.5 boxes); 2: box loss; 3: objectness; 4: classes; 5: BCE"
