@@ -47,17 +47,15 @@ def on_post_build(**_: Any) -> None:
     for name in sorted({f"{PACKAGE}.{name}" for name in package.exports or ()} - documented):
         log.warning("%s is public, and no page documents it", name)
     for name in sorted(documented):
-        for found in _public(package[name.removeprefix(f"{PACKAGE}.")]):
-            if found.docstring is None:
-                log.warning("%s has no docstring", found.path)
+        found = package[name.removeprefix(f"{PACKAGE}.")]
+        members = found.members.values() if found.is_class else ()
+        for each in (found, *filter(_is_public, members)):
+            if each.docstring is None:
+                log.warning("%s has no docstring", each.path)
 
 
-def _public(found: griffe.Object | griffe.Alias) -> list[griffe.Object | griffe.Alias]:
-    """The object, and what a user may call of it."""
-    members = found.members.values() if found.is_class else ()
-    return [found, *(m for m in members if not m.name.startswith("_") and (m.is_function or m.is_class) and not _inherits(m))]
-
-
-def _inherits(found: griffe.Object | griffe.Alias) -> bool:
-    """Whether its docstring is that of the method it overrides."""
-    return any(each.callable_path.endswith("override") for each in getattr(found, "decorators", ()))
+def _is_public(member: griffe.Object | griffe.Alias) -> bool:
+    """Whether a user may call it, and it is more than another form of a method that has a docstring."""
+    called = member.is_function or member.is_class or "property" in member.labels
+    overrides = any(each.callable_path.endswith("override") for each in getattr(member, "decorators", ()))
+    return called and not member.name.startswith("_") and not overrides

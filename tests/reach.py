@@ -43,7 +43,7 @@ def page(table: dict[str, Counter[str]]) -> Iterator[str]:
     yield "# What the gate's cases reach\n"
     yield "For each law, in how many of the gate's cases it judged the bundled loss (on the CPU; what needs an"
     yield "accelerator, on the mirror), and how many of those lie in each of the regions where losses go wrong"
-    yield "(`properties/regions.py`). Made by"
+    yield "(`properties/v5/regions.py`). Made by"
     yield "`python -m tests.reach > docs/measured/reach.md`;"
     yield f"`.ci/run` fails where a law judges fewer than {ENOUGH} cases.\n"
     yield "| law | judged | " + " | ".join(REGIONS) + " |\n|---|" + "---:|" * (len(REGIONS) + 1)
