@@ -192,7 +192,7 @@ def page(found: list[Detection]) -> Iterator[str]:
     yield "Made by `python -m tests.detection > docs/measured/detection.md`"
     yield f"in {minutes:.0f} minutes of one processor, and so are the seconds."
     yield "`.ci/run` fails where the law named for a fault no longer breaks, or says nothing about the step at fault."
-    yield "Faults of the step DEVICE were run on the mirror, a simulated accelerator, one of them under torch.compile.\n"
+    yield "Faults of the step DEVICE were run on the mirror, a simulated accelerator, one also under torch.compile.\n"
     yield "| to the first broken law, with its smallest case | median | 90 % | worst |\n|---|---:|---:|---:|"
     for name, values in (("seconds", times), ("cases", [float(n) for n in cases])):
         ninth = np.quantile(values, 0.9)
