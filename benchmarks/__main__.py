@@ -1,6 +1,7 @@
 """How fast the loss is, as ratios within one run on one machine.
 
-``python -m benchmarks`` measures all and writes ``docs/benchmarks.md``, its plot and ``benchmarks/recorded.json``;
+``python -m benchmarks`` measures all and writes ``docs/measured/benchmarks.md``, its plot and
+``benchmarks/recorded.json``;
 ``python -m benchmarks --check`` measures one setting, and ends with 1 where a ratio is more than half above the
 recorded one.
 """
@@ -24,7 +25,7 @@ from benchmarks.settings import FLOOR, LOSSES, SWEEPS, USUAL
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 RECORDED = HERE / "recorded.json"
-PAGE, PLOT = ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "benchmarks.svg"
+PAGE, PLOT = ROOT / "docs" / "measured" / "benchmarks.md", ROOT / "docs" / "measured" / "benchmarks.svg"
 WORSE = 1.5  # times the recorded ratio, which is a failure
 RUNS = 3  # in which it must be so: a machine that others use is slow for seconds at a time
 # What is measured against what: of a step the least that must be done, and of all the plain loss.

@@ -11,8 +11,8 @@ from playwright.sync_api import Browser, sync_playwright
 from yololoss.harness.cases.vectors import read_vectors
 from yololoss.harness.findings.draw import draw
 
-DOCS = Path(__file__).parent
-ROOT = DOCS.parent
+ROOT = Path(__file__).parents[1]
+PICTURES = ROOT / "docs" / "use"
 FORK = ROOT / "examples" / "fork"
 BROWSERS = ("chromium", "google-chrome", "chromium-browser", "chrome")
 # An edit of the example fork's loss that the report is shown for: the neighbours on a grid line.
@@ -68,6 +68,6 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as scratch:
         report = make_report(Path(scratch))
         pictures = sorted((report.parent / ".yololoss" / "findings").glob("assign.*.png"))[:1]
-        kept = [Path(shutil.copy(path, DOCS / "finding.png")) for path in pictures]
-        for made in (*make(DOCS), *shoot(report, DOCS), *kept):
+        kept = [Path(shutil.copy(path, PICTURES / "finding.png")) for path in pictures]
+        for made in (*make(PICTURES), *shoot(report, PICTURES), *kept):
             print(made)

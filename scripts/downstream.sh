@@ -3,7 +3,7 @@
 #
 #   scripts/downstream.sh [FOLDER]      FOLDER: where the environment and the report are made, else in a temporary one
 #
-# What it finds is told in docs/downstream.md; the cases and pictures of it are made anew by the last line.
+# What it finds is told in docs/use/downstream.md; the cases and pictures of it are made anew by the last line.
 #
 # Needs 6 GB of disk and a few minutes: torch comes with CUDA. That package is under GPL: for this project it is run as
 # a black box, and nobody may read its source. Where a traceback shows lines of it, do not copy them anywhere.
@@ -22,4 +22,4 @@ pip install --quiet "$place"/yololoss-*.whl
 export YOLO_CONFIG_DIR="$place" YOLO_AUTOINSTALL=false # else it writes to the home folder, and may call pip
 cd "$place"                                            # where no configuration of ours applies
 yololoss check yolov5.utils.loss:ComputeLoss --report report.html || [ $? = 1 ] # four laws break
-python "$root/scripts/downstream_cases.py" yolov5.utils.loss:ComputeLoss "$root/docs/downstream"
+python "$root/scripts/downstream_cases.py" yolov5.utils.loss:ComputeLoss "$root/docs/use/downstream"

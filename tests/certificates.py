@@ -1,4 +1,4 @@
-"""What is proven of the bundled loss: ``python -m tests.certificates > docs/certificates.md``."""
+"""What is proven of the bundled loss: ``python -m tests.certificates > docs/measured/certificates.md``."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,8 +23,9 @@ def enumerated(certificate: Certificate) -> list[tuple[str, str]]:
 def page(folder: Path) -> Iterator[str]:
     """The page, of the certificates in a folder."""
     yield "# Certificates\n"
-    yield "What `yololoss prove` has proven of the bundled loss; [the guide](proof.md) says what that means. Made from"
-    yield "`docs/certificates/` by `python -m tests.certificates > docs/certificates.md`, and compared by a test.\n"
+    yield "What `yololoss prove` has proven of the bundled loss; [the guide](../understand/proof.md) says what that"
+    yield "means. Made from `docs/measured/certificates/` by"
+    yield "`python -m tests.certificates > docs/measured/certificates.md`, and compared by a test.\n"
     found = [(path.stem, read_file(path, Certificate)) for path in sorted(folder.glob("*.json"))]
     if not found:
         yield "None yet."
@@ -47,4 +48,4 @@ def page(folder: Path) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    print("\n".join(page(ROOT / "docs" / "certificates")))
+    print("\n".join(page(ROOT / "docs" / "measured" / "certificates")))

@@ -1,4 +1,4 @@
-"""The page of the command line: ``python -m tests.cli_page > docs/cli.md``."""
+"""The page of the command line: ``python -m tests.cli_page > docs/use/cli.md``."""
 
 from collections.abc import Iterator
 
@@ -21,7 +21,7 @@ def page() -> Iterator[str]:
     """The Markdown page."""
     yield "# The command line\n"
     yield "What each command's `--help` prints; `python -m yololoss` is the same as `yololoss`. Made by"
-    yield "`python -m tests.cli_page > docs/cli.md`, and compared by a test."
+    yield "`python -m tests.cli_page > docs/use/cli.md`, and compared by a test."
     for name in ("", *main.commands):
         yield f"\n## {f'yololoss {name}'.strip()}\n\n```text\n{help_of(name)}\n```"
 

@@ -1,4 +1,4 @@
-"""What the gate makes of every planted fault: ``python -m tests.detection > docs/detection.md``.
+"""What the gate makes of every planted fault: ``python -m tests.detection > docs/measured/detection.md``.
 
 For each fault of the catalogue the laws are run in the order of the gate, with its settings and its seed, until one
 breaks: that is the first law, and the time to it includes making the smallest case. Then the law that the fault names
@@ -190,10 +190,10 @@ def page(found: list[Detection]) -> Iterator[str]:
     yield f"{len(found)} planted faults (`tests/faults/`), each a single careless edit of the bundled loss. On each the"
     yield "laws were run in their order, with the gate's settings, in one process, until one broke."
     yield f"**{len(firsts)} of {len(found)} faults were noticed.**"
-    yield "Made by `python -m tests.detection > docs/detection.md`"
+    yield "Made by `python -m tests.detection > docs/measured/detection.md`"
     yield f"in {minutes:.0f} minutes of one processor, and so are the seconds."
     yield "`.ci/run` fails where the law named for a fault no longer breaks, or says nothing about the step at fault."
-    yield "Faults of the step DEVICE were run on the mirror, a pretend accelerator, one of them under torch.compile.\n"
+    yield "Faults of the step DEVICE were run on the mirror, a simulated accelerator, one also under torch.compile.\n"
     yield "| to the first broken law, with its smallest case | median | 90 % | worst |\n|---|---:|---:|---:|"
     for name, values in (("seconds", times), ("cases", [float(n) for n in cases])):
         ninth = np.quantile(values, 0.9)

@@ -24,7 +24,7 @@ from tests.faults.catalogue import BY_NAME
 from yololoss.harness.cases.vectors import read_vectors
 from yololoss.harness.engine.journal import Journal
 
-DETECTION = ROOT / "docs" / "detection.md"
+DETECTION = ROOT / "docs" / "measured" / "detection.md"
 EVERY = 60.0  # seconds between two looks at the memory
 RUNNING = 4  # processes of a session: the server, its tracker, two workers
 STOPS = 60.0  # seconds that what a killed session leaves may take to end
@@ -131,7 +131,7 @@ def rare(out: Path, name: str, one_in: float, seconds: float = 600) -> int:
 
 
 def late(out: Path, seconds: float = 600, number: float = 8) -> int:
-    """A table for docs/fuzzing.md: when a session finds what the gate finds last."""
+    """A table for docs/use/fuzzing.md: when a session finds what the gate finds last."""
     rows = re.findall(r"^\| (\w+) \| .* \| `(\S+)` \| (\d+) \| ([\d.]+) \|", DETECTION.read_text(), re.MULTILINE)
     here = [row for row in rows if BY_NAME[row[0]].device == "cpu"]
     print("| fault | the gate: first law | seconds | a session: first law | seconds |\n|---|---|---:|---|---:|")

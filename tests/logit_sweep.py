@@ -1,4 +1,4 @@
-"""Loss and gradient over every magnitude of logit: ``python -m tests.logit_sweep > docs/logit-sweep.md``."""
+"""Loss and gradient over every magnitude of logit: ``python -m tests.logit_sweep > docs/measured/logit-sweep.md``."""
 
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -69,5 +69,5 @@ if __name__ == "__main__":
     print("# Loss and gradient over every magnitude of logit\n")
     print(f"{SIDE * SIDE} logits a row of the table, from -1e4 to 1e4, each in a matched cell of its own; the")
     print('others are 0. "w against h" crosses magnitudes of both. Made by')
-    print("`python -m tests.logit_sweep > docs/logit-sweep.md`; a test compares it.\n")
+    print("`python -m tests.logit_sweep > docs/measured/logit-sweep.md`; a test compares it.\n")
     print("\n".join(table()))

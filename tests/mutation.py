@@ -1,4 +1,4 @@
-"""The mutation score of the loss: ``python -m tests.mutation > docs/mutation.md`` (about an hour on two cores).
+"""The mutation score of the loss: ``python -m tests.mutation > docs/measured/mutation.md`` (an hour on two cores).
 
 It needs the extra ``mutation``: ``python -m pip install -c constraints.txt -e '.[mutation]'``.
 
@@ -189,7 +189,7 @@ def page(judged: dict[Mutant, Judged]) -> Iterator[str]:
     names = ", ".join(f"`{module}.py`" for module in MODULES)
     yield f"{len(judged)} mutants of {names}, each one small change: operators and numbers"
     yield "by cosmic-ray; calls, arguments and statements taken away, functions exchanged (`tests/mutants.py`)."
-    yield f"Made by `python -m tests.mutation > docs/mutation.md` in {minutes:.0f} minutes of one processor.\n"
+    yield f"Made by `python -m tests.mutation > docs/measured/mutation.md` in {minutes:.0f} minutes of one processor.\n"
     yield "| noticed by | mutants |\n|---|---:|"
     yield f"| a law of the gate | {count[NOTICED]} |"
     beside = ", ".join(sorted({f"`test_{name}.py`" for names in BESIDE.values() for name in names}))

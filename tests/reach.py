@@ -1,4 +1,4 @@
-"""How many of the gate's cases each law judges, by region: ``python -m tests.reach > docs/reach.md``.
+"""How many of the gate's cases each law judges, by region: ``python -m tests.reach > docs/measured/reach.md``.
 
 Counted are the cases in which the law compared something; one that did not apply, or had no row to look at, does not
 count. With ``--check`` nothing is printed but the laws that judge fewer than `ENOUGH`.
@@ -43,8 +43,9 @@ def page(table: dict[str, Counter[str]]) -> Iterator[str]:
     yield "# What the gate's cases reach\n"
     yield "For each law, in how many of the gate's cases it judged the bundled loss (on the CPU; what needs an"
     yield "accelerator, on the mirror), and how many of those lie in each of the regions where losses go wrong"
-    yield "(`properties/regions.py`). Made by"
-    yield f"`python -m tests.reach > docs/reach.md`; `.ci/run` fails where a law judges fewer than {ENOUGH} cases.\n"
+    yield "(`properties/v5/regions.py`). Made by"
+    yield "`python -m tests.reach > docs/measured/reach.md`;"
+    yield f"`.ci/run` fails where a law judges fewer than {ENOUGH} cases.\n"
     yield "| law | judged | " + " | ".join(REGIONS) + " |\n|---|" + "---:|" * (len(REGIONS) + 1)
     for law in sorted(table):
         yield f"| `{law}` | {' | '.join(str(table[law][name]) for name in (JUDGED, *REGIONS))} |"

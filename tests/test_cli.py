@@ -407,8 +407,8 @@ def test_laws_are_listed_and_explained(tmp_path):
 
 
 def test_help_is_what_the_docs_show():
-    """docs/cli.md has each command's help, made by tests.cli_page."""
-    assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == "\n".join(page()) + "\n"
+    """docs/use/cli.md has each command's help, made by tests.cli_page."""
+    assert (ROOT / "docs" / "use" / "cli.md").read_text(encoding="utf-8") == "\n".join(page()) + "\n"
 
 
 def test_help_and_import_are_quick():

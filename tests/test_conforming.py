@@ -34,7 +34,7 @@ def load(spec, device=CPU):
 
 @pytest.fixture(scope="module")
 def pool():
-    """Cases of every law, drawn once for all variants; whole gates are run by hand, see docs/false-alarms.md."""
+    """Cases of every law, drawn once for all variants; gates: docs/understand/false-alarms.md."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # tensors are small, and several workers may run
     # without the first, which is always the smallest

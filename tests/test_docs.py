@@ -17,30 +17,65 @@ from tests.fork import EDITS, GIOU, copy_fork, said
 from yololoss.harness.cli import main
 from yololoss.harness.config import check_waivers, read_config
 
+DOCS = ROOT / "docs"
+USE = DOCS / "use"
+# Guides: what they say of commands and options is tested.
 PAGES = (
     ROOT / "README.md",
-    ROOT / "docs" / "first-ten-minutes.md",
-    ROOT / "docs" / "changed-on-purpose.md",
-    ROOT / "docs" / "fuzzing.md",
-    ROOT / "docs" / "proof.md",
+    *sorted({*USE.glob("*.md")} - {USE / "cli.md"}),  # which a command makes
+    DOCS / "understand" / "laws.md",
+    DOCS / "understand" / "proof.md",
     ROOT / "examples" / "fork" / "README.md",
 )
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+BEGINNING = 120  # lines of README: what a reader with little time reads
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
-def test_the_readmes_python_runs_and_prints_what_it_says():
-    """The drop-in example, and the two sentences of the explanation that it quotes."""
-    (code,) = blocks("python")
+def test_the_readme_is_short():
+    """A reader finds everything else by its links."""
+    assert len(README.splitlines()) <= BEGINNING
+
+
+def test_the_drop_in_example_runs_and_prints_what_it_says():
+    """docs/use/drop-in.md, and the two sentences of the explanation that it quotes."""
+    (code,) = blocks("python", (USE / "drop-in.md").read_text(encoding="utf-8"))
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
     lines = done.stdout.splitlines()
     quoted = re.search(r"# (target 0 .+) \.\.\. (row 0: .+)$", code, re.MULTILINE)
     assert quoted
     assert quoted[1] == lines[0]
     assert quoted[2] in lines
+
+
+# What docs/use/adapters.md adapts: the bundled loss in the form of a detection head.
+HEAD = """
+from yololoss import ComputeLoss, Hyperparameters
+
+
+class DetectionHead:
+    def __init__(self, anchors, strides, classes, hyp):
+        self.hyp = Hyperparameters(**hyp)
+        self.inner = ComputeLoss.from_parts(anchors, strides, classes, self.hyp, device=anchors.device)
+
+    def loss_by_feat(self, p, targets):
+        gains = (self.hyp.box, self.hyp.obj, self.hyp.cls)
+        terms = (gain * term * len(p[0]) for gain, term in zip(gains, self.inner.terms(p, targets)))
+        return dict(zip(("loss_box", "loss_obj", "loss_cls"), terms))
+"""
+
+
+def test_the_adapter_of_the_guide_adapts(tmp_path):
+    """docs/use/adapters.md: laws of every term judge the head that it is for, and hold."""
+    (code,) = blocks("python", (USE / "adapters.md").read_text(encoding="utf-8"))
+    (tmp_path / "adapter.py").write_text(code, encoding="utf-8")
+    (tmp_path / "head.py").write_text(HEAD, encoding="utf-8")
+    laws = "--laws '*.item' --laws totals.sum --laws gradients.value"
+    status, output = said(f"yololoss check adapter.py:Adapter {laws} --cases 10 --workers 1", tmp_path)
+    assert (status, "5 laws hold" in output) == (0, True), output
 
 
 def test_two_commands_do_all_the_set_up():
@@ -53,14 +88,14 @@ def test_two_commands_do_all_the_set_up():
 
 
 def test_the_pictures_are_those_that_the_command_makes(tmp_path):
-    """docs/make_pictures.py makes the files in docs/, byte for byte."""
-    sys.path.insert(0, str(ROOT / "docs"))
+    """docs/make_pictures.py makes the files in docs/use/, byte for byte."""
+    sys.path.insert(0, str(DOCS))
     try:
         from make_pictures import make  # noqa: PLC0415
     finally:
         sys.path.pop(0)
     for path in make(tmp_path):
-        assert path.read_bytes() == (ROOT / "docs" / path.name).read_bytes()
+        assert path.read_bytes() == (USE / path.name).read_bytes()
 
 
 def test_the_readmes_settings_are_read(tmp_path):
@@ -81,8 +116,8 @@ def test_every_option_in_readme_and_guides_is_one():
 
 
 def test_links_lead_somewhere():
-    """Every relative link of README and docs is a file."""
-    for page in {*PAGES, *(ROOT / "docs").glob("*.md"), ROOT / "CONTRIBUTING.md"}:
+    """Every relative link of README and docs is a file; the docs site checks those between its pages as well."""
+    for page in {*PAGES, *DOCS.glob("**/*.md"), ROOT / "CONTRIBUTING.md"}:
         for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), (page, target)
 
@@ -108,7 +143,7 @@ def guided(page: Path) -> list[str]:
 def test_the_guides_commands_do_what_they_say(tmp_path, page, change):
     """In a copy of the example fork, with the edit that the guide is about; what is found has the name it shows."""
     fork = copy_fork(tmp_path, change)
-    commands = guided(ROOT / "docs" / page)
+    commands = guided(USE / page)
     assert len(commands) >= 5
     for command in commands:
         verb = command.split()[1]
@@ -118,21 +153,20 @@ def test_the_guides_commands_do_what_they_say(tmp_path, page, change):
 
 
 def test_the_table_of_where_time_goes_has_every_part(capsys):
-    """The command of docs/performance.md, on one law: each part takes some time, and together they are all of it."""
+    """The command of docs/measured/performance.md, on one law: each part takes some time; together they are all."""
     where_time_goes.main(["totals.value"])
     rows = re.findall(r"^\| (.+?) \| (\d+)% \|", capsys.readouterr().out, re.MULTILINE)
     shares = {part: int(share) for part, share in rows}
-    named = re.findall(
-        r"^\| (.+?)(?:: .+)? \| \d+% \|", (ROOT / "docs" / "performance.md").read_text("utf-8"), re.MULTILINE
-    )
+    page = (DOCS / "measured" / "performance.md").read_text("utf-8")
+    named = re.findall(r"^\| (.+?)(?:: .+)? \| \d+% \|", page, re.MULTILINE)
     assert set(shares) == set(named)
     assert shares["subject"] > 10
     assert 97 <= sum(shares.values()) - shares["all but the subject"] <= 103
 
 
 def test_the_bundled_loss_passes_what_upstream_does_not():
-    """The cases of docs/downstream.md; the script that finds them finds none on a loss that has none of the faults."""
-    files = " ".join(str(path) for path in sorted((ROOT / "docs" / "downstream").glob("*.json")))
+    """The cases of docs/use/downstream.md; the script that finds them finds none on a loss without the faults."""
+    files = " ".join(str(path) for path in sorted((USE / "downstream").glob("*.json")))
     status, output = said(f"yololoss replay {files}", ROOT)
     assert (status, output.count(": fixed")) == (0, 6), output
     status, output = said(f"{sys.executable} scripts/downstream_cases.py yololoss:ComputeLoss .", ROOT)

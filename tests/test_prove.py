@@ -399,9 +399,9 @@ def test_wrong_options_are_told_in_one_line(tmp_path, options, message):
 
 
 def test_the_table_of_certificates_is_made_of_their_files(tmp_path):
-    """docs/certificates.md is what its command prints; a row a width and part."""
-    page = (ROOT / "docs" / "certificates.md").read_text(encoding="utf-8")
-    assert page == "\n".join(certificates.page(ROOT / "docs" / "certificates")) + "\n"
+    """docs/measured/certificates.md is what its command prints; a row a width and part."""
+    page = (ROOT / "docs" / "measured" / "certificates.md").read_text(encoding="utf-8")
+    assert page == "\n".join(certificates.page(ROOT / "docs" / "measured" / "certificates")) + "\n"
     small(tmp_path)
     rows = [line for line in certificates.page(tmp_path / ".yololoss" / "proof") if line.startswith("| assignment")]
     assert [row.split(" | ")[1:4] for row in rows] == [
@@ -411,7 +411,7 @@ def test_the_table_of_certificates_is_made_of_their_files(tmp_path):
 
 
 def test_the_guide_names_every_field_of_a_certificate():
-    """docs/proof.md."""
-    text = (ROOT / "docs" / "proof.md").read_text(encoding="utf-8")
+    """docs/understand/proof.md."""
+    text = (ROOT / "docs" / "understand" / "proof.md").read_text(encoding="utf-8")
     for field in (*Certificate.model_fields, *Claim.model_fields):
         assert f"`{field}`" in text, field

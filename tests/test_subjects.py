@@ -27,7 +27,7 @@ from yololoss.harness.subjects.load import load_loss
 from yololoss.v5.loss import ComputeLoss
 
 CPU = torch.device("cpu")
-FEW = hypothesis.settings(GATE, max_examples=4)  # a law; whole gates are run by hand, see docs/false-alarms.md
+FEW = hypothesis.settings(GATE, max_examples=4)  # a law; whole gates: docs/understand/false-alarms.md
 # How many laws apply at least: those of rows need rows, those of items need items.
 CONFORMING = {"OlderLoss": 80, "compute_loss": 78, "ImageLoss": 78, "ModuleLoss": 60, "DictAdapter": 60, "BlackBox": 55}
 
@@ -307,9 +307,9 @@ def test_a_law_that_is_told_wrongly_is_refused(options, text):
 
 
 def test_every_law_that_judges_has_a_fault_that_breaks_it():
-    """`tests.law_table` names one for each, and docs/laws.md shows them; .ci/run sees them break."""
+    """`tests.law_table` names one for each, and docs/measured/laws.md shows them; .ci/run sees them break."""
     assert set(BREAKS) == set(LAWS)
-    assert (ROOT / "docs" / "laws.md").read_text(encoding="utf-8") == "\n".join(page()) + "\n"
+    assert (ROOT / "docs" / "measured" / "laws.md").read_text(encoding="utf-8") == "\n".join(page()) + "\n"
 
 
 def test_a_law_can_be_run_as_a_plain_hypothesis_test():

@@ -376,7 +376,7 @@ class Domain(AnyDomain):
 
     @override
     def holds(self, case: AnyCase) -> bool:
-        """Whether a case that was drawn for another domain also belongs to this one. A large case belongs to no other."""
+        """Whether a case of another domain also belongs to this one. A large case belongs to no other domain."""
         if not isinstance(case, Case):
             return False
         made = case.predictions
