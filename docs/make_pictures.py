@@ -33,7 +33,7 @@ def launch(playwright: object) -> Browser:
 
 def make(folder: Path) -> list[Path]:
     """Draw every picture of a case that the docs show into ``folder``."""
-    (vector,) = read_vectors(ROOT / "golden" / "article.json").vectors
+    (vector,) = read_vectors(ROOT / "golden" / "v5" / "article.json").vectors
     path = folder / "guided-example.svg"
     draw(vector.case, path, "The guided example: targets (dotted: no anchor met) and the cells that answer for them")
     return [path]

@@ -1,4 +1,4 @@
-"""For each law, a fault that breaks it: ``python -m tests.law_table > docs/measured/laws.md``; with ``--check``, compare.
+"""For each law, a fault that breaks it: ``python -m tests.law_table > docs/measured/laws.md``; ``--check`` compares.
 
 The fault is one of `tests.faults`, planted in a copy of the bundled loss, or a loss of `tests.subjects.faulty`. Each
 law runs on its fault, and must break.
@@ -175,9 +175,9 @@ def page() -> Iterator[str]:
     """The Markdown page."""
     yield "# The laws\n"
     yield "Each law, its statement, the source of the statement, and a planted fault that breaks the law"
-    yield "(`tests/faults/`, `tests/subjects/faulty.py`). `python -m tests.law_table > docs/measured/laws.md` makes this"
-    yield "page and runs each law on its fault; so does `.ci/run`. The laws about bad input (`input.`) judge only losses of"
-    yield "the dialect yololoss; for other losses they note what happens.\n"
+    yield "(`tests/faults/`, `tests/subjects/faulty.py`). `python -m tests.law_table > docs/measured/laws.md` makes"
+    yield "this page and runs each law on its fault; so does `.ci/run`. The laws about bad input (`input.`) judge only"
+    yield "losses of the dialect yololoss; for other losses they note what happens.\n"
     yield "SPEC: the facts and formulas from which the loss and the reference were written; the modules of"
     yield "`properties/` state the same. 1: assignment (1.1 scaling to the grid, 1.2 match of target and anchor, 1.3"
     yield "own cell and neighbours, 1.4 cells and their clamp, 1.5 boxes); 2: box loss; 3: objectness; 4: classes; 5:"

@@ -8,7 +8,7 @@ import torch
 from pydantic import ValidationError
 
 from properties.v5.case import Case, FormulaLogits, GivenLogits, Override, SeededLogits
-from yololoss.harness.cases.vectors import Vector, read_vectors, write_vectors
+from yololoss.harness.cases.vectors import make_vector, read_vectors, write_vectors
 from yololoss.harness.errors import BadFile
 
 CASE = Case(
@@ -113,7 +113,7 @@ def test_a_case_that_cannot_be_is_refused(change, text):
 def test_vector_files_are_read_back(tmp_path):
     """A written file reads as what was written."""
     path = tmp_path / "deep" / "file.json"
-    write_vectors(path, {"project": "test"}, [Vector(id="a", case=CASE), Vector(id="b", law="x", case=CASE)])
+    write_vectors(path, {"project": "test"}, [make_vector(id="a", case=CASE), make_vector(id="b", law="x", case=CASE)])
     back = read_vectors(path)
     assert [(v.id, v.law) for v in back.vectors] == [("a", None), ("b", "x")]
     assert back.source == {"project": "test"}
@@ -137,7 +137,7 @@ def test_vector_files_are_read_back(tmp_path):
 def test_a_bad_file_gets_one_clear_line(tmp_path, spoil, text):
     """The file, the place in it, and what was wrong."""
     path = tmp_path / "file.json"
-    write_vectors(path, {}, [Vector(id="a", case=CASE)])
+    write_vectors(path, {}, [make_vector(id="a", case=CASE)])
     path.write_text(spoil(path.read_text(encoding="utf-8")), encoding="utf-8")
     with pytest.raises(BadFile) as caught:
         read_vectors(path)
@@ -156,7 +156,7 @@ def test_saved_files_follow_the_schema(tmp_path):
     """A saved case is valid under golden/v5/schema.json."""
     jsonschema = pytest.importorskip("jsonschema", reason="in the extra dev")
     path = tmp_path / "file.json"
-    write_vectors(path, {"project": "test"}, [Vector(id="a", case=CASE)])
+    write_vectors(path, {"project": "test"}, [make_vector(id="a", case=CASE)])
     from tests.test_package import ROOT  # noqa: PLC0415
 
     schema = json.loads((ROOT / "golden" / "v5" / "schema.json").read_text(encoding="utf-8"))

@@ -19,7 +19,7 @@ from tests.faults import plant
 from tests.faults.catalogue import BY_NAME
 from tests.fork import CONSTANT, EDITS, GIOU, SPEC, copy_fork, edit, said
 from tests.test_case import CASE, GOOD
-from yololoss.harness.cases.vectors import Vector, read_vectors, write_vectors
+from yololoss.harness.cases.vectors import make_vector, read_vectors, write_vectors
 from yololoss.harness.cli import main
 
 BUNDLED = "yololoss:ComputeLoss"
@@ -212,12 +212,12 @@ def test_devices_that_are_not_there_are_told(tmp_path):
 
 def test_replay_answers_for_each_file(tmp_path):
     """Fixed, still broken, cannot run: each file gets its answer, and the exit status is that of the worst."""
-    good = Vector(id="a", law="assign.offset-range", case=GOOD)
+    good = make_vector(id="a", law="assign.offset-range", case=GOOD)
     for name, vectors in {
         "good": [good],
         "none": [],
-        "odd": [Vector(id="b", law="assign.row", case=CASE)],
-        "mirror": [Vector(id="c", law="devices.rows", case=CASE)],
+        "odd": [make_vector(id="b", law="assign.row", case=CASE)],
+        "mirror": [make_vector(id="c", law="devices.rows", case=CASE)],
     }.items():
         write_vectors(tmp_path / f"{name}.json", {}, vectors)
     status, output, _ = run("replay", *(f"{n}.json" for n in ("good", "none", "odd", "mirror", "gone")), cwd=tmp_path)
@@ -237,14 +237,14 @@ def test_replay_answers_for_each_file(tmp_path):
 def test_replay_of_a_case_without_anything_to_judge_says_so(tmp_path):
     """A mended loss may leave nothing to judge in the case."""
     none = CASE.changed(targets=(), options=CASE.options.model_copy(update={"sort_obj_iou": False}))
-    write_vectors(tmp_path / "a.json", {}, [Vector(id="a", law="objectness.last-row-wins", case=none)])
+    write_vectors(tmp_path / "a.json", {}, [make_vector(id="a", law="objectness.last-row-wins", case=none)])
     status, output, _ = run("replay", "a.json", cwd=tmp_path)
     assert (status, output) == (0, "a.json: fixed (no cell is shared)\n")
 
 
 LOST = """
 from tests.subjects.plain import PlainLoss
-from yololoss.harness import devices
+from yololoss.harness.devices import devices
 
 class Loss(PlainLoss):
     def __call__(self, p, targets):
@@ -256,7 +256,7 @@ class Loss(PlainLoss):
 def test_replay_on_a_device_that_is_lost_says_so(tmp_path):
     """Still broken, and the process that replays lives on; nothing can be drawn any more."""
     (tmp_path / "lost.py").write_text(LOST, encoding="utf-8")
-    write_vectors(tmp_path / "a.json", {}, [Vector(id="a", law="totals.sum", case=CASE)])
+    write_vectors(tmp_path / "a.json", {}, [make_vector(id="a", law="totals.sum", case=CASE)])
     status, output, _ = run("replay", "a.json", "--loss", f"{tmp_path}/lost.py:Loss", cwd=tmp_path)
     assert status == 1
     assert output.startswith("a.json: still broken: RuntimeError: CUDA error: device-side assert triggered")
@@ -309,7 +309,7 @@ def test_recording_over_a_file_that_differs_asks(tmp_path, answer, written):
 
 def test_record_takes_cases_of_ones_own(tmp_path):
     """--case FILE: they are recorded along with the fixed ones; cases with options that the loss lacks are left out."""
-    write_vectors(tmp_path / "mine.json", {}, [Vector(id="a", case=CASE)])
+    write_vectors(tmp_path / "mine.json", {}, [make_vector(id="a", case=CASE)])
     box = "tests.subjects.forms:BlackBox"
     status, _, errors = run(
         "record", box, "-o", "b.json", "--case", "mine.json", "--laws", "gradients.finite", cwd=tmp_path
@@ -375,7 +375,7 @@ def test_diff_of_equal_losses_is_empty(tmp_path):
 
 def test_draw_wants_one_vector_and_a_format(tmp_path):
     """Without --id the file must hold one; the closest id and the formats are told."""
-    vectors = [Vector(id=name, case=CASE) for name in ("first", "second")]
+    vectors = [make_vector(id=name, case=CASE) for name in ("first", "second")]
     write_vectors(tmp_path / "a.json", {}, vectors)
     for options, told in (
         ((), "a.json: it holds 2 vectors, name one with --id: first, second"),

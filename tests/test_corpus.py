@@ -9,7 +9,7 @@ from tests.faults.catalogue import BY_NAME
 from tests.fork import said
 from tests.test_cli import GOOD, run
 from tests.test_fuzz import rarely
-from yololoss.harness.cases.vectors import Vector, name_of, read_corpus, read_vectors, write_vectors
+from yololoss.harness.cases.vectors import make_vector, name_of, read_corpus, read_vectors, write_vectors
 from yololoss.harness.plugin import TRIAL
 
 CASE = GOOD.changed(batch=2)
@@ -17,7 +17,7 @@ LARGER = CASE.changed(targets=(*CASE.targets, *CASE.targets))
 
 
 def vector(law="totals.sum", case=CASE, comment="total: expected 1, observed 2"):
-    return Vector(id="a", law=law, case=case, comment=comment)
+    return make_vector(id="a", law=law, case=case, comment=comment)
 
 
 def save(folder, *vectors):

@@ -10,10 +10,10 @@ import pytest
 
 from tests.test_cli import GOOD, run
 from yololoss.harness.cases.databases import fetch, key, open_database, save
-from yololoss.harness.cases.vectors import Vector
+from yololoss.harness.cases.vectors import make_vector
 from yololoss.harness.errors import UsageError
 
-VECTOR = Vector(id="a", law="totals.sum", case=GOOD)
+VECTOR = make_vector(id="a", law="totals.sum", case=GOOD)
 
 
 @pytest.fixture

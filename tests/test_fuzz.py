@@ -271,7 +271,7 @@ def _raw_of(folder: Path, name: str, one_in: int = 1, *, outside: bool = False) 
     with patch.object(worker.Worker, "_judge", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
         worker.run(given)
     journal = Journal(worker.journal_path(folder, 0))
-    case, source = from_flight(journal.read().text)
+    case, source = from_flight(journal.read().text, V5.case)
     how = guard.Death("run.no-exception", "lost with its node" if outside else "killed by SIGSEGV", outside=outside)
     told = died(how, LAWS["run.no-exception"])
     write_raw(folder, task.loss, Raw(told, case, source))

@@ -16,7 +16,7 @@ from rich.console import Console
 from tests.all_laws import ROOT
 from tests.test_cli import GOOD
 from tests.test_fuzz import BUNDLED, _raw_of, orders, quiet, rarely, settings
-from yololoss.harness.cases.vectors import Vector
+from yololoss.harness.cases.vectors import make_vector
 from yololoss.harness.cli.fuzz import View, _tell
 from yololoss.harness.devices.devices import DeviceLost
 from yololoss.harness.engine import clerk, guard, judge, session, worker
@@ -25,7 +25,7 @@ from yololoss.harness.engine.raw import Raw, raw_path, write_raw
 from yololoss.harness.engine.session_summary import summarise
 from yololoss.harness.errors import UsageError
 
-VECTOR = Vector(id="a", law="totals.sum", case=GOOD)
+VECTOR = make_vector(id="a", law="totals.sum", case=GOOD)
 
 
 def test_last_words_are_not_for_the_terminal(tmp_path):

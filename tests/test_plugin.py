@@ -16,7 +16,7 @@ from tests.faults import Fault, plant
 from tests.faults.catalogue import BY_NAME, FOUR
 from tests.test_case import CASE, GOOD
 from tests.test_docs import README
-from yololoss.harness.cases.vectors import Vector, read_vectors, write_vectors
+from yololoss.harness.cases.vectors import make_vector, read_vectors, write_vectors
 from yololoss.harness.errors import UsageError
 from yololoss.harness.subjects.load import find_device, load_loss
 
@@ -82,7 +82,7 @@ def test_the_readmes_finding_is_what_is_printed(tmp_path: Path):
         targets=((0.0, 0.0, 0.09375, 1.0, 0.5, 0.5),),
         predictions=SeededLogits(seed=0),
     )
-    write_vectors(tmp_path / "case.json", {}, [Vector(id="a", law="assign.clamped-indices", case=case)])
+    write_vectors(tmp_path / "case.json", {}, [make_vector(id="a", law="assign.clamped-indices", case=case)])
     spec = plant(BY_NAME["clamp_dropped"], tmp_path)
     options = ("--loss", spec, "--replay", str(tmp_path / "case.json"), "--findings", str(tmp_path))
     status, output = run("properties/v5/test_assign.py", *options)
@@ -97,7 +97,7 @@ def test_the_readmes_finding_is_what_is_printed(tmp_path: Path):
 
 def test_a_replayed_case_that_holds_again_passes(tmp_path: Path):
     """Only the law that the case is saved under is judged, and on that case alone."""
-    vector = Vector(id="a", law="assign.offset-range", case=GOOD)
+    vector = make_vector(id="a", law="assign.offset-range", case=GOOD)
     write_vectors(tmp_path / "case.json", {}, [vector])
     status, output = run("properties", "--replay", str(tmp_path / "case.json"))
     assert status == 0, output
@@ -106,7 +106,7 @@ def test_a_replayed_case_that_holds_again_passes(tmp_path: Path):
 
 def test_a_replay_among_other_tests_is_told(tmp_path: Path):
     """Exit status 2, and where the law is to be found; not silence about no test having run."""
-    write_vectors(tmp_path / "case.json", {}, [Vector(id="a", law="assign.offset-range", case=CASE)])
+    write_vectors(tmp_path / "case.json", {}, [make_vector(id="a", law="assign.offset-range", case=CASE)])
     status, output = run("properties/v5/test_boxes.py", "--replay", str(tmp_path / "case.json"))
     assert status == 2, output
     assert "case.json: saved under assign.offset-range, which is no law of the tests given" in output
@@ -114,7 +114,7 @@ def test_a_replay_among_other_tests_is_told(tmp_path: Path):
 
 SUBJECT = """
 from tests.subjects.plain import PlainLoss
-from yololoss.harness import devices
+from yololoss.harness.devices import devices
 
 class Loss(PlainLoss):
     def __call__(self, p, targets):
@@ -198,13 +198,13 @@ def test_what_is_not_there_ends_with_exit_status_2_and_one_line():
         (
             "yololoss.v5.boxes:ciou",
             "--loss yololoss.v5.boxes:ciou: expected a function of (p, targets, model), got (box1, box2); "
-            "for another form derive from yololoss.harness.subject.Subject",
+            "for another form derive from yololoss.harness.subjects.subject.Subject",
         ),
         (
             "yololoss.v5.assign:LayerAssignment",
             "--loss yololoss.v5.assign:LayerAssignment: expected a constructor with one required argument, the model, "
             "got (grid, scaled, ratio, matched, choice, present, row_choice, target, offset, shifted, cls, image, "
-            "anchor, cell, box, anchor_wh); for another form derive from yololoss.harness.subject.Subject",
+            "anchor, cell, box, anchor_wh); for another form derive from yololoss.harness.subjects.subject.Subject",
         ),
     ],
 )

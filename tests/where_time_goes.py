@@ -16,7 +16,7 @@ import torch
 
 from properties.v5 import budget, forms, reference, strategies
 from tests.all_laws import LAWS
-from yololoss.harness.laws import law
+from yololoss.harness.laws import exam, law
 from yololoss.harness.subjects.load import load_loss
 
 SPENT: Counter[str] = Counter()
@@ -64,7 +64,7 @@ def main(laws: Sequence[str] = tuple(LAWS)) -> None:
             for n in ("__init__", "loss", "rows")
         ),
         patch.object(torch.autograd, "grad", timed("subject", torch.autograd.grad)),
-        patch.object(law, "execute", timed("running the subject", law.execute)),
+        patch.object(exam, "execute", timed("running the subject", exam.execute)),
         patch.object(law.Law, "examine", timed("judging", law.Law.examine)),
         *lazily(reference.Reference, "reference and budget"),
         *lazily(budget.Budget, "reference and budget"),
