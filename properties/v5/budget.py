@@ -18,6 +18,12 @@ of itself (`UNITS`), so
 For half-precision predictions a subject may compute sigmoid, 2 sigmoid - 1/2, (2 sigmoid)^2 and the criteria in their
 dtype, and also the gradient through them, as upstream does (SPEC, notation). This adds `HALF_CHAIN` roundings of that
 dtype. Anchors, CIoU, sums and results are still float32.
+
+Two runs that are both within the budget differ by at most twice the budget. The budget covers accelerators too. The
+error of CUDA's exp, log and atan is at most 2 units in the last place (CUDA C programming guide, mathematical
+functions); the budget allows 8 for a coordinate and 16 for a result. A sum on CUDA is a tree over threads, and each
+thread first adds up at most 32 of the 65,536 elements that a case may have; the budget allows 16 roundings in addition
+to the tree.
 """
 
 import math
@@ -31,7 +37,7 @@ from .case import Case
 from .formulas import box_logit_gradient, ciou, ciou_gradient, criterion, criterion_gradient, sigmoid
 from .reference import LEAST_LOSS, Reference, rebalanced
 
-BECAUSE = "rounding, see properties/budget.py"
+BECAUSE = "rounding, see properties/v5/budget.py"
 # Half the distance from 1 to the next number. For float64 predictions it is that of float32, since targets, anchors and
 # results are still float32.
 UNITS = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float32": 2.0**-24, "float64": 2.0**-24}
@@ -51,6 +57,8 @@ QUARTER = math.pi / 2  # the largest possible error of a box's angle
 
 class Budget:
     """Tolerances of one case, in the shapes of the Reference's values."""
+
+    because = BECAUSE
 
     def __init__(self, case: Case) -> None:
         self.case = case

@@ -32,6 +32,8 @@ class V5(Family):
     bundled = "yololoss:ComputeLoss"
     case = Case
     expected = Expected
+    reference = Reference
+    budget = Budget
     items = ("box", "obj", "cls")
     # Laws run in the order in which the loss works. The first to break tells most, since what is made of a wrong
     # assignment is wrong as well. Laws that run a loss more than once come after.
@@ -57,21 +59,18 @@ class V5(Family):
     usual_dialect = "upstream"
     own_dialect = "yololoss"
     regions = regions.REGIONS
-    shared_cases: ClassVar[Any] = {"any": strategies.ANY, "every kind": strategies.EVERY_KIND}
+    shared_cases: ClassVar[Any] = {
+        "any": strategies.ANY,
+        "every kind": strategies.EVERY_KIND,
+        "with targets": strategies.WITH_TARGETS,
+        "crowded": strategies.CROWDED,
+    }
     # No box fits exactly: there the gradient jumps, and two right losses may be on either side.
     standard = strategies.cases(spots=False, options=strategies.ALL_OPTIONS)
 
     @override
     def adapt(self, found: Any, module: ModuleType) -> Make:
         return forms.adapt(found, module)
-
-    @override
-    def reference(self, case: Any) -> Reference:
-        return Reference(case)
-
-    @override
-    def budget(self, case: Any) -> Budget:
-        return Budget(case)
 
     @override
     def write_down(self, outcome: Outcome) -> Expected:

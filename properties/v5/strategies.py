@@ -419,3 +419,5 @@ EVERY_KIND = any_of(
     cases(large=LARGE, min_targets=1),
     cases(options=AUTOBALANCED, logits=((4.0, 0.0), (1.0, -20.0))),
 )
+CROWDED = cases(crowded=True, min_targets=2, options=ALL_OPTIONS)
+WITH_TARGETS = cases(min_targets=1, options=ALL_OPTIONS)

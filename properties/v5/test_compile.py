@@ -12,8 +12,8 @@ from yololoss.harness.laws.law import law
 from yololoss.harness.subjects.compiled import graph_breaks
 from yololoss.harness.subjects.subject import Subject
 
+from ..shared.comparing import close
 from .case import Case, SeededLogits
-from .test_state import close
 
 COMPILED = Around(compiled=True)
 USUAL = Case(

@@ -12,10 +12,10 @@ from yololoss.harness.laws.exam import Exam
 from yololoss.harness.laws.law import law
 from yololoss.harness.subjects.subject import Subject, Unsupported
 
+from ..shared.comparing import close
 from .budget import BECAUSE, Budget
 from .case import Options
 from .strategies import ANY, HYPS, ONE_CALL, cases
-from .test_state import close
 
 MOST = 40
 ATTRIBUTES = (

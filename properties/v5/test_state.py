@@ -1,10 +1,7 @@
 """State: a loss is a function of its inputs. It changes nothing in its inputs, in the process, or in itself."""
 
-import copy
 import gc
-import pickle
 import weakref
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,60 +9,12 @@ from torch import Tensor
 
 from yololoss.harness.laws.exam import Exam
 from yololoss.harness.laws.law import law
-from yololoss.harness.subjects.outcome import Call
 from yololoss.harness.subjects.subject import Subject
 
+from ..shared.comparing import close, same_numbers
 from .budget import BECAUSE, Budget
 from .case import Options
-from .strategies import ALL_OPTIONS, ANY, EVERY_KIND, cases
-
-
-def no_trouble(exam: Exam, kind: str, expected: str) -> None:
-    """Expect that the subject did nothing of this kind."""
-    found = [f"{t.kind}: {t.detail}" for t in exam.outcome.troubles if t.kind.startswith(kind)]
-    exam.expect(not found, "what the subject did", expected, "; ".join(found))
-
-
-@law("run.no-exception", source="SPEC 6", cases=EVERY_KIND, most=300)
-def test_no_valid_case_raises(exam: Exam) -> None:
-    """For a valid case the loss gives rows, values and gradients, and raises nothing."""
-    no_trouble(exam, "raised", "rows, loss and gradients")
-
-
-@law("run.time-limit", source="DESIGN", cases=ANY)
-def test_every_case_returns_in_time(exam: Exam) -> None:
-    """The loss returns within the time limit, which is a thousand times what a case takes."""
-    no_trouble(exam, "did not return", "an answer in time")
-
-
-@law("run.no-exit", source="DESIGN", cases=ANY)
-def test_no_case_ends_the_interpreter(exam: Exam) -> None:
-    """The loss never calls sys.exit or os._exit."""
-    no_trouble(exam, "exited", "an answer")
-
-
-@law("run.no-output", source="DESIGN", cases=ANY)
-def test_the_loss_prints_nothing(exam: Exam) -> None:
-    """The loss writes nothing to standard output or standard error."""
-    no_trouble(exam, "printed", "nothing printed")
-
-
-@law("state.inputs-unchanged", source="SPEC, drop-in form", cases=ANY)
-def test_a_call_does_not_change_its_inputs(exam: Exam) -> None:
-    """Neither build_targets nor the loss itself writes to predictions or targets."""
-    no_trouble(exam, "changed its input", "inputs as they were")
-
-
-@law("state.rng-unchanged", source="DESIGN", cases=ANY)
-def test_a_call_does_not_use_the_global_generators(exam: Exam) -> None:
-    """The loss neither seeds the global generators of torch, NumPy and random nor draws from them."""
-    no_trouble(exam, "used the global generator", "generators as they were")
-
-
-@law("state.global-settings-unchanged", source="DESIGN", cases=ANY)
-def test_a_call_does_not_change_global_settings(exam: Exam) -> None:
-    """A call does not change the default dtype, grad mode, threads, determinism or anomaly mode."""
-    no_trouble(exam, "changed a setting", "settings as they were")
+from .strategies import ALL_OPTIONS, cases
 
 
 @law("state.repeated-calls", source="FAMILIES, relations", cases=cases(options=[Options(calls=2), Options(calls=3)]))
@@ -76,43 +25,12 @@ def test_a_second_call_gives_the_same_loss(exam: Exam) -> None:
         same_numbers(exam, n, first, call)
 
 
-@law("state.second-object", source="DESIGN", cases=ANY, most=60)
-def test_a_second_object_gives_the_same_loss(exam: Exam) -> None:
-    """A second loss object for the same case returns the same numbers and gradients, up to rounding."""
-    _ = exam.calls
-    close(exam, exam.on(exam.case))
-
-
 @law("state.after-other-case", source="DESIGN", cases=cases(min_targets=1, options=ALL_OPTIONS), most=60)
 def test_another_case_in_between_changes_nothing(exam: Exam) -> None:
     """If another case runs first in the same process, the results of this case do not change."""
     _ = exam.calls
     _ = exam.on(exam.case.with_logits(tuple(-x for x in exam.case.logits))).calls
     close(exam, exam.on(exam.case))
-
-
-def close_gradients(exam: Exam, other: Exam) -> None:
-    """The gradients differ by rounding only."""
-    for i, off in enumerate(exam.of(Budget).gradients):
-        exam.expect_close(f"gradient of layer {i}", other.gradients[i], exam.gradients[i], 2 * off, BECAUSE)
-
-
-def same_numbers(exam: Exam, n: int, want: Call, got: Call) -> None:
-    """Total and items of call n differ by rounding only: both are within the budget of the reference."""
-    budget = exam.of(Budget)
-    exam.expect_close(f"total of call {n}", want.total, got.total, 2 * budget.totals[n], BECAUSE)
-    if exam.has_items:
-        exam.expect_close(f"items of call {n}", want.items[:3], got.items[:3], 2 * budget.items[n], BECAUSE)
-
-
-def close(exam: Exam, other: Exam) -> None:
-    """Totals, items and gradients differ by rounding only.
-
-    Even a second run need not give the same bits: torch may compile or choose another kernel after the first run.
-    """
-    for n, (here, there) in enumerate(zip(exam.calls, other.calls, strict=True)):
-        same_numbers(exam, n, there, here)
-    close_gradients(exam, other)
 
 
 @law("state.after-other-sizes", source="DESIGN", cases=cases(), most=60)
@@ -216,27 +134,6 @@ def test_validation_gives_the_same_loss_and_training_goes_on(exam: Exam) -> None
     close(exam, exam.on(exam.case, calling=calling))
 
 
-@law("state.keeps-caller-settings", source="DESIGN", cases=ANY, most=30)
-def test_settings_that_a_trainer_changed_stay_so(exam: Exam) -> None:
-    """If the caller has turned gradients off, or deterministic algorithms on, they are still so after a call."""
-    after = []
-
-    def calling(subject: Subject, p: list[Tensor], targets: Tensor) -> tuple[Tensor, Any]:
-        before = torch.are_deterministic_algorithms_enabled()
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        try:
-            with torch.no_grad():
-                subject.loss([x.clone() for x in p], targets)
-                after.append((torch.is_grad_enabled(), torch.are_deterministic_algorithms_enabled()))
-        finally:
-            torch.use_deterministic_algorithms(before)
-        return subject.loss(p, targets)
-
-    _ = exam.calls
-    _ = exam.on(exam.case, calling=calling).calls
-    exam.expect_equal("gradients on, algorithms deterministic", [(False, True)] * len(after), after)
-
-
 @law("state.frees-memory", source="DESIGN", cases=cases(min_targets=1), most=20)
 def test_the_memory_of_earlier_calls_is_freed(exam: Exam) -> None:
     """The predictions of a finished training step are freed by the time that the next call returns."""
@@ -257,38 +154,6 @@ def test_the_memory_of_earlier_calls_is_freed(exam: Exam) -> None:
     _ = exam.calls
     _ = exam.on(exam.case, calling=calling).calls
     exam.expect(not kept, "layers whose predictions are still in memory", "none", str(kept))
-
-
-def survives(exam: Exam, copied: Callable[[Any], Any]) -> None:
-    """A copy of the loss object, before or after a call, gives the same numbers, if the object can be copied."""
-
-    def calling(subject: Subject, p: list[Tensor], targets: Tensor) -> tuple[Tensor, Any]:
-        subject.put_through(copied)
-        return subject.loss(p, targets)
-
-    _ = exam.calls
-    close(exam, exam.on(exam.case, calling=calling))
-
-
-@law("state.deep-copy", source="DESIGN", cases=ANY, most=50)
-def test_a_deep_copy_gives_the_same_loss(exam: Exam) -> None:
-    """A deep copy of the loss object, before or after a call, gives the same numbers and gradients, up to rounding."""
-    survives(exam, copy.deepcopy)
-
-
-@law("state.pickle", source="DESIGN", cases=ANY, most=50)
-def test_a_pickled_copy_gives_the_same_loss(exam: Exam) -> None:
-    """A pickled and unpickled loss object, before or after a call, returns the same numbers, up to rounding."""
-    survives(exam, lambda loss: pickle.loads(pickle.dumps(loss)))
-
-
-@law("state.rng-independent", source="DESIGN", cases=cases(min_targets=1, options=ALL_OPTIONS), most=60)
-def test_the_seed_of_the_global_generator_does_not_matter(exam: Exam) -> None:
-    """The loss does not depend on the state of torch's global generator."""
-    _ = exam.calls
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(12345)
-        close(exam, exam.on(exam.case))
 
 
 @law(

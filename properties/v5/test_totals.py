@@ -13,10 +13,10 @@ from yololoss.harness.cases.domain import any_of
 from yololoss.harness.laws.exam import Exam
 from yololoss.harness.laws.law import law
 
+from ..shared.comparing import no_trouble
 from .budget import BECAUSE, Budget
 from .case import Options
 from .strategies import ANY, AUTOBALANCED, HYPS, LARGE, VERY_LARGE, cases
-from .test_state import no_trouble
 from .test_symmetry import reversed_layers
 
 GAINS = ("box", "obj", "cls")

@@ -96,6 +96,6 @@ UNNOTICEABLE: tuple[tuple[str, str, str], ...] = (
     (
         "Half-precision predictions decoded in half precision",
         "",
-        "Allowed, since upstream does it; the error budget includes this rounding (`properties/budget.py`).",
+        "Allowed, since upstream does it; the error budget includes this rounding (`properties/v5/budget.py`).",
     ),
 )

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from yololoss.harness.findings.finding import Finding
     from yololoss.harness.laws.exam import LawBroken
     from yololoss.harness.laws.law import Law
-    from yololoss.harness.subjects.family import LossUnderTest
+    from yololoss.harness.subjects.family import Family, LossUnderTest
 
 TRIAL: "pytest.StashKey[Trial]" = pytest.StashKey()
 
@@ -117,6 +117,11 @@ def _subjects(config: pytest.Config) -> "dict[str, LossUnderTest]":
         return _trial(config).subjects
 
 
+def _family(config: pytest.Config) -> "Family":
+    with _told():
+        return _trial(config).family
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Every test of a subject runs on every device; they are in the tests' names if there are several."""
     if "subject" in metafunc.fixturenames and len(_subjects(metafunc.config)) > 1:
@@ -154,7 +159,7 @@ def _law(item: pytest.Item) -> "Law | None":
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Laws in reading order; check waivers against them; with --replay keep only those the cases were saved under."""
     laws = {item: law for item in items if (law := _law(item)) is not None}
-    family = next(iter(_subjects(config).values())).family if laws else None
+    family = _family(config) if laws else None
     # Python's sort is stable: the devices of a law stay in order.
     items.sort(key=lambda item: (item not in laws, item in laws and family is not None and laws[item].place(family)))
     with _told():
@@ -187,7 +192,7 @@ def _keep(config: pytest.Config, items: list[pytest.Item], kept: list[pytest.Ite
 def _wanted(config: pytest.Config) -> "dict[str, Law]":
     from yololoss.harness.laws.law import find_laws  # noqa: PLC0415
 
-    return find_laws(next(iter(_subjects(config).values())).family, config.option.laws)
+    return find_laws(_family(config), config.option.laws)
 
 
 def _check_waivers(config: pytest.Config) -> None:
@@ -199,7 +204,7 @@ def _check_waivers(config: pytest.Config) -> None:
     from yololoss.harness.laws.law import find_laws  # noqa: PLC0415
 
     # a waiver may name a law of a module that this run does not collect
-    known = find_laws(next(iter(_subjects(config).values())).family)
+    known = find_laws(_family(config))
     check_waivers(_trial(config).config, known, datetime.now(tz=timezone.utc).date())
 
 

@@ -75,6 +75,10 @@ def _replay(
         file = read_vectors(path)
         if not file.vectors:
             raise UsageError(f"{path}: it holds no case")
+        if file.family != subject.family.name:
+            raise UsageError(
+                f"{path}: cases of the family {file.family}; the loss is of the family {subject.family.name}"
+            )
         laws = find_laws(subject.family)
         for vector in file.vectors:
             if vector.law not in laws:

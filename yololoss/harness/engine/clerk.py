@@ -45,12 +45,12 @@ def record_path(folder: Path, kind: str) -> Path:
 
 def attend(duty: Duty, path: Path) -> None:
     """Confirm, make small, save."""
+    subject = duty.task.under_test()  # first: it makes the loss's family known, of which the case is
     try:
         raw = read_raw(path)
     except BadFile as error:  # perhaps a full disk; the file stays, to be looked at
         write_record(duty.folder, Record(kind=path.stem, nothing=str(error)))
         return
-    subject = duty.task.under_test()
     again = _in_a_fresh_process(duty, raw, raw.case)
     if raw.told.outside and (again is None or fingerprint(again) != raw.kind):
         record = Record(kind=raw.kind, nothing=_killed_from_outside(duty, raw, again))

@@ -18,7 +18,7 @@ from yololoss.harness.engine.judge import MEMORY, Judge, Task, usual_limit
 from yololoss.harness.errors import BadFile, UsageError
 from yololoss.harness.laws.exam import LawBroken
 from yololoss.harness.laws.law import GATE, GATE_SEED, Law, find_laws
-from yololoss.harness.subjects.family import LossUnderTest, with_record
+from yololoss.harness.subjects.family import Family, LossUnderTest, with_record
 from yololoss.harness.subjects.load import find_devices, load_loss
 
 
@@ -43,7 +43,7 @@ class Trial:
 
     @cached_property
     def _baseline(self) -> VectorFile[Any, Any] | None:
-        return None if self.chosen.baseline is None else read(self.chosen.baseline, "--baseline")
+        return None if self.chosen.baseline is None else self._read(self.chosen.baseline, "--baseline")
 
     @cached_property
     def _devices(self) -> tuple[dict[str, torch.device], list[str]]:
@@ -55,12 +55,22 @@ class Trial:
         return self._devices[1]
 
     @cached_property
+    def _losses(self) -> dict[str, LossUnderTest]:
+        chosen, devices = self.chosen, self._devices[0]
+        return {
+            name: load_loss(chosen.loss, device, chosen.dialect, compiled=name == "compile")
+            for name, device in devices.items()
+        }
+
+    @property
+    def family(self) -> Family:
+        """The family of the loss."""
+        return next(iter(self._losses.values())).family
+
+    @cached_property
     def subjects(self) -> dict[str, LossUnderTest]:
         """The loss by device, held to the baseline, if there is one."""
-        chosen, found = self.chosen, {}
-        for name, device in self._devices[0].items():
-            loss = load_loss(chosen.loss, device, chosen.dialect, compiled=name == "compile")
-            found[name] = replace(loss, recorded=self._recorded)
+        found = {name: replace(loss, recorded=self._recorded) for name, loss in self._losses.items()}
         # Cases are small: a second thread costs more than it brings, and xdist's workers fill the cores.
         torch.set_num_threads(1)
         return found
@@ -76,17 +86,28 @@ class Trial:
 
     @cached_property
     def _corpus(self) -> tuple[Vector[Any, Any], ...]:
-        """The cases of the corpus that is given, else of the project's, if any."""
-        folder = self.options.corpus or self.config.corpus
+        """The family's cases of the corpus that is given, else of the project's, if any."""
+        folder, name = self.options.corpus or self.config.corpus, self.family.name
         try:
-            return tuple(read_corpus(Path(folder)).values()) if folder else ()
+            vectors = read_corpus(Path(folder)).values() if folder else ()
+            return tuple(vector for vector in vectors if vector.case.family == name)
         except UsageError as error:
             raise UsageError(f"--corpus {error}") from error
 
     @cached_property
     def replayed(self) -> tuple[Vector[Any, Any], ...]:
         """The cases of the files to replay."""
-        return tuple(vector for path in self.options.replay for vector in read(path, "--replay").vectors)
+        return tuple(vector for path in self.options.replay for vector in self._read(path, "--replay").vectors)
+
+    def _read(self, path: str, option: str) -> VectorFile[Any, Any]:
+        own = self.family.name  # first: a file of that family can be read once the loss is there
+        try:
+            file = read_vectors(Path(path))
+        except BadFile as error:
+            raise UsageError(f"{option} {error}") from error
+        if file.family != own:
+            raise UsageError(f"{option} {path}: cases of the family {file.family}; the loss is of the family {own}")
+        return file
 
     def prepare(self) -> None:
         """Find at once what was asked for by name, so that a typing error costs no test run."""
@@ -164,11 +185,3 @@ class Trial:
         """End the processes that judged the corpus."""
         for judge in self._judges.values():
             judge.close()
-
-
-def read(path: str, option: str) -> VectorFile[Any, Any]:
-    """The file that an option names. Raises UsageError."""
-    try:
-        return read_vectors(Path(path))
-    except BadFile as error:
-        raise UsageError(f"{option} {error}") from error

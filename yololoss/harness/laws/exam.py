@@ -15,7 +15,7 @@ from yololoss.harness.devices.devices import Around
 from yololoss.harness.subjects.comparison import Aspect, Comparison
 from yololoss.harness.subjects.compiled import Compiled
 from yololoss.harness.subjects.execute import execute
-from yololoss.harness.subjects.family import LossUnderTest
+from yololoss.harness.subjects.family import Budget, LossUnderTest
 from yololoss.harness.subjects.outcome import Call, Grid, Outcome
 from yololoss.harness.subjects.subject import CalledSo, Calling, Subject
 
@@ -150,6 +150,11 @@ class Exam:
         if make not in self._made:
             self._made[make] = make(self.case) if self._first else _made(make, self.case)
         return self._made[make]  # type: ignore[no-any-return]  # each maker has a type of its own
+
+    @property
+    def budget(self) -> Budget:
+        """How far rounding may take a right loss from the reference on this case."""
+        return self.of(self.subject.family.budget)
 
     def on(
         self,

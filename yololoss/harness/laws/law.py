@@ -203,7 +203,7 @@ def law(
     def decorate(judge: Callable[[Exam], str | None]) -> Callable[..., None]:
         family = family_of_package(judge.__module__.rpartition(".")[0])
         known = LAWS.setdefault(family.name if family else SHARED, {})
-        if id in known:
+        if id in known or id in LAWS.get(SHARED, {}):
             raise ValueError(f"law {id!r}: two judgements have this id")
         if family and id.partition(".")[0] not in family.parts:
             raise ValueError(f"law {id!r}: an id begins with its part (one of {', '.join(family.parts)}) and a dot")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 from hypothesis.strategies import SearchStrategy
@@ -20,10 +20,30 @@ from yololoss.harness.cases.vectors import Vector, register
 from yololoss.harness.devices.devices import Around
 from yololoss.harness.errors import UsageError, closest
 from yololoss.harness.subjects.comparison import Comparison
-from yololoss.harness.subjects.outcome import Outcome
+from yololoss.harness.subjects.outcome import Grid, Outcome
 from yololoss.harness.subjects.subject import Make, Subject
 
 _FAMILIES: dict[str, "Family"] = {}
+
+
+class Budget(Protocol):
+    """How far rounding may take a right loss from the reference, in the shapes of an outcome."""
+
+    because: str  # why, for the message of a law
+
+    def __init__(self, case: Any) -> None: ...
+
+    @property
+    def totals(self) -> Sequence[float]:
+        """Of the total of each call."""
+
+    @property
+    def items(self) -> Sequence[Grid]:
+        """Of the items of each call."""
+
+    @property
+    def gradients(self) -> Sequence[Grid]:
+        """Of the gradient of the last call's total, one array for each tensor of predictions."""
 
 
 class Family(ABC):
@@ -34,6 +54,8 @@ class Family(ABC):
     bundled: str  # the loss of this family that comes with the package, as --loss takes it
     case: type[Case]
     expected: type[Data]  # what a vector records of an outcome
+    reference: type[Any]  # the independent model of a case
+    budget: type["Budget"]  # of a case: how far rounding may take a right loss from the reference
     items: tuple[str, ...]  # what a loss returns beside its total, in order
     parts: tuple[str, ...]  # the parts of law ids, in the order in which the loss works: laws run in this order
     first: tuple[str, ...] = ()  # ids of laws that run before all others
@@ -42,7 +64,9 @@ class Family(ABC):
     usual_dialect: str
     own_dialect: str  # of the bundled loss
     regions: tuple[str, ...] = ()  # names of the places that cases should reach
-    shared_cases: ClassVar[Mapping[str, SearchStrategy[Any]]]  # the cases of the laws that all families share, by name
+    # The cases of the laws that all families share, by name: "any", "every kind" (whatever may raise), "with targets",
+    # "crowded" (several targets compete for one place).
+    shared_cases: ClassVar[Mapping[str, SearchStrategy[Any]]]
     standard: SearchStrategy[Any]  # cases on which two right implementations agree: for baselines and diffs
 
     def __init__(self) -> None:
@@ -52,14 +76,6 @@ class Family(ABC):
     @abstractmethod
     def adapt(self, found: Any, module: ModuleType) -> Make:
         """A maker of subjects from a class or function. Raises TypeError, one line, for a form it does not know."""
-
-    @abstractmethod
-    def reference(self, case: Case) -> Any:
-        """The reference model of a case."""
-
-    @abstractmethod
-    def budget(self, case: Case) -> Any:
-        """How far rounding may take a right loss from the reference."""
 
     @abstractmethod
     def write_down(self, outcome: Outcome) -> Data:

@@ -9,12 +9,10 @@ from yololoss.harness.laws.exam import Exam
 from yololoss.harness.laws.law import law
 from yololoss.harness.subjects.comparison import Aspect
 
-from .recorded import comparisons
-
 
 def stays(exam: Exam, aspect: Aspect) -> None:
     """Compare one aspect of the outcome with its record."""
-    exam.compare(comparisons(exam.case, exam.subject.recorded[exam.case], exam.outcome), aspect)
+    exam.compare(exam.subject.family.comparisons(exam.case, exam.subject.recorded[exam.case], exam.outcome), aspect)
 
 
 @law("baseline.rows", source="its own record", cases=None)

@@ -1,0 +1,85 @@
+"""What the laws of several families compare."""
+
+import torch
+
+from yololoss.harness.devices.devices import Around
+from yololoss.harness.laws.exam import Exam
+from yololoss.harness.subjects.outcome import Call, Outcome
+
+ACCELERATOR = ("mirror", "cuda", "mps")
+CPU = torch.device("cpu")
+AGAIN = Around(chance=1)  # a second run, in which the mirror takes other orders where an accelerator defines none
+
+
+def no_trouble(exam: Exam, kind: str, expected: str) -> None:
+    """Expect that the subject did nothing of this kind."""
+    found = [f"{t.kind}: {t.detail}" for t in exam.outcome.troubles if t.kind.startswith(kind)]
+    exam.expect(not found, "what the subject did", expected, "; ".join(found))
+
+
+def close_gradients(exam: Exam, other: Exam) -> None:
+    """The gradients differ by rounding only."""
+    budget = exam.budget
+    for i, off in enumerate(budget.gradients):
+        exam.expect_close(f"gradient of layer {i}", other.gradients[i], exam.gradients[i], 2 * off, budget.because)
+
+
+def same_numbers(exam: Exam, n: int, want: Call, got: Call) -> None:
+    """Total and items of call n differ by rounding only: both are within the budget of the reference."""
+    budget = exam.budget
+    exam.expect_close(f"total of call {n}", want.total, got.total, 2 * budget.totals[n], budget.because)
+    if exam.has_items:
+        known = len(exam.subject.family.items)
+        exam.expect_close(
+            f"items of call {n}", want.items[:known], got.items[:known], 2 * budget.items[n], budget.because
+        )
+
+
+def close(exam: Exam, other: Exam) -> None:
+    """Totals, items and gradients differ by rounding only.
+
+    Even a second run need not give the same bits: torch may compile or choose another kernel after the first run.
+    """
+    for n, (here, there) in enumerate(zip(exam.calls, other.calls, strict=True)):
+        same_numbers(exam, n, there, here)
+    close_gradients(exam, other)
+
+
+def same_rows(exam: Exam, other: Exam) -> None:
+    """The rows are equal, bit for bit, if the subject shows them."""
+    all_here, all_there = exam.outcome.rows or (), other.outcome.rows or ()
+    exam.expect_equal("layers whose rows are shown", len(all_there), len(all_here))
+    for i, (here, there) in enumerate(zip(all_here, all_there, strict=True)):
+        for name, got in vars(here).items():
+            exam.expect_equal(f"layer {i}, {name}", getattr(there, name), got)
+
+
+def same_values(exam: Exam, other: Exam) -> None:
+    """Total and items of every call are equal, bit for bit."""
+    for n, (here, there) in enumerate(zip(exam.calls, other.calls, strict=True)):
+        want, got = ((c.total, *c.items) for c in (there, here))
+        exam.expect_equal(f"total and items of call {n}", want, got)
+
+
+def results_there(exam: Exam, run: Exam) -> None:
+    """The results of every call are on the device of the predictions."""
+    for n, call in enumerate(run.calls):
+        exam.expect_equal(f"devices of call {n}", [exam.subject.device.type] * len(call.devices), list(call.devices))
+
+
+def on_cpu(exam: Exam) -> Exam:
+    """The same case on the CPU."""
+    return exam.on(exam.case, device=CPU)
+
+
+def same_bits(exam: Exam, other: Exam) -> None:
+    """Totals, items and gradients are equal, bit for bit."""
+    for here, there in zip(exam.calls, other.calls, strict=True):
+        exam.expect_equal("total and items", (here.total, *here.items), (there.total, *there.items))
+    for i, (one, two) in enumerate(zip(exam.gradients, other.gradients, strict=True)):
+        exam.expect_equal(f"gradient of layer {i}", one, two)
+
+
+def complaints(outcome: Outcome) -> str:
+    """The exceptions and crashes of a run."""
+    return "; ".join(t.detail for t in outcome.troubles if t.kind.startswith(("raised", "killed")))

@@ -1,0 +1,93 @@
+"""State: a loss is a function of its inputs. It changes nothing in its inputs, in the process, or in itself."""
+
+import copy
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from yololoss.harness.laws.exam import Exam
+from yololoss.harness.laws.law import law
+from yololoss.harness.subjects.subject import Subject
+
+from .comparing import close, no_trouble
+
+
+@law("state.inputs-unchanged", source="SPEC, drop-in form", cases="any")
+def test_a_call_does_not_change_its_inputs(exam: Exam) -> None:
+    """Neither build_targets nor the loss itself writes to predictions or targets."""
+    no_trouble(exam, "changed its input", "inputs as they were")
+
+
+@law("state.rng-unchanged", source="DESIGN", cases="any")
+def test_a_call_does_not_use_the_global_generators(exam: Exam) -> None:
+    """The loss neither seeds the global generators of torch, NumPy and random nor draws from them."""
+    no_trouble(exam, "used the global generator", "generators as they were")
+
+
+@law("state.global-settings-unchanged", source="DESIGN", cases="any")
+def test_a_call_does_not_change_global_settings(exam: Exam) -> None:
+    """A call does not change the default dtype, grad mode, threads, determinism or anomaly mode."""
+    no_trouble(exam, "changed a setting", "settings as they were")
+
+
+@law("state.second-object", source="DESIGN", cases="any", most=60)
+def test_a_second_object_gives_the_same_loss(exam: Exam) -> None:
+    """A second loss object for the same case returns the same numbers and gradients, up to rounding."""
+    _ = exam.calls
+    close(exam, exam.on(exam.case))
+
+
+@law("state.keeps-caller-settings", source="DESIGN", cases="any", most=30)
+def test_settings_that_a_trainer_changed_stay_so(exam: Exam) -> None:
+    """If the caller has turned gradients off, or deterministic algorithms on, they are still so after a call."""
+    after = []
+
+    def calling(subject: Subject, p: list[Tensor], targets: Tensor) -> tuple[Tensor, Any]:
+        before = torch.are_deterministic_algorithms_enabled()
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        try:
+            with torch.no_grad():
+                subject.loss([x.clone() for x in p], targets)
+                after.append((torch.is_grad_enabled(), torch.are_deterministic_algorithms_enabled()))
+        finally:
+            torch.use_deterministic_algorithms(before)
+        return subject.loss(p, targets)
+
+    _ = exam.calls
+    _ = exam.on(exam.case, calling=calling).calls
+    exam.expect_equal("gradients on, algorithms deterministic", [(False, True)] * len(after), after)
+
+
+def survives(exam: Exam, copied: Callable[[Any], Any]) -> None:
+    """A copy of the loss object, before or after a call, gives the same numbers, if the object can be copied."""
+
+    def calling(subject: Subject, p: list[Tensor], targets: Tensor) -> tuple[Tensor, Any]:
+        subject.put_through(copied)
+        return subject.loss(p, targets)
+
+    _ = exam.calls
+    close(exam, exam.on(exam.case, calling=calling))
+
+
+@law("state.deep-copy", source="DESIGN", cases="any", most=50)
+def test_a_deep_copy_gives_the_same_loss(exam: Exam) -> None:
+    """A deep copy of the loss object, before or after a call, gives the same numbers and gradients, up to rounding."""
+    survives(exam, copy.deepcopy)
+
+
+@law("state.pickle", source="DESIGN", cases="any", most=50)
+def test_a_pickled_copy_gives_the_same_loss(exam: Exam) -> None:
+    """A pickled and unpickled loss object, before or after a call, returns the same numbers, up to rounding."""
+    survives(exam, lambda loss: pickle.loads(pickle.dumps(loss)))
+
+
+@law("state.rng-independent", source="DESIGN", cases="with targets", most=60)
+def test_the_seed_of_the_global_generator_does_not_matter(exam: Exam) -> None:
+    """The loss does not depend on the state of torch's global generator."""
+    _ = exam.calls
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(12345)
+        close(exam, exam.on(exam.case))

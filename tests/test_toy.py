@@ -1,0 +1,95 @@
+"""The harness knows a family through one object: a second family, `tests.toy`, goes through all of it unchanged."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.test_cli import run
+from yololoss.harness.cases.vectors import read_vectors
+from yololoss.harness.errors import BadFile
+
+RIGHT, WRONG = "tests.toy.loss:CrossEntropy", "tests.toy.loss:Overflows"
+QUICK = ("--workers", 1, "--cases", 20)
+
+
+@pytest.fixture
+def finding(tmp_path: Path) -> str:
+    """The case file of a check that found the fault."""
+    status, output, errors = run("check", WRONG, *QUICK, "--laws", "totals", "--report", "r.html", cwd=tmp_path)
+    assert status == 1, errors
+    assert "totals.finite broke: The total is finite for finite logits." in output
+    assert "1 law broke" in output
+    (path,) = (tmp_path / ".yololoss" / "findings").glob("totals.finite-*.json")
+    return str(path.relative_to(tmp_path))
+
+
+def test_check_finds_draws_and_reports_a_fault(tmp_path, finding):
+    """The finding names the law; its file says the family; the picture and the page are there."""
+    assert (tmp_path / finding).with_suffix(".png").exists()
+    assert "The total is finite for finite logits." in (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert json.loads((tmp_path / finding).read_bytes())["family"] == "toy"
+
+
+def test_replay_tells_broken_from_fixed(tmp_path, finding):
+    """The same case on the faulty and on the right loss; another family's loss cannot judge it."""
+    assert run("replay", finding, "--loss", WRONG, cwd=tmp_path)[0] == 1
+    status, output, _ = run("replay", finding, "--loss", RIGHT, cwd=tmp_path)
+    assert (status, output) == (0, f"{finding}: fixed\n")
+    status, output, _ = run("replay", finding, "--loss", "yololoss:ComputeLoss", cwd=tmp_path)
+    assert status == 2
+    assert f"{finding}: cannot run: cases of the family toy; the loss is of the family v5" in output
+
+
+def test_the_right_loss_passes(tmp_path):
+    """Its five laws and the shared ones hold; laws of other families are not listed."""
+    status, output, errors = run("check", RIGHT, *QUICK, cwd=tmp_path)
+    assert status == 0, errors
+    assert "16 laws hold" in output
+    status, output, _ = run("laws", "--loss", RIGHT, cwd=tmp_path)
+    assert status == 0
+    assert "gradients.zero-sum" in output
+    assert "assign." not in output
+
+
+def test_a_session_finds_the_fault_and_minimises_its_case(tmp_path):
+    """Guarded workers, the clerk, the summary."""
+    options = ("--cases", 100, "--workers", 1, "--out", "s", "--json", "--laws", "totals.finite")
+    status, output, errors = run("fuzz", WRONG, *options, cwd=tmp_path)
+    assert status == 1, errors
+    (found,) = json.loads(output)["verdict"]["findings"]
+    case = read_vectors(tmp_path / found["path"]).vectors[0].case
+    assert (len(case.labels), case.scale, case.classes) == (1, 300.0, 2)
+
+
+def test_a_record_is_kept_and_held_to(tmp_path):
+    """The baseline of the right loss: the right loss keeps it, a loss that overflows does not; diff says so as well."""
+    status, output, errors = run("record", RIGHT, "-o", "b.json", "--laws", "totals", cwd=tmp_path)
+    assert status == 0, errors
+    assert output == "b.json: 40 cases, 0 laws broken\n"
+    check = ("--baseline", "b.json", "--laws", "baseline", "--workers", 1)
+    assert run("check", RIGHT, *check, cwd=tmp_path)[0] == 0
+    status, output, _ = run("check", WRONG, *check, cwd=tmp_path)
+    assert status == 1
+    assert "baseline.values broke" in output
+    status, output, _ = run("diff", RIGHT, WRONG, "--no-laws", "--cases", 30, cwd=tmp_path)
+    assert status == 1
+    assert "30 cases: they differ in values, gradients" in output
+
+
+def test_what_a_family_lacks_is_told_in_one_line(tmp_path):
+    """It has no proofs, and no such dialect."""
+    status, _, errors = run("prove", RIGHT, cwd=tmp_path)
+    assert (status, errors.splitlines()[-1]) == (2, f"yololoss: {RIGHT}: losses of the family toy have no proofs")
+    status, _, errors = run("check", RIGHT, "--dialect", "upstream", cwd=tmp_path)
+    assert (status, errors.splitlines()[-1]) == (
+        2,
+        "yololoss: --dialect upstream: no such dialect (known: plain)",
+    )
+
+
+def test_a_file_cannot_make_the_harness_import_a_family(tmp_path):
+    """A file is data: a family that is not known is refused by its name."""
+    (tmp_path / "a.json").write_text('{"family": "os", "source": {}, "vectors": []}', encoding="utf-8")
+    with pytest.raises(BadFile, match=r"a\.json: family 'os' is not known here \(known: v5, toy, and that of --loss\)"):
+        read_vectors(tmp_path / "a.json")
