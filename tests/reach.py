@@ -13,7 +13,7 @@ import torch
 
 from properties.v5.case import Case
 from properties.v5.regions import REGIONS, regions
-from tests.all_laws import LAWS
+from tests.all_laws import LAWS, V5
 from tests.judging import on_its_device
 from yololoss.harness.laws.law import GATE, GATE_SEED, Law
 from yololoss.harness.subjects.family import LossUnderTest
@@ -56,7 +56,7 @@ def main() -> int:
     torch.set_num_threads(1)
     subjects = {device: on_its_device("yololoss:ComputeLoss", device) for device in ("cpu", "mirror")}
     # compiling takes a minute a case, so those laws have a few cases of their own; a baseline has its own
-    laws = {name: law for name, law in LAWS.items() if law.on != ("compile",) and law.cases is not None}
+    laws = {name: law for name, law in LAWS.items() if law.on != ("compile",) and law.strategy(V5) is not None}
     table = {name: reach(law, subjects["mirror" if law.on else "cpu"]) for name, law in laws.items()}
     few = [f"{name} judges {table[name][JUDGED]} cases" for name in table if table[name][JUDGED] < ENOUGH]
     print("\n".join(few if "--check" in sys.argv else page(table)))

@@ -7,7 +7,7 @@ import torch
 
 from properties.v5.case import Case, Override, SeededLogits
 from properties.v5.rows import read_built
-from tests.all_laws import LAWS
+from tests.all_laws import LAWS, V5
 from tests.judging import QUICK
 from tests.subjects import conforming, conforming_forms
 from yololoss.harness.cases.domain import domains
@@ -38,7 +38,7 @@ def pool():
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # tensors are small, and several workers may run
     # without the first, which is always the smallest
-    yield {law.id: drawn(law.cases, POOL + 1)[1:] for law in LAWS.values() if law.cases is not None}
+    yield {law.id: drawn(law.strategy(V5), POOL + 1)[1:] for law in LAWS.values() if law.strategy(V5) is not None}
     torch.set_num_threads(threads)
 
 
@@ -116,7 +116,7 @@ def test_two_classes_in_one_fitting_cell_leave_it_a_gradient():
     )
     with pytest.raises(LawBroken):  # the class gradients are 1/2 and -1/2
         law.examine(subject, fit)
-    offsets = [offset for domain in domains(law.cases) for scale, offset in domain.logits if scale == 0]
+    offsets = [offset for domain in domains(law.strategy(V5)) for scale, offset in domain.logits if scale == 0]
     assert offsets
     for offset in offsets:
         law.examine(subject, fit.changed(predictions=SeededLogits(seed=0, scale=0.0, offset=offset)))
@@ -124,4 +124,4 @@ def test_two_classes_in_one_fitting_cell_leave_it_a_gradient():
 
 def test_lists_of_another_number_show_no_rows():
     """Four lists with indices, or yolov7's six; anything else is a form of the loss's own."""
-    assert read_built([[torch.zeros(3)]] * 5, drawn(LAWS["assign.rows"].cases, 2)[1]) is None
+    assert read_built([[torch.zeros(3)]] * 5, drawn(LAWS["assign.rows"].strategy(V5), 2)[1]) is None

@@ -13,7 +13,7 @@ import torch
 
 from properties.v5.dialects import DIALECTS
 from properties.v5.rows import read_built
-from tests.all_laws import LAWS, ROOT
+from tests.all_laws import LAWS, ROOT, V5
 from tests.faults import plant
 from tests.faults.catalogue import BY_NAME
 from tests.judging import QUICK
@@ -97,14 +97,14 @@ def test_an_error_of_a_law_itself_is_no_finding():
 
 def test_a_loss_that_never_returns_is_interrupted():
     """The time limit ends it, and the outcome says where."""
-    case = hypothesis.find(LAWS["totals.sum"].cases, lambda c: True)
+    case = hypothesis.find(LAWS["totals.sum"].strategy(V5), lambda c: True)
     (trouble,) = execute(load_loss("tests.subjects.faulty:Hangs", CPU), case, limit=0.2).troubles
     assert (trouble.kind, trouble.detail) == ("did not return", "not within 0.2 s, in loss")
 
 
 def test_a_machine_that_stands_still_is_no_fault_of_the_loss(monkeypatch):
     """A process that was stopped for three times the limit, and goes on, is not told to have taken too long."""
-    case = hypothesis.find(LAWS["totals.sum"].cases, lambda c: True)
+    case = hypothesis.find(LAWS["totals.sum"].strategy(V5), lambda c: True)
     called = ComputeLoss.__call__
 
     def stopped(*given):
@@ -118,7 +118,7 @@ def test_a_machine_that_stands_still_is_no_fault_of_the_loss(monkeypatch):
 
 def test_a_process_is_as_it_was_after_a_loss_that_changed_it():
     """Settings are put back, so that the next case is not judged under them."""
-    case = hypothesis.find(LAWS["totals.sum"].cases, lambda c: True)
+    case = hypothesis.find(LAWS["totals.sum"].strategy(V5), lambda c: True)
     execute(load_loss("tests.subjects.faulty:Sets", CPU), case)
     assert torch.get_default_dtype() == torch.float32
 
@@ -141,7 +141,7 @@ def test_an_attribute_that_is_missing_is_named():
 
 def test_a_family_without_clamp_is_not_asked_about_the_far_edge():
     """Cases with a centre at 1.0 say nothing about it."""
-    case = hypothesis.find(LAWS["assign.centre-cell"].cases, lambda c: any(t[2] == 1 for t in c.targets))
+    case = hypothesis.find(LAWS["assign.centre-cell"].strategy(V5), lambda c: any(t[2] == 1 for t in c.targets))
     law = LAWS["assign.centre-cell"]
     law.examine(load_loss("tests.subjects.faulty:NoNeighbours", CPU, "mmyolo"), case)
     assert law.tally.not_applicable["dialect mmyolo has its own far edge"] == 1
@@ -179,7 +179,7 @@ def test_a_loss_that_raises_is_accused_once_and_not_by_every_law():
 
 def test_off_the_main_thread_there_is_no_time_limit_but_an_answer():
     """Signals reach the main thread only; elsewhere a case is run without a limit."""
-    case = hypothesis.find(LAWS["totals.sum"].cases, lambda c: True)
+    case = hypothesis.find(LAWS["totals.sum"].strategy(V5), lambda c: True)
     with ThreadPoolExecutor(1) as pool:
         outcome = pool.submit(execute, load_loss("yololoss:ComputeLoss", CPU), case).result()
     assert len(outcome.calls) == 1
@@ -187,7 +187,7 @@ def test_off_the_main_thread_there_is_no_time_limit_but_an_answer():
 
 def test_built_targets_of_an_unknown_form_show_no_rows():
     """Five tensors are neither upstream's lists nor yolov7's: the gradient will have to tell."""
-    case = hypothesis.find(LAWS["totals.sum"].cases, lambda c: True)
+    case = hypothesis.find(LAWS["totals.sum"].strategy(V5), lambda c: True)
     assert read_built([torch.zeros(3)] * 5, case) is None
 
 
@@ -280,7 +280,7 @@ def test_a_family_with_its_own_dtype_of_targets_is_not_asked_about_it():
     law = LAWS["assign.rows"]
     why = "float64 targets, which not all such losses assign in float32"
     before = law.tally.not_applicable[why]
-    case = hypothesis.find(law.cases, lambda c: c.targets_dtype == "float64")
+    case = hypothesis.find(law.strategy(V5), lambda c: c.targets_dtype == "float64")
     law.examine(load_loss("yololoss:ComputeLoss", CPU, "upstream"), case)
     assert law.tally.not_applicable[why] == before + 1
 
@@ -303,7 +303,7 @@ def test_a_law_that_is_told_wrongly_is_refused(options, text):
         """Nothing."""
 
     with pytest.raises(ValueError, match=re.escape(text)):
-        new_law(**options, source="here", cases=LAWS["totals.sum"].cases)(judge)
+        new_law(**options, source="here", cases=LAWS["totals.sum"].strategy(V5))(judge)
 
 
 def test_every_law_that_judges_has_a_fault_that_breaks_it():
@@ -316,5 +316,5 @@ def test_a_law_can_be_run_as_a_plain_hypothesis_test():
     """Tools that know only @given can run a law: it is a module-level test over its cases."""
     from properties.v5.test_totals import test_the_total_carries_the_gradient as test  # noqa: PLC0415
 
-    case = hypothesis.find(LAWS["totals.total-has-gradient"].cases, lambda c: True)
+    case = hypothesis.find(LAWS["totals.total-has-gradient"].strategy(V5), lambda c: True)
     test.hypothesis.inner_test(load_loss("yololoss:ComputeLoss", CPU), case)
