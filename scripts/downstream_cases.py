@@ -21,9 +21,9 @@ from yololoss.harness.subjects.family import find_family
 from yololoss.harness.subjects.load import load_loss
 
 V5 = find_family("v5")
-made, Options = V5.module("strategies"), V5.module("case").Options
-plain = {"hyps": made.HYPS[:1], "options": made.ONE_CALL[:1]}
-weak = [hyp for hyp in made.HYPS if 0 < hyp.fl_gamma < 1]
+made, pools, Options = V5.module("strategies"), V5.module("pools"), V5.module("case").Options
+plain = {"hyps": pools.HYPS[:1], "options": pools.ONE_CALL[:1]}
+weak = [hyp for hyp in pools.HYPS if 0 < hyp.fl_gamma < 1]
 FAULTS = {
     "no-size": ("totals.finite", made.cases(**plain)),
     "no-height": (
@@ -34,7 +34,7 @@ FAULTS = {
     ),
     "focal": (
         "gradients.finite",
-        made.cases(hyps=weak, options=made.ONE_CALL[:1]).filter(
+        made.cases(hyps=weak, options=pools.ONE_CALL[:1]).filter(
             lambda case: all(o.channel >= 4 for o in case.predictions.overrides)
         ),
     ),

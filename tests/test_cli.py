@@ -123,6 +123,7 @@ def test_no_shrink_neither_makes_cases_small_nor_draws_them(tmp_path):
     assert {path.suffix for path in (tmp_path / ".yololoss" / "findings").iterdir()} == {".json"}
 
 
+@pytest.mark.slow
 def test_workers_share_the_laws(tmp_path):
     """--workers 2: processes of their own, and the findings arrive in the order of the laws."""
     spec = plant(BY_NAME["no_batch"], tmp_path)
@@ -263,6 +264,7 @@ def test_replay_on_a_device_that_is_lost_says_so(tmp_path):
     assert "where      the device, after this case" in output
 
 
+@pytest.mark.slow
 def test_a_changed_loss_is_recorded_and_held_to_its_record(tmp_path):
     """GIoU for CIoU: it holds, with the laws that it breaks; a constant edited later is found, and replayed."""
     fork = copy_fork(tmp_path, GIOU)
@@ -292,6 +294,7 @@ def test_a_changed_loss_is_recorded_and_held_to_its_record(tmp_path):
     assert run_apart(*check, cwd=fork)[0] == 1  # boxes.item broke, and is not known any more
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("answer", "written"), [("y", True), ("n", False)])
 def test_recording_over_a_file_that_differs_asks(tmp_path, answer, written):
     """On a terminal it is asked; the file stays unless the answer is yes."""
@@ -307,6 +310,7 @@ def test_recording_over_a_file_that_differs_asks(tmp_path, answer, written):
     assert (path.read_text(encoding="utf-8") != "{}") is written
 
 
+@pytest.mark.slow
 def test_record_takes_cases_of_ones_own(tmp_path):
     """--case FILE: they are recorded along with the fixed ones; cases with options that the loss lacks are left out."""
     write_vectors(tmp_path / "mine.json", {}, [make_vector(id="a", case=CASE)])
@@ -331,6 +335,7 @@ def test_a_record_of_what_cannot_run_is_refused(tmp_path):
     assert not (tmp_path / "b.json").exists()
 
 
+@pytest.mark.slow
 def test_laws_that_do_not_apply_tell_nothing(tmp_path):
     """record and diff with laws that need another device: the process that surveys them says so."""
     for command in (("record", BUNDLED, "-o", "b.json"), ("diff", BUNDLED, BUNDLED, "--cases", 1)):
@@ -339,6 +344,7 @@ def test_laws_that_do_not_apply_tell_nothing(tmp_path):
         assert errors.splitlines()[-1].startswith("yololoss: nothing was judged"), errors
 
 
+@pytest.mark.slow
 def test_diff_says_where_two_losses_differ(tmp_path):
     """Two states of one fork, with modules of the same names: aspects with their smallest case, and the laws."""
     fork = copy_fork(tmp_path / "new", EDITS[0])
@@ -359,6 +365,7 @@ def test_diff_says_where_two_losses_differ(tmp_path):
     assert {finding["law"] for finding in told["differences"]} >= {"diff.rows"}
 
 
+@pytest.mark.slow
 def test_diff_of_equal_losses_is_empty(tmp_path):
     """Exit status 0; options that only one has are left out."""
     two = (BUNDLED, "tests.subjects.in_place:InPlace")

@@ -3,6 +3,8 @@
 import json
 from dataclasses import replace
 
+import pytest
+
 from tests.all_laws import LAWS
 from tests.faults import plant
 from tests.faults.catalogue import BY_NAME
@@ -101,6 +103,7 @@ def test_the_gate_judges_the_corpus_first(tmp_path):
     assert (status, errors.count("nowhere: no such folder of case files")) == (2, 1)
 
 
+@pytest.mark.slow
 def test_the_gate_outlives_a_case_that_ends_its_process(tmp_path):
     """It is a finding like any other, and the other laws are judged."""
     save(tmp_path / "one", vector("run.no-exception"))

@@ -139,6 +139,7 @@ def guided(page: Path) -> list[str]:
     return [line[2:] for text in consoles for line in text.splitlines() if line.startswith("$ yololoss ")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("page", "change"), [("first-ten-minutes.md", EDITS[0]), ("changed-on-purpose.md", GIOU)])
 def test_the_guides_commands_do_what_they_say(tmp_path, page, change):
     """In a copy of the example fork, with the edit that the guide is about; what is found has the name it shows."""
@@ -164,6 +165,7 @@ def test_the_table_of_where_time_goes_has_every_part(capsys):
     assert 97 <= sum(shares.values()) - shares["all but the subject"] <= 103
 
 
+@pytest.mark.slow
 def test_the_bundled_loss_passes_what_upstream_does_not():
     """The cases of docs/use/downstream.md; the script that finds them finds none on a loss without the faults."""
     files = " ".join(str(path) for path in sorted((USE / "downstream").glob("*.json")))

@@ -123,27 +123,27 @@ def test_a_case_is_judged_by_every_law_that_is_about_it():
 
 def test_a_domain_does_not_hold_what_its_law_is_not_about():
     """Each narrowing is heeded."""
-    strategies = V5.module("strategies")
+    strategies, pools = V5.module("strategies"), V5.module("pools")
     chance = np.random.default_rng(1)
-    wide = strategies.Domain(options=strategies.ALL_OPTIONS)
+    wide = strategies.Domain(options=pools.ALL_OPTIONS)
     made = [wide.case(chance.bytes(wide.size)) for _ in range(300)]
     for narrowing in (
         {"min_targets": 2},
         {"max_targets": 1},
         {"dtypes": ("float64",)},
         {"layouts": ("sliced",)},
-        {"hyps": strategies.HYPS[:1]},
-        {"options": strategies.ALL_OPTIONS[:1]},
+        {"hyps": pools.HYPS[:1]},
+        {"options": pools.ALL_OPTIONS[:1]},
         {"target_dtypes": ("float16",)},
         {"logits": ((1.0, -20.0),)},
         {"spots": False},
         {"exact": True},
         {"classes": (1,)},
     ):
-        domain = strategies.Domain(**{"options": strategies.ALL_OPTIONS, **narrowing})
+        domain = strategies.Domain(**{"options": pools.ALL_OPTIONS, **narrowing})
         held = sum(domain.holds(case) for case in made)
         assert 0 < held < len(made), narrowing
-    assert not any(strategies.Domain(large=strategies.LARGE).holds(case) for case in made)
+    assert not any(strategies.Domain(large=pools.LARGE).holds(case) for case in made)
 
 
 def test_what_a_law_raises_itself_is_a_finding():
@@ -338,6 +338,7 @@ def test_a_spoiled_raw_file_is_told(tmp_path):
 # A judge
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "observed", "law"),
     [
@@ -374,6 +375,7 @@ def test_a_process_whose_server_was_killed_is_ended_and_no_finding():
 # A session
 
 
+@pytest.mark.slow
 def test_a_session_on_the_bundled_loss_finds_nothing(tmp_path):
     """All laws, so many cases; counts, files, and no process left."""
     status, output, errors = run("fuzz", "--cases", 40, "--workers", 2, "--out", "s", "--seed", 5, cwd=tmp_path)
@@ -392,12 +394,12 @@ def test_a_session_on_the_bundled_loss_finds_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("name", "law"),
     [
-        ("Segfaults", "run.no-exception"),
-        ("Leaves", "run.no-exit"),
-        ("Loops", "run.time-limit"),
-        ("Allocates", "run.no-exception"),
+        pytest.param("Segfaults", "run.no-exception", marks=pytest.mark.slow),
+        pytest.param("Leaves", "run.no-exit", marks=pytest.mark.slow),
+        pytest.param("Loops", "run.time-limit", marks=pytest.mark.slow),
+        pytest.param("Allocates", "run.no-exception", marks=pytest.mark.slow),
         ("Raises", "run.no-exception"),
-        ("Attached", "totals.items-detached"),
+        pytest.param("Attached", "totals.items-detached", marks=pytest.mark.slow),
     ],
 )
 def test_a_session_survives_what_it_finds(tmp_path, name, law):
@@ -438,6 +440,7 @@ def _state(folder: Path) -> dict[str, object]:
     return json.loads((folder / "session.json").read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 def test_kill_9_loses_nothing(tmp_path):
     """A worker is replaced; the session itself is resumed, with its counts and what it found, and ends."""
     out = tmp_path / "s"
@@ -484,6 +487,7 @@ def _fill(disk: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_a_session_and_spoils_nothing(tmp_path, small_disk):
     """It ends with one line; when there is room again it is resumed, with all that was counted and found."""
     out = small_disk / "s"
@@ -507,6 +511,7 @@ def test_a_full_disk_ends_a_session_and_spoils_nothing(tmp_path, small_disk):
     assert known <= {path.name for path in (out / "known").glob("*.json")}
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_session_with_its_summary(tmp_path):
     """Exit status 0 and the summary; no process is left."""
     going = _begin(tmp_path / "s", BUNDLED)

@@ -172,6 +172,7 @@ def test_ctrl_c_while_the_last_are_made_small_leaves_them_for_later(tmp_path):
     assert raw_path(tmp_path, kind).exists()
 
 
+@pytest.mark.slow
 def test_what_the_clerk_has_done_when_the_session_ends_is_told(tmp_path):
     """Also where the session has not yet looked: its file is gone from those that wait."""
     made, kind = _waiting(tmp_path)

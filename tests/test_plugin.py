@@ -123,6 +123,7 @@ class Loss(PlainLoss):
 """
 
 
+@pytest.mark.slow
 def test_a_lost_device_is_a_finding_and_the_run_goes_on_in_another_worker(tmp_path: Path):
     """The case is saved and shown for each law; alone the run stops, since nothing can be run on it any more."""
     (tmp_path / "lost.py").write_text(SUBJECT, encoding="utf-8")

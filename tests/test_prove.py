@@ -49,6 +49,7 @@ def telling_bits(width: int) -> np.ndarray:
 # Whole numbers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", WIDTHS)
 def test_whole_numbers_decide_as_float32_does(width):
     """Own cell and neighbours of an axis, against NumPy's float32; and the table of intervals says the same."""
@@ -128,6 +129,7 @@ def faulty(folder: Path, name: str, old: str, new: str) -> str:
     return plant_text(name, {"assign": ASSIGN.replace(old, new)}, folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "old", "new", "low", "high"),
     [

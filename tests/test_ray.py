@@ -27,6 +27,7 @@ from yololoss.harness.errors import UsageError
 pytest.importorskip("ray", reason="ray is not installed here; pip install 'yololoss[fleet]'")
 from ray.exceptions import ActorDiedError, GetTimeoutError, RayActorError, RaySystemError, RayTaskError
 
+pytestmark = pytest.mark.slow
 LAWS = [x for pattern in FEW for x in ("--laws", pattern)]
 SLOW = 300.0  # seconds that three nodes may take to begin on a machine that is busy otherwise
 

@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from properties.v5.case import Case
+from properties.v5.pools import SPOTS
 from properties.v5.regions import REGIONS, regions
-from properties.v5.strategies import SPOTS, cases, nudged
+from properties.v5.strategies import cases
+from properties.v5.targets import nudged
 from tests.all_laws import LAWS
 from tests.faults import plant
 from tests.faults.catalogue import BY_NAME

@@ -96,6 +96,7 @@ def test_it_never_waits_for_the_device():
     assert waits_of(UNCHECKED) == ()
 
 
+@pytest.mark.slow
 def test_its_graph_does_not_break(shapes_are_checked):
     """torch.compile takes the whole call as one graph."""
     if shapes_are_checked:

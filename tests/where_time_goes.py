@@ -70,7 +70,7 @@ def main(laws: Sequence[str] = tuple(LAWS)) -> None:
         *lazily(budget.Budget, "reference and budget"),
         *(
             patch.object(strategies, n, timed("strategies", getattr(strategies, n)))
-            for n in ("_frame", "_target", "_spot", "Case", "regions")
+            for n in ("_frame", "target_of", "spot_of", "Case", "regions")
         ),
     ]
     SPENT.clear()

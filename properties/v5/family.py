@@ -14,7 +14,7 @@ from yololoss.harness.subjects.family import Family
 from yololoss.harness.subjects.outcome import Outcome
 from yololoss.harness.subjects.subject import Make
 
-from . import drawing, forms, recorded, regions, strategies
+from . import drawing, forms, pools, recorded, regions, strategies
 from .budget import Budget
 from .case import Case
 from .dialects import CHOICES, DIALECTS
@@ -66,7 +66,7 @@ class V5(Family):
         "crowded": strategies.CROWDED,
     }
     # No box fits exactly: there the gradient jumps, and two right losses may be on either side.
-    standard = strategies.cases(spots=False, options=strategies.ALL_OPTIONS)
+    standard = strategies.cases(spots=False, options=pools.ALL_OPTIONS)
 
     @override
     def adapt(self, found: Any, module: ModuleType) -> Make:

@@ -13,9 +13,10 @@ from yololoss.harness.cases.domain import any_of
 from yololoss.harness.laws.exam import Exam
 from yololoss.harness.laws.law import law
 
+from .pools import LIMITS
 from .reference import Reference
 from .rows import Rows
-from .strategies import LIMITS, cases
+from .strategies import cases
 
 F32 = np.float32
 # Cases of all kinds, and cases whose centres and sizes lie where the assignment changes.

@@ -14,7 +14,8 @@ from yololoss.harness.laws.exam import Exam
 from yololoss.harness.laws.law import law
 
 from .budget import BECAUSE, Budget
-from .strategies import HYPS, SMALL, cases
+from .pools import HYPS, SMALL
+from .strategies import cases
 
 FEW_ROWS = cases(min_targets=1)
 

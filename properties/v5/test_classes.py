@@ -12,7 +12,8 @@ from yololoss.harness.laws.law import law
 
 from .budget import BECAUSE, Budget
 from .case import Case
-from .strategies import HYPS, cases
+from .pools import HYPS
+from .strategies import cases
 
 ROWS = cases(min_targets=1)
 

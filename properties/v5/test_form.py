@@ -15,7 +15,8 @@ from yololoss.harness.subjects.subject import Subject, Unsupported
 from ..shared.comparing import close
 from .budget import BECAUSE, Budget
 from .case import Options
-from .strategies import ANY, HYPS, ONE_CALL, cases
+from .pools import HYPS, ONE_CALL
+from .strategies import ANY, cases
 
 MOST = 40
 ATTRIBUTES = (

@@ -15,9 +15,10 @@ from yololoss.harness.laws.law import law
 from yololoss.harness.subjects.subject import Subject
 
 from .budget import BECAUSE, Budget
+from .pools import HYPS, ONE_CALL
 from .reference import Reference
 from .rows import Rows
-from .strategies import ANY, HYPS, ONE_CALL, cases
+from .strategies import ANY, cases
 
 
 @law("gradients.finite", source="SPEC 7", cases=ANY, infinite=True)

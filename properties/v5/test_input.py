@@ -16,7 +16,8 @@ from yololoss.harness.laws.law import law
 from yololoss.harness.subjects.subject import Subject
 
 from .case import Options
-from .strategies import ONE_CALL, cases
+from .pools import ONE_CALL
+from .strategies import cases
 
 GOOD = cases(
     min_targets=1,

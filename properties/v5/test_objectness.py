@@ -16,7 +16,8 @@ from yololoss.harness.subjects.outcome import Grid
 
 from .budget import BECAUSE, Budget
 from .formulas import sigmoid
-from .strategies import HYPS, ONE_CALL, cases
+from .pools import HYPS, ONE_CALL
+from .strategies import cases
 
 # Without focal loss and positive weight the gradient is sigmoid - target. The logits are small, so sigmoid is not
 # saturated, and the target can be computed from the gradient.

@@ -14,7 +14,8 @@ from yololoss.harness.subjects.subject import Subject
 from ..shared.comparing import close, same_numbers
 from .budget import BECAUSE, Budget
 from .case import Options
-from .strategies import ALL_OPTIONS, cases
+from .pools import ALL_OPTIONS
+from .strategies import cases
 
 
 @law("state.repeated-calls", source="FAMILIES, relations", cases=cases(options=[Options(calls=2), Options(calls=3)]))

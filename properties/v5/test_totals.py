@@ -16,7 +16,8 @@ from yololoss.harness.laws.law import law
 from ..shared.comparing import no_trouble
 from .budget import BECAUSE, Budget
 from .case import Options
-from .strategies import ANY, AUTOBALANCED, HYPS, LARGE, VERY_LARGE, cases
+from .pools import AUTOBALANCED, HYPS, LARGE, VERY_LARGE
+from .strategies import ANY, cases
 from .test_symmetry import reversed_layers
 
 GAINS = ("box", "obj", "cls")

@@ -4,12 +4,11 @@ from collections.abc import Callable, Hashable, Iterable
 from pathlib import Path
 from typing import Any
 
-from yololoss import __version__
 from yololoss.harness.cases.vectors import Vector, name_of, read_corpus, read_vectors, write_vectors
 
 
-def add(folder: Path, vectors: Iterable[Vector[Any, Any]]) -> list[Path]:
-    """Save the cases that the folder does not have; the new files."""
+def add(folder: Path, vectors: Iterable[Vector[Any, Any]], source: dict[str, str]) -> list[Path]:
+    """Save the cases that the folder does not have, each in a file of that source; the new files."""
     known = read_corpus(folder) if folder.is_dir() else {}
     added = []
     for vector in vectors:
@@ -17,7 +16,6 @@ def add(folder: Path, vectors: Iterable[Vector[Any, Any]]) -> list[Path]:
         if name not in known:
             known[name] = vector
             added.append(folder / f"{name}.json")
-            source = {"project": f"yololoss {__version__}"}
             write_vectors(added[-1], source, [vector.model_copy(update={"id": name})])
     return added
 
