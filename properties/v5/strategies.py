@@ -1,9 +1,7 @@
 """Strategies for cases: inputs in which the situations where losses go wrong are common, not rare.
 
-A case is drawn as one byte string of fixed length: `FRAME` bytes for the structure, then `CHUNK` bytes per target. Each
-byte is a choice, and 0 is the simplest one. One draw is fast, and uniform; for wide integers, Hypothesis prefers values
-near 0. Hypothesis also cannot vary a single draw by copying parts of it, which would use up five of six cases. Bytes
-shrink one by one, to a case that a person can check.
+A case is one byte string of fixed length (`harness.cases.domain` says why): `FRAME` bytes for the structure, then
+`CHUNK` bytes per target. Each byte is a choice, and 0 is the simplest one.
 """
 
 from collections.abc import Sequence

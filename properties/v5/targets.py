@@ -9,7 +9,7 @@ import numpy as np
 from yololoss.harness.cases.domain import Choices
 
 from .case import Override
-from .pools import AT_EDGE, EXTREME, RATIOS, SPOTS, ULPS
+from .pools import AT_EDGE, BEYOND, EXTREME, RATIOS, SPOTS, ULPS
 
 Target = tuple[float, float, float, float, float, float]
 
@@ -64,6 +64,7 @@ def _side(ratio: tuple[int, float], ulps: int, anchor: float, cells: int, anchor
 
 
 def target_of(chunk: bytes, frame: Frame, earlier: Sequence[Drawn], crowded: bool) -> Drawn:
+    """A target from its bytes; ``earlier`` are those before it, which it may repeat, or share a place with."""
     choose = Choices(chunk)
     copy = max(choose.index(256) - 1, 0) % 6
     image, cls, layer = choose.index(frame.batch), choose.index(frame.classes), choose.index(len(frame.grids))
