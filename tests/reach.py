@@ -4,6 +4,7 @@ Counted are the cases in which the law compared something; one that did not appl
 count. With ``--check`` nothing is printed but the laws that judge fewer than `ENOUGH`.
 """
 
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import torch
 from properties.v5.case import Case
 from properties.v5.regions import REGIONS, regions
 from tests.all_laws import LAWS, V5
-from tests.judging import on_its_device
+from tests.judging import apart, on_its_device
 from yololoss.harness.laws.law import GATE, GATE_SEED, Law
 from yololoss.harness.subjects.family import LossUnderTest
 
@@ -51,13 +52,24 @@ def page(table: dict[str, Counter[str]]) -> Iterator[str]:
         yield f"| `{law}` | {' | '.join(str(table[law][name]) for name in (JUDGED, *REGIONS))} |"
 
 
+def _reached(laws: list[str]) -> dict[str, Counter[str]]:
+    """The same of several laws, in a process of its own: laws over the same strategy share what runs on its cases."""
+    subjects = {device: on_its_device("yololoss:ComputeLoss", device) for device in ("cpu", "mirror")}
+    return {name: reach(LAWS[name], subjects["mirror" if LAWS[name].on else "cpu"]) for name in laws}
+
+
+def _parts(laws: list[str]) -> list[list[str]]:
+    """One a processor, each with every so many-th law: neighbours take about as long."""
+    count = os.cpu_count() or 1
+    return [laws[start::count] for start in range(count)]
+
+
 def main() -> int:
     """Print the page, or with --check the laws that judge too few cases."""
     torch.set_num_threads(1)
-    subjects = {device: on_its_device("yololoss:ComputeLoss", device) for device in ("cpu", "mirror")}
     # compiling takes a minute a case, so those laws have a few cases of their own; a baseline has its own
     laws = {name: law for name, law in LAWS.items() if law.on != ("compile",) and law.strategy(V5) is not None}
-    table = {name: reach(law, subjects["mirror" if law.on else "cpu"]) for name, law in laws.items()}
+    table = dict(pair for part in apart(_reached, _parts(list(laws)), "laws") for pair in part.items())
     few = [f"{name} judges {table[name][JUDGED]} cases" for name in table if table[name][JUDGED] < ENOUGH]
     print("\n".join(few if "--check" in sys.argv else page(table)))
     return 1 if few else 0
