@@ -224,8 +224,8 @@ def test_replay_answers_for_each_file(tmp_path):
     assert status == 2
     assert output.splitlines() == [
         "good.json: fixed",
-        "none.json: cannot run: it holds no case",
-        "odd.json: cannot run: b: saved under assign.row, which is no law; did you mean 'assign.rows'?",
+        "none.json: cannot run: has no case",
+        "odd.json: cannot run: b: saved under assign.row: no such law; did you mean 'assign.rows'?",
         "mirror.json: cannot run: needs --device mirror or cuda or mps",
         "gone.json: cannot run: cannot be read: No such file or directory",
     ]
@@ -284,11 +284,11 @@ def test_a_changed_loss_is_recorded_and_held_to_its_record(tmp_path):
     assert again == 1, replayed
     status, _, errors = run_apart("record", SPEC, "-o", "b.json", "--laws", "totals.sum", cwd=fork)
     assert status == 2
-    assert errors.strip().splitlines()[-1] == "yololoss: b.json: it is there and says otherwise; --force writes over it"
+    assert errors.strip().splitlines()[-1] == "yololoss: b.json: exists with other content; --force overwrites it"
     status, output, _ = run_apart("record", SPEC, "-o", "b.json", "--laws", "totals.sum", "--force", cwd=fork)
     assert (status, "0 laws broken" in output) == (0, True)
     status, output, _ = run_apart("record", SPEC, "-o", "b.json", "--laws", "totals.sum", cwd=fork)
-    assert (status, "as it was" in output) == (0, True)
+    assert (status, "unchanged" in output) == (0, True)
     assert run_apart(*check, cwd=fork)[0] == 1  # boxes.item broke, and is not known any more
 
 
@@ -303,7 +303,7 @@ def test_recording_over_a_file_that_differs_asks(tmp_path, answer, written):
     ):
         status, output, _ = run("record", BUNDLED, "-o", "b.json", "--laws", "totals.sum", cwd=tmp_path)
     assert status == 0
-    assert "is there and says otherwise. Write over it?" in output
+    assert "exists with other content. Overwrite it?" in output
     assert (path.read_text(encoding="utf-8") != "{}") is written
 
 
@@ -378,7 +378,7 @@ def test_draw_wants_one_vector_and_a_format(tmp_path):
     vectors = [make_vector(id=name, case=CASE) for name in ("first", "second")]
     write_vectors(tmp_path / "a.json", {}, vectors)
     for options, told in (
-        ((), "a.json: it holds 2 vectors, name one with --id: first, second"),
+        ((), "a.json: has 2 vectors; choose one with --id: first, second"),
         (("--id", "secnd"), "a.json: --id secnd: no such vector; did you mean 'second'?"),
         (("--id", "first", "-o", "a.jpg"), "-o a.jpg: expected a name that ends in .png, .svg, .pdf"),
     ):
@@ -401,7 +401,7 @@ def test_laws_are_listed_and_explained(tmp_path):
     assert run("laws", "totals.layers-independent", cwd=tmp_path)[1].count("layer ") > 1, (
         "the law judges the case it shows"
     )
-    for law, part in (("devices.rows", "mirror, cuda, mps"), ("baseline.rows", "any case that yololoss record wrote")):
+    for law, part in (("devices.rows", "mirror, cuda, mps"), ("baseline.rows", "any case written by yololoss record")):
         assert part in run("laws", law, cwd=tmp_path)[1]
     assert [law["id"] for law in json.loads(run("laws", "--json", cwd=tmp_path)[1])] == list(LAWS)
 

@@ -68,7 +68,7 @@ def test_promoting_makes_a_vector_of_a_case(tmp_path):
     save(tmp_path / "one", vector())
     name = name_of(vector())
     status, output, errors = run("corpus", "promote", "one", name, "-o", "v.json", cwd=tmp_path)
-    assert (status, output) == (0, f"v.json: {name} is a vector\n"), errors
+    assert (status, output) == (0, f"v.json: {name} is now a vector\n"), errors
     (made,) = read_vectors(tmp_path / "v.json").vectors
     assert made.expected.calls[0].total > 0
     status, _, errors = run("corpus", "promote", "one", name, "-o", "v.json", cwd=tmp_path)

@@ -549,7 +549,7 @@ def test_what_is_given_wrong_is_told_in_one_line(tmp_path):
         (("--resume",), "there is no session to resume"),
         (("--resume", "--out", "full"), "session.json: settings: Field required; there is no session"),
         (("--resume", "--out", "odd"), "odd/known/a.json: top level: Invalid JSON"),
-        (("--resume", "--seed", "3", "--out", "full"), "--resume goes on with the session's own seed"),
+        (("--resume", "--seed", "3", "--out", "full"), "--resume keeps the session's own seed"),
         (("--out", "full"), "it holds a session already"),
         (("--corpus", "nowhere"), "nowhere: no such folder of case files"),
     ):

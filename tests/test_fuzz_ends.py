@@ -244,7 +244,7 @@ def test_a_session_tells_what_it_found_and_what_it_could_not(tmp_path, capsys):
     _tell(summary.model_copy(update={"verdict": twice, "unexplained": 2}), tmp_path, verbose=False)
     output = capsys.readouterr().out
     assert "totals.sum broke as well, 1 times" in output
-    assert "killed from outside, and no fault of the loss: 2" in output
+    assert "processes killed from outside (no fault of the loss): 2" in output
     nothing = session.begin(tmp_path / "b", settings())
     with pytest.raises(UsageError, match="nothing was judged"):
         _tell(summarise(nothing, None), tmp_path, verbose=False)

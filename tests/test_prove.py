@@ -346,7 +346,7 @@ def test_an_interrupted_proof_goes_on_where_it_was(tmp_path):
         with patch.object(proof, "write_certificate", interrupt):
             status, _, errors = small(tmp_path)
         assert (status, written) == (2, [1, 2, 3])
-        assert "interrupted; the same command goes on from .yololoss/proof/assignment-3-2-" in errors
+        assert "interrupted; the same command continues from .yololoss/proof/assignment-3-2-" in errors
         tried = []
         with patch.object(assignment, "odd_in", lambda subject, grids, first, stop: tried.append((first, stop))):
             status, _, errors = small(tmp_path)
@@ -383,11 +383,11 @@ def test_each_worker_has_a_subject():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--widths", "0"), "expected numbers from 1 to 4096 with commas between"),
+        (("--widths", "0"), "expected numbers from 1 to 4096 separated by commas"),
         (("--widths", "2,,3"), "expected numbers from 1 to 4096"),
         (("--centres", 0.5, 0.25), "--centres 0.5 0.25: expected the lower one first"),
         (("--centres", 0, 1.5), "1.5 is not in the range"),
-        (("--device", "compile"), "--device compile: every shape is compiled anew"),
+        (("--device", "compile"), "--device compile: cannot prove, since every shape is compiled again"),
         (("nothing.py:Loss",), "--loss nothing.py: no such file"),
         (("--part", "boxes"), "--part boxes: no such part (known: assignment, logits)"),
     ],
