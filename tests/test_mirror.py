@@ -262,7 +262,7 @@ def test_a_torch_that_cannot_have_a_mirror_is_told(monkeypatch):
     with pytest.raises(mirror.Unavailable, match="another backend, npu, has the one place"):
         mirror.install.__wrapped__()
     monkeypatch.delattr(torch.utils.backend_registration, "_setup_privateuseone_for_python_backend")
-    with pytest.raises(mirror.Unavailable, match="has no backends written in Python; a newer one has"):
+    with pytest.raises(mirror.Unavailable, match="has no backends written in Python; use a newer one"):
         mirror.install.__wrapped__()
     monkeypatch.setattr(mirror, "install", mirror.install.__wrapped__)
     with pytest.raises(UsageError, match=r"--device mirror: not available here \(torch .* has no backends"):

@@ -109,7 +109,7 @@ def test_a_replay_among_other_tests_is_told(tmp_path: Path):
     write_vectors(tmp_path / "case.json", {}, [make_vector(id="a", law="assign.offset-range", case=CASE)])
     status, output = run("properties/v5/test_boxes.py", "--replay", str(tmp_path / "case.json"))
     assert status == 2, output
-    assert "case.json: saved under assign.offset-range, which is no law of the tests given" in output
+    assert "case.json: saved under assign.offset-range, which is no law of these tests" in output
 
 
 SUBJECT = """
@@ -138,7 +138,7 @@ def test_a_lost_device_is_a_finding_and_the_run_goes_on_in_another_worker(tmp_pa
         assert output.count("the device, after this case") == findings
         assert output.count("observed   RuntimeError: CUDA error: device-side assert triggered") == findings
         assert output.count("replay     yololoss replay ") == findings
-    assert "the device is lost; with -n 1 the run goes on in another process" in output
+    assert "the device is lost; with -n 1 the run continues in another process" in output
     assert len(list((tmp_path / "found").iterdir())) == 2
 
 

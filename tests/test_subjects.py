@@ -81,7 +81,7 @@ def test_a_finding_that_does_not_repeat_says_so(fault, tmp_path):
     with pytest.raises(LawBroken) as broken:
         LAWS["totals.value"].search(under_test, QUICK, seed=1)
     assert not broken.value.repeats
-    assert "  repeats    no: run again" in str(broken.value)
+    assert "  repeats    no: a second run" in str(broken.value)
 
 
 def test_an_error_of_a_law_itself_is_no_finding():
@@ -251,7 +251,7 @@ def test_nothing_holds_of_a_loss_that_cannot_be_made():
     [
         (
             "FourResults",
-            "UnknownForm: expected (total, items), or the total alone, got tuple of 4; "
+            "UnknownForm: expected (total, items) or only the total, got tuple of 4; "
             "for another form derive from yololoss.harness.subjects.subject.Subject",
         ),
         ("NamedTerms", "UnknownForm: items: expected None, a tensor, or numbers (box, obj, cls), got a dict"),
