@@ -72,7 +72,7 @@ def test_promoting_makes_a_vector_of_a_case(tmp_path):
     (made,) = read_vectors(tmp_path / "v.json").vectors
     assert made.expected.calls[0].total > 0
     status, _, errors = run("corpus", "promote", "one", name, "-o", "v.json", cwd=tmp_path)
-    assert (status, errors) == (2, f"yololoss: v.json: it has {name} already\n")
+    assert (status, errors) == (2, f"yololoss: v.json: already has {name}\n")
     status, _, errors = run("corpus", "promote", "one", name[:-1], "-o", "v.json", cwd=tmp_path)
     assert status == 2
     assert f"no such case; did you mean '{name}'?" in errors

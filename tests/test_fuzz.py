@@ -89,7 +89,7 @@ def test_a_write_that_was_cut_short_leaves_the_one_before(tmp_path, cut):
 def test_what_is_no_journal_is_told_in_one_line(tmp_path):
     """Another file, one that was cut, a case that is too large."""
     (tmp_path / "a").write_text("something else", encoding="utf-8")
-    with pytest.raises(BadFile, match="a: no journal of a worker"):
+    with pytest.raises(BadFile, match="a: not a worker's journal"):
         Journal(tmp_path / "a")
     journal = Journal(tmp_path / "b", 1)
     with pytest.raises(ValueError, match=r"a case of \d+ bytes, expected \d+ at most"):
@@ -153,7 +153,7 @@ def test_what_a_law_raises_itself_is_a_finding():
     case = plan.case(Origin(0, bytes(plan.domains[0].size)))
     with patch.object(type(law), "examine", side_effect=TypeError("no float")):
         broke, _ = judged(law, None, case)
-    assert broke == ("totals.sum", "the judgement", "one", "TypeError: no float", broke.because, False, False)
+    assert broke == ("totals.sum", "the judgement", "no error", "TypeError: no float", broke.because, False, False)
 
 
 @pytest.mark.parametrize(
@@ -309,7 +309,7 @@ def test_what_a_kill_from_outside_hid_is_found_once(tmp_path):
     assert record.finding is None
     (own,) = (tmp_path / "raw").iterdir()
     assert record.nothing == (
-        f"a process was killed from outside: its case, run again, breaks run.no-exception by itself: {own.stem}"
+        f"a process was killed from outside: its case, run again, breaks run.no-exception: {own.stem}"
     )
     clerk.attend(duty._replace(seconds=0.0), own)
     told = clerk.read_records(tmp_path)
@@ -331,7 +331,7 @@ def test_a_spoiled_raw_file_is_told(tmp_path):
     duty, path = _raw_of(tmp_path, "Segfaults")
     path.write_text(path.read_text(encoding="utf-8").replace('"told"', '"other"'), encoding="utf-8")
     clerk.attend(duty, path)
-    assert "not as a worker writes it" in clerk.read_records(tmp_path)[path.stem].nothing
+    assert "not in a worker's format" in clerk.read_records(tmp_path)[path.stem].nothing
     assert path.exists()
 
 
@@ -550,7 +550,7 @@ def test_what_is_given_wrong_is_told_in_one_line(tmp_path):
         (("--resume", "--out", "full"), "session.json: settings: Field required; there is no session"),
         (("--resume", "--out", "odd"), "odd/known/a.json: top level: Invalid JSON"),
         (("--resume", "--seed", "3", "--out", "full"), "--resume keeps the session's own seed"),
-        (("--out", "full"), "it holds a session already"),
+        (("--out", "full"), "already has a session"),
         (("--corpus", "nowhere"), "nowhere: no such folder of case files"),
     ):
         status, _, errors = run("fuzz", *arguments, cwd=tmp_path)

@@ -207,7 +207,7 @@ def test_a_session_is_shown_as_a_line_that_changes_on_a_terminal(tmp_path):
         view._every = 0.0
         view.show(made)
     assert "0 cases" in screen.getvalue()
-    assert "1 to be made small" in screen.getvalue()
+    assert "1 to be minimised" in screen.getvalue()
     assert "0:00:59 left" in screen.getvalue()
 
 
@@ -229,7 +229,7 @@ def test_what_is_found_is_said_once_while_the_session_goes_on(tmp_path):
 def test_a_kill_from_outside_is_counted_and_no_finding(tmp_path):
     """As the clerk wrote it down."""
     made, kind = _waiting(tmp_path)
-    clerk.write_record(tmp_path, clerk.Record(kind=kind, nothing="its case, run again, is answered"))
+    clerk.write_record(tmp_path, clerk.Record(kind=kind, nothing="its case, run again, breaks no law"))
     made._take_record(raw_path(tmp_path, kind))
     assert (made.state.unexplained, made.findings) == (1, {})
 

@@ -49,4 +49,4 @@ def test_a_loss_whose_process_ends_is_told_by_its_last_words(tmp_path):
     (tmp_path / "ends.py").write_text("import os, sys; sys.stderr.write('enough'); sys.stderr.flush(); os._exit(3)")
     verdict = survey(f"{tmp_path}/ends.py:Loss")
     assert verdict.status == 2
-    assert verdict.problem == f"{tmp_path}/ends.py:Loss: its process said 'enough'"
+    assert verdict.problem == f"{tmp_path}/ends.py:Loss: its process printed 'enough'"
