@@ -96,7 +96,7 @@ def test_a_case_prints_as_a_table():
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"strides": (8.0, 16.0)}, "expected one entry a layer, got 1, 2, 1"),
+        ({"strides": (8.0, 16.0)}, "expected one entry per layer, got 1, 2, 1"),
         ({"anchors": ((),)}, "the same number, 1 or more, on every layer"),
         ({"predictions": GivenLogits(layers=((0.0,),))}, "layers of [1] values do not fill the shapes"),
         ({"batch": 1}, "override (1, 0, 0, 1, 4) of layer 0 is outside its shape"),

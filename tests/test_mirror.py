@@ -259,7 +259,7 @@ def test_torch_finds_a_device_module():
 def test_a_torch_that_cannot_have_a_mirror_is_told(monkeypatch):
     """An older one, or one whose place is taken: the reason, in one line."""
     monkeypatch.setattr(torch._C, "_get_privateuse1_backend_name", lambda: "npu")
-    with pytest.raises(mirror.Unavailable, match="another backend, npu, has the one place"):
+    with pytest.raises(mirror.Unavailable, match="another backend, npu, uses the only slot"):
         mirror.install.__wrapped__()
     monkeypatch.delattr(torch.utils.backend_registration, "_setup_privateuseone_for_python_backend")
     with pytest.raises(mirror.Unavailable, match="has no backends written in Python; use a newer one"):

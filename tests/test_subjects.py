@@ -278,7 +278,7 @@ def test_a_nan_is_told_by_the_laws_about_it(tmp_path):
 def test_a_family_with_its_own_dtype_of_targets_is_not_asked_about_it():
     """float64 targets are assigned in float64 where torch's promotion is left alone, so nothing is judged there."""
     law = LAWS["assign.rows"]
-    why = "float64 targets, which not all such losses assign in float32"
+    why = "float64 targets, which losses of this dialect need not assign in float32"
     before = law.tally.not_applicable[why]
     case = hypothesis.find(law.cases, lambda c: c.targets_dtype == "float64")
     law.examine(load_loss("yololoss:ComputeLoss", CPU, "upstream"), case)
