@@ -161,7 +161,9 @@ def test_one_class_means_class_0():
 
 def test_integer_targets_are_refused():
     """As integers every coordinate would be truncated to 0."""
-    text = "targets: expected floating point, got torch.int64; as integers every coordinate below 1 is truncated to 0"
+    text = (
+        "targets: expected a floating-point tensor, got torch.int64; as integers, all coordinates below 1 are truncated"
+    )
     with refuses(TypeError, text):
         parts()(predictions(), targets().long())
 
@@ -176,10 +178,10 @@ BAD_INPUTS = [
     (lambda p, t: (p, t[0]), ValueError, "targets: expected shape (N, 6), got (6,)"),
     (lambda p, t: (p, t.tolist()), TypeError, "targets: expected a tensor of shape (N, 6), got list"),
     (lambda p, t: (p, t.to(META)), ValueError,
-     "targets: expected device cpu, where the predictions are, got meta"),
+     "targets: expected device cpu, as the predictions, got meta"),
     (lambda p, t: (p[0], t), TypeError,
-     "predictions: expected a list of 2 tensors, one a layer, got a tensor of shape (2, 2, 6, 8, 8), torch.float32"),
-    (lambda p, t: (None, t), TypeError, "predictions: expected a list of 2 tensors, one a layer, got NoneType"),
+     "predictions: expected a list of 2 tensors, one per layer, got a tensor of shape (2, 2, 6, 8, 8), torch.float32"),
+    (lambda p, t: (None, t), TypeError, "predictions: expected a list of 2 tensors, one per layer, got NoneType"),
     (lambda p, t: (p[:1], t), ValueError, f"predictions: expected 2 layers, got 1{EVAL}"),
     (lambda p, t: ([*p, p[0]], t), ValueError, f"predictions: expected 2 layers, got 3{EVAL}"),
     (lambda p, t: ([p[0], p[1][..., None].expand(2, 2, 3, 4, 8, 8)], t), ValueError,
@@ -195,11 +197,11 @@ BAD_INPUTS = [
     (lambda p, t: ([p[0], p[1][:, :, :0]], t), ValueError,
      "predictions[1]: expected at least one element along every axis, got (2, 2, 0, 4, 8)"),
     (lambda p, t: ([p[0], p[1].long()], t), TypeError,
-     "predictions[1]: expected a tensor of floating point, got a tensor of shape (2, 2, 3, 4, 8), torch.int64"),
+     "predictions[1]: expected a floating-point tensor, got a tensor of shape (2, 2, 3, 4, 8), torch.int64"),
     (lambda p, t: ([p[0], torch.tensor(1.0)], t), ValueError,
      f"predictions[1]: {SHAPE} (2, 2, H, W, 8), got ()"),
     (lambda p, t: ([p[0], p[1].to(META)], t), ValueError,
-     "predictions[1]: expected device cpu, where the anchors are, got meta; "
+     "predictions[1]: expected device cpu, as the anchors, got meta; "
      "after moving a model, call refresh(model) on its loss"),
 ]  # fmt: skip
 

@@ -203,14 +203,14 @@ def test_a_device_without_autocast_is_served():
 
 
 def test_the_assignment_explains_itself():
-    """A sentence a target and anchor, met or not, and one a row: its cell, and from where that was clamped."""
+    """One line for each target and anchor, matched or not, and for each row: its cell, and whether it was clamped."""
     loss = ComputeLoss.from_parts([[[1.0, 1.0], [4.0, 1.0]]], [8], CLASSES)
     rows = torch.tensor([[0, 1, 1.0, 0.6, 0.4, 0.5], [0, 0, 0.5, 0.1, 0.9, 0.1]])
     assert loss.assign([torch.zeros(1, 2, 2, 3, 5 + CLASSES)], rows)[0].explain() == [
-        "target 0 meets anchor 0: side ratio 1.2",
-        "target 1 does not meet anchor 0: side ratio 5",
-        "target 0 meets anchor 1: side ratio 3.333",
-        "target 1 does not meet anchor 1: side ratio 5",
+        "target 0 matches anchor 0: side ratio 1.2",
+        "target 1 does not match anchor 0: side ratio 5",
+        "target 0 matches anchor 1: side ratio 3.333",
+        "target 1 does not match anchor 1: side ratio 5",
         "row 0: target 0, anchor 0, centre (3, 1.2), own cell (2, 1), clamped from (3, 1)",
         "row 1: target 0, anchor 1, centre (3, 1.2), own cell (2, 1), clamped from (3, 1)",
         "row 2: target 0, anchor 0, centre (3, 1.2), left cell (2, 1)",
