@@ -66,7 +66,7 @@ def test_the_loss_is_finite_up_to_logits_of_1e30(magnitude, gamma):
 @pytest.mark.parametrize("autocast", [None, torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
 def test_every_finite_logit_has_a_finite_loss_and_gradient(dtype, autocast):
-    """From -1e4 to 1e4, each channel alone, and width against height."""
+    """From -1e4 to 1e4, each channel by itself, and width with height."""
     for name, logits in fields():
         assert run(logits, dtype, autocast, gamma=0.0) == (True, True), name
 
@@ -162,7 +162,8 @@ def test_one_class_means_class_0():
 def test_integer_targets_are_refused():
     """As integers every coordinate would be truncated to 0."""
     text = (
-        "targets: expected a floating-point tensor, got torch.int64; as integers, all coordinates below 1 are truncated"
+        "targets: expected a floating-point tensor, got torch.int64; "
+        "as integers, all coordinates below 1 are truncated to 0"
     )
     with refuses(TypeError, text):
         parts()(predictions(), targets().long())
@@ -208,7 +209,7 @@ BAD_INPUTS = [
 
 @pytest.mark.parametrize(("spoil", "error", "text"), BAD_INPUTS, ids=[text[:60] for *_, text in BAD_INPUTS])
 def test_inputs_of_another_form_are_told_apart(spoil, error, text):
-    """Wrong rank, channels, layers, dtype or device: what came and what was expected."""
+    """Wrong rank, channels, layers, dtype or device: the message has what was passed and what was expected."""
     for call in (parts(), parts().build_targets):
         with refuses(error, text):
             call(*spoil(predictions(), targets()))
