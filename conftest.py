@@ -1,4 +1,4 @@
-"""This repository's own choices for pytest; the options and the subject are the plugin's."""
+"""This repository's own settings for pytest. The options and the fixture ``subject`` are in the plugin."""
 
 import pytest
 

@@ -2,7 +2,7 @@
 
 ``python -m benchmarks`` measures all and writes ``docs/measured/benchmarks.md``, its plot and
 ``benchmarks/recorded.json``;
-``python -m benchmarks --check`` measures one setting, and ends with 1 where a ratio is more than half above the
+``python -m benchmarks --check`` measures one setting, and ends with 1 if a ratio is more than half above the
 recorded one.
 """
 
@@ -56,12 +56,12 @@ def measure(only: str) -> Seconds:
 
 
 def least(*measured: Seconds) -> Seconds:
-    """The least of several runs."""
+    """The minimum of several runs."""
     return {key: min(each[key] for each in measured if key in each) for key in {k: 0 for m in measured for k in m}}
 
 
 def divided(seconds: Seconds) -> Ratios:
-    """What is measured against what."""
+    """The ratios of `RATIOS`, by setting."""
     return {
         setting: {
             f"{what}, {name} / {other}": round(seconds[setting, what, name] / seconds[setting, what, other], 3)
@@ -72,7 +72,7 @@ def divided(seconds: Seconds) -> Ratios:
 
 
 def complaints(now: Ratios, recorded: Ratios) -> Iterator[str]:
-    """What has become worse."""
+    """The ratios that have become worse."""
     for setting, ratios in now.items():
         for name, ratio in ratios.items():
             if ratio > WORSE * recorded[setting][name]:

@@ -1,4 +1,4 @@
-"""How much memory a step takes at its worst."""
+"""The peak memory of a step."""
 
 from collections.abc import Iterator
 from itertools import accumulate
@@ -11,7 +11,7 @@ from benchmarks.settings import Setting, inputs, work
 
 
 def _changes(events: list[Any]) -> Iterator[tuple[int, int]]:
-    """When how many bytes were taken, or given back, in all events and those within them."""
+    """The time and bytes of every allocation and release, in all events and those inside them."""
     for event in events:
         if event.tag == _EventType.Allocation:
             yield event.start_time_ns, event.extra_fields.alloc_size
@@ -19,7 +19,7 @@ def _changes(events: list[Any]) -> Iterator[tuple[int, int]]:
 
 
 def beyond_the_gradient(name: str, setting: Setting) -> float:
-    """The most that a step of that loss holds at once, less its gradient, as a share of the predictions' size.
+    """The peak memory of a step of that loss, without its gradient, as a share of the predictions' size.
 
     By torch's profiler, which sees every allocation of a tensor on the CPU.
     """

@@ -1,4 +1,4 @@
-"""What is measured: the settings, the losses, and what each of them is made to do."""
+"""What is measured: the settings, the losses, and the steps."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -31,7 +31,7 @@ class Setting:
     targets: int = 112
 
     def __str__(self) -> str:
-        """As in the tables."""
+        """The name in the tables."""
         return f"batch {self.batch}, {self.side} px, {self.classes} classes, {self.targets} targets"
 
 
@@ -78,7 +78,7 @@ def make(name: str, setting: Setting) -> Any:
 
 
 def work(what: str, name: str, setting: Setting) -> Callable[[], object]:
-    """A function that does it: ``forward``, ``step`` (forward and backward) or ``assignment``; or the floor."""
+    """A function that runs ``forward``, ``step`` (forward and backward) or ``assignment`` of a loss, or the floor."""
     p, targets = inputs(setting)
     if name == FLOOR:
         return lambda: [torch.zeros_like(x) for x in p]

@@ -1,4 +1,4 @@
-"""Seconds of each loss in each setting, by pytest-benchmark; they are made ratios of in `benchmarks.__main__`."""
+"""Seconds of each loss in each setting, by pytest-benchmark. `benchmarks.__main__` computes the ratios."""
 
 import gc
 
@@ -16,7 +16,7 @@ MEASURED = (
 
 @pytest.fixture(autouse=True)
 def two_threads():
-    """As many on every machine, so that figures can be compared."""
+    """The same number of threads on every machine, so that figures can be compared."""
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield
@@ -25,7 +25,7 @@ def two_threads():
 
 @pytest.fixture(scope="module")
 def setting(request):
-    """A setting, whose inputs are forgotten after its tests: some are gigabytes."""
+    """A setting. Its inputs are deleted after its tests: some take gigabytes."""
     yield request.param
     inputs.cache_clear()
     gc.collect()

@@ -35,7 +35,7 @@ def make(folder: Path) -> list[Path]:
     """Draw every picture of a case that the docs show into ``folder``."""
     (vector,) = read_vectors(ROOT / "golden" / "v5" / "article.json").vectors
     path = folder / "guided-example.svg"
-    draw(vector.case, path, "The guided example: targets (dotted: no anchor met) and the cells that answer for them")
+    draw(vector.case, path, "The guided example: targets (dotted: no matching anchor) and the cells assigned to them")
     return [path]
 
 

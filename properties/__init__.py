@@ -1,1 +1,1 @@
-"""What must hold of a detection loss: a package for each family of losses. The harness imports them by name only."""
+"""The laws of detection losses: one package for each family of losses. The harness imports them only by name."""

@@ -1,4 +1,4 @@
-"""What every test finds as it was, and how it is run."""
+"""Fixtures that restore global state after every test."""
 
 import sys
 from pathlib import Path
@@ -9,7 +9,7 @@ import torch
 
 @pytest.fixture(autouse=True)
 def threads():
-    """Commands, sessions and proofs set the number of torch's threads."""
+    """Restore torch's number of threads, which commands, sessions and proofs set."""
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
@@ -17,7 +17,7 @@ def threads():
 
 @pytest.fixture(autouse=True)
 def modules(request):
-    """Two tests may write losses of one name: a process keeps the first module of it."""
+    """Forget modules that a test has written: another test may write one of the same name."""
     folder = request.getfixturevalue("tmp_path") if "tmp_path" in request.fixturenames else None
     yield
     if folder:

@@ -140,9 +140,7 @@ def _judge(mutant: Mutant) -> tuple[str, str]:
 
 def _by_gate(subject: LossUnderTest, part: slice) -> str | None:
     # most mutants raise, and input checks are noticed by the laws about them
-    for law in sorted(
-        LAWS.values(), key=lambda law: not law.id.startswith(("run.no-exception", "input."))
-    ):
+    for law in sorted(LAWS.values(), key=lambda law: not law.id.startswith(("run.no-exception", "input."))):
         try:
             for case in GATE.cases[law.id][part]:
                 law.examine(subject, case)

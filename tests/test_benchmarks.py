@@ -1,4 +1,4 @@
-"""The benchmarks' comparison, and what the docs say of the ratios that are recorded."""
+"""The comparison of benchmarks, and the recorded ratios that the docs state."""
 
 import json
 
@@ -18,7 +18,7 @@ def recorded():
 
 
 def test_a_ratio_that_is_half_as_large_again_is_told(recorded):
-    """One line that names setting, ratio, figure and record; what is a little worse is not told."""
+    """One line with setting, ratio, figure and record; a ratio that is only a little worse is not reported."""
     name = str(USUAL)
     worse = {name: {**recorded[name], RATIO: 1.6 * recorded[name][RATIO]}}
     (line,) = complaints(worse, recorded)
@@ -28,7 +28,7 @@ def test_a_ratio_that_is_half_as_large_again_is_told(recorded):
 
 
 def test_every_ratio_of_the_usual_setting_is_recorded(recorded):
-    """None can be left out unseen."""
+    """No setting can be left out unnoticed."""
     assert {setting: set(ratios) for setting, ratios in recorded.items()} == {
         str(USUAL): {f"{what}, {a} / {b}" for what, a, b in RATIOS}
     }

@@ -1,4 +1,4 @@
-"""The IoU family on boxes whose values can be worked out by hand, and its laws on boxes of any kind."""
+"""The IoU functions on boxes whose values can be computed by hand, and their properties on any boxes."""
 
 import math
 
@@ -62,7 +62,7 @@ def test_a_perfect_fit_is_finite_and_almost_1(side):
 
 
 def test_a_box_without_area_has_a_value():
-    """Seen as a box only, zero width and height count as angle 0: the value is finite."""
+    """Without ``angle1``, a box of zero width and height has angle 0: the value is finite."""
     nothing = torch.tensor([[0.3, 0.2, 0.0, 0.0]])
     assert boxes.ciou(nothing, UNIT).isfinite().all()
 
@@ -106,7 +106,7 @@ def test_the_family_is_symmetric(one, two):
 
 @hypothesis.given(BOX, BOX, COORDINATE, st.sampled_from((0.25, 2.0, 8.0)))
 def test_moving_and_scaling_both_boxes_changes_nothing(one, two, shift, scale):
-    """Translation, and with eps scaled as areas are, scale."""
+    """Translation changes nothing; nor does scaling, if eps is scaled as areas are."""
     moved = [box + torch.tensor([shift, -shift, 0, 0]) for box in (one, two)]
     assert family(*moved) == pytest.approx(family(one, two), abs=NEAR)
     scaled = family(one * scale, two * scale, eps=boxes.EPS * scale**2)
@@ -116,7 +116,7 @@ def test_moving_and_scaling_both_boxes_changes_nothing(one, two, shift, scale):
 
 @hypothesis.given(BOX)
 def test_a_box_fits_itself(box):
-    """Every member is 1 for equal boxes, but for eps."""
+    """Every IoU is 1 for equal boxes, except for eps."""
     assert family(box, box) == pytest.approx(dict.fromkeys(FAMILY, 1.0), abs=1e-7 * 256 * 2)
 
 

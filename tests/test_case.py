@@ -1,4 +1,4 @@
-"""Cases and vector files: what they hold, what they refuse, how they read."""
+"""Cases and vector files: what they contain, what they refuse, how they are printed."""
 
 import json
 import re
@@ -27,7 +27,7 @@ GOOD = CASE.changed(targets=((0.0, 0.0, 0.1, 0.5, 0.3, 0.4),))  # with targets t
 
 
 def test_seeded_logits_are_the_published_formula():
-    """splitmix64 worked out in Python's own integers, as golden/README.md writes it."""
+    """splitmix64 computed in Python's integers, by the formula of golden/README.md."""
 
     def splitmix64(n: int) -> int:
         mask = 2**64 - 1
@@ -43,7 +43,7 @@ def test_seeded_logits_are_the_published_formula():
 
 
 def test_overrides_are_laid_over_the_bulk():
-    """One logit set by hand, all others from the seed."""
+    """One logit is set by hand, all others come from the seed."""
     bulk = CASE.changed(predictions=SeededLogits(seed=3)).logits[0]
     changed = (CASE.logits[0] != bulk).nonzero().tolist()
     assert changed == [[1, 0, 0, 1, 4]]
@@ -51,7 +51,7 @@ def test_overrides_are_laid_over_the_bulk():
 
 
 def test_the_expanded_layout_shares_the_first_images_logits():
-    """One memory for all images: image 0's values are everyone's."""
+    """All images share one memory, so all have the values of image 0."""
     (logits,) = CASE.changed(layout="expanded").logits
     assert torch.equal(logits[0], logits[1])
 
@@ -68,7 +68,7 @@ def test_json_keeps_every_bit():
 
 
 def test_a_case_prints_as_a_table():
-    """What a person needs to check it by hand, and nothing that has its usual value."""
+    """Everything that is needed to check it by hand, and nothing that has its default."""
     case = CASE.changed(hyp=CASE.hyp.model_copy(update={"fl_gamma": 1.5}), targets_dtype="float16")
     assert str(case) == (
         "2 image(s), 1 class(es), float32 predictions, contiguous, float16 targets\n"
@@ -96,7 +96,7 @@ def test_a_case_prints_as_a_table():
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"strides": (8.0, 16.0)}, "expected one entry a layer, got 1, 2, 1"),
+        ({"strides": (8.0, 16.0)}, "expected one entry per layer, got 1, 2, 1"),
         ({"anchors": ((),)}, "the same number, 1 or more, on every layer"),
         ({"predictions": GivenLogits(layers=((0.0,),))}, "layers of [1] values do not fill the shapes"),
         ({"batch": 1}, "override (1, 0, 0, 1, 4) of layer 0 is outside its shape"),
@@ -135,7 +135,7 @@ def test_vector_files_are_read_back(tmp_path):
     ],
 )
 def test_a_bad_file_gets_one_clear_line(tmp_path, spoil, text):
-    """The file, the place in it, and what was wrong."""
+    """The message names the file, the place in it, and what is wrong."""
     path = tmp_path / "file.json"
     write_vectors(path, {}, [make_vector(id="a", case=CASE)])
     path.write_text(spoil(path.read_text(encoding="utf-8")), encoding="utf-8")

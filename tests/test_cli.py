@@ -1,4 +1,4 @@
-"""The command line, as a user gives it."""
+"""The command line, as a user types it."""
 
 import io
 import json
@@ -38,7 +38,7 @@ def run(*arguments: object, cwd: Path) -> tuple[int, str, str]:
 
 
 def run_apart(*arguments: object, cwd: Path) -> tuple[int, str, str]:
-    """Run a command in a process of its own: forks have modules of the same names."""
+    """Run a command in another process: forks have modules of the same names."""
     command = [sys.executable, "-m", "yololoss", *map(str, arguments)]
     done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout, done.stderr
@@ -80,7 +80,7 @@ def test_check_tells_a_fault_and_the_pasted_command_replays_it(tmp_path):
 
 
 def test_check_prints_json_for_machines(tmp_path):
-    """One document: status, laws, findings, and what the run was about, with the hash of the loss's file."""
+    """One document: status, laws, findings, and a description of the run, with the hash of the loss's file."""
     spec = plant(BY_NAME["no_batch"], tmp_path)
     status, output, errors = run("check", spec, "--laws", "totals.sum", "--workers", 1, "--json", cwd=tmp_path)
     told = json.loads(output)
@@ -115,7 +115,7 @@ def test_check_shows_all_on_demand(tmp_path):
 
 
 def test_no_shrink_neither_makes_cases_small_nor_draws_them(tmp_path):
-    """A finding all the same, saved, without a picture."""
+    """It is a finding too, saved, without a picture."""
     spec = plant(BY_NAME["no_batch"], tmp_path)
     status, output, _ = run("check", spec, "--laws", "totals.sum", "--workers", 1, "--no-shrink", cwd=tmp_path)
     assert status == 1
@@ -125,7 +125,7 @@ def test_no_shrink_neither_makes_cases_small_nor_draws_them(tmp_path):
 
 @pytest.mark.slow
 def test_workers_share_the_laws(tmp_path):
-    """--workers 2: processes of their own, and the findings arrive in the order of the laws."""
+    """--workers 2: laws run in two processes, and the findings are in the order of the laws."""
     spec = plant(BY_NAME["no_batch"], tmp_path)
     status, output, errors = run_apart(
         "check", spec, "--laws", "totals", "--cases", 5, "--workers", 2, "--json", cwd=tmp_path
@@ -181,7 +181,7 @@ def test_options_that_are_none_are_told(tmp_path, arguments):
 
 
 def test_a_wrong_waiver_is_told_once(tmp_path):
-    """A typing error in the settings, with the closest law; not once a worker."""
+    """A typing error in the settings is reported with the closest law, and once, not by each worker."""
     (tmp_path / "pyproject.toml").write_text(FAULTY, encoding="utf-8")
     status, _, errors = run("check", cwd=tmp_path)
     assert status == 2
@@ -212,7 +212,7 @@ def test_devices_that_are_not_there_are_told(tmp_path):
 
 
 def test_replay_answers_for_each_file(tmp_path):
-    """Fixed, still broken, cannot run: each file gets its answer, and the exit status is that of the worst."""
+    """Fixed, still broken, cannot run: each file gets its answer, and the exit status is the worst of them."""
     good = make_vector(id="a", law="assign.offset-range", case=GOOD)
     for name, vectors in {
         "good": [good],
@@ -225,8 +225,8 @@ def test_replay_answers_for_each_file(tmp_path):
     assert status == 2
     assert output.splitlines() == [
         "good.json: fixed",
-        "none.json: cannot run: it holds no case",
-        "odd.json: cannot run: b: saved under assign.row, which is no law; did you mean 'assign.rows'?",
+        "none.json: cannot run: has no case",
+        "odd.json: cannot run: b: saved under assign.row: no such law; did you mean 'assign.rows'?",
         "mirror.json: cannot run: needs --device mirror or cuda or mps",
         "gone.json: cannot run: cannot be read: No such file or directory",
     ]
@@ -236,7 +236,7 @@ def test_replay_answers_for_each_file(tmp_path):
 
 
 def test_replay_of_a_case_without_anything_to_judge_says_so(tmp_path):
-    """A mended loss may leave nothing to judge in the case."""
+    """After the loss is fixed, its case may have nothing to judge."""
     none = CASE.changed(targets=(), options=CASE.options.model_copy(update={"sort_obj_iou": False}))
     write_vectors(tmp_path / "a.json", {}, [make_vector(id="a", law="objectness.last-row-wins", case=none)])
     status, output, _ = run("replay", "a.json", cwd=tmp_path)
@@ -255,7 +255,7 @@ class Loss(PlainLoss):
 
 
 def test_replay_on_a_device_that_is_lost_says_so(tmp_path):
-    """Still broken, and the process that replays lives on; nothing can be drawn any more."""
+    """Still broken, and the replaying process keeps running; nothing can be drawn any more."""
     (tmp_path / "lost.py").write_text(LOST, encoding="utf-8")
     write_vectors(tmp_path / "a.json", {}, [make_vector(id="a", law="totals.sum", case=CASE)])
     status, output, _ = run("replay", "a.json", "--loss", f"{tmp_path}/lost.py:Loss", cwd=tmp_path)
@@ -286,18 +286,18 @@ def test_a_changed_loss_is_recorded_and_held_to_its_record(tmp_path):
     assert again == 1, replayed
     status, _, errors = run_apart("record", SPEC, "-o", "b.json", "--laws", "totals.sum", cwd=fork)
     assert status == 2
-    assert errors.strip().splitlines()[-1] == "yololoss: b.json: it is there and says otherwise; --force writes over it"
+    assert errors.strip().splitlines()[-1] == "yololoss: b.json: exists with other content; --force overwrites it"
     status, output, _ = run_apart("record", SPEC, "-o", "b.json", "--laws", "totals.sum", "--force", cwd=fork)
     assert (status, "0 laws broken" in output) == (0, True)
     status, output, _ = run_apart("record", SPEC, "-o", "b.json", "--laws", "totals.sum", cwd=fork)
-    assert (status, "as it was" in output) == (0, True)
+    assert (status, "unchanged" in output) == (0, True)
     assert run_apart(*check, cwd=fork)[0] == 1  # boxes.item broke, and is not known any more
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("answer", "written"), [("y", True), ("n", False)])
 def test_recording_over_a_file_that_differs_asks(tmp_path, answer, written):
-    """On a terminal it is asked; the file stays unless the answer is yes."""
+    """On a terminal the user is asked; the file is kept unless the answer is yes."""
     path = tmp_path / "b.json"
     path.write_text("{}", encoding="utf-8")
     with (
@@ -306,7 +306,7 @@ def test_recording_over_a_file_that_differs_asks(tmp_path, answer, written):
     ):
         status, output, _ = run("record", BUNDLED, "-o", "b.json", "--laws", "totals.sum", cwd=tmp_path)
     assert status == 0
-    assert "is there and says otherwise. Write over it?" in output
+    assert "exists with other content. Overwrite it?" in output
     assert (path.read_text(encoding="utf-8") != "{}") is written
 
 
@@ -328,7 +328,7 @@ def test_record_takes_cases_of_ones_own(tmp_path):
 
 
 def test_a_record_of_what_cannot_run_is_refused(tmp_path):
-    """A dialect that is none, told by the process that surveys the laws."""
+    """An unknown dialect is reported by the process that surveys the laws."""
     status, _, errors = run("record", BUNDLED, "-o", "b.json", "--dialect", "yolo", cwd=tmp_path)
     assert status == 2
     assert "--dialect yolo: no such dialect" in errors
@@ -381,11 +381,11 @@ def test_diff_of_equal_losses_is_empty(tmp_path):
 
 
 def test_draw_wants_one_vector_and_a_format(tmp_path):
-    """Without --id the file must hold one; the closest id and the formats are told."""
+    """Without --id the file must have one vector; the closest id and the formats are named."""
     vectors = [make_vector(id=name, case=CASE) for name in ("first", "second")]
     write_vectors(tmp_path / "a.json", {}, vectors)
     for options, told in (
-        ((), "a.json: it holds 2 vectors, name one with --id: first, second"),
+        ((), "a.json: has 2 vectors; choose one with --id: first, second"),
         (("--id", "secnd"), "a.json: --id secnd: no such vector; did you mean 'second'?"),
         (("--id", "first", "-o", "a.jpg"), "-o a.jpg: expected a name that ends in .png, .svg, .pdf"),
     ):
@@ -408,7 +408,7 @@ def test_laws_are_listed_and_explained(tmp_path):
     assert run("laws", "totals.layers-independent", cwd=tmp_path)[1].count("layer ") > 1, (
         "the law judges the case it shows"
     )
-    for law, part in (("devices.rows", "mirror, cuda, mps"), ("baseline.rows", "any case that yololoss record wrote")):
+    for law, part in (("devices.rows", "mirror, cuda, mps"), ("baseline.rows", "any case written by yololoss record")):
         assert part in run("laws", law, cwd=tmp_path)[1]
     assert [law["id"] for law in json.loads(run("laws", "--json", cwd=tmp_path)[1])] == list(LAWS)
 

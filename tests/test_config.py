@@ -47,7 +47,7 @@ def test_settings_are_read_from_the_nearest_file_upwards(tmp_path):
     ],
 )
 def test_bad_settings_are_told_in_one_line(tmp_path, text, told):
-    """The file, the place in it, and what was wrong; a mistyped key with the closest one."""
+    """The message names the file, the place in it, and what is wrong; for a mistyped key the closest one."""
     with pytest.raises(UsageError, match=re.escape(told)) as error:
         read_config(written(tmp_path, text))
     assert "\n" not in str(error.value)

@@ -28,7 +28,7 @@ POOL = 5  # cases a law; each variant is given one of them, of every third law
 
 
 def load(spec, device=CPU):
-    """The variant, of the family whose choices are its own."""
+    """The variant, with the dialect that has its choices."""
     return load_loss(spec, device, "own-order" if spec.endswith(OWN_ORDER) else "upstream")
 
 
@@ -77,7 +77,7 @@ def test_rows_in_another_order_are_a_familys_choice():
     ],
 )
 def test_what_a_loss_does_not_have_is_not_asked_of_it(name, law, missing):
-    """An object that cannot be copied, an option that cannot be set, rows of an own form: the law says nothing."""
+    """An object that cannot be copied, an option that cannot be set, rows of another form: the law does not apply."""
     tally = LAWS[law].tally
     before = tally.not_applicable[missing]
     LAWS[law].search(load_loss(f"tests.subjects.conforming_forms:{name}", CPU), QUICK, GATE_SEED)
@@ -85,7 +85,7 @@ def test_what_a_loss_does_not_have_is_not_asked_of_it(name, law, missing):
 
 
 def test_a_thin_box_at_a_tie_may_have_the_gradient_of_either_side():
-    """Where edges all but touch, a correct gradient jumps; the tolerance reaches to the jump itself."""
+    """If edges almost tie, a correct gradient jumps; the tolerance covers both sides of the jump."""
     fit = (1.0986116528853331, 1.0986121297223965, -0.7711621888261939, -0.7711621820160124)
     place = {"layer": 0, "image": 0, "anchor": 0, "row": 0, "column": 0}
     overrides = tuple(Override(**place, channel=channel, value=value) for channel, value in enumerate(fit))

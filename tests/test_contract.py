@@ -66,7 +66,7 @@ def test_the_loss_is_finite_up_to_logits_of_1e30(magnitude, gamma):
 @pytest.mark.parametrize("autocast", [None, torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
 def test_every_finite_logit_has_a_finite_loss_and_gradient(dtype, autocast):
-    """From -1e4 to 1e4, each channel alone, and width against height."""
+    """From -1e4 to 1e4, each channel by itself, and width with height."""
     for name, logits in fields():
         assert run(logits, dtype, autocast, gamma=0.0) == (True, True), name
 
@@ -161,7 +161,10 @@ def test_one_class_means_class_0():
 
 def test_integer_targets_are_refused():
     """As integers every coordinate would be truncated to 0."""
-    text = "targets: expected floating point, got torch.int64; as integers every coordinate below 1 is truncated to 0"
+    text = (
+        "targets: expected a floating-point tensor, got torch.int64; "
+        "as integers, all coordinates below 1 are truncated to 0"
+    )
     with refuses(TypeError, text):
         parts()(predictions(), targets().long())
 
@@ -176,10 +179,10 @@ BAD_INPUTS = [
     (lambda p, t: (p, t[0]), ValueError, "targets: expected shape (N, 6), got (6,)"),
     (lambda p, t: (p, t.tolist()), TypeError, "targets: expected a tensor of shape (N, 6), got list"),
     (lambda p, t: (p, t.to(META)), ValueError,
-     "targets: expected device cpu, where the predictions are, got meta"),
+     "targets: expected device cpu, as the predictions, got meta"),
     (lambda p, t: (p[0], t), TypeError,
-     "predictions: expected a list of 2 tensors, one a layer, got a tensor of shape (2, 2, 6, 8, 8), torch.float32"),
-    (lambda p, t: (None, t), TypeError, "predictions: expected a list of 2 tensors, one a layer, got NoneType"),
+     "predictions: expected a list of 2 tensors, one per layer, got a tensor of shape (2, 2, 6, 8, 8), torch.float32"),
+    (lambda p, t: (None, t), TypeError, "predictions: expected a list of 2 tensors, one per layer, got NoneType"),
     (lambda p, t: (p[:1], t), ValueError, f"predictions: expected 2 layers, got 1{EVAL}"),
     (lambda p, t: ([*p, p[0]], t), ValueError, f"predictions: expected 2 layers, got 3{EVAL}"),
     (lambda p, t: ([p[0], p[1][..., None].expand(2, 2, 3, 4, 8, 8)], t), ValueError,
@@ -195,18 +198,18 @@ BAD_INPUTS = [
     (lambda p, t: ([p[0], p[1][:, :, :0]], t), ValueError,
      "predictions[1]: expected at least one element along every axis, got (2, 2, 0, 4, 8)"),
     (lambda p, t: ([p[0], p[1].long()], t), TypeError,
-     "predictions[1]: expected a tensor of floating point, got a tensor of shape (2, 2, 3, 4, 8), torch.int64"),
+     "predictions[1]: expected a floating-point tensor, got a tensor of shape (2, 2, 3, 4, 8), torch.int64"),
     (lambda p, t: ([p[0], torch.tensor(1.0)], t), ValueError,
      f"predictions[1]: {SHAPE} (2, 2, H, W, 8), got ()"),
     (lambda p, t: ([p[0], p[1].to(META)], t), ValueError,
-     "predictions[1]: expected device cpu, where the anchors are, got meta; "
+     "predictions[1]: expected device cpu, as the anchors, got meta; "
      "after moving a model, call refresh(model) on its loss"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("spoil", "error", "text"), BAD_INPUTS, ids=[text[:60] for *_, text in BAD_INPUTS])
 def test_inputs_of_another_form_are_told_apart(spoil, error, text):
-    """Wrong rank, channels, layers, dtype or device: what came and what was expected."""
+    """Wrong rank, channels, layers, dtype or device: the message has what was passed and what was expected."""
     for call in (parts(), parts().build_targets):
         with refuses(error, text):
             call(*spoil(predictions(), targets()))

@@ -27,7 +27,7 @@ def save(folder, *vectors):
 
 
 def test_merging_adds_what_is_not_there(tmp_path):
-    """Once, whatever file it is in; the same case under another law is another."""
+    """A case is added once, whatever file it is in; the same case under another law is a different one."""
     save(tmp_path / "one", vector(), vector("totals.shape-and-dtype"))
     save(tmp_path / "two", vector())
     for new in (2, 0):
@@ -41,7 +41,7 @@ def test_merging_adds_what_is_not_there(tmp_path):
 
 
 def test_a_corpus_is_listed(tmp_path):
-    """A line a case, and a count; or JSON."""
+    """One line for each case, and a count; or JSON."""
     save(tmp_path / "one", vector(), vector("totals.shape-and-dtype", comment=""))
     status, output, _ = run("corpus", "list", "one", cwd=tmp_path)
     assert status == 0
@@ -52,7 +52,7 @@ def test_a_corpus_is_listed(tmp_path):
 
 
 def test_minimising_keeps_the_smallest_that_reach_the_same(tmp_path):
-    """Of two cases of one law, region and kind of trouble; others stay."""
+    """The smaller of two cases with the same law, regions and kind of trouble is kept; other cases are kept."""
     save(tmp_path / "one", vector(), vector(case=LARGER.changed(targets=(*LARGER.targets, *CASE.targets))))
     save(tmp_path / "one", vector(case=LARGER))
     save(tmp_path / "one", vector(case=LARGER, comment="total: expected 1, observed nan"))
@@ -66,15 +66,15 @@ def test_minimising_keeps_the_smallest_that_reach_the_same(tmp_path):
 
 
 def test_promoting_makes_a_vector_of_a_case(tmp_path):
-    """With what the loss does now, which a baseline run then holds it to; not of a case that breaks the law."""
+    """With what the loss does now, which a later baseline run compares; a case that breaks its law is refused."""
     save(tmp_path / "one", vector())
     name = name_of(vector())
     status, output, errors = run("corpus", "promote", "one", name, "-o", "v.json", cwd=tmp_path)
-    assert (status, output) == (0, f"v.json: {name} is a vector\n"), errors
+    assert (status, output) == (0, f"v.json: {name} is now a vector\n"), errors
     (made,) = read_vectors(tmp_path / "v.json").vectors
     assert made.expected.calls[0].total > 0
     status, _, errors = run("corpus", "promote", "one", name, "-o", "v.json", cwd=tmp_path)
-    assert (status, errors) == (2, f"yololoss: v.json: it has {name} already\n")
+    assert (status, errors) == (2, f"yololoss: v.json: already has {name}\n")
     status, _, errors = run("corpus", "promote", "one", name[:-1], "-o", "v.json", cwd=tmp_path)
     assert status == 2
     assert f"no such case; did you mean '{name}'?" in errors
@@ -150,7 +150,7 @@ def test_a_session_judges_the_corpus_first(tmp_path):
 
 
 def test_a_law_of_the_users_own_is_asked_in_this_process(request, subject):
-    """Another process does not know it, so nothing is asked of one."""
+    """Another process does not know the law, so it does not judge by it."""
     law = replace(LAWS["totals.sum"], id="own.law")
     trial = request.config.stash[TRIAL]
     trial._outlive(law, vector("own.law"), "cpu")

@@ -1,4 +1,4 @@
-"""The criteria against their formulas, in float64, worked out with the math module."""
+"""The criteria compared with their formulas, in float64, computed with the math module."""
 
 import math
 
@@ -27,7 +27,7 @@ def elements(gamma: float, weight: float, quality: bool) -> list[float]:
 @pytest.mark.parametrize("quality", [False, True])
 @pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
 def test_focal_losses_are_their_formulas(gamma, quality, reduction):
-    """Elementwise formula, then the reduction of the given BCE, which stays as it was."""
+    """The formula for each element, then the reduction of the given BCE, which is not changed."""
     bce = nn.BCEWithLogitsLoss(pos_weight=torch.tensor([1.7], dtype=torch.float64), reduction=reduction)
     criterion = (QFocalLoss if quality else FocalLoss)(bce, gamma)
     logits, truth = (torch.tensor(v, dtype=torch.float64) for v in (LOGITS, TRUTH))
@@ -56,7 +56,7 @@ def test_quality_focal_and_blur_equal_the_reference():
 
 
 def test_without_gamma_a_focal_loss_is_a_share_of_bce():
-    """Also where a prediction is right beyond doubt, and the base of the power is 0: 0 to the power of 0 is 1."""
+    """Also if a prediction is exactly right, and the base of the power is 0: 0 to the power of 0 is 1."""
     logits, truth = torch.tensor([60.0, -60.0, 60.0, 0.3]).double(), torch.tensor([1.0, 0.0, 0.0, 1.0]).double()
     bce = nn.BCEWithLogitsLoss(reduction="none")
     share = 0.25 * truth + 0.75 * (1 - truth)
@@ -71,7 +71,7 @@ def test_the_usual_gamma_and_alpha_are_upstreams(criterion):
 
 
 def test_a_focal_loss_keeps_the_weight_of_its_bce():
-    """Each element is worth its weight."""
+    """Each element is multiplied by its weight."""
     logits, truth = (torch.tensor(v, dtype=torch.float64) for v in (LOGITS, TRUTH))
     weight = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0], dtype=torch.float64)
     plain, weighted = (FocalLoss(nn.BCEWithLogitsLoss(w, reduction="none"))(logits, truth) for w in (None, weight))

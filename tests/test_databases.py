@@ -38,7 +38,7 @@ def redis(tmp_path):
 
 
 def test_a_folder_keeps_what_was_saved(tmp_path):
-    """Under its law; what is none of ours is passed over."""
+    """A case is saved under its law; entries of other programs are ignored."""
     database = open_database([str(tmp_path / "db")])
     save(database, [VECTOR])
     database.save(key("v5", "totals.sum"), b"something else")
@@ -47,7 +47,7 @@ def test_a_folder_keeps_what_was_saved(tmp_path):
 
 
 def test_redis_and_a_folder_are_one(tmp_path, redis):
-    """What one session found another judges first, through a real server."""
+    """A session first judges what another session found, through a real server."""
     (tmp_path / "raises.py").write_text(
         "from tests.subjects.rare import Raises\n\n\nclass Loss(Raises):\n    one_in = 1\n", encoding="utf-8"
     )
@@ -72,7 +72,7 @@ def test_redis_and_a_folder_are_one(tmp_path, redis):
     ],
 )
 def test_a_place_that_cannot_be_is_told_in_one_line(tmp_path, place, problem):
-    """Of another form, or not there."""
+    """An address of another form, or one that does not exist."""
     options = ("--laws", "totals.sum", "--workers", 1, "--cases", 1)
     status, _, errors = run("fuzz", *options, "--database", place, cwd=tmp_path)
     assert status == 2
@@ -80,7 +80,7 @@ def test_a_place_that_cannot_be_is_told_in_one_line(tmp_path, place, problem):
 
 
 def test_what_cannot_be_saved_is_told():
-    """A server that has gone."""
+    """A server that has stopped."""
     with pytest.raises(UsageError, match="ConnectionError"):
         save(open_database(["redis://127.0.0.1:1/0"]), [VECTOR])
 

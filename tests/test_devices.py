@@ -1,4 +1,4 @@
-"""What is noted of a run on a device, and what surrounds it."""
+"""Notes on a run on a device, and its surroundings."""
 
 from dataclasses import replace
 
@@ -78,7 +78,7 @@ def test_what_is_made_elsewhere_is_noted_where_that_is_asked_for():
 
 
 def test_an_assertion_on_the_device_ends_the_case_and_no_more():
-    """It is a trouble of the outcome; the next case finds the mirror as new."""
+    """The outcome has a trouble; the next case has a working mirror."""
 
     def reads_beyond(self, p, targets):
         p[0].flatten()[torch.tensor([10**6], device=p[0].device)]
@@ -120,7 +120,7 @@ def test_every_call_form_runs_on_the_mirror(name):
 
 
 def test_a_subject_is_compiled_and_its_graph_breaks_are_found(monkeypatch):
-    """Without a C++ compiler it is traced all the same."""
+    """Without a C++ compiler the loss is still traced."""
     monkeypatch.setattr(compiled.shutil, "which", lambda name: None)
     assert compiled.backend() == "aot_eager"
 
@@ -139,7 +139,7 @@ def test_a_subject_is_compiled_and_its_graph_breaks_are_found(monkeypatch):
 
 
 def test_a_loss_that_is_otherwise_when_compiled_is_found(monkeypatch):
-    """The laws of compilation judge it, on the pseudo-device compile alone, and no others do."""
+    """On the pseudo-device compile only the laws of compilation judge it, and they judge nowhere else."""
     monkeypatch.setattr(compiled.shutil, "which", lambda name: None)
     under_test = on_its_device("tests.test_devices:Halved", "compile")
     with pytest.raises(LawBroken, match="total of call 0"):

@@ -1,4 +1,4 @@
-"""What the docs claim is what happens."""
+"""The docs' claims are true."""
 
 import re
 import shlex

@@ -1,4 +1,4 @@
-"""Case, vector and settings files are data: 200 malformed ones are told, each in one line; nothing in them is run."""
+"""Case, vector and settings files are data: 200 malformed ones each give one line; nothing in them is run."""
 
 import copy
 import json
@@ -155,14 +155,14 @@ SETTINGS = (
 
 
 def one_line(status: int, errors: str) -> str:
-    """What was said in the one line that there must be."""
+    """The one line that the command must print."""
     assert status == 2, errors
     (line,) = errors.strip().splitlines()
     return line
 
 
 def test_there_are_two_hundred_and_a_good_one(tmp_path):
-    """So many, and none is refused for what all of them have."""
+    """There are enough texts, and none is refused for a part that all of them have."""
     assert len(MALFORMED) + len(SETTINGS) >= 200
     (tmp_path / "good.json").write_text(json.dumps(GOOD), encoding="utf-8")
     assert run("replay", "good.json", cwd=tmp_path)[:2] == (0, "good.json: fixed\n")
@@ -170,7 +170,7 @@ def test_there_are_two_hundred_and_a_good_one(tmp_path):
 
 @pytest.mark.parametrize("part", range(8))
 def test_malformed_files_are_told_in_one_line(tmp_path, part):
-    """The file, the place in it, and what was wrong; exit status 2."""
+    """The message names the file, the place in it, and what is wrong; exit status 2."""
     for n, text in enumerate(MALFORMED[part::8]):
         path = tmp_path / f"{n}.json"
         path.write_text(text, encoding="utf-8")
@@ -183,7 +183,7 @@ def test_malformed_files_are_told_in_one_line(tmp_path, part):
 
 @pytest.mark.parametrize("text", SETTINGS)
 def test_malformed_settings_are_told_in_one_line(tmp_path, text):
-    """The same of pyproject.toml."""
+    """The same for pyproject.toml."""
     (tmp_path / "pyproject.toml").write_text(text, encoding="utf-8")
     status, _, errors = run("check", "--laws", "totals.sum", "--workers", 1, cwd=tmp_path)
     last = errors.strip().splitlines()[-1]
@@ -194,7 +194,7 @@ def test_malformed_settings_are_told_in_one_line(tmp_path, text):
 
 
 def test_a_file_of_no_reasonable_size_is_not_read(tmp_path):
-    """Its size is looked at first. A case may be large as well, and is refused before its tensors are made."""
+    """Its size is checked first. A case may be too large as well, and is refused before its tensors are made."""
     with (tmp_path / "huge.json").open("wb") as huge:
         huge.truncate(LARGEST + 1)
     status, _, errors = run("draw", "huge.json", cwd=tmp_path)

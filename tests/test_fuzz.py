@@ -35,7 +35,7 @@ FEW = ("totals.sum", "totals.items-detached", "run")  # laws, so that a case tak
 
 
 def rarely(folder: Path, name: str, one_in: int) -> str:
-    """A loss that does so on one case in so many."""
+    """A loss that does this on one case in so many."""
     code = f"from {RARE} import {name} as Base\n\n\nclass Loss(Base):\n    one_in = {one_in}\n"
     (folder / "rarely.py").write_text(code, encoding="utf-8")
     return f"{folder}/rarely.py:Loss"
@@ -62,7 +62,7 @@ def quiet(_: session.Session) -> None:
 
 
 def test_a_journal_is_read_as_it_was_written(tmp_path):
-    """The last text, its number, and counters; also by another that opens the file."""
+    """The last text, its number, and counters; also for another reader of the file."""
     journal = Journal(tmp_path / "j", 4)
     assert journal.read().text == ""
     for text in ("one", "two", ""):
@@ -75,7 +75,7 @@ def test_a_journal_is_read_as_it_was_written(tmp_path):
 
 @pytest.mark.parametrize("cut", range(0, 24, 3))
 def test_a_write_that_was_cut_short_leaves_the_one_before(tmp_path, cut):
-    """Whichever bytes of the newest slot are spoiled, the older one is read."""
+    """Whichever bytes of the newest slot are damaged, the older slot is read."""
     journal = Journal(tmp_path / "j", 1)
     journal.write("before")
     journal.write("after")
@@ -87,9 +87,9 @@ def test_a_write_that_was_cut_short_leaves_the_one_before(tmp_path, cut):
 
 
 def test_what_is_no_journal_is_told_in_one_line(tmp_path):
-    """Another file, one that was cut, a case that is too large."""
+    """Another file, a truncated file, a case that is too large."""
     (tmp_path / "a").write_text("something else", encoding="utf-8")
-    with pytest.raises(BadFile, match="a: no journal of a worker"):
+    with pytest.raises(BadFile, match="a: not a worker's journal"):
         Journal(tmp_path / "a")
     journal = Journal(tmp_path / "b", 1)
     with pytest.raises(ValueError, match=r"a case of \d+ bytes, expected \d+ at most"):
@@ -104,7 +104,7 @@ def test_what_is_no_journal_is_told_in_one_line(tmp_path):
 
 
 def test_a_case_is_judged_by_every_law_that_is_about_it():
-    """A law's own cases are all held by its domain; the plan leaves out what has none, does not apply, or is waived."""
+    """A law's domain holds all its own cases; the plan leaves out laws without a domain, not applicable, or waived."""
     subject = load_loss(BUNDLED, torch.device("cpu"), "yololoss")
     plan = Plan((), subject, ("totals.sum",))
     left_out = set(LAWS) - set(plan.laws)
@@ -122,7 +122,7 @@ def test_a_case_is_judged_by_every_law_that_is_about_it():
 
 
 def test_a_domain_does_not_hold_what_its_law_is_not_about():
-    """Each narrowing is heeded."""
+    """Each restriction of a domain is respected."""
     strategies, pools = V5.module("strategies"), V5.module("pools")
     chance = np.random.default_rng(1)
     wide = strategies.Domain(options=pools.ALL_OPTIONS)
@@ -147,13 +147,13 @@ def test_a_domain_does_not_hold_what_its_law_is_not_about():
 
 
 def test_what_a_law_raises_itself_is_a_finding():
-    """A loss may return what no law foresaw."""
+    """A loss may return something that no law expects."""
     law = LAWS["totals.sum"]
     plan = Plan(FEW, load_loss(BUNDLED, torch.device("cpu"), "yololoss"))
     case = plan.case(Origin(0, bytes(plan.domains[0].size)))
     with patch.object(type(law), "examine", side_effect=TypeError("no float")):
         broke, _ = judged(law, None, case)
-    assert broke == ("totals.sum", "the judgement", "one", "TypeError: no float", broke.because, False, False)
+    assert broke == ("totals.sum", "the judgement", "no error", "TypeError: no float", broke.because, False, False)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_what_a_law_raises_itself_is_a_finding():
     ],
 )
 def test_findings_are_told_apart_without_their_numbers(one, two, same):
-    """Place and kind of trouble make the fingerprint, and the law."""
+    """The law, the place and the kind of trouble make the fingerprint."""
     prints = [fingerprint(Told("totals.sum", "total", "", text, "")) for text in (one, two)]
     assert (prints[0] == prints[1]) == same
     assert fingerprint(Told("totals.value", "total", "", one, "")) != prints[0]
@@ -184,7 +184,7 @@ def test_what_is_compiled_has_the_time_that_compiling_takes():
 
 
 def test_a_worker_judges_and_counts(tmp_path):
-    """So many cases, by the laws it was given; no case is left in flight."""
+    """As many cases as ordered, by the laws given; no case is left in flight."""
     worker.run(orders(tmp_path), cases=30)
     subject = load_loss(BUNDLED, torch.device("cpu"), "yololoss")
     journal = Journal(worker.journal_path(tmp_path, 0))
@@ -197,7 +197,7 @@ def test_a_worker_judges_and_counts(tmp_path):
 
 
 def test_a_worker_writes_down_what_it_finds_once(tmp_path):
-    """A file a fingerprint, and how often it was seen; one that is known is counted alone; given cases come first."""
+    """One file and a count for each fingerprint; a known one is only counted; given cases are judged first."""
     task = Task(rarely(tmp_path, "Raises", 2), "cpu", "upstream")
     worker.run(orders(tmp_path, task=task), cases=20)
     (path,) = (tmp_path / "raw").iterdir()
@@ -214,7 +214,7 @@ def test_a_worker_writes_down_what_it_finds_once(tmp_path):
 
 
 def test_a_worker_leaves_with_a_lost_device(tmp_path):
-    """What it saw last is written down, and nothing is left in flight."""
+    """Its last finding is written, and no case is left in flight."""
     task = Task(rarely(tmp_path, "Raises", 1), "cpu", "upstream")
     with patch("yololoss.harness.devices.devices.is_lost", lambda _: True), pytest.raises(SystemExit) as end:
         worker.run(orders(tmp_path, task=task))
@@ -257,7 +257,7 @@ def _distance(one: bytes, two: bytes) -> int:
 
 
 def test_bytes_are_made_as_plain_as_they_may_be():
-    """What matters stays, as low as it may be; a time that is over ends it."""
+    """Bytes that matter are kept, as low as possible; the search ends when its time is over."""
     data = bytes(range(1, 101))
     small = clerk.smallest(data, lambda d: d[40] >= 7 and d[90] == 91, time.monotonic() + 60)
     assert {i: b for i, b in enumerate(small) if b} == {40: 7, 90: 91}
@@ -265,7 +265,7 @@ def test_bytes_are_made_as_plain_as_they_may_be():
 
 
 def _raw_of(folder: Path, name: str, one_in: int = 1, *, outside: bool = False) -> tuple[clerk.Duty, Path]:
-    """What a session has of a worker that died on a loss, and the clerk's duty."""
+    """What a worker that died on a loss leaves in the session's folder, and the clerk's duty."""
     task = Task(rarely(folder, name, one_in), "cpu", "upstream", memory=1500, limit=4.0)
     given = orders(folder, task=task)
     with patch.object(worker.Worker, "_judge", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
@@ -279,7 +279,7 @@ def _raw_of(folder: Path, name: str, one_in: int = 1, *, outside: bool = False) 
 
 
 def test_the_clerk_makes_small_what_it_confirms(tmp_path):
-    """The plainest case there is, saved and recorded; the raw one is gone."""
+    """The simplest case is saved and recorded; the raw one is deleted."""
     duty, path = _raw_of(tmp_path, "Segfaults")
     clerk.attend(duty, path)
     (record,) = clerk.read_records(tmp_path).values()
@@ -293,7 +293,7 @@ def test_the_clerk_makes_small_what_it_confirms(tmp_path):
 
 
 def test_a_process_that_was_killed_from_outside_is_no_finding(tmp_path):
-    """Its case, run again, is answered."""
+    """Its case, run again, breaks no law."""
     duty, path = _raw_of(tmp_path, "Segfaults", one_in=10**9, outside=True)
     clerk.attend(duty, path)
     (record,) = clerk.read_records(tmp_path).values()
@@ -302,14 +302,14 @@ def test_a_process_that_was_killed_from_outside_is_no_finding(tmp_path):
 
 
 def test_what_a_kill_from_outside_hid_is_found_once(tmp_path):
-    """Its case, run again, breaks a law: a finding of its own kind, whoever else finds it."""
+    """Its case, run again, breaks a law: this is another finding, which others may have found too."""
     duty, path = _raw_of(tmp_path, "Segfaults", outside=True)
     clerk.attend(duty._replace(seconds=0.0), path)
     (record,) = clerk.read_records(tmp_path).values()
     assert record.finding is None
     (own,) = (tmp_path / "raw").iterdir()
     assert record.nothing == (
-        f"a process was killed from outside: its case, run again, breaks run.no-exception by itself: {own.stem}"
+        f"a process was killed from outside: its case, run again, breaks run.no-exception: {own.stem}"
     )
     clerk.attend(duty._replace(seconds=0.0), own)
     told = clerk.read_records(tmp_path)
@@ -327,11 +327,11 @@ def test_what_does_not_repeat_is_kept_and_said_so(tmp_path):
 
 
 def test_a_spoiled_raw_file_is_told(tmp_path):
-    """Not read as a finding, and left to be looked at."""
+    """It is not read as a finding, and is kept for a person to look at."""
     duty, path = _raw_of(tmp_path, "Segfaults")
     path.write_text(path.read_text(encoding="utf-8").replace('"told"', '"other"'), encoding="utf-8")
     clerk.attend(duty, path)
-    assert "not as a worker writes it" in clerk.read_records(tmp_path)[path.stem].nothing
+    assert "not in a worker's format" in clerk.read_records(tmp_path)[path.stem].nothing
     assert path.exists()
 
 
@@ -350,7 +350,7 @@ def test_a_spoiled_raw_file_is_told(tmp_path):
     ],
 )
 def test_a_judge_outlives_what_it_judges(tmp_path, name, observed, law):
-    """It tells what the process died of, and judges the next case."""
+    """The judge reports why the process died, and judges the next case."""
     limit = 3.0 if name == "Loops" else 60.0
     task = Task(rarely(tmp_path, name, 1), "cpu", "upstream", memory=1500, limit=limit)
     plan = Plan(FEW, task.under_test())
@@ -363,7 +363,7 @@ def test_a_judge_outlives_what_it_judges(tmp_path, name, observed, law):
 
 
 def test_a_process_whose_server_was_killed_is_ended_and_no_finding():
-    """Nobody would learn how it ends any more; what it did is not to blame."""
+    """A process without its server cannot report how it ends; its case is not to blame."""
     watched = guard.Guarded(time.sleep, (600,), 4096)
     itself = psutil.Process(watched.process.pid)
     itself.parent().kill()
@@ -377,7 +377,7 @@ def test_a_process_whose_server_was_killed_is_ended_and_no_finding():
 
 @pytest.mark.slow
 def test_a_session_on_the_bundled_loss_finds_nothing(tmp_path):
-    """All laws, so many cases; counts, files, and no process left."""
+    """All laws, as many cases as asked; counts, files, and no process left."""
     status, output, errors = run("fuzz", "--cases", 40, "--workers", 2, "--out", "s", "--seed", 5, cwd=tmp_path)
     assert (status, errors.count("session of seed 5")) == (0, 1), output + errors
     assert re.search(r"^\d+ laws hold, .*0:00:\d\d$", output.splitlines()[-1])
@@ -403,7 +403,7 @@ def test_a_session_on_the_bundled_loss_finds_nothing(tmp_path):
     ],
 )
 def test_a_session_survives_what_it_finds(tmp_path, name, law):
-    """Found, made small, saved with a command that replays it, and the session goes on to its end."""
+    """It is found, minimised, and saved with a command that replays it; the session runs to its end."""
     spec = rarely(tmp_path, name, 20)
     laws = [x for pattern in FEW for x in ("--laws", pattern)]
     limits = {"Loops": ("--limit", "4s"), "Allocates": ("--memory", 1200)}.get(name, ())
@@ -489,7 +489,7 @@ def _fill(disk: Path) -> Path:
 
 @pytest.mark.slow
 def test_a_full_disk_ends_a_session_and_spoils_nothing(tmp_path, small_disk):
-    """It ends with one line; when there is room again it is resumed, with all that was counted and found."""
+    """It ends with one line; after space is freed it is resumed, with all counts and findings."""
     out = small_disk / "s"
     going = _begin(out, rarely(tmp_path, "Raises", 60), stderr=subprocess.PIPE)
     _until(lambda: list((out / "known").glob("*.json")))
@@ -525,7 +525,7 @@ def test_ctrl_c_ends_a_session_with_its_summary(tmp_path):
 
 
 def test_a_session_that_cannot_go_on_says_why(tmp_path):
-    """Workers that end before their first case; a disk that takes nothing."""
+    """Workers that end before their first case; a disk that cannot be written."""
     (tmp_path / "bad.py").write_text("class Loss:\n    def __init__(self, model): ...\n", encoding="utf-8")
     made = session.begin(tmp_path / "a", settings())
     made.failed = session.FAILED - 1
@@ -541,7 +541,7 @@ def test_a_session_that_cannot_go_on_says_why(tmp_path):
 
 
 def test_what_is_given_wrong_is_told_in_one_line(tmp_path):
-    """Times, folders, sessions that are there or not there."""
+    """Times, folders, sessions that exist or do not exist."""
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "session.json").write_text("{}", encoding="utf-8")
     session.begin(tmp_path / "odd", settings())._save()
@@ -554,8 +554,8 @@ def test_what_is_given_wrong_is_told_in_one_line(tmp_path):
         (("--resume",), "there is no session to resume"),
         (("--resume", "--out", "full"), "session.json: settings: Field required; there is no session"),
         (("--resume", "--out", "odd"), "odd/known/a.json: top level: Invalid JSON"),
-        (("--resume", "--seed", "3", "--out", "full"), "--resume goes on with the session's own seed"),
-        (("--out", "full"), "it holds a session already"),
+        (("--resume", "--seed", "3", "--out", "full"), "--resume keeps the session's own seed"),
+        (("--out", "full"), "already has a session"),
         (("--corpus", "nowhere"), "nowhere: no such folder of case files"),
     ):
         status, _, errors = run("fuzz", *arguments, cwd=tmp_path)
@@ -575,7 +575,7 @@ def test_the_clerk_may_die_as_well(tmp_path):
 
 
 def test_a_case_in_flight_is_judged_first_when_it_is_resumed(tmp_path):
-    """Nobody knows what it did to a session that was killed; its worker's counts are taken in once."""
+    """It is judged again after the session was killed; its worker's counts are added once."""
     worker.run(orders(tmp_path), cases=5)
     plan = Plan(FEW, load_loss(BUNDLED, torch.device("cpu"), "yololoss"))
     case = plan.case(Origin(0, bytes(plan.domains[0].size)))

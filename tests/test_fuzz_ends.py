@@ -1,4 +1,4 @@
-"""How a session's processes begin and end, and what is shown of it: what runs in processes of its own, run here."""
+"""How a session's processes begin and end, and what it prints. Code of other processes runs in this one here."""
 
 import io
 import multiprocessing
@@ -29,7 +29,7 @@ VECTOR = make_vector(id="a", law="totals.sum", case=GOOD)
 
 
 def test_last_words_are_not_for_the_terminal(tmp_path):
-    """What a subject writes past Python's own streams is lost; its folder is the session's."""
+    """What a subject writes to the file descriptors is discarded; its folder is the session's."""
     code = (
         "import os\nfrom yololoss.harness.engine.guard import begin\n"
         f"begin(lambda name: (os.write(1, b'last words'), open(name, 'w').close()), {str(tmp_path)!r}, ('here',))"
@@ -40,7 +40,7 @@ def test_last_words_are_not_for_the_terminal(tmp_path):
 
 
 def test_a_process_asks_whether_it_is_watched():
-    """By the one that started it; if it does not ask again in time, it ends itself."""
+    """By the process that started it; if it does not check again in time, it ends itself."""
     with patch.object(multiprocessing, "parent_process") as parent, patch("faulthandler.dump_traceback_later") as later:
         for alive in (True, False):
             parent.return_value.is_alive.return_value = alive
@@ -49,7 +49,7 @@ def test_a_process_asks_whether_it_is_watched():
 
 
 def test_a_process_that_is_gone_has_no_memory():
-    """It may go between two looks."""
+    """It may end between two checks."""
     watched = guard.Guarded(time.sleep, (600,), 4096)
     assert watched.resident > 0
     with patch("psutil.Process", side_effect=psutil.NoSuchProcess(1)):
@@ -58,7 +58,7 @@ def test_a_process_that_is_gone_has_no_memory():
 
 
 def test_a_machine_that_stood_still_makes_no_process_late():
-    """Time counts while it is watched: a second at most between two looks."""
+    """Time counts while it is watched: at most a second between two checks."""
     watched = guard.Guarded(time.sleep, (600,), 4096)
     with patch.object(guard, "time") as time_of_guard:
         clock = time_of_guard.monotonic
@@ -76,7 +76,7 @@ def test_a_machine_that_stood_still_makes_no_process_late():
 
 @pytest.mark.parametrize("lost", [False, True])
 def test_a_process_that_judges_answers_case_by_case(lost):
-    """Until nobody asks any more, or the device is lost."""
+    """Until the pipe is closed, or the device is lost."""
     ours, theirs = multiprocessing.Pipe()
     task = judge.Task(BUNDLED, "cpu", "yololoss")
     serving = threading.Thread(target=judge.serve, args=(theirs, task))
@@ -115,7 +115,7 @@ def test_a_worker_says_what_ended_it(tmp_path):
 
 
 def test_laws_that_run_the_loss_anew_are_spared_one_that_does_not_answer(tmp_path):
-    """They would wait for it again, each."""
+    """Each of them would wait for it again."""
     task = judge.Task(rarely(tmp_path, "Raises", 1), "cpu", "upstream")
     with patch("yololoss.harness.engine.plan.ANEW", 100.0):
         worker.run(orders(tmp_path, task=task, laws=("run", "state.deep-copy")), cases=20)
@@ -126,7 +126,7 @@ def test_laws_that_run_the_loss_anew_are_spared_one_that_does_not_answer(tmp_pat
 
 
 def test_what_is_not_to_be_made_small_is_kept_as_it_was_found(tmp_path):
-    """There are enough of its law, or there is no time."""
+    """There are enough findings of its law, or there is no time."""
     duty, path = _raw_of(tmp_path, "Segfaults")
     clerk.attend(duty._replace(seconds=0.0), path)
     (record,) = clerk.read_records(tmp_path).values()
@@ -134,7 +134,7 @@ def test_what_is_not_to_be_made_small_is_kept_as_it_was_found(tmp_path):
 
 
 def _waiting(folder: Path) -> tuple[session.Session, str]:
-    """A session with something that its clerk is to look at."""
+    """A session with a finding for its clerk."""
     made = session.begin(folder, settings())
     raw = Raw(clerk.Told("totals.sum", "total", "1", "2", "none"), made.plan.case(Origin(0, bytes(500))), None)
     write_raw(folder, BUNDLED, raw)
@@ -142,7 +142,7 @@ def _waiting(folder: Path) -> tuple[session.Session, str]:
 
 
 def test_what_is_known_or_cannot_be_read_keeps_no_clerk_busy(tmp_path):
-    """The first is counted alone, the second is left to be looked at, and ends no session."""
+    """The first is only counted; the second is kept for a person to look at, and does not end the session."""
     made, kind = _waiting(tmp_path)
     made.records[kind] = clerk.Record(kind=kind, nothing="a kill from outside hides no crash of the same kind")
     assert made._look_after_clerk(1.0)
@@ -158,7 +158,7 @@ def test_what_is_known_or_cannot_be_read_keeps_no_clerk_busy(tmp_path):
 
 
 def test_ctrl_c_while_the_last_are_made_small_leaves_them_for_later(tmp_path):
-    """They are so when the session is resumed."""
+    """They are minimised when the session is resumed."""
     made, kind = _waiting(tmp_path)
     clerks = []
 
@@ -174,7 +174,7 @@ def test_ctrl_c_while_the_last_are_made_small_leaves_them_for_later(tmp_path):
 
 @pytest.mark.slow
 def test_what_the_clerk_has_done_when_the_session_ends_is_told(tmp_path):
-    """Also where the session has not yet looked: its file is gone from those that wait."""
+    """Also if the session has not checked yet: its file is no longer among those that wait."""
     made, kind = _waiting(tmp_path)
     assert made._look_after_clerk(60.0)
     made.clerk[0].process.join()
@@ -184,7 +184,7 @@ def test_what_the_clerk_has_done_when_the_session_ends_is_told(tmp_path):
 
 
 def test_what_a_worker_was_to_judge_first_goes_to_the_next(tmp_path):
-    """Those that it did not come to, when it dies and when the session does."""
+    """Cases that it did not judge are judged later, if it dies and if the session does."""
     first = tuple(f"\n{GOOD.changed(batch=n).key}" for n in (2, 3, 4))
     hire = Mock()
     made = session.begin(tmp_path, settings(workers=2), first, hire)
@@ -199,7 +199,7 @@ def test_what_a_worker_was_to_judge_first_goes_to_the_next(tmp_path):
 
 
 def test_a_session_is_shown_as_a_line_that_changes_on_a_terminal(tmp_path):
-    """With the time that is left."""
+    """With the remaining time."""
     made, _ = _waiting(tmp_path)
     made.settings = made.settings.model_copy(update={"seconds": 60.0})
     screen = io.StringIO()
@@ -208,12 +208,12 @@ def test_a_session_is_shown_as_a_line_that_changes_on_a_terminal(tmp_path):
         view._every = 0.0
         view.show(made)
     assert "0 cases" in screen.getvalue()
-    assert "1 to be made small" in screen.getvalue()
+    assert "1 to be minimised" in screen.getvalue()
     assert "0:00:59 left" in screen.getvalue()
 
 
 def test_what_is_found_is_said_once_while_the_session_goes_on(tmp_path):
-    """Where it lies, at once; how it goes, now and then."""
+    """Its path at once; progress from time to time."""
     made, kind = _waiting(tmp_path)
     made._take_record(raw_path(tmp_path, kind))
     screen = io.StringIO()
@@ -228,9 +228,9 @@ def test_what_is_found_is_said_once_while_the_session_goes_on(tmp_path):
 
 
 def test_a_kill_from_outside_is_counted_and_no_finding(tmp_path):
-    """As the clerk wrote it down."""
+    """As in the clerk's record."""
     made, kind = _waiting(tmp_path)
-    clerk.write_record(tmp_path, clerk.Record(kind=kind, nothing="its case, run again, is answered"))
+    clerk.write_record(tmp_path, clerk.Record(kind=kind, nothing="its case, run again, breaks no law"))
     made._take_record(raw_path(tmp_path, kind))
     assert (made.state.unexplained, made.findings) == (1, {})
 
@@ -245,7 +245,7 @@ def test_a_session_tells_what_it_found_and_what_it_could_not(tmp_path, capsys):
     _tell(summary.model_copy(update={"verdict": twice, "unexplained": 2}), tmp_path, verbose=False)
     output = capsys.readouterr().out
     assert "totals.sum broke as well, 1 times" in output
-    assert "killed from outside, and no fault of the loss: 2" in output
+    assert "processes killed from outside (no fault of the loss): 2" in output
     nothing = session.begin(tmp_path / "b", settings())
     with pytest.raises(UsageError, match="nothing was judged"):
         _tell(summarise(nothing, None), tmp_path, verbose=False)

@@ -1,4 +1,4 @@
-"""What the loss reads of the predictions, and the one gradient that it hands back."""
+"""What the loss reads from the predictions, and the one gradient that it returns."""
 
 import copy
 
@@ -28,7 +28,7 @@ def test_what_is_read_is_what_is_there():
 
 
 def test_gradients_are_those_of_indexing():
-    """First and second derivatives agree with finite differences, where two rows are of one cell, too."""
+    """First and second derivatives agree with finite differences, also if two rows share a cell."""
 
     def read(given: Tensor) -> tuple[Tensor, ...]:
         objectness, rows = gather(given, INDICES)
@@ -74,7 +74,7 @@ def test_nothing_else_as_large_as_the_predictions_is_made():
 
 
 def test_second_derivatives_of_the_loss_are_there():
-    """A penalty on the gradient's size has a gradient, as it has for a loss without a function of its own."""
+    """A penalty on the gradient's size has a gradient, as for a loss without its own autograd function."""
     p = predictions(torch.float64)
     first = torch.autograd.grad(parts()(p, targets())[0].sum(), p, create_graph=True)
     second = torch.autograd.grad(sum(g.square().sum() for g in first), p)
@@ -98,7 +98,7 @@ def test_the_graph_may_be_kept_and_hooked():
 
 @pytest.mark.parametrize("learning", [(True, False), (False, True)])
 def test_layers_that_do_not_learn_get_no_gradient(learning):
-    """Only some layers' predictions require a gradient; those get the one they get among others."""
+    """Only some layers' predictions require a gradient; they get the same one as if all did."""
     everywhere = predictions()
     parts()(everywhere, targets())[0].sum().backward()
     p = [x.detach().requires_grad_(wanted) for x, wanted in zip(predictions(), learning, strict=True)]

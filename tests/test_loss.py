@@ -1,4 +1,4 @@
-"""The drop-in class, its second way in, its attributes, and its gradient."""
+"""The drop-in class, `from_parts`, its attributes, and its gradient."""
 
 import copy
 import pickle
@@ -31,7 +31,7 @@ def test_a_wrapped_model_is_unwrapped():
 
 
 def test_hyperparameters_of_a_wrapped_model_are_its_own_where_it_has_some():
-    """A trainer may set them after it wrapped the model, so that the model inside has none."""
+    """A trainer may set them after it wrapped the model, so the inner model has none."""
     model = Model()
     wrapped = nn.DataParallel(model)
     wrapped.hyp = {**model.hyp, "box": 0.5}
@@ -109,7 +109,7 @@ def test_a_missing_hyperparameter_is_named():
 
 
 def test_parts_that_do_not_fit_are_refused():
-    """Anchors, strides and classes are checked, with what came and what was expected."""
+    """Anchors, strides and classes are checked; the message has what was passed and what was expected."""
     anchors = torch.tensor(ANCHORS)
     for sides, strides, shapes in (
         (anchors, STRIDES[:1], "(2, 2, 2) and (1,)"),
@@ -203,14 +203,14 @@ def test_a_device_without_autocast_is_served():
 
 
 def test_the_assignment_explains_itself():
-    """A sentence a target and anchor, met or not, and one a row: its cell, and from where that was clamped."""
+    """One line for each target and anchor, matched or not, and for each row: its cell, and whether it was clamped."""
     loss = ComputeLoss.from_parts([[[1.0, 1.0], [4.0, 1.0]]], [8], CLASSES)
     rows = torch.tensor([[0, 1, 1.0, 0.6, 0.4, 0.5], [0, 0, 0.5, 0.1, 0.9, 0.1]])
     assert loss.assign([torch.zeros(1, 2, 2, 3, 5 + CLASSES)], rows)[0].explain() == [
-        "target 0 meets anchor 0: side ratio 1.2",
-        "target 1 does not meet anchor 0: side ratio 5",
-        "target 0 meets anchor 1: side ratio 3.333",
-        "target 1 does not meet anchor 1: side ratio 5",
+        "target 0 matches anchor 0: side ratio 1.2",
+        "target 1 does not match anchor 0: side ratio 5",
+        "target 0 matches anchor 1: side ratio 3.333",
+        "target 1 does not match anchor 1: side ratio 5",
         "row 0: target 0, anchor 0, centre (3, 1.2), own cell (2, 1), clamped from (3, 1)",
         "row 1: target 0, anchor 1, centre (3, 1.2), own cell (2, 1), clamped from (3, 1)",
         "row 2: target 0, anchor 0, centre (3, 1.2), left cell (2, 1)",
@@ -221,7 +221,7 @@ def test_the_assignment_explains_itself():
 
 
 def test_an_assignment_is_read_only_and_equal_to_itself_alone():
-    """Its tensors have no one truth value, so comparing them is no use."""
+    """Its tensors have no single truth value, so it is not compared by value."""
     one = parts().assign(predictions(), targets())[0]
     with pytest.raises(FrozenInstanceError):
         one.grid = (1, 1)
@@ -235,7 +235,7 @@ def test_anchors_of_a_model_in_half_precision_are_used_in_float32():
 
 
 def test_anchors_lie_where_they_are_wanted_as_float32():
-    """Those of parts on the device that is named, those of a model where its parameters are."""
+    """With `from_parts` on the device that is named, with a model on the device of its parameters."""
     mirror = find_device("mirror")
     loss = ComputeLoss.from_parts([[[1, 2]]], [8], CLASSES, device=mirror)
     assert (loss.anchors.dtype, loss.device.type) == (torch.float32, "mirror")
@@ -246,6 +246,6 @@ def test_anchors_lie_where_they_are_wanted_as_float32():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_computed_in_float32(dtype):
-    """The loss of predictions in half precision is that of the same numbers in float32, bit for bit."""
+    """The loss of predictions in half precision equals that of the same numbers in float32, bit for bit."""
     p = predictions(dtype)
     assert torch.equal(parts()(p, targets())[0], parts()([x.float() for x in p], targets())[0])

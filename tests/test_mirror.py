@@ -1,4 +1,4 @@
-"""The mirror refuses what CUDA refuses, does otherwise what CUDA may, and counts what makes the host wait."""
+"""The mirror refuses what CUDA refuses, differs from a CPU where CUDA may, and counts waits of the host."""
 
 import copy
 import pickle
@@ -16,7 +16,7 @@ from yololoss.harness.subjects.load import find_device, find_devices
 
 @pytest.fixture(autouse=True)
 def device():
-    """The mirror, without a past."""
+    """The mirror, reset."""
     found = find_device("mirror")
     MIRROR.begin(0)
     with torch.autograd.set_multithreading_enabled(False):  # as the harness does
@@ -46,7 +46,7 @@ def test_a_tensor_on_the_mirror_is_a_tensor_like_any_other():
 
 
 def test_in_inference_mode_a_tensor_can_be_detached():
-    """A loss may assign so, or validate."""
+    """A loss may use these to assign or to validate."""
     given = on([1.0, 2.0])
     with torch.inference_mode():
         assert given.detach().cpu().tolist() == [1.0, 2.0]
@@ -75,7 +75,7 @@ def test_it_is_no_numpy_array():
     ],
 )
 def test_tensors_of_two_devices_are_refused(mixed):
-    """Where CUDA refuses them."""
+    """The mirror refuses them where CUDA does."""
     with pytest.raises(RuntimeError, match="same device"):
         mixed(on([1.0, 2.0, 3.0]))
 
@@ -93,12 +93,12 @@ def test_tensors_of_two_devices_are_refused(mixed):
     ],
 )
 def test_numbers_and_indices_may_come_from_the_cpu(mixed):
-    """Where CUDA takes them."""
+    """The mirror accepts them where CUDA does."""
     mixed(on([1.0, 2.0, 3.0]))
 
 
 def last_written(write):
-    """What was written last into one cell, over many seeds."""
+    """The values that came last in one cell, over many seeds."""
     found = set()
     for seed in range(20):
         MIRROR.begin(seed)
@@ -117,7 +117,7 @@ WRITES = {
 
 @pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
 def test_any_write_to_a_place_may_be_the_last(write):
-    """By the seed, and the same by the same seed; in order where algorithms must be deterministic."""
+    """The seed decides, and the same seed gives the same; in order if algorithms must be deterministic."""
     found = last_written(write)
     assert len(found) > 1
     assert last_written(write) == found
@@ -129,7 +129,7 @@ def test_any_write_to_a_place_may_be_the_last(write):
 
 
 def test_scalars_and_slices_are_written_as_they_are():
-    """What has no order has none to change: a number written by index, an index beside a slice, no index at all."""
+    """Writes without an order are not changed: a number written by index, an index beside a slice, no index at all."""
     x = torch.zeros(2, 2, device="mirror")
     x[:, on([0, 0])] = 1.0
     x.scatter_(1, on([[1], [1]]), 5.0)
@@ -138,7 +138,7 @@ def test_scalars_and_slices_are_written_as_they_are():
 
 
 def test_sums_come_in_another_order_than_on_the_cpu():
-    """Always the same; equal but for rounding. Atomic additions come in any order."""
+    """Always the same, and equal except for rounding. Atomic additions are made in any order."""
     torch.manual_seed(0)
     x = torch.randn(3, 1001)
     there = x.to("mirror")
@@ -168,7 +168,7 @@ def _added(values, seed):
 
 
 def test_memory_that_nothing_was_written_to_is_garbage():
-    """NaN, or a number that is no index; zeros and ones are what they say."""
+    """Uninitialised memory has NaN, or a number that is no index; zeros and ones are right."""
     assert torch.empty(2, device="mirror").isnan().all()
     assert torch.empty_like(on([1.0])).isnan().all()
     assert on([1.0]).new_empty(2).isnan().all()
@@ -182,7 +182,7 @@ def test_memory_that_nothing_was_written_to_is_garbage():
 
 @pytest.mark.parametrize("read", [lambda x: x[on([3])], lambda x: x.gather(0, on([3]))])
 def test_an_index_out_of_range_kills_the_device(read):
-    """What is asked of it from then on fails, until it begins anew."""
+    """Every later operation fails, until the device is reset."""
     x = on([1.0, 2.0])
     with pytest.raises(DeviceAssert, match="device-side assertion failed: index 3 is out of bounds"):
         read(x)
@@ -225,7 +225,7 @@ def test_autocast_does_as_on_cuda():
 
 
 def test_waits_are_counted_where_they_happen():
-    """What makes the host wait, and the line that asked."""
+    """The operation that makes the host wait, and the line that called it."""
     x = on([1.0, 2.0, 0.0])
     MIRROR.begin(0)
     _ = x[0].item(), x[x > 1], x.nonzero(), x.tolist(), torch.equal(x, x)
@@ -247,7 +247,7 @@ def test_waits_are_counted_where_they_happen():
 
 
 def test_torch_finds_a_device_module():
-    """Programs that ask torch for its accelerator are answered."""
+    """Programs that ask torch for its accelerator get an answer."""
     module = torch.mirror
     assert not module.is_available()  # nothing is to choose it by itself
     assert module.is_initialized()
@@ -257,12 +257,12 @@ def test_torch_finds_a_device_module():
 
 
 def test_a_torch_that_cannot_have_a_mirror_is_told(monkeypatch):
-    """An older one, or one whose place is taken: the reason, in one line."""
+    """An older torch, or one whose slot is used: the reason, in one line."""
     monkeypatch.setattr(torch._C, "_get_privateuse1_backend_name", lambda: "npu")
-    with pytest.raises(mirror.Unavailable, match="another backend, npu, has the one place"):
+    with pytest.raises(mirror.Unavailable, match="another backend, npu, uses the only slot"):
         mirror.install.__wrapped__()
     monkeypatch.delattr(torch.utils.backend_registration, "_setup_privateuseone_for_python_backend")
-    with pytest.raises(mirror.Unavailable, match="has no backends written in Python; a newer one has"):
+    with pytest.raises(mirror.Unavailable, match="has no backends written in Python; use a newer one"):
         mirror.install.__wrapped__()
     monkeypatch.setattr(mirror, "install", mirror.install.__wrapped__)
     with pytest.raises(UsageError, match=r"--device mirror: not available here \(torch .* has no backends"):
@@ -270,7 +270,7 @@ def test_a_torch_that_cannot_have_a_mirror_is_told(monkeypatch):
 
 
 def test_auto_is_every_device_that_is_there():
-    """The others are told with the reason; one that is asked for by name must be there."""
+    """Absent devices are listed with the reason; a device that is named must be available."""
     found, absent = find_devices("auto")
     assert {"cpu", "mirror"} <= set(found)
     missing = {"cuda", "mps"} - set(found)

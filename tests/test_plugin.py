@@ -1,4 +1,4 @@
-"""The pytest options, as a user gives them."""
+"""The pytest options, as a user types them."""
 
 import io
 import re
@@ -36,7 +36,7 @@ def run(*arguments: str, cwd: Path = ROOT) -> tuple[int, str]:
 
 
 def run_apart(*arguments: str, cwd: Path = ROOT) -> tuple[int, str]:
-    """Run pytest in a process of its own, as a user does."""
+    """Run pytest in another process, as a user does."""
     command = [sys.executable, "-m", "pytest", *ALONE, *arguments]
     done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout + done.stderr
@@ -96,7 +96,7 @@ def test_the_readmes_finding_is_what_is_printed(tmp_path: Path):
 
 
 def test_a_replayed_case_that_holds_again_passes(tmp_path: Path):
-    """Only the law that the case is saved under is judged, and on that case alone."""
+    """Only the law that the case is saved under judges, and only that case."""
     vector = make_vector(id="a", law="assign.offset-range", case=GOOD)
     write_vectors(tmp_path / "case.json", {}, [vector])
     status, output = run("properties", "--replay", str(tmp_path / "case.json"))
@@ -105,11 +105,11 @@ def test_a_replayed_case_that_holds_again_passes(tmp_path: Path):
 
 
 def test_a_replay_among_other_tests_is_told(tmp_path: Path):
-    """Exit status 2, and where the law is to be found; not silence about no test having run."""
+    """Exit status 2, and a hint where the law is; not only a message that no test ran."""
     write_vectors(tmp_path / "case.json", {}, [make_vector(id="a", law="assign.offset-range", case=CASE)])
     status, output = run("properties/v5/test_boxes.py", "--replay", str(tmp_path / "case.json"))
     assert status == 2, output
-    assert "case.json: saved under assign.offset-range, which is no law of the tests given" in output
+    assert "case.json: saved under assign.offset-range, which is no law of these tests" in output
 
 
 SUBJECT = """
@@ -125,7 +125,7 @@ class Loss(PlainLoss):
 
 @pytest.mark.slow
 def test_a_lost_device_is_a_finding_and_the_run_goes_on_in_another_worker(tmp_path: Path):
-    """The case is saved and shown for each law; alone the run stops, since nothing can be run on it any more."""
+    """The case is saved and shown for each law; without xdist the run stops, since the device cannot be used again."""
     (tmp_path / "lost.py").write_text(SUBJECT, encoding="utf-8")
     names = ("total_is_the_sum_of_the_items_times_the_batch", "total_of_every_call_is_that_of_the_reference")
     given = [
@@ -139,7 +139,7 @@ def test_a_lost_device_is_a_finding_and_the_run_goes_on_in_another_worker(tmp_pa
         assert output.count("the device, after this case") == findings
         assert output.count("observed   RuntimeError: CUDA error: device-side assert triggered") == findings
         assert output.count("replay     yololoss replay ") == findings
-    assert "the device is lost; with -n 1 the run goes on in another process" in output
+    assert "the device is lost; with -n 1 the run continues in another process" in output
     assert len(list((tmp_path / "found").iterdir())) == 2
 
 
@@ -166,7 +166,7 @@ def test_every_law_runs_on_every_device(tmp_path: Path):
 
 
 def test_what_is_not_there_ends_with_exit_status_2_and_one_line():
-    """The line is printed alone: no test ran, no traceback."""
+    """Only the line is printed: no test ran, no traceback."""
     status, output = run_apart("properties", "--loss", "yololoss/v5/los.py:ComputeLoss")
     assert status == 2
     assert output.strip().splitlines()[-1].endswith("no such file; did you mean 'yololoss/v5/loss.py'?")
@@ -250,7 +250,7 @@ def test_a_loss_that_cannot_be_imported_is_told(tmp_path, monkeypatch):
 
 
 def test_a_project_that_has_yololoss_installed_sees_no_change(tmp_path, monkeypatch):
-    """Without our options the plugin imports nothing heavy into somebody else's test run."""
+    """Without its options the plugin imports nothing heavy into other projects' test runs."""
     (tmp_path / "test_theirs.py").write_text(
         "import sys\ndef test_it():\n    assert not {'torch', 'hypothesis.strategies', 'numpy'} & set(sys.modules)\n",
         encoding="utf-8",
@@ -261,7 +261,7 @@ def test_a_project_that_has_yololoss_installed_sees_no_change(tmp_path, monkeypa
 
 
 def test_fewer_cases_than_one_are_refused():
-    """One line that says what came and what was expected; exit status 2."""
+    """One line that says what was given and what was expected; exit status 2."""
     status, output = run("properties/v5/test_assign.py", "--cases", "0")
     assert status == 2
     assert "--cases 0: expected 1 or more" in output

@@ -1,4 +1,4 @@
-"""Proofs by exhaustion: whole-number arithmetic, what refutes a loss, certificates, and that a proof goes on."""
+"""Proofs by exhaustion: integer arithmetic, what refutes a loss, certificates, and resuming a proof."""
 
 import json
 import multiprocessing
@@ -52,7 +52,7 @@ def telling_bits(width: int) -> np.ndarray:
 @pytest.mark.slow
 @pytest.mark.parametrize("width", WIDTHS)
 def test_whole_numbers_decide_as_float32_does(width):
-    """Own cell and neighbours of an axis, against NumPy's float32; and the table of intervals says the same."""
+    """Own cell and neighbours of an axis equal those by NumPy's float32, and those of the table of intervals."""
     bits = telling_bits(width)
     x = bits.astype(np.int32).view(F32) * F32(width)
     to_end = F32(width) - x
@@ -92,7 +92,7 @@ def firsts_within(width: int, low: int, high: int) -> list[int]:
 
 
 def test_each_width_is_one_of_columns_once_and_one_of_rows_once():
-    """Whatever widths are named."""
+    """For any widths."""
     for widths in (assignment.WIDTHS, (7,), (3, 3, 2)):
         grids = [grid for some in passes(widths) for grid in some]
         assert sorted(rows for rows, _ in grids) == sorted(columns for _, columns in grids) == sorted(set(widths))
@@ -119,7 +119,7 @@ def test_the_bundled_loss_holds_where_cells_change(grids):
     ],
 )
 def test_rows_may_come_in_any_form_and_order(spec):
-    """Losses that differ in what SPEC leaves open hold."""
+    """The proof holds for losses that differ in what SPEC leaves open."""
     subject, grids = Task(spec, "cpu", "own-order").under_test(), ((2, 3), (3, 2))
     assert all(odd_in(subject, grids, *bits) is None for bits in turns(grids, 0, ONE_BITS + 1))
 
@@ -197,7 +197,7 @@ START = "    targets, anchors = targets.float()"
 
 
 def test_a_centre_on_which_a_loss_raises_is_named(tmp_path):
-    """Found by halving; also where only one of the grids is to blame."""
+    """Found by halving; also if it raises on only one of the grids."""
     spec = faulty(tmp_path, "third", START, RAISES)
     options = ("--part", "assignment", "--widths", "2,3", "--centres", 0.2999, 0.3001)
     status, output, errors = run("prove", spec, *options, "--workers", 1, cwd=tmp_path)
@@ -214,11 +214,11 @@ def test_a_fault_that_shows_among_other_targets_only_is_told_so(tmp_path):
     status, output, errors = run("prove", spec, *options, cwd=tmp_path)
     assert status == 1, errors
     assert "  repeats    no: " in output
-    assert f"but among {BATCH} targets other rows" in output
+    assert f"but other rows with {BATCH} targets" in output
 
 
 def test_what_cannot_be_proven_is_told_in_one_line(tmp_path):
-    """No rows; a dialect with rules of its own; one that raises on many targets; the logits are proven all the same."""
+    """No rows; a dialect with other rules; a loss that raises on many targets; the logits are still proven."""
     quick = ("--centres", 0.3, 0.301, "--widths", "2", "--workers", 1)
     box = f"{ROOT}/tests/subjects/forms.py:BlackBox"
     with patch.object(logits, "batches", lambda: (logits.Batch("float16", (4,), ((0,), (1,))),)):
@@ -236,14 +236,14 @@ def test_what_cannot_be_proven_is_told_in_one_line(tmp_path):
 
 
 def test_a_loss_of_one_size_or_with_other_layers_cannot_be_proven():
-    """It has to take a batch of targets, and to say of which layer its rows are."""
+    """It must take a batch of targets, and return its rows by layer."""
     subject = bundled()
     made = subject.make(assignment.frame([(2, 2)]), subject.device)
-    with patch.object(type(made), "any_size", False), pytest.raises(Unprovable, match="of one size alone"):
+    with patch.object(type(made), "any_size", False), pytest.raises(Unprovable, match="of one size only"):
         odd_in(subject, ((2, 2),), 0, 5)
     with (
         patch.object(type(made), "rows", lambda *_: []),
-        pytest.raises(Unprovable, match="rows of 0 layers where there are 1"),
+        pytest.raises(Unprovable, match="rows of 0 layers, expected 1"),
     ):
         odd_in(subject, ((2, 2),), 0, 5)
 
@@ -266,7 +266,7 @@ def test_every_16_bit_logit_is_tried_in_every_channel_once():
 
 
 def test_a_batch_is_a_case_with_its_logits_bit_for_bit():
-    """An image a logit, the others as usual; totals are judged where they are promised to be finite."""
+    """One image per logit, with moderate other logits; totals are judged if they must be finite."""
     batch = logits.Batch("float16", (2, 3), ((0x0001, 0x8000), (0x7BFF, 0x3C00)))
     own = batch.case.logits[0].view(torch.int16)[:, 0, 0, 0, 2:4]
     assert own.tolist() == [[1, -(2**15)], [0x7BFF, 0x3C00]]
@@ -289,7 +289,7 @@ class Loss(Bundled):
 
 
 def test_a_logit_with_a_wrong_gradient_is_named(tmp_path):
-    """Of thousands of images one is left in the case that is saved."""
+    """Of thousands of images, the saved case has one."""
     (tmp_path / "wrong.py").write_text(WRONG, encoding="utf-8")
     batch = next(b for b in logits.batches() if b.channels == (3,) and (b.values == -3.5).any())
     with patch.object(logits, "batches", lambda: (batch,)):
@@ -301,7 +301,7 @@ def test_a_logit_with_a_wrong_gradient_is_named(tmp_path):
 
 
 def test_a_law_without_anything_to_judge_proves_nothing(tmp_path):
-    """A dialect with another overlap: the gradient is held against nothing, and this is told."""
+    """A dialect with another overlap: no law judges the gradient, and this is reported."""
     batch = logits.Batch("float16", (0,), ((0,),))
     with pytest.raises(Unprovable, match=r"gradients\.value has nothing to judge: dialect giou has its own iou"):
         logits.broken_in(Task(BUNDLED, "cpu", "giou").under_test(), batch)
@@ -335,7 +335,7 @@ def test_a_certificate_says_what_was_enumerated(tmp_path):
 
 
 def test_an_interrupted_proof_goes_on_where_it_was(tmp_path):
-    """What was tried is not tried again, unless the loss is another."""
+    """Values that were tried are not tried again, unless the loss has changed."""
     written = []
 
     def interrupt(path, certificate, write=proof.write_certificate):
@@ -348,7 +348,7 @@ def test_an_interrupted_proof_goes_on_where_it_was(tmp_path):
         with patch.object(proof, "write_certificate", interrupt):
             status, _, errors = small(tmp_path)
         assert (status, written) == (2, [1, 2, 3])
-        assert "interrupted; the same command goes on from .yololoss/proof/assignment-3-2-" in errors
+        assert "interrupted; the same command continues from .yololoss/proof/assignment-3-2-" in errors
         tried = []
         with patch.object(assignment, "odd_in", lambda subject, grids, first, stop: tried.append((first, stop))):
             status, _, errors = small(tmp_path)
@@ -365,7 +365,7 @@ def test_an_interrupted_proof_goes_on_where_it_was(tmp_path):
 
 
 def test_several_workers_prove_the_same(tmp_path):
-    """In order, in processes of their own; one that ends is told."""
+    """In order, in other processes; one that ends is reported."""
     status, output, errors = small(tmp_path, "--workers", 2)
     assert status == 0, errors
     assert "3 columns with 2 rows, 2 columns with 3 rows: 6712 values hold" in output
@@ -385,11 +385,11 @@ def test_each_worker_has_a_subject():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--widths", "0"), "expected numbers from 1 to 4096 with commas between"),
+        (("--widths", "0"), "expected numbers from 1 to 4096 separated by commas"),
         (("--widths", "2,,3"), "expected numbers from 1 to 4096"),
         (("--centres", 0.5, 0.25), "--centres 0.5 0.25: expected the lower one first"),
         (("--centres", 0, 1.5), "1.5 is not in the range"),
-        (("--device", "compile"), "--device compile: every shape is compiled anew"),
+        (("--device", "compile"), "--device compile: cannot prove, since every shape is compiled again"),
         (("nothing.py:Loss",), "--loss nothing.py: no such file"),
         (("--part", "boxes"), "--part boxes: no such part (known: assignment, logits)"),
     ],

@@ -43,12 +43,12 @@ def ray_cluster():
 
 
 def _done(out: Path) -> int:
-    """What the workers that there are have counted."""
+    """The counts of the current workers."""
     return sum(int(Journal(path).counters.sum()) for path in (out / "journal").glob("*.journal"))
 
 
 def test_a_lost_node_costs_its_running_case_alone(tmp_path, ray_cluster):
-    """The session goes on on the nodes that are left; what was found and counted is in its folder."""
+    """The session continues on the remaining nodes; findings and counts are in its folder."""
     address, nodes = ray_cluster
     out = tmp_path / "s"
     options = ("--for", "10m", "--workers", "3", "--seed", "7", "--out", str(out), "--json", *LAWS)
@@ -80,7 +80,7 @@ def test_a_lost_node_costs_its_running_case_alone(tmp_path, ray_cluster):
 
 
 def test_a_session_on_a_cluster_is_resumed_here(tmp_path, ray_cluster):
-    """Where the workers are is a matter of each run: its folder is the same."""
+    """Each run may have its workers elsewhere: the session's folder is the same."""
     address, _ = ray_cluster
     out = tmp_path / "s"
     command = [sys.executable, "-m", "yololoss", "fuzz", "--ray", address, "--cases", "20", "--out", str(out), *LAWS]
@@ -148,7 +148,7 @@ def test_news_are_written_as_a_worker_here_would_leave_them(away, tmp_path):
     ],
 )
 def test_how_a_worker_on_a_node_may_end(away, tmp_path, error, kind, outside, why):
-    """With its node, which is nobody's fault; or it never began, and the session says why."""
+    """With its node, which is no fault of the loss; or it never started, and the session says why."""
     hired, fakes = away
     fakes["get"].side_effect = error
     death = hired.watch()
@@ -199,7 +199,7 @@ def test_workers_get_the_gpus_that_there_are(tmp_path):
 
 
 def test_a_worker_in_place_of_a_lost_one_needs_a_cluster_that_answers(tmp_path):
-    """Where the head is lost, the session ends with a line; those that begin it are hired without a question."""
+    """If the head is lost, the session ends with one line; its first workers start without a check."""
     with patch.object(cluster, "_answers"), patch("ray.init"):
         found = cluster.Cluster("127.0.0.1:1")
     with patch.object(cluster, "Away"), patch.object(cluster, "ANSWERS", 1.0):

@@ -1,12 +1,12 @@
-"""What is recorded of a loss, and what is told to differ from it."""
+"""What is recorded of a loss, and which differences are reported."""
 
 from dataclasses import replace
 
 import torch
+from properties.v5.test_baseline import test_values_are_the_recorded_ones as judge_values
 
 from properties.v5.case import Options
 from properties.v5.recorded import comparisons, write_down
-from properties.v5.test_baseline import test_values_are_the_recorded_ones as judge_values
 from tests.test_case import GOOD
 from yololoss.harness.engine.gate import survey
 from yololoss.harness.subjects.execute import execute
@@ -17,19 +17,19 @@ TWICE = GOOD.changed(strides=(16.0,), options=Options(autobalance=True, calls=2)
 
 
 def differences(before, now):
-    """Of what is recorded, what differs now."""
+    """The recorded values that differ now."""
     return [each.what for each in comparisons(TWICE, write_down(before), now) if each.differs.any()]
 
 
 def test_what_is_as_it_was_differs_in_nothing():
-    """Run again, rows, values and gradients are those written down."""
+    """In a second run, rows, values and gradients equal the recorded ones."""
     outcome = execute(BUNDLED, TWICE)
     assert outcome.calls
     assert differences(outcome, execute(BUNDLED, TWICE)) == []
 
 
 def test_another_shape_ends_its_part():
-    """Where the total has another shape, or the balance other entries, their numbers are not compared as well."""
+    """If the total has another shape, or the balance another length, their numbers are not compared too."""
     outcome = execute(BUNDLED, TWICE)
     first, second = outcome.calls
     bare = replace(outcome, calls=(replace(first, total_shape=(), total=2.0), second))
@@ -45,8 +45,8 @@ def test_a_law_of_baselines_can_be_run_as_a_plain_function():
 
 
 def test_a_loss_whose_process_ends_is_told_by_its_last_words(tmp_path):
-    """The laws are surveyed in a process of its own; if it ends without an answer, what it said last is told."""
+    """The laws are surveyed in another process; if it ends without an answer, its last line is reported."""
     (tmp_path / "ends.py").write_text("import os, sys; sys.stderr.write('enough'); sys.stderr.flush(); os._exit(3)")
     verdict = survey(f"{tmp_path}/ends.py:Loss")
     assert verdict.status == 2
-    assert verdict.problem == f"{tmp_path}/ends.py:Loss: its process said 'enough'"
+    assert verdict.problem == f"{tmp_path}/ends.py:Loss: its process printed 'enough'"

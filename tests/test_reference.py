@@ -1,4 +1,4 @@
-"""The reference alone gives every recorded value: it may judge others only because of that."""
+"""The reference reproduces every recorded value. Only for this reason may it judge losses."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ def test_the_reference_gives_the_recorded_rows_loss_balances_and_gradients(vecto
 
 @pytest.mark.parametrize("vector", [v for v in UPSTREAM if v.case.dtype == "float32"], ids=lambda v: v.id)
 def test_upstreams_recorded_values_lie_within_the_error_budget(vector):
-    """The budget accuses nobody wrongly: what upstream returned in float32 is within it."""
+    """The budget causes no false alarm: what upstream returned in float32 is within it."""
     budget = Budget(vector.case)
     for call, want, items, total in zip(
         budget.reference.calls, vector.expected.calls, budget.items, budget.totals, strict=True

@@ -1,4 +1,4 @@
-"""The report in a real browser: at the width of a desk and of a phone, light, dark and on paper."""
+"""The report in a real browser: at the width of a desktop and of a phone, light, dark and printed."""
 
 import sys
 from collections.abc import Iterator
@@ -42,7 +42,7 @@ def browser() -> Iterator[object]:
 
 
 def test_a_loss_that_cannot_be_judged_has_no_other_verdict():
-    """What could not be run comes before what was found."""
+    """A run that failed is reported before its findings."""
     assert headline(Verdict(status=2, problem="no such file")) == "The loss could not be judged"
 
 

@@ -1,4 +1,4 @@
-"""The strategies: what they can generate, that it is reached in the gate's budget, and what cases shrink to."""
+"""The strategies: what they generate, that the gate's cases reach it, and what cases shrink to."""
 
 from collections import Counter
 
@@ -55,7 +55,7 @@ def test_a_crowded_case_has_shared_cells():
 
 
 def test_the_simplest_case_is_simple():
-    """One small layer, one anchor, no targets, default everything."""
+    """One small layer, one anchor, no targets, and defaults for everything else."""
     simplest = hypothesis.find(cases(), lambda case: True)
     assert str(simplest) == (
         "1 image(s), 2 class(es), float32 predictions, contiguous\n"

@@ -1,4 +1,4 @@
-"""Every call form is found by looking at it, passes the laws when it conforms, and is caught when it does not."""
+"""Every call form is recognised; a conforming loss passes the laws, and a faulty one breaks one."""
 
 import os
 import re
@@ -76,16 +76,16 @@ def test_the_fault_planted_in_each_form_is_found(name, law):
 
 @pytest.mark.parametrize("fault", ["random", "counts_in_the_class"])
 def test_a_finding_that_does_not_repeat_says_so(fault, tmp_path):
-    """The same case, run again, gives something else: the loss keeps state, or is random."""
+    """A second run of the same case gives another result: the loss keeps state, or is random."""
     under_test = load_loss(plant(BY_NAME[fault], tmp_path), CPU)
     with pytest.raises(LawBroken) as broken:
         LAWS["totals.value"].search(under_test, QUICK, seed=1)
     assert not broken.value.repeats
-    assert "  repeats    no: run again" in str(broken.value)
+    assert "  repeats    no: a second run" in str(broken.value)
 
 
 def test_an_error_of_a_law_itself_is_no_finding():
-    """It comes through as it is."""
+    """The error is not changed."""
 
     def judge(exam: Exam) -> None:
         raise ZeroDivisionError
@@ -103,7 +103,7 @@ def test_a_loss_that_never_returns_is_interrupted():
 
 
 def test_a_machine_that_stands_still_is_no_fault_of_the_loss(monkeypatch):
-    """A process that was stopped for three times the limit, and goes on, is not told to have taken too long."""
+    """A process that was suspended for three times the limit, and continues, is not reported as too slow."""
     case = hypothesis.find(LAWS["totals.sum"].strategy(V5), lambda c: True)
     called = ComputeLoss.__call__
 
@@ -117,14 +117,14 @@ def test_a_machine_that_stands_still_is_no_fault_of_the_loss(monkeypatch):
 
 
 def test_a_process_is_as_it_was_after_a_loss_that_changed_it():
-    """Settings are put back, so that the next case is not judged under them."""
+    """Settings are restored, so that the next case is not judged under them."""
     case = hypothesis.find(LAWS["totals.sum"].strategy(V5), lambda c: True)
     execute(load_loss("tests.subjects.faulty:Sets", CPU), case)
     assert torch.get_default_dtype() == torch.float32
 
 
 def test_a_family_is_not_held_to_other_choices():
-    """On a family with a balance of its own, laws about the balance do not apply; all others do."""
+    """On a dialect with another balance, laws about the balance do not apply; all others do."""
     own = load_loss("tests.subjects.faulty:WrongBalance", CPU, "yolov5-4.0")
     assert LAWS["totals.balance"].assumes(own) == "dialect yolov5-4.0 has its own balance"
     applicable = [law for law in LAWS.values() if law.assumes(own) is None]
@@ -134,7 +134,7 @@ def test_a_family_is_not_held_to_other_choices():
 
 
 def test_an_attribute_that_is_missing_is_named():
-    """Where the whole interface is claimed."""
+    """If the dialect has the whole interface."""
     with pytest.raises(LawBroken, match="no cn"):
         LAWS["form.interface"].search(load_loss("tests.subjects.faulty:Renamed", CPU, "yololoss"), FEW, seed=2)
 
@@ -148,7 +148,7 @@ def test_a_family_without_clamp_is_not_asked_about_the_far_edge():
 
 
 def test_an_unknown_family_is_told():
-    """The closest match, and all that are known."""
+    """The closest match, and all known names."""
     with pytest.raises(
         UsageError, match=r"^--dialect mmyol: no such dialect; did you mean 'mmyolo'\? \(known: yololoss, upstream, "
     ):
@@ -178,7 +178,7 @@ def test_a_loss_that_raises_is_accused_once_and_not_by_every_law():
 
 
 def test_off_the_main_thread_there_is_no_time_limit_but_an_answer():
-    """Signals reach the main thread only; elsewhere a case is run without a limit."""
+    """Signals reach only the main thread; in other threads a case runs without a limit."""
     case = hypothesis.find(LAWS["totals.sum"].strategy(V5), lambda c: True)
     with ThreadPoolExecutor(1) as pool:
         outcome = pool.submit(execute, load_loss("yololoss:ComputeLoss", CPU), case).result()
@@ -186,7 +186,7 @@ def test_off_the_main_thread_there_is_no_time_limit_but_an_answer():
 
 
 def test_built_targets_of_an_unknown_form_show_no_rows():
-    """Five tensors are neither upstream's lists nor yolov7's: the gradient will have to tell."""
+    """Five tensors are neither upstream's lists nor yolov7's: only the gradient can show the assignment."""
     case = hypothesis.find(LAWS["totals.sum"].strategy(V5), lambda c: True)
     assert read_built([torch.zeros(3)] * 5, case) is None
 
@@ -199,7 +199,7 @@ def test_a_file_outside_any_package_is_loaded_by_its_path(tmp_path):
 
 
 def test_a_module_is_found_whatever_its_packages_do(tmp_path, monkeypatch):
-    """A warning on import is none of ours; what raises there is told; a module that is none, too, also beside one."""
+    """A warning on import is ignored; an exception there is reported, and so is a module that does not exist."""
     package = tmp_path / "warns"
     package.mkdir()
     (package / "__init__.py").write_text("import warnings; warnings.warn('old')", encoding="utf-8")
@@ -222,7 +222,7 @@ def test_a_module_is_found_whatever_its_packages_do(tmp_path, monkeypatch):
 
 
 def test_a_file_whose_module_is_another_file_here_is_told(tmp_path):
-    """A process knows one module of a name: the second fork's would be judged as the first's."""
+    """A process has one module of each name: the second fork's would be judged as the first's."""
     for name in ("one", "two"):
         package = tmp_path / name / "only_here"
         package.mkdir(parents=True)
@@ -234,7 +234,7 @@ def test_a_file_whose_module_is_another_file_here_is_told(tmp_path):
 
 
 def test_nothing_holds_of_a_loss_that_cannot_be_made():
-    """Not even that it prints nothing: the law does not apply, and says what was raised."""
+    """No law applies, not even that it prints nothing; the reason names what was raised."""
     subject = load_loss("tests.subjects.faulty:NeverMade", CPU)
     for id in ("run.no-output", "assign.rows", "totals.shape-and-dtype"):
         law = LAWS[id]
@@ -251,21 +251,21 @@ def test_nothing_holds_of_a_loss_that_cannot_be_made():
     [
         (
             "FourResults",
-            "UnknownForm: expected (total, items), or the total alone, got tuple of 4; "
+            "UnknownForm: expected (total, items) or only the total, got tuple of 4; "
             "for another form derive from yololoss.harness.subjects.subject.Subject",
         ),
         ("NamedTerms", "UnknownForm: items: expected None, a tensor, or numbers (box, obj, cls), got a dict"),
     ],
 )
 def test_a_result_of_an_unknown_form_is_no_error_of_the_loss(name, told):
-    """It is told where it was read, with what was expected."""
+    """The message says where it was read, and what was expected."""
     with pytest.raises(LawBroken) as broken:
         LAWS["run.no-exception"].search(load_loss(f"tests.subjects.faulty:{name}", CPU), FEW, seed=1)
     assert broken.value.observed == f"raised in reading the result of loss: {told}"
 
 
 def test_a_nan_is_told_by_the_laws_about_it(tmp_path):
-    """A law that would compare with it does not apply, and says which law tells it."""
+    """A law that would compare it does not apply, and names the law that reports it."""
     subject = load_loss(plant(BY_NAME["mean_of_nothing"], tmp_path), CPU)
     with pytest.raises(LawBroken):
         LAWS["totals.finite"].search(subject, QUICK, seed=1)
@@ -276,9 +276,9 @@ def test_a_nan_is_told_by_the_laws_about_it(tmp_path):
 
 
 def test_a_family_with_its_own_dtype_of_targets_is_not_asked_about_it():
-    """float64 targets are assigned in float64 where torch's promotion is left alone, so nothing is judged there."""
+    """With torch's own promotion, float64 targets are assigned in float64, so nothing is judged there."""
     law = LAWS["assign.rows"]
-    why = "float64 targets, which not all such losses assign in float32"
+    why = "float64 targets, which losses of this dialect need not assign in float32"
     before = law.tally.not_applicable[why]
     case = hypothesis.find(law.strategy(V5), lambda c: c.targets_dtype == "float64")
     law.examine(load_loss("yololoss:ComputeLoss", CPU, "upstream"), case)
@@ -297,7 +297,7 @@ def test_a_family_with_its_own_dtype_of_targets_is_not_asked_about_it():
     ],
 )
 def test_a_law_that_is_told_wrongly_is_refused(options, text):
-    """One judgement an id; a choice must be one that families know."""
+    """One judgement for each id; a choice must be one of the family's."""
 
     def judge(exam: Exam) -> None:
         """Nothing."""

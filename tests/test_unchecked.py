@@ -1,4 +1,4 @@
-"""With its checks off the loss never waits for the device, and its shapes depend on nothing but shapes."""
+"""With its checks off the loss never waits for the device, and its shapes depend only on shapes."""
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ def assert_equal(one: tuple[Tensor, ...], other: tuple[Tensor, ...]) -> None:
 
 @pytest.mark.parametrize("sort", [False, True])
 def test_it_is_the_same_loss(sort, monkeypatch):
-    """Total, items and gradients are those with checks on, but for rounding; with rows that share cells, too."""
+    """Total, items and gradients equal those with checks on, except for rounding; also if rows share cells."""
     monkeypatch.setattr(ComputeLoss, "sort_obj_iou", sort)
     given = torch.cat((targets(), targets() * torch.tensor([1, 1, 0.99, 1.01, 1, 1.0])))
     assert_equal(step(parts(checks=False), given), step(parts(), given))

@@ -1,7 +1,7 @@
 """The YOLOv5 detection loss, written from its specification and verified by laws.
 
-The names below are loaded on first use, so that importing the package (which pytest does for the
-plugin of every installed distribution) costs neither torch nor anything of the harness.
+The names below are loaded on first use. Importing the package, which pytest does for the plugin of
+every installed distribution, imports neither torch nor the harness.
 """
 
 from importlib import import_module

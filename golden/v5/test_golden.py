@@ -1,4 +1,4 @@
-"""The subject against recorded values: every number of every vector is compared."""
+"""Compares the subject with recorded values: every number of every vector."""
 
 import json
 from collections.abc import Callable
@@ -176,7 +176,7 @@ def test_the_articles_steps_are_those_of_the_assignment(count: Count):
 
 
 def test_files_follow_the_published_schema():
-    """schema.json is that of the types that read the files, and every golden file is valid under it."""
+    """schema.json is made from the types that read the files, and every golden file is valid under it."""
     jsonschema = pytest.importorskip("jsonschema", reason="in the extra dev, for other languages' sake")
     schema = json.loads((HERE / "schema.json").read_text(encoding="utf-8"))
     assert schema == kind("v5").file.model_json_schema()

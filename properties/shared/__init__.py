@@ -1,1 +1,1 @@
-"""Laws of all families: what a function in a training loop must be, whatever it computes."""
+"""Laws of all families: what must hold for any function in a training loop, whatever it computes."""

@@ -17,15 +17,15 @@ from yololoss.harness.cases.case import DTYPES, Count, Data, Dtype, Finite, Inde
 from yololoss.harness.cases.case import Case as AnyCase
 from yololoss.v5.hyp import Hyperparameters
 
-LARGEST = 2**27  # logits of a case: four times a batch of 16 images of 640 x 640 and 80 classes
-SHOWN = 25  # targets, when a case is described
-Factor = Annotated[int, Field(gt=-(2**20), lt=2**20)]  # times the largest number of logits it fits in 64 bits
+LARGEST = 2**27  # most logits of a case: four times a batch of 16 images of 640 x 640 and 80 classes
+SHOWN = 25  # most targets in the description of a case
+Factor = Annotated[int, Field(gt=-(2**20), lt=2**20)]  # its product with the largest number of logits fits in 64 bits
 TargetsDtype = Literal["float16", "float32", "float64", "int64"]
 Layout = Literal["contiguous", "channels_last", "sliced", "expanded", "transposed"]
 
 
 class Override(Data):
-    """One logit set by hand: where, and to what."""
+    """One logit that is set by hand: its place, and its value."""
 
     layer: Index
     image: Index
@@ -55,7 +55,7 @@ class _Generated(Data):
 class FormulaLogits(_Generated):
     """((((k + 1) multiplier + (layer + 1) increment) mod 1024) / 128 - 4) scale + offset.
 
-    k: flat C-order index in the layer's tensor; layers count from 0. Arithmetic in float64, then cast to
+    k: flat C-order index in the layer's tensor; layers count from 0. Computed in float64, then cast to
     the case's dtype; exact in float32 for the recorded values.
     """
 
@@ -77,7 +77,7 @@ class SeededLogits(_Generated):
 
     splitmix64(n), in unsigned 64-bit arithmetic: z = (n + 1) 0x9E3779B97F4A7C15;
     z = (z ^ z >> 30) 0xBF58476D1CE4E5B9; z = (z ^ z >> 27) 0x94D049BB133111EB; z ^ z >> 31. k as in
-    FormulaLogits. Arithmetic in float64, then cast to the case's dtype.
+    FormulaLogits. Computed in float64, then cast to the case's dtype.
     """
 
     kind: Literal["seed"] = "seed"
@@ -96,7 +96,7 @@ class SeededLogits(_Generated):
 
 
 class GivenLogits(Data):
-    """Every logit, a flat C-order list a layer."""
+    """Every logit, as a flat C-order list for each layer."""
 
     kind: Literal["values"] = "values"
     layers: tuple[tuple[Number, ...], ...]
@@ -121,8 +121,10 @@ class Options(Data):
 class Case(AnyCase):
     """One call of a loss, complete: enough to make its tensors, its model and its options.
 
-    Lengths of anchors are in cells of their layer, of targets in fractions of the image. Targets are not
-    held to any range, since bad ones are cases too. Immutable; JSON both ways bit for bit.
+    ``targets``: rows of image, class, x, y, w, h, the last four as fractions of the image. They may have any values,
+    since invalid targets are cases too. ``anchors``: width and height, in cells of their layer. ``strides``: pixels per
+    cell. ``options``: switches, and how often the loss is called. Immutable. It is written to JSON and read from it bit
+    for bit. Raises ``pydantic.ValidationError`` if the parts do not fit together.
     """
 
     family: ClassVar[str] = "v5"
@@ -144,7 +146,7 @@ class Case(AnyCase):
         layers = len(self.grids)
         if not len(self.strides) == len(self.anchors) == layers:
             raise ValueError(
-                f"grids, strides, anchors: expected one entry a layer, "
+                f"grids, strides, anchors: expected one entry per layer, "
                 f"got {layers}, {len(self.strides)}, {len(self.anchors)}"
             )
         if len({len(a) for a in self.anchors}) != 1 or not self.anchors[0]:
@@ -165,7 +167,7 @@ class Case(AnyCase):
 
     @property
     def layers(self) -> int:
-        """How many detection layers there are."""
+        """The number of detection layers."""
         return len(self.grids)
 
     def shape(self, layer: int) -> tuple[int, int, int, int, int]:
@@ -174,10 +176,9 @@ class Case(AnyCase):
 
     @cached_property
     def logits(self) -> tuple[Tensor, ...]:
-        """The predictions, cast to the case's dtype, contiguous, on the CPU. Not to be written to.
+        """The predictions, cast to the case's dtype, contiguous, on the CPU. Do not write to them.
 
-        The layout "expanded" has one image's memory for all images, so there the first image's logits
-        are everyone's.
+        In the layout "expanded" all images share the memory of the first, so all have its logits.
         """
         layers = (self.predictions.layer(i, self.shape(i)) for i in range(self.layers))
         if self.layout == "expanded":
@@ -186,19 +187,19 @@ class Case(AnyCase):
 
     @cached_property
     def target_rows(self) -> Tensor:
-        """The targets, (N, 6), cast to their dtype, on the CPU. Not to be written to."""
+        """The targets, (N, 6), cast to their dtype, on the CPU. Do not write to them."""
         rows = torch.tensor(self.targets, dtype=torch.float64).reshape(-1, 6)
         return rows.to(DTYPES[self.targets_dtype])
 
     def with_logits(self, logits: tuple[Tensor, ...], **fields: Any) -> Self:
-        """A copy whose logits are these tensors, whatever its ``predictions`` say: derived, not to be saved.
+        """A copy whose logits are these tensors, whatever its ``predictions`` say. Such a copy cannot be saved.
 
-        An expanded layout, in which all images share memory, becomes a contiguous one.
+        The layout "expanded", in which all images share memory, becomes "contiguous".
         """
         if self.layout == "expanded":
             fields.setdefault("layout", "contiguous")
         copy = self.changed(**fields)
-        # where cached_property keeps them; its logits make it unlike any other case
+        # cached_property stores values here; the key makes the copy different from every other case
         copy.__dict__.update(logits=logits, key=f"derived {id(logits)}")
         return copy
 
@@ -214,7 +215,7 @@ class Case(AnyCase):
 
     @override
     def inputs(self, device: torch.device) -> tuple[list[Tensor], Tensor]:
-        """Predictions as a head returns them (no leaves), and targets, in the case's layout; new copies."""
+        """Predictions as a head returns them (not leaves), and targets, in the case's layout; new copies."""
         p = [_laid_out(x.to(device, copy=True).requires_grad_(), self.layout) for x in self.logits]
         targets = self.target_rows.to(device, copy=True)
         return p, pad(targets, (1, 1), value=7)[:, 1:-1] if self.layout == "sliced" else targets
@@ -225,8 +226,8 @@ class Case(AnyCase):
 
 
 def _laid_out(leaf: Tensor, layout: Layout) -> Tensor:
-    """The leaf's values in other memory: (B, A, H, W, 5 + C) whatever the layout."""
-    if layout == "channels_last":  # the convolution's own order, before the head's .contiguous()
+    """The leaf's values in another memory layout. The shape is always (B, A, H, W, 5 + C)."""
+    if layout == "channels_last":  # the convolution's order, before the head's .contiguous()
         return leaf.permute(0, 1, 4, 2, 3).contiguous().permute(0, 1, 3, 4, 2)
     if layout == "transposed":
         return leaf.transpose(2, 3).contiguous().transpose(2, 3)
@@ -238,7 +239,7 @@ def _laid_out(leaf: Tensor, layout: Layout) -> Tensor:
 
 
 def describe(case: Case) -> str:
-    """The case as a small table that a person can check by hand."""
+    """The case as a small table that can be checked by hand."""
     lines = [f"{case.batch} image(s), {case.classes} class(es), {case.dtype} predictions, {case.layout}"]
     if case.targets_dtype != "float32":
         lines[0] += f", {case.targets_dtype} targets"

@@ -1,4 +1,4 @@
-"""Pictures of a case: grids, targets, the cells that answer for them, and where a loss did otherwise."""
+"""Pictures of a case: grids, targets, the cells assigned to them, and where a loss differs."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Cell = tuple[int, int, int, int]  # image, anchor, grid row, grid column
-IMAGES = 4  # as many as can be seen in one picture
-# Of the Okabe-Ito palette, which stays apart for colour-blind readers; and a hatch for print.
+IMAGES = 4  # more are too small to see in one picture
+# Colours of the Okabe-Ito palette, which colour-blind readers can tell apart; and a hatch for print.
 LOOKS = {
     "own": ("#0072B2", ""),
     "left": ("#E69F00", "//"),
@@ -39,19 +39,19 @@ WRONG: dict[str, tuple[str, Any]] = {
 
 @dataclass(frozen=True)
 class Marks:
-    """Where one layer of a loss is not as expected: cells, as image, grid row, grid column."""
+    """Cells in which one layer of a loss is not as expected: image, grid row, grid column."""
 
-    places: dict[str, set[tuple[int, int, int]]]  # a key of WRONG each
+    places: dict[str, set[tuple[int, int, int]]]  # by key of WRONG
 
 
 def draw(case: Case, title: str, outcome: Outcome | None = None) -> "Figure":
-    """Draw each layer of a case, and what an outcome has otherwise than the reference.
+    """Draw each layer of a case, and mark where an outcome differs from the reference.
 
-    Images without a target are left out, and all but the first `IMAGES`.
+    Draws the first `IMAGES` images that have a target.
     """
     from matplotlib.figure import Figure  # noqa: PLC0415  # heavy
 
-    with np.errstate(invalid="ignore"):  # targets may be anything, and NaN is in no cell
+    with np.errstate(invalid="ignore"):  # targets may have any values, and NaN is in no cell
         layers = Reference(case).assignments
     marks = list(_marks(case, layers, outcome))
     present = sorted({int(t[0]) for t in case.targets if np.isfinite(t[0])}) or [0]
@@ -84,7 +84,7 @@ def _marks(case: Case, layers: Any, outcome: Outcome | None) -> Iterator[Marks]:
 
 
 def _gradients_off(case: Case, outcome: Outcome | None) -> list[NDArray[np.bool_]]:
-    """(B, H, W) a layer: where the gradient is not the reference's, by the budget that the laws use."""
+    """(B, H, W) for each layer: where the gradient differs from the reference by more than the laws' error budget."""
     none = [np.zeros((case.batch, *grid), dtype=bool) for grid in case.grids]
     if outcome is None or not outcome.gradients or not _valid(case):
         return none
@@ -94,7 +94,7 @@ def _gradients_off(case: Case, outcome: Outcome | None) -> list[NDArray[np.bool_
 
 
 def _valid(case: Case) -> bool:
-    """Whether the reference has a gradient: what is drawn may be bad input."""
+    """Whether the reference has a gradient: the case may be invalid input."""
     rows = case.target_rows.double().numpy()
     indices = (rows[:, :2] >= 0) & (rows[:, :2] < (case.batch, case.classes))
     return bool(np.isfinite(rows).all() and indices.all())
@@ -105,13 +105,13 @@ def _cells(rows: Rows) -> list[Cell]:
 
 
 def _draw_layer(axes: "Axes", case: Case, i: int, layer: Any, image: int) -> None:
-    """The grid, the cells by the reason they are taken for, the targets with the anchors that they meet."""
+    """Draw the grid, the assigned cells by choice, and the targets with the anchors that they match."""
     grid = height, width = case.grids[i]
     axes.set(xlim=(0, width), ylim=(height, 0), aspect="equal")
     step = max(1, max(grid) // 10)
     axes.set_xticks(range(0, width + 1, step))
     axes.set_yticks(range(0, height + 1, step))
-    if max(grid) <= 100:  # else they are a grey mass
+    if max(grid) <= 100:  # more lines would fill the picture
         axes.set_xticks(range(width + 1), minor=True)
         axes.set_yticks(range(height + 1), minor=True)
     axes.grid(visible=True, which="both", linewidth=0.3, color="0.8")
@@ -134,7 +134,7 @@ def _draw_cells(axes: "Axes", layer: Any, image: int) -> None:
 
     rows = layer.rows
     here = rows.image == image
-    # several anchors may take one cell for one reason: it is drawn once
+    # several anchors may take one cell by the same choice: draw it once
     taken = {(c, x, y) for c, x, y, own in zip(layer.row_choice, rows.column, rows.row, here, strict=True) if own}
     for choice, column, row in sorted(taken):
         colour, hatch = LOOKS[list(LOOKS)[choice]]
@@ -168,8 +168,8 @@ def _legend(figure: "Figure", marks: list[Marks]) -> None:
     ]
     handles += [
         Line2D([], [], color="black", linewidth=1.2, marker=".", label="target"),
-        Line2D([], [], color="black", linewidth=1.2, linestyle=":", label="target that meets no anchor"),
-        Line2D([], [], color="0.35", linewidth=0.6, linestyle="-.", label="anchor that it meets"),
+        Line2D([], [], color="black", linewidth=1.2, linestyle=":", label="target without a matching anchor"),
+        Line2D([], [], color="0.35", linewidth=0.6, linestyle="-.", label="anchor that it matches"),
     ]
     handles += [
         Line2D([], [], color=colour, linewidth=2.2, linestyle=line, label=name)

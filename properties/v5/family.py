@@ -1,4 +1,4 @@
-"""The family of YOLOv5 losses, as the harness knows it."""
+"""The family of YOLOv5 losses: the object through which the harness knows it."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -35,8 +35,8 @@ class V5(Family):
     reference = Reference
     budget = Budget
     items = ("box", "obj", "cls")
-    # Laws run in the order in which the loss works. The first to break tells most, since what is made of a wrong
-    # assignment is wrong as well. Laws that run a loss more than once come after.
+    # Laws run in the order in which the loss works. The first to break matters most: everything that is computed from a
+    # wrong assignment is wrong too. Laws that run a loss more than once come later.
     parts = (
         "assign",
         "boxes",
@@ -53,7 +53,7 @@ class V5(Family):
         "compile",
         "baseline",
     )
-    first = ("totals.shape-and-dtype", "totals.sum")  # about the total itself, before what it is made of
+    first = ("totals.shape-and-dtype", "totals.sum")  # about the total itself, before its parts
     choices = CHOICES
     dialects = DIALECTS
     usual_dialect = "upstream"
@@ -65,7 +65,7 @@ class V5(Family):
         "with targets": strategies.WITH_TARGETS,
         "crowded": strategies.CROWDED,
     }
-    # No box fits exactly: there the gradient jumps, and two right losses may be on either side.
+    # No box fits exactly: there the gradient jumps, and two correct losses may be on different sides.
     standard = strategies.cases(spots=False, options=pools.ALL_OPTIONS)
 
     @override
@@ -94,11 +94,11 @@ class V5(Family):
 
     @override
     def excludes(self, dialect: str, case: Any) -> str | None:
-        """Losses that do not clamp cells have no answer to centres on the far edge, and so with float64 targets."""
+        """Excludes centres on the far edge if cells are not clamped, and float64 targets if not assigned in float32."""
         if self.differs(dialect, "far edge") and any(t[2] >= 1 or t[3] >= 1 for t in case.targets):
             return f"dialect {dialect} has its own far edge"
         if self.differs(dialect, "target dtype") and case.targets_dtype == "float64":
-            return "float64 targets, which not all such losses assign in float32"
+            return "float64 targets, which losses of this dialect need not assign in float32"
         return None
 
     @override
@@ -107,7 +107,7 @@ class V5(Family):
 
     @override
     def proofs(self, task: Any, **asked: Any) -> Iterator[Any]:
-        from .prove.proofs import proofs  # noqa: PLC0415  # heavy, and only for one command
+        from .prove.proofs import proofs  # noqa: PLC0415  # heavy, and needed by one command only
 
         return proofs(task, **asked)
 

@@ -1,4 +1,4 @@
-"""The call forms of v5 losses in the wild, found by looking at the class or function."""
+"""The usual call forms of v5 losses, recognised by inspecting the class or function."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -15,11 +15,11 @@ from yololoss.harness.subjects.subject import Make, Subject, Unsupported
 from .case import Case
 from .rows import Rows, read_built
 
-USUAL = {"sort_obj_iou": False, "gr": 1.0}  # attributes that options set, and what they are without being set
+USUAL = {"sort_obj_iou": False, "gr": 1.0}  # attributes that options set, and their defaults
 
 
 class StandInHead(nn.Module):
-    """What a loss reads of a detection head."""
+    """The attributes of a detection head that losses read."""
 
     anchors: Tensor
 
@@ -32,7 +32,7 @@ class StandInHead(nn.Module):
 
 
 class StandInModel(nn.Module):
-    """What a loss reads of a model: ``hyp``, the head at ``model[-1]``, a parameter's device, ``gr``, ``nc``."""
+    """The attributes of a model that losses read: ``hyp``, the head ``model[-1]``, a parameter, ``gr``, ``nc``."""
 
     def __init__(self, case: Case) -> None:
         super().__init__()
@@ -41,11 +41,11 @@ class StandInModel(nn.Module):
         self.nc, self.gr = case.classes, case.options.gr
         self.weight = nn.Parameter(torch.zeros(1))
         self.model = nn.Sequential(StandInHead(case))
-        self.detection = self.model[-1]  # where flexible-yolov5 keeps its head
+        self.detection = self.model[-1]  # flexible-yolov5 has its head here
 
 
 def adapt(found: Any, module: ModuleType) -> Make:
-    """A maker of subjects from a class or function. Raises TypeError, one line, for a form it does not know.
+    """A function that makes subjects from a class or function. Raises TypeError, one line, for an unknown form.
 
     A class is built as ``cls(model)``, with ``autobalance`` if it has such a parameter, and called with predictions and
     targets (and images, if it requires a third argument). A function is called as ``function(p, targets, model)``.
@@ -69,7 +69,7 @@ class ClassSubject(Subject):
         if case.options.autobalance and "autobalance" not in inspect.signature(loss_class).parameters:
             raise Unsupported("autobalance")
         self._class = loss_class
-        self.model: nn.Module = StandInModel(case).to(device)  # kept: a loss may hold its model weakly
+        self.model: nn.Module = StandInModel(case).to(device)  # a loss may have only a weak reference to it
         self._build()
 
     def _build(self) -> None:
@@ -92,7 +92,7 @@ class ClassSubject(Subject):
             raise Unsupported(name)
         try:
             setattr(self.instance, name, value)
-        except (AttributeError, ValueError) as error:  # it can be read only, or not be that
+        except (AttributeError, ValueError) as error:  # read-only, or an invalid value
             raise Unsupported(name) from error
 
     @override
@@ -114,7 +114,7 @@ class ClassSubject(Subject):
     def put_through(self, copy: Callable[[Any], Any]) -> None:
         try:
             self.instance = copy(self.instance)
-        except Exception as error:  # a lambda, a lock or a weak reference among its attributes is no fault
+        except Exception as error:  # attributes that cannot be copied, such as a lambda or a lock, are no fault
             raise Unsupported("object to copy") from error
 
     @property
@@ -123,7 +123,7 @@ class ClassSubject(Subject):
         return called
 
     def _images(self, function: Callable[..., Any]) -> list[Tensor]:
-        # a third argument is images where the loss itself is called with three; else a builder's is something else
+        # a builder's third argument is the images only if the loss itself also takes three arguments
         if min(len(required(function)), len(required(self._called))) < 3:
             return []
         (rows, columns), stride = self.case.grids[0], self.case.strides[0]
@@ -132,7 +132,7 @@ class ClassSubject(Subject):
 
 
 class FunctionSubject(Subject):
-    """``compute_loss(p, targets, model)``, with ``build_targets(p, targets, model)`` beside it."""
+    """``compute_loss(p, targets, model)``, with ``build_targets(p, targets, model)`` in the same module."""
 
     def __init__(
         self, case: Case, device: torch.device, *, function: Callable[..., Any], builder: Callable[..., Any] | None

@@ -1,4 +1,4 @@
-"""What is recorded of a v5 loss: the data of a vector, how it is written down, and how it is compared with a run."""
+"""Recorded results of a v5 loss: the data of a vector, how it is recorded, and how it is compared with a run."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,18 +13,18 @@ from yololoss.harness.subjects.outcome import Call, Grid, Outcome
 from .case import Case
 from .rows import Rows
 
-# A value or gradient comes of a chain of some 60 float32 operations (decode 6, CIoU 40, BCE and focal 10, mean log2 n),
-# each rounded by at most 2**-24 of it; another machine, or another version of torch, may round each otherwise.
+# A value or gradient is the result of about 60 float32 operations (decode 6, CIoU 40, BCE and focal 10, mean log2 n).
+# Each rounds by at most 2**-24 of its result. Another machine, or another version of torch, may round differently.
 FLOAT32 = 64 * 2**-24
-# In half precision each mean is rounded to half an ulp of the dtype, 2**-12 or 2**-9 of it, after elements that each
-# were; double that for the items. Gradients: a tie of box edges within half rounding can flip one.
+# In half precision each mean is rounded to half an ulp of the dtype, 2**-12 or 2**-9 of it, and so is each element
+# before it; hence double that for the items. Gradients: rounding can swap two box edges that nearly tie.
 HALF = {"float16": 2**-11, "bfloat16": 2**-8}
 HALF_GRADIENT = 4e-2
 BECAUSE = "rounding on another machine, see properties/v5/recorded.py"
 
 
 class BuiltLayer(Data):
-    """The rows of one layer, in order: indices, classes, and boxes in cells relative to their cell."""
+    """The rows of one layer, in order: indices, classes, and boxes in cells, centres relative to the row's cell."""
 
     image: tuple[int, ...]
     anchor: tuple[int, ...]
@@ -35,7 +35,11 @@ class BuiltLayer(Data):
 
 
 class CallResult(Data):
-    """What one call returned: terms times gain, not times batch, if any; balances after it, if they are shown."""
+    """What one call returned.
+
+    ``total`` is times the batch size. ``box``, ``obj``, ``cls`` are the terms times gain, not times batch size; None if
+    the loss returns none. ``balance_after`` is None if the loss does not show it.
+    """
 
     total: Number
     box: Number | None = None
@@ -62,7 +66,7 @@ class LayerGradient(Data):
 
 
 class RowSteps(Data):
-    """How some consecutive rows came to their cells."""
+    """How some consecutive rows were assigned to their cells."""
 
     first: Index
     grid_xy: tuple[tuple[float, float], ...]
@@ -72,7 +76,7 @@ class RowSteps(Data):
 
 
 class AssignmentSteps(Data):
-    """The steps of one layer's assignment, printed to some decimals."""
+    """The steps of one layer's assignment, rounded to ``decimals`` decimals."""
 
     layer: Index
     decimals: Index
@@ -90,7 +94,7 @@ class AssignmentSteps(Data):
 
 
 class Expected(Data):
-    """What a subject must do with a case; what is not recorded is left out."""
+    """What a subject must do with a case. Fields that are not recorded are left out."""
 
     built: tuple[BuiltLayer, ...] | None = None
     calls: tuple[CallResult, ...] | None = None
@@ -100,7 +104,7 @@ class Expected(Data):
 
 
 def write_down(outcome: Outcome) -> Expected:
-    """What a loss did, as a vector keeps it; an exception by its type alone."""
+    """What a loss did, in the form that a vector stores. Of an exception only the type is recorded."""
     return Expected(
         built=None if outcome.rows is None else tuple(map(_built, outcome.rows)),
         calls=tuple(map(_call, outcome.calls)),
@@ -154,16 +158,16 @@ def _gradient(gradient: Grid) -> LayerGradient:
 
 
 def _raised(outcome: Outcome) -> str | None:
-    """The stage and type of what was raised first."""
+    """The stage and type of the first exception."""
     first = next((t for t in outcome.troubles if t.kind.startswith("raised")), None)
     return None if first is None else f"{first.kind}: {first.detail.partition(':')[0]}"
 
 
 def comparisons(case: Case, expected: Expected, outcome: Outcome, *, floor: float = 1.0) -> Iterator[Comparison]:
-    """Everything that is recorded beside what the outcome has; a shape that differs ends its part.
+    """Everything that is recorded, compared with the outcome. A different shape ends the comparison of its part.
 
-    Terms are compared within rounding of themselves, at least of ``floor`` times their gain: each is a mean of
-    logarithms, which cancel for sure predictions.
+    Terms are compared within rounding of their size, or of ``floor`` times their gain if that is larger: each is a mean
+    of logarithms, which cancel for confident predictions.
     """
     if expected.raised is not None or expected.calls:
         yield Comparison("values", "exception", np.array(str(expected.raised)), np.array(str(_raised(outcome))))
@@ -226,9 +230,9 @@ def _compare_gradient(case: Case, i: int, want: LayerGradient, gradient: Grid) -
     cells = np.array(want.cells, dtype=np.int64).reshape(-1, 4)
     found = np.zeros(gradient.shape[:4], dtype=bool)
     found[tuple(cells.T)] = True
-    yield _exact("gradients", f"layer {i}, cells with a gradient elsewhere", 0, int((_used(gradient) & ~found).sum()))
+    yield _exact("gradients", f"layer {i}, other cells with a gradient", 0, int((_used(gradient) & ~found).sum()))
     values = np.array(want.values).reshape(-1, gradient.shape[-1])
-    # a slope is a difference of numbers of the size of 1, times its share of the gain
+    # a gradient is a difference of numbers near 1, times its share of the gain
     share = case.batch * max(case.hyp.box, case.hyp.cls) / (max(len(cells), 1) * case.classes)
     largest = np.abs(values[np.isfinite(values)]).max(initial=share)
     at = gradient[tuple(cells.T)]

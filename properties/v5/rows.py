@@ -1,4 +1,4 @@
-"""The rows of a layer, and how they are read of what a build_targets returned."""
+"""The rows of a layer, and how they are read from the result of build_targets."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +13,9 @@ from .case import Case
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """The rows one layer was given: each a cell and an anchor that answer for a target.
+    """The n rows of one layer. Each row assigns a target to an anchor and a cell.
 
-    n rows; lengths in cells of the layer; ``box`` is centre x, y relative to the row's cell, width, height.
+    Lengths are in cells of the layer. ``box`` is the centre x, y relative to the row's cell, then width, height.
     """
 
     image: Ints  # (n,)
@@ -31,10 +31,10 @@ class Rows:
 
 
 def read_built(built: Any, case: Case) -> list[Rows] | None:
-    """Rows from what a build_targets returned; None where it is of no known form.
+    """The rows from the result of build_targets; None if its form is unknown.
 
-    Four lists over layers or more: classes, boxes, indices (image, anchor, grid row, grid column), anchors.
-    Six lists in yolov7's form: images, anchors, grid rows, grid columns, target rows, anchor sides.
+    Upstream's form, four or more lists over layers: classes, boxes, indices (image, anchor, grid row, grid column),
+    anchors. yolov7's form, six lists: images, anchors, grid rows, grid columns, target rows, anchor sides.
     """
     if not _lists(built) or not all(map(_lists, built[:4])):
         return None

@@ -1,1 +1,1 @@
-"""Losses of every call form, written here: conforming ones, and the same with a fault planted in each."""
+"""Losses of every call form, written for the tests: conforming ones, and the same with a planted fault."""

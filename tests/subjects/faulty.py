@@ -1,4 +1,4 @@
-"""A fault in each call form, and losses that do what no loss should."""
+"""A fault in each call form, and losses that misbehave."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""A loss as losses in the wild are written: masks choose the rows, and targets are written in place.
+"""A loss in the style of many published ones: masks choose the rows, and targets are written in place.
 
 Which row wins a shared cell is left to the order of writing, so on an accelerator it is left to chance, as it is in
 upstream's; `devices.shared-cells` says so. On the CPU it conforms.

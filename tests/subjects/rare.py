@@ -1,4 +1,4 @@
-"""Losses that do what no loss should, on few cases: which, a hash of the inputs decides. Derive to set how few."""
+"""Losses that misbehave on few cases. A hash of the inputs decides on which; a derived class sets how few."""
 
 import ctypes
 import os
@@ -34,7 +34,7 @@ class Rarely(PlainLoss):
 
 class Segfaults(Rarely):
     def act(self) -> None:
-        """Read where nothing is."""
+        """Read from an invalid address."""
         ctypes.string_at(8)
 
 
@@ -46,7 +46,7 @@ class Leaves(Rarely):
 
 class Loops(Rarely):
     def act(self) -> None:
-        """Never return, and catch whoever asks."""
+        """Never return, and catch every exception."""
         while True:
             try:
                 while True:
@@ -78,7 +78,7 @@ class Attached(Rarely):
 
 
 class Killed(Rarely):
-    """Kills its own process, as the system does where memory is short."""
+    """Kills its own process, as the system does if memory is short."""
 
     def act(self) -> None:
         """Be killed."""

@@ -1,4 +1,4 @@
-"""Where the suite is: in a wheel ``properties/`` and ``golden/`` are in this folder, in a clone beside the package."""
+"""Finds the suite: in a wheel, ``properties/`` and ``golden/`` are in this folder, in a clone beside the package."""
 
 from importlib import import_module
 from pathlib import Path

@@ -1,1 +1,1 @@
-"""Puts a loss to the test. It knows families of losses only by `subjects.family`."""
+"""Tests a loss. It knows families of losses only through `subjects.family`."""

@@ -1,4 +1,4 @@
-"""What a project asks of the harness: ``[tool.yololoss]`` in pyproject.toml, or yololoss.toml."""
+"""The settings of a project: ``[tool.yololoss]`` in pyproject.toml, or yololoss.toml."""
 
 import sys
 from collections.abc import Iterable
@@ -12,14 +12,14 @@ from yololoss.harness.errors import UsageError, closest
 
 if sys.version_info >= (3, 11):
     import tomllib
-else:  # pragma: no cover  # pytest brings it where Python has none
+else:  # pragma: no cover  # pytest installs tomli on such a Python
     import tomli as tomllib
 
 BUNDLED = "yololoss:ComputeLoss"
 
 
 class Waiver(BaseModel):
-    """A law that a loss is known to break: it is run all the same, but its breaking is no failure."""
+    """A law that a loss is known to break. It still runs, but its breaking is no failure."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -47,18 +47,18 @@ class Config(BaseModel):
 
 
 class Settings(BaseModel):
-    """What a run is about."""
+    """What a run judges: the loss, its device, its dialect, and its baseline."""
 
     model_config = ConfigDict(frozen=True)
 
     loss: str
     device: str
-    dialect: str | None  # None: the usual one of the family that the loss belongs to
+    dialect: str | None  # None: the default of the family that the loss belongs to
     baseline: str | None
 
 
 def settle(project: Config, **given: str | None) -> Settings:
-    """What is given, else what the project says, else the usual; ``given`` has the names of Settings."""
+    """The values given, else those of the project, else the defaults. ``given`` has the field names of Settings."""
     known = {name: given.get(name) or getattr(project, name) for name in Settings.model_fields}
     loss = known["loss"] or BUNDLED
     usual = {"loss": loss, "device": "cpu"}
@@ -66,7 +66,7 @@ def settle(project: Config, **given: str | None) -> Settings:
 
 
 def read_config(folder: Path) -> Config:
-    """The settings of the nearest folder upwards that has some, else none. Raises UsageError, in one line."""
+    """The settings of the nearest folder upwards that has any, else empty settings. Raises UsageError."""
     for place in (folder, *folder.parents):
         for path, keys in ((place / "yololoss.toml", ()), (place / "pyproject.toml", ("tool", "yololoss"))):
             if path.is_file():
@@ -82,7 +82,7 @@ def _table(path: Path, keys: tuple[str, ...]) -> Any:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: {error}") from error
     except RecursionError as error:
-        raise UsageError(f"{path}: tables or arrays too deep") from error
+        raise UsageError(f"{path}: tables or arrays are nested too deeply") from error
     for key in keys:
         table = table.get(key) if isinstance(table, dict) else None
     return table
@@ -93,7 +93,7 @@ def _validated(path: Path, table: Any) -> Config:
         return Config.model_validate(table)
     except ValidationError as error:
         if isinstance(table, dict) and "family" in table:
-            raise UsageError(f"{path}: family: it is called dialect now: dialect = {table['family']!r}") from error
+            raise UsageError(f"{path}: family: renamed to dialect: dialect = {table['family']!r}") from error
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
         hint = closest(str(first["loc"][-1]), (*Config.model_fields, *Waiver.model_fields)) if where else ""
@@ -101,7 +101,7 @@ def _validated(path: Path, table: Any) -> Config:
 
 
 def check_waivers(config: Config, laws: Iterable[str], today: date) -> None:
-    """Raise UsageError for a waiver that has expired, or that names no law."""
+    """Raise UsageError for a waiver that has expired, or that names an unknown law."""
     known = list(laws)
     for waiver in config.waivers:
         if waiver.law not in known:

@@ -1,4 +1,4 @@
-"""What is said to a user in one line; no traceback, exit status 2."""
+"""Errors of the user: printed as one line without a traceback, exit status 2."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -7,14 +7,14 @@ USAGE = 2  # exit status if the harness could not run
 
 
 class UsageError(Exception):
-    """The harness was asked for something that is not there; one line, with the closest match."""
+    """An invalid request, such as an unknown name. The message is one line, with the closest known name."""
 
 
 class BadFile(UsageError):
-    """A file that is not of its format; the message names the file, the place in it and what was wrong."""
+    """A file with invalid content. The message names the file, the place in it, and what is wrong."""
 
 
 def closest(name: str, known: Iterable[str]) -> str:
-    """A hint at the known name that is closest, or nothing where none is close."""
+    """A hint at the closest known name, or "" if none is close."""
     close = get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close and close[0] != name else ""

@@ -1,7 +1,7 @@
-"""The pytest plugin: options, the subject, and what a broken law looks like.
+"""The pytest plugin: options, the fixture ``subject``, and the report of a broken law.
 
-Found by every pytest run of an environment that has yololoss, so it imports nothing heavy until a test asks for a
-subject or an option of ours is given.
+Every pytest run in an environment with yololoss loads it. So it imports nothing heavy until a test uses ``subject`` or
+one of its options is given.
 """
 
 import json
@@ -28,64 +28,64 @@ TRIAL: "pytest.StashKey[Trial]" = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Our options, in a group of their own."""
+    """Add the options, in their own group."""
     group = parser.getgroup("yololoss", "YOLOv5-style losses under test")
     group.addoption("--loss", help="the loss to test: path/to/file.py:Name or package.module:Name")
     group.addoption(
         "--device",
-        help="the devices to test it on: cpu, cuda, cuda:N, mps, mirror (a pretend accelerator), compile (the CPU, "
-        "under torch.compile, by laws of its own), several with commas between; or auto: all devices that are there "
+        help="the devices to test it on: cpu, cuda, cuda:N, mps, mirror (a simulated accelerator), compile (the CPU "
+        "with torch.compile, with its own laws), several separated by commas; or auto: all available devices "
         "(default: cpu)",
     )
     group.addoption(
         "--dialect",
-        help="the dialect of the loss, whose choices are no faults, such as yolov5-4.0 (default: upstream, of the "
-        "bundled loss yololoss; a name that is not known lists them all)",
+        help="the dialect of the loss, such as yolov5-4.0: its choices are no faults (default: upstream; for the "
+        "bundled loss: yololoss; an unknown name lists all dialects)",
     )
     group.addoption(
         "--profile",
         choices=["gate", "explorer"],
         default="gate",
-        help="gate: the same cases every time; explorer: other cases every time (default: %(default)s)",
+        help="gate: the same cases in every run; explorer: other cases in every run (default: %(default)s)",
     )
     group.addoption(
         "--laws",
         action="append",
         default=[],
         metavar="PATTERN",
-        help="only the laws of this id, or whose ids it begins or matches: assign, boxes.gradient, 'totals.*-gain' "
-        "(may be repeated)",
+        help="only laws with this id, a prefix of it, or a pattern that it matches: boxes.gradient, assign, "
+        "'totals.*-gain' (may be repeated)",
     )
     group.addoption(
         "--baseline",
         metavar="FILE",
-        help="what the loss did when it was recorded, by yololoss record: it must do the same, and the laws that it "
-        "broke then may break",
+        help="a baseline written by yololoss record: the loss must still do the same, and laws that it broke then may "
+        "break",
     )
-    group.addoption("--cases", type=int, metavar="N", help="cases a law (default: that of the gate)")
+    group.addoption("--cases", type=int, metavar="N", help="cases per law (default: as in the gate)")
     group.addoption(
         "--no-shrink",
         action="store_true",
-        help="only whether a law breaks: cases are neither made small nor drawn",
+        help="do not minimise or draw failing cases",
     )
     group.addoption(
         "--findings",
         default=".yololoss/findings",
         metavar="DIR",
-        help="where cases that broke a law are saved (default: %(default)s)",
+        help="where failing cases are saved (default: %(default)s)",
     )
-    group.addoption("--corpus", help="a folder of case files: each law is judged first on those saved under it")
+    group.addoption("--corpus", help="a folder of case files: each law first judges the cases saved under it")
     group.addoption(
         "--replay",
         action="append",
         default=[],
         metavar="FILE",
-        help="judge the cases of this file by the laws they are saved under, in place of new cases",
+        help="judge the cases of this file by the laws that they are saved under, instead of new cases",
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Find at once what was asked for by name."""
+    """Look up everything that an option names, before tests are collected."""
     config.addinivalue_line("markers", "law(law): this test examines a subject by a law")
     given = ("loss", "device", "dialect", "baseline", "replay", "corpus", "cases")
     if any(getattr(config.option, name) not in (None, []) for name in given):
@@ -95,7 +95,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """What the harness cannot do ends the run with one line."""
+    """End the run with one line if a UsageError is raised."""
     try:
         yield
     except UsageError as error:
@@ -123,7 +123,7 @@ def _family(config: pytest.Config) -> "Family":
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Every test of a subject runs on every device; they are in the tests' names if there are several."""
+    """Run every test of a subject on every device. If there are several, the tests' names contain them."""
     if "subject" in metafunc.fixturenames and len(_subjects(metafunc.config)) > 1:
         mark = metafunc.definition.get_closest_marker("law")
         about_compile = mark is not None and "compile" in mark.args[0].on
@@ -133,18 +133,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def subject(pytestconfig: pytest.Config, request: pytest.FixtureRequest) -> "LossUnderTest":
-    """The loss under test: that of --loss, else of the project's configuration, else the bundled one."""
+    """The loss under test: from --loss, else from the project's settings, else the bundled loss."""
     subjects = _subjects(pytestconfig)
     return subjects[getattr(request, "param", next(iter(subjects)))]
 
 
 def _device(item: pytest.Item) -> str:
-    """The device that the test is for."""
+    """The device that the test runs on."""
     return next(iter((*_params(item), *_subjects(item.config))))
 
 
 def _params(item: pytest.Item) -> tuple[str, ...]:
-    """The device that the test's name says, if there are several."""
+    """The device in the test's name, if there are several devices."""
     params = item.callspec.params if hasattr(item, "callspec") else {}
     return (params["subject"],) if "subject" in params else ()
 
@@ -157,7 +157,7 @@ def _law(item: pytest.Item) -> "Law | None":
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Laws in reading order; check waivers against them; with --replay keep only those the cases were saved under."""
+    """Sort the laws, and check the waivers. With --laws or --replay, keep only the laws that these name."""
     laws = {item: law for item in items if (law := _law(item)) is not None}
     family = _family(config) if laws else None
     # Python's sort is stable: the devices of a law stay in order.
@@ -178,8 +178,8 @@ def _replayed(config: pytest.Config, laws: "dict[pytest.Item, Law]") -> list[pyt
     if wanted and not kept:
         files = " ".join(map(str, config.option.replay))
         raise UsageError(
-            f"--replay {files}: saved under {', '.join(sorted(map(str, wanted)))}, which is no law of the tests given; "
-            "to look in all of them, give the folder properties"
+            f"--replay {files}: saved under {', '.join(sorted(map(str, wanted)))}, which is no law of these tests; "
+            "to search all laws, run the folder properties"
         )
     return kept
 
@@ -210,7 +210,7 @@ def _check_waivers(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """Examine the subject by a law."""
+    """Judge the subject by a law."""
     law = _law(pyfuncitem)
     if law is None:
         return None
@@ -234,7 +234,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """A broken law is reported as a finding: saved, and told without a traceback."""
+    """Report a broken law as a finding: save it, and show it without a traceback."""
     report = yield
     law = _law(item)
     if law is None or call.when != "call":
@@ -254,21 +254,21 @@ def pytest_runtest_makereport(
 
 
 def _leave(item: pytest.Item, finding: "Finding") -> None:
-    """Nothing can be run on a lost device in this process: xdist replaces a worker that is gone, and goes on."""
-    if hasattr(item.config, "workerinput"):  # pragma: no cover  # a process that leaves so saves no coverage
+    """End this process, which cannot use the lost device any more. xdist replaces the worker and continues."""
+    if hasattr(item.config, "workerinput"):  # pragma: no cover  # a process that ends like this saves no coverage
         _farewell(item.config, item.nodeid).write_text(finding.model_dump_json(), encoding="utf-8")
         os._exit(1)
-    item.session.shouldstop = "the device is lost; with -n 1 the run goes on in another process"
+    item.session.shouldstop = "the device is lost; with -n 1 the run continues in another process"
 
 
 def _farewell(config: pytest.Config, test: str) -> Path:
-    """Where a worker leaves the finding that was its last."""
+    """The file in which a worker saves its last finding."""
     return Path(config.option.findings) / f"lost-{sha256(test.encode()).hexdigest()[:8]}.tmp"
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_handlecrashitem(crashitem: str, report: pytest.TestReport, sched: Any) -> None:
-    """A worker that left with a lost device left its finding as well."""
+    """Report the finding of a worker that ended with a lost device."""
     farewell = _farewell(sched.config, crashitem)
     if farewell.exists():
         from yololoss.harness.findings.finding import Finding  # noqa: PLC0415
@@ -284,7 +284,7 @@ def _skipped_because(report: pytest.TestReport) -> str:
 
 
 def _word(report: pytest.TestReport, law: "Law") -> str:
-    """The outcome, in the words of the table at the end."""
+    """The outcome, in the words of the table of laws."""
     if hasattr(report, "wasxfail"):
         return "waived"
     if report.skipped or (report.passed and law.tally.vacuous):
@@ -309,26 +309,26 @@ def _finding(broken: "LawBroken", item: pytest.Item) -> "Finding":
 
 
 def _rows(reporter: pytest.TerminalReporter) -> list[dict[str, Any]]:
-    """What the reports carry of their laws."""
+    """The rows of the table of laws, from the test reports."""
     reports = [r for outcome in ("passed", "failed", "xfailed", "skipped") for r in reporter.getreports(outcome)]
     return [json.loads(text) for report in reports for name, text in report.user_properties if name == PROPERTY]
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """A run in which no law judged anything has not shown that the loss is right."""
+    """End with status 2 if no law judged anything: such a run does not show that the loss is correct."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if reporter is not None and session.exitstatus == 0 and _nothing_judged(reporter):
         session.exitstatus = USAGE
 
 
 def _nothing_judged(reporter: pytest.TerminalReporter) -> bool:
-    # a case that broke a law may, once the loss is mended, have nothing to judge
+    # after the loss is fixed, a replayed case may have nothing to judge
     return not reporter.config.option.replay and nothing_judged(_rows(reporter))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """The table of laws; with -q only those that did not simply hold."""
+    """Print the table of laws; with -q without those that held."""
     rows = _rows(terminalreporter)
     if rows:
         from yololoss.harness.findings.summary import table  # noqa: PLC0415

@@ -1,1 +1,1 @@
-"""The YOLOv5 detection loss. It imports nothing of the harness."""
+"""The YOLOv5 detection loss. It imports nothing from the harness."""

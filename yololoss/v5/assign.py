@@ -1,4 +1,4 @@
-"""Assignment: which targets meet which anchors, and which cells answer for them."""
+"""Assignment: which targets match which anchors, and which cells they are assigned to."""
 
 from dataclasses import dataclass
 
@@ -13,21 +13,21 @@ CHOICES = ("own", "left", "above", "right", "below")
 class LayerAssignment:
     """The rows of one layer, and every step that led to them.
 
-    N targets, A anchors, n rows: 1 to 5 a matched pair of a target and an anchor, or 5 A N where every possible
-    row was asked for. A column of ``cell`` and ``box`` is x before y. Lengths are in cells of the layer, float32
-    whatever the inputs were.
+    N targets, A anchors, n rows: 1 to 5 for each matched pair of a target and an anchor, or 5 A N with
+    ``every_row``. ``cell`` and ``box`` have x before y. Lengths are in cells of the layer, in float32 whatever the
+    dtypes of the inputs.
     """
 
     grid: tuple[int, int]  # rows H, columns W
     scaled: Float32[Tensor, "N 4"]  # targets' x, y, w, h in cells
-    ratio: Float32[Tensor, "A N"]  # the larger side ratio, either way round
+    ratio: Float32[Tensor, "A N"]  # the larger of the two side ratios, each taken as 1 or more
     matched: Bool[Tensor, "A N"]  # ratio < anchor_t
-    choice: Bool[Tensor, "5 N"]  # in the order of CHOICES: does this cell answer for the target
-    present: Bool[Tensor, " n"] | None  # None for all; which, where every possible row was asked for
+    choice: Bool[Tensor, "5 N"]  # in the order of CHOICES: is the target assigned to this cell
+    present: Bool[Tensor, " n"] | None  # with every_row: which rows exist; None: all
     row_choice: Int64[Tensor, " n"]  # index into CHOICES
     target: Int64[Tensor, " n"]
     offset: Float32[Tensor, "n 2"]  # what was subtracted from the centre to find the cell
-    shifted: Float32[Tensor, "n 2"]  # the centre less the offset
+    shifted: Float32[Tensor, "n 2"]  # the centre minus the offset
     cls: Int64[Tensor, " n"]
     image: Int64[Tensor, " n"]
     anchor: Int64[Tensor, " n"]
@@ -37,14 +37,14 @@ class LayerAssignment:
 
     @property
     def indices(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Where each row reads its prediction: image, anchor, grid row, grid column; each (n,) int64."""
+        """The index of each row's prediction: image, anchor, grid row, grid column; each (n,) int64."""
         return self.image, self.anchor, self.cell[:, 1], self.cell[:, 0]
 
     def explain(self) -> list[str]:
-        """One sentence a target and anchor (met or not, and why), and one a row (which cell, and why)."""
+        """One line for each target and anchor (whether they match, and why), and for each row (its cell, and why)."""
         lines = []
         for a, t in torch.cartesian_prod(*map(torch.arange, self.ratio.shape)).tolist():
-            verb = "meets" if self.matched[a, t] else "does not meet"
+            verb = "matches" if self.matched[a, t] else "does not match"
             lines.append(f"target {t} {verb} anchor {a}: side ratio {self.ratio[a, t]:.4g}")
         centre = self.scaled[self.target, :2].tolist()
         target = self.target.tolist()
@@ -70,17 +70,17 @@ def assign_layer(
     """Assign targets to the anchors and cells of one layer.
 
     ``targets``: image index, class, then x, y, w, h as fractions of the image, x and y the box centre.
-    ``anchors``: width and height in cells of the layer. ``grid``: rows H, columns W. A target meets an
-    anchor when no side is ``anchor_t`` times the other's or more. Rows come by choice (own, left, above,
-    right, below), then by anchor, then by target. Arithmetic is float32 throughout, because on grid lines
-    and limits the rounding decides. Values are not checked here. Source: SPEC section 1.
+    ``anchors``: width and height in cells of the layer. ``grid``: rows H, columns W. A target matches an
+    anchor if no side of one is ``anchor_t`` times that of the other or more. Rows are ordered by choice (own,
+    left, above, right, below), then by anchor, then by target. Everything is computed in float32, because rounding
+    decides at grid lines and limits. Values are not checked here. Source: SPEC section 1.
 
-    ``every_row``: a row for every choice, anchor and target, and ``present`` tells which of them exist. Shapes then
-    depend on the shapes given alone, so nothing waits for the device.
+    ``every_row``: return a row for every choice, anchor and target; ``present`` says which of them exist. Shapes then
+    depend only on the shapes of the inputs, so nothing waits for the device.
     """
     targets, anchors = targets.float(), anchors.float()
     rows, columns = grid
-    # Filled in where the targets lie: a copy from the host would wait for the device.
+    # Made on the targets' device: a copy from the host would wait for the device.
     extent = torch.stack((targets.new_full((), columns), targets.new_full((), rows)))
     scaled = targets[:, 2:] * torch.cat((extent, extent))
     side_ratio = scaled[None, :, 2:] / anchors[:, None]
@@ -92,15 +92,15 @@ def assign_layer(
     present = made.flatten() if every_row else None
 
     centre, size = scaled[target, :2], scaled[target, 2:]
-    # A neighbour is the cell that holds the centre shifted half a cell its way, so the shift is subtracted.
+    # A neighbour is the cell that contains the centre shifted by half a cell, which is the centre minus the offset.
     half = torch.eye(2, device=targets.device) / 2
     offset = torch.cat((0 * half[:1], half, -half))[row_choice]
     shifted = centre - offset
-    # The box is taken from the clamped cell: a centre on the image's far edge lies at 1.0 in the last cell.
+    # The box is relative to the clamped cell: a centre on the image's far edge lies at 1.0 in the last cell.
     column, row = shifted.long().unbind(1)
     cell = torch.stack((column.clamp(0, columns - 1), row.clamp(0, rows - 1)), dim=1)
     image_class = targets[target, :2].long()
-    if present is not None:  # what is not there may hold anything, and is read all the same: as class 0 of image 0
+    if present is not None:  # absent rows may hold any values, but are read too: as class 0 of image 0
         image_class = image_class * present[:, None]
     image, cls = image_class.unbind(1)
     return LayerAssignment(
@@ -124,7 +124,7 @@ def assign_layer(
 
 
 def _choose_cells(centre: Float32[Tensor, "N 2"], extent: Float32[Tensor, " 2"]) -> Bool[Tensor, "5 N"]:
-    """For each centre (x, y in cells), which of its own and the four next cells take a row."""
+    """For each centre (x, y in cells): which of its own cell and the four neighbours are assigned."""
     from_end = extent - centre
     near_start = (centre - centre.floor() < 0.5) & (centre > 1)
     near_end = (from_end - from_end.floor() < 0.5) & (from_end > 1)
@@ -133,6 +133,6 @@ def _choose_cells(centre: Float32[Tensor, "N 2"], extent: Float32[Tensor, " 2"])
 
 
 def _every_index(values: Bool[Tensor, "5 A N"]) -> tuple[Tensor, ...]:
-    """The indices of all elements, in order: what ``nonzero`` gives where all are true."""
+    """The indices of all elements, in order: the result of ``nonzero`` if all are true."""
     ranges = [torch.arange(n, device=values.device) for n in values.shape]
     return tuple(i.flatten() for i in torch.meshgrid(*ranges, indexing="ij"))

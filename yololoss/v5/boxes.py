@@ -25,11 +25,11 @@ def decode(logits: Float[Tensor, "n 4"], anchors: Float[Tensor, "n 2"]) -> Float
 
 
 def aspect_angle(logits: Float[Tensor, "n 4"], anchors: Float[Tensor, "n 2"]) -> Float[Tensor, " n"]:
-    """The angle atan(w / h) of decoded boxes, in radians, straight from their logits.
+    """The angle atan(w / h) of decoded boxes, in radians, (n,), directly from their logits.
 
-    w / h = exp(u), u = log(aw / ah) + 2 (log sigmoid(pw) - log sigmoid(ph)). Where w or h underflow to
+    w / h = exp(u), u = log(aw / ah) + 2 (log sigmoid(pw) - log sigmoid(ph)). If w and h underflow to
     zero, w / h is 0 / 0 and its gradient NaN; u stays exact. Beyond |u| = 30 the angle is within 1e-13
-    of its limit, so clamping there changes no float32 value and keeps exp finite. Source: SPEC 7.
+    of its limit, so clamping u there changes no float32 value and keeps exp finite. Source: SPEC 7.
     """
     log_anchor = anchors.log()
     log_wh = logsigmoid(logits[:, 2:])
@@ -38,7 +38,7 @@ def aspect_angle(logits: Float[Tensor, "n 4"], anchors: Float[Tensor, "n 2"]) ->
 
 
 class _Overlap(NamedTuple):
-    """What the members of the IoU family share; every field has the shape of the boxes less the 4."""
+    """What the IoU functions share. Every field has the shape of the boxes without their last axis."""
 
     iou: Tensor
     union: Tensor
@@ -75,14 +75,18 @@ def _overlap(box1: Tensor, box2: Tensor, corners: bool, eps: float) -> _Overlap:
 
 
 def iou(box1: Boxes, box2: Boxes, *, corners: bool = False, eps: float = EPS) -> Scalars:
-    """Intersection over union, in [0, 1]. Boxes as centre-size, or as corners (x1, y1, x2, y2)."""
+    """Intersection over union of boxes (*n, 4), in [0, 1], (*n).
+
+    Boxes are (x, y, w, h) with the centre x, y, or with ``corners`` (x1, y1, x2, y2), in any unit of length. ``eps``
+    is added to the area of the union.
+    """
     return _overlap(box1, box2, corners, eps).iou
 
 
 def giou(box1: Boxes, box2: Boxes, *, corners: bool = False, eps: float = EPS) -> Scalars:
-    """Generalised IoU, in (-1, 1]: IoU less the empty share of the enclosing box.
+    """Generalised IoU, in (-1, 1]: IoU minus the share of the enclosing box that is not in the union.
 
-    Source: Rezatofighi et al. 2019, "Generalized Intersection over Union".
+    Arguments and shapes as for `iou`. Source: Rezatofighi et al. 2019, "Generalized Intersection over Union".
     """
     o = _overlap(box1, box2, corners, eps)
     enclosing = o.enclosing_wh.prod(-1) + eps
@@ -90,9 +94,9 @@ def giou(box1: Boxes, box2: Boxes, *, corners: bool = False, eps: float = EPS) -
 
 
 def diou(box1: Boxes, box2: Boxes, *, corners: bool = False, eps: float = EPS) -> Scalars:
-    """Distance IoU, in (-1, 1]: IoU less the squared centre distance over the enclosing diagonal's square.
+    """Distance IoU, in (-1, 1]: IoU minus the centres' squared distance over the enclosing box's squared diagonal.
 
-    Source: Zheng et al. 2020, "Distance-IoU Loss".
+    Arguments and shapes as for `iou`. Source: Zheng et al. 2020, "Distance-IoU Loss".
     """
     o = _overlap(box1, box2, corners, eps)
     return o.iou - o.centre_distance2 / (o.enclosing_wh.square().sum(-1) + eps)
@@ -106,12 +110,13 @@ def ciou(
     eps: float = EPS,
     angle1: Scalars | None = None,
 ) -> Scalars:
-    """Complete IoU: DIoU less ``alpha v``, a penalty on the difference of the aspect ratios.
+    """Complete IoU: DIoU minus ``alpha v``, a penalty on the difference of the aspect ratios.
 
-    ``v = 4 / pi^2 (atan(w2 / h2) - atan(w1 / h1))^2``, ``alpha = v / (1 - iou + v + eps)``; alpha carries
-    no gradient. ``angle1`` is atan(w1 / h1) of the first boxes where it is known better than their sides
-    tell (`aspect_angle`). Without it a box of zero width and height counts as angle 0, and its gradient by the
-    sides may be 0 or not finite, because sides that underflowed no longer tell their ratio.
+    ``v = 4 / pi^2 (atan(w2 / h2) - atan(w1 / h1))^2``, ``alpha = v / (1 - iou + v + eps)``; alpha has no
+    gradient. ``angle1`` is atan(w1 / h1) of the first boxes, (*n), if it is known more exactly than from their
+    sides (`aspect_angle`). Without it a box of zero width and height has angle 0, and its gradient with respect
+    to the sides may be 0 or not finite, because the ratio of sides that underflowed is lost. Other arguments and
+    shapes as for `iou`.
     Source: Zheng et al. 2020, "Distance-IoU Loss", section "Complete IoU"; SPEC section 2.
     """
     o = _overlap(box1, box2, corners, eps)
@@ -124,6 +129,6 @@ def ciou(
 
 
 def _alpha(v: Tensor, iou: Tensor, eps: float) -> Tensor:
-    # Rounding can lift the IoU of a perfect fit an ulp or two above 1, where 1 - iou + eps may be 0 and
-    # alpha infinite. In exact arithmetic the denominator is never below eps, so the floor changes nothing.
+    # By rounding, the IoU of a perfect fit may be an ulp or two above 1, so 1 - iou + eps may be 0 and alpha
+    # infinite. In exact arithmetic the denominator is never below eps, so the clamp changes nothing.
     return (v / (v - iou + (1 + eps)).clamp(min=eps)).detach()

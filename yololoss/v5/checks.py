@@ -1,6 +1,6 @@
-"""Input checks: what a call of the loss must look like, and what to say when it does not.
+"""Input checks: errors for invalid predictions and targets.
 
-They read values, so on an accelerator each call waits for it; a training loop may switch them off.
+They read values, so on an accelerator each call waits for it. A training loop may switch them off (``checks=False``).
 """
 
 from collections.abc import Sequence
@@ -12,9 +12,9 @@ TARGET_COLUMNS = ("image", "class", "x", "y", "w", "h")
 
 
 def check_predictions(p: object, *, layers: int, anchors: int, classes: int, device: torch.device) -> None:
-    """Raise ValueError or TypeError unless ``p`` is one (B, A, H, W, 5 + C) float tensor a layer."""
+    """Raise ValueError or TypeError unless ``p`` has one float tensor (B, A, H, W, 5 + C) for each layer."""
     if isinstance(p, Tensor) or not isinstance(p, Sequence):
-        raise TypeError(f"predictions: expected a list of {layers} tensors, one a layer, got {_describe(p)}")
+        raise TypeError(f"predictions: expected a list of {layers} tensors, one per layer, got {_describe(p)}")
     hint = "; a model in eval mode returns (inference, train) outputs: pass the train outputs"
     if len(p) != layers:
         raise ValueError(f"predictions: expected {layers} layers, got {len(p)}{hint}")
@@ -22,7 +22,7 @@ def check_predictions(p: object, *, layers: int, anchors: int, classes: int, dev
     for i, layer in enumerate(p):
         name = f"predictions[{i}]"
         if not isinstance(layer, Tensor) or not layer.is_floating_point():
-            raise TypeError(f"{name}: expected a tensor of floating point, got {_describe(layer)}")
+            raise TypeError(f"{name}: expected a floating-point tensor, got {_describe(layer)}")
         batch = layer.shape[0] if batch is None and layer.ndim else batch
         wanted = (batch, anchors, "H", "W", 5 + classes)
         if layer.ndim != 5 or (*layer.shape[:2], layer.shape[4]) != (batch, anchors, 5 + classes):
@@ -34,24 +34,24 @@ def check_predictions(p: object, *, layers: int, anchors: int, classes: int, dev
             raise ValueError(f"{name}: expected at least one element along every axis, got {tuple(layer.shape)}")
         if layer.device != device:
             raise ValueError(
-                f"{name}: expected device {device}, where the anchors are, got {layer.device}; "
+                f"{name}: expected device {device}, as the anchors, got {layer.device}; "
                 "after moving a model, call refresh(model) on its loss"
             )
 
 
 def check_targets(targets: object, *, batch: int, classes: int, device: torch.device) -> None:
-    """Raise ValueError or TypeError unless ``targets`` is (N, 6) float with every value in its range."""
+    """Raise ValueError or TypeError unless ``targets`` is a float tensor (N, 6) with every value in its range."""
     if not isinstance(targets, Tensor):
         raise TypeError(f"targets: expected a tensor of shape (N, 6), got {_describe(targets)}")
     if not targets.is_floating_point():
         raise TypeError(
-            f"targets: expected floating point, got {targets.dtype}; "
-            "as integers every coordinate below 1 is truncated to 0"
+            f"targets: expected a floating-point tensor, got {targets.dtype}; "
+            "as integers, all coordinates below 1 are truncated to 0"
         )
     if targets.ndim != 2 or targets.shape[1] != 6:
         raise ValueError(f"targets: expected shape (N, 6), got {tuple(targets.shape)}")
     if targets.device != device:
-        raise ValueError(f"targets: expected device {device}, where the predictions are, got {targets.device}")
+        raise ValueError(f"targets: expected device {device}, as the predictions, got {targets.device}")
     values = targets.detach()
     index, centre, size = values[:, :2], values[:, 2:4], values[:, 4:]
     count = targets.new_tensor((batch, classes))

@@ -1,4 +1,4 @@
-"""Classification criteria: BCE with logits, focal, quality focal, blurred; label smoothing."""
+"""Classification criteria: BCE with logits, focal loss, quality focal loss, blurred BCE, and label smoothing."""
 
 import torch
 from jaxtyping import Float
@@ -19,25 +19,25 @@ def smooth_bce(smoothing: float = 0.0) -> tuple[float, float]:
 
 
 def bce_loss(pos_weight: float, device: torch.device) -> nn.BCEWithLogitsLoss:
-    """Mean BCE with logits whose positive part is weighted by ``pos_weight``."""
+    """Mean BCE with logits; its positive part is weighted by ``pos_weight``."""
     return nn.BCEWithLogitsLoss(pos_weight=torch.tensor([pos_weight], device=device))
 
 
 class _WeightedBCE(nn.Module):
-    """Elementwise BCE times a weight, then the reduction of the BCE it was given, which stays as it was."""
+    """Elementwise BCE times a weight, then the reduction of ``loss_fcn``, which is not changed."""
 
     def __init__(self, loss_fcn: nn.BCEWithLogitsLoss) -> None:
         super().__init__()
         self.loss_fcn = loss_fcn
 
     def weight(self, probability: Tensor, targets: Tensor) -> Tensor:
-        """What each element is multiplied by, from its probability and target."""
+        """The factor of each element, from its probability and target."""
         raise NotImplementedError
 
     def forward(self, logits: Elements, targets: Elements) -> Loss:
-        """Loss of ``logits`` against soft ``targets`` in [0, 1], both of one shape."""
-        # The loss is defined up to logits of 1e30; past them the BCE itself may overflow, and an infinity
-        # times a weight of 0 is NaN.
+        """The loss for soft ``targets`` in [0, 1], of the shape of ``logits``; a scalar if it is reduced."""
+        # The loss is defined for logits up to 1e30. Beyond, the BCE may overflow, and infinity times a
+        # weight of 0 is NaN.
         limit = min(1e30, torch.finfo(logits.dtype).max)
         logits = logits.clamp(-limit, limit)
         bce = binary_cross_entropy_with_logits(
@@ -56,7 +56,7 @@ class _WeightedBCE(nn.Module):
 class FocalLoss(_WeightedBCE):
     """Focal loss: BCE x (t a + (1 - t)(1 - a)) x (1 - p_t)^gamma, p_t = t s + (1 - t)(1 - s), s = sigmoid.
 
-    Finite gradient for every gamma >= 0, saturated logits included. The positive weight and the reduction
+    The gradient is finite for every gamma >= 0, also for saturated logits. The positive weight and the reduction
     are those of ``loss_fcn``. Source: Lin et al. 2017, "Focal Loss for Dense Object Detection"; SPEC 5.
     """
 
@@ -73,9 +73,9 @@ class FocalLoss(_WeightedBCE):
 
 
 class QFocalLoss(FocalLoss):
-    """Quality focal loss for soft targets: as focal, with |t - s|^gamma as the last factor.
+    """Quality focal loss for soft targets: like `FocalLoss`, with the last factor |t - s|^gamma.
 
-    Source: Li et al. 2020, "Generalized Focal Loss", with the alpha factor kept as upstream does; SPEC 5.
+    Source: Li et al. 2020, "Generalized Focal Loss", with the alpha factor, as upstream has it; SPEC 5.
     """
 
     @override
@@ -85,7 +85,7 @@ class QFocalLoss(FocalLoss):
 
 
 class BCEBlurWithLogitsLoss(_WeightedBCE):
-    """Mean BCE that discounts missing labels: BCE x (1 - exp((s - t - 1) / (alpha + 1e-4))), s = sigmoid.
+    """Mean BCE that reduces the effect of missing labels: BCE x (1 - exp((s - t - 1) / (alpha + 1e-4))), s = sigmoid.
 
     Source: SPEC section 5 (upstream's BCE-blur).
     """
@@ -100,10 +100,10 @@ class BCEBlurWithLogitsLoss(_WeightedBCE):
 
 
 def _power(base: Tensor, gamma: float) -> Tensor:
-    """base^gamma for base >= 0, with gradient 0 where base is (all but) 0.
+    """base^gamma for base >= 0, with gradient 0 if the base is 0 or subnormal.
 
-    For 0 < gamma < 1 the slope of the power is infinite at 0 and meets a zero of sigmoid's slope: the
-    product's limit is 0, floating point makes it NaN. Subnormal bases count as 0: their slope overflows.
+    For 0 < gamma < 1 the derivative of the power is infinite at 0, where the derivative of sigmoid is 0. The limit of
+    their product is 0, but in floating point it is NaN. For subnormal bases the derivative overflows.
     """
     positive = base > torch.finfo(base.dtype).tiny
     power = torch.where(positive, base, torch.ones_like(base)) ** gamma

@@ -1,4 +1,4 @@
-"""What the loss reads of a layer's predictions, with a gradient that is made once."""
+"""What the loss reads from a layer's predictions, with one dense gradient for all of it."""
 
 import torch
 from jaxtyping import Float, Int64

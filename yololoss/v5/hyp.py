@@ -11,8 +11,8 @@ class Hyperparameters(BaseModel):
     """Hyperparameters of the loss, under upstream's names.
 
     Frozen and validated: an unknown name, a string, NaN or a value out of range raises
-    ``pydantic.ValidationError`` (a ``ValueError``). The defaults of the gains are those of the article
-    the project was founded on (see ``golden/article.json``).
+    ``pydantic.ValidationError`` (a ``ValueError``). The default gains are those of the article in
+    ``golden/v5/article.json``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
@@ -22,8 +22,8 @@ class Hyperparameters(BaseModel):
     cls: float = Field(default=0.3, ge=0, description="gain of the class term")
     cls_pw: float = Field(default=1.0, gt=0, description="positive weight of the class BCE")
     obj_pw: float = Field(default=1.0, gt=0, description="positive weight of the objectness BCE")
-    fl_gamma: float = Field(default=0.0, ge=0, description="focal gamma, 0 switches focal off")
-    anchor_t: float = Field(default=4.0, gt=0, description="largest side ratio of target to anchor")
+    fl_gamma: float = Field(default=0.0, ge=0, description="focal gamma, 0 switches focal loss off")
+    anchor_t: float = Field(default=4.0, gt=0, description="limit of the side ratio of target and anchor")
     label_smoothing: float = Field(default=0.0, ge=0, le=1, description="class label smoothing")
 
     @model_validator(mode="before")
@@ -39,10 +39,10 @@ class Hyperparameters(BaseModel):
 
     @classmethod
     def from_model(cls, hyp: object) -> "Hyperparameters":
-        """Read the loss's share of a training run's ``model.hyp``.
+        """Read the loss's hyperparameters from a training run's ``model.hyp``.
 
-        Other keys (learning rates, augmentation) are ignored; ``label_smoothing`` may be missing, as
-        in upstream. Raises ValueError naming what is missing, TypeError if ``hyp`` is no mapping.
+        Other keys (learning rates, augmentation) are ignored. ``label_smoothing`` may be missing, as
+        in upstream. Raises ValueError that names missing keys, and TypeError if ``hyp`` is not a mapping.
         """
         if not isinstance(hyp, Mapping):
             raise TypeError(f"model.hyp: expected a dict of hyperparameters, got {type(hyp).__name__}")

@@ -22,41 +22,42 @@ from yololoss.v5.hyp import Hyperparameters
 THREE_LAYERS = (4.0, 1.0, 0.4)
 OTHER_LAYERS = (4.0, 1.0, 0.25, 0.06, 0.02)
 AUTOBALANCE_STRIDE = 16
-# Autobalance adds 1e-4 / loss. Below this loss it adds what it would at it (100), where upstream adds
-# without bound and divides by zero once the float32 BCE of a confident background cancels to 0.
+# Autobalance adds 1e-4 / loss. For a loss below this one it adds 100, the value at this loss. Upstream has no bound,
+# and divides by zero if the float32 BCE of a confident background cancels to 0.
 AUTOBALANCE_FLOOR = 1e-6
-# The logit that a row which is absent is given: every term is finite there, and the BCE of target 0 is 0.
+# The logits of absent rows: every term is finite for them, and the BCE with target 0 is 0.
 ABSENT = -1e30
 
 Built = tuple[list[Tensor], list[Tensor], list[tuple[Tensor, Tensor, Tensor, Tensor]], list[Tensor]]
 
 
 class ComputeLoss:
-    """The YOLOv5 detection loss, a drop-in for upstream's class of that name.
+    """The YOLOv5 detection loss, a drop-in replacement for upstream's class of that name.
 
     ``ComputeLoss(model, autobalance=False)`` reads ``model.hyp`` and the head ``model.model[-1]``;
     ``ComputeLoss.from_parts`` needs no model. Call it with predictions and targets::
 
         total, items = loss(p, targets)
 
-    p: one (B, A, H, W, 5 + C) tensor of raw logits a layer: x, y, w, h, objectness, classes.
+    p: for each layer one tensor (B, A, H, W, 5 + C) of raw logits: x, y, w, h, objectness, classes.
     targets: (N, 6) float: image index, class, and x, y, w, h as fractions of the image.
-    total: (1,) float32, box + obj + cls times B, carries the gradient. items: (3,) float32, detached.
-    Source: SPEC sections 1 to 7.
+    total: (1,) float32, (box + obj + cls) times B, with gradient. items: (3,) float32, (box, obj, cls) times their
+    gains, detached. Source: SPEC sections 1 to 7.
 
-    ``checks``: examine the inputs of every call, and make only the rows that are there, both of which wait for an
-    accelerator. Without them nothing does (but autobalance), and all shapes follow from those given: there is a row
-    for every choice, anchor and target, and those that are absent weigh nothing. Targets of zeros match no anchor, so
-    a batch may be padded with them; of what else is wrong with its inputs such a call says nothing. ``hyp`` and
-    ``anchors`` are those of the model, by reference: an edit in place is seen by the next call. After
-    replacing a model's anchors, or moving it to another device, call `refresh`.
+    ``checks``: check the inputs of every call (ValueError, TypeError), and make only the rows that exist. Both wait
+    for an accelerator. Without checks only autobalance waits, and all shapes depend only on the shapes of the inputs:
+    there is a row for every choice, anchor and target, and absent rows have no weight. Targets of zeros match no
+    anchor, so a batch may be padded with them. Without checks, other invalid inputs raise no error.
+
+    ``hyp`` and ``anchors`` are the model's own objects: the next call sees a change in place. After replacing a
+    model's anchors, or moving it to another device, call `refresh`.
     """
 
-    sort_obj_iou = False  # where rows share a cell: False, the last row wins; True, the largest overlap
+    sort_obj_iou = False  # if rows share a cell: False, the last row wins; True, the largest overlap
 
     def __init__(self, model: nn.Module, autobalance: bool = False, *, checks: bool = True) -> None:
         inner = _unwrap(model)
-        hyp = getattr(model, "hyp", None) or inner.hyp  # trainers set it before they wrap the model, or after
+        hyp = getattr(model, "hyp", None) or inner.hyp  # trainers set it before or after they wrap the model
         Hyperparameters.from_model(hyp)
         self._set_up(hyp, _head(inner).nc, autobalance, checks, *_anchors(inner))
 
@@ -72,7 +73,12 @@ class ComputeLoss:
         checks: bool = True,
         device: torch.device | str | None = None,
     ) -> "ComputeLoss":
-        """A loss without a model: anchors (L, A, 2) in cells of their own layer, strides in pixels a cell."""
+        """Make a loss without a model.
+
+        ``anchors``: (L, A, 2), width and height in cells of their layer. ``strides``: (L,), pixels per cell. Raises
+        ValueError for fewer than 1 class, shapes that do not fit, more than 5 layers, or autobalance without a layer
+        of stride 16.
+        """
         if classes < 1:
             raise ValueError(f"classes: expected 1 or more, got {classes}")
         loss = cls.__new__(cls)
@@ -87,7 +93,7 @@ class ComputeLoss:
         return loss
 
     def refresh(self, model: nn.Module) -> None:
-        """Read anchors, strides and device again: the model's were replaced, or it was moved."""
+        """Read anchors, strides and device again, after the model's were replaced or the model was moved."""
         self._set_anchors(*_anchors(_unwrap(model)))
 
     def _set_up(
@@ -146,7 +152,7 @@ class ComputeLoss:
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""], Float[Tensor, ""]]:
         """The box, objectness and class terms summed over layers, before gains, with gradient.
 
-        In float32, or float64 for float64 predictions. With autobalance, a call moves the balance.
+        In float32, or float64 for float64 predictions. With autobalance, a call changes the balance.
         """
         assigned = self._assign(p, targets, every_row=not self.checks)
         with _full_precision(self.device):
@@ -160,7 +166,7 @@ class ComputeLoss:
         return terms
 
     def assign(self, p: Sequence[Tensor], targets: Tensor) -> list[LayerAssignment]:
-        """The assignment of every layer, with its explanation; checks the inputs if checks are on."""
+        """The assignment of every layer (`LayerAssignment`). Checks the inputs if checks are on."""
         return self._assign(p, targets, every_row=False)
 
     def _assign(self, p: Sequence[Tensor], targets: Tensor, every_row: bool) -> list[LayerAssignment]:
@@ -176,10 +182,10 @@ class ComputeLoss:
             ]
 
     def build_targets(self, p: Sequence[Tensor], targets: Tensor) -> Built:
-        """Upstream's form of the assignment, four lists over layers: classes, boxes, indices, anchors.
+        """The assignment in upstream's form, four lists over layers: classes, boxes, indices, anchors.
 
-        A layer of n rows gives (n,) int64; (n, 4); image, anchor, grid row, grid column, each (n,) int64;
-        and (n, 2). Lengths in cells, boxes relative to their cell.
+        A layer of n rows has classes (n,) int64, boxes (n, 4), indices image, anchor, grid row and grid column, each
+        (n,) int64, and anchors (n, 2). Lengths are in cells; box centres are relative to the row's cell.
         """
         layers = self.assign(p, targets)
         return (
@@ -198,23 +204,23 @@ class ComputeLoss:
         wanted = self._place(_objectness_values(overlap, self.gr), rows, objectness)
         missed, truth = 1 - overlap, self._class_targets(rows.cls, overlap.dtype)
         share: Tensor | float = 1.0
-        if rows.present is not None:  # the means are over all rows, to which those that are absent add nothing
+        if rows.present is not None:  # the means are over all rows, and absent rows add 0
             missed, truth = torch.where(rows.present, missed, 0), truth * rows.present[:, None]
             share = len(truth) / rows.present.sum(dtype=overlap.dtype).clamp(min=1)
         cls = self.BCEcls(selected[:, 5:], truth) if self.nc > 1 else zero
         return missed.mean() * share, self.BCEobj(objectness, wanted), cls * share
 
     def _place(self, values: Tensor, rows: LayerAssignment, objectness: Tensor) -> Tensor:
-        """The objectness target of every cell, (B, A, H, W): its row's value, 0 without a row.
+        """The objectness target of every cell, (B, A, H, W): its row's value; 0 without a row.
 
-        Where rows share a cell the winner is found with a maximum, which no order of execution can
-        change, and every row of the cell writes the winner's value: the same bits on every device.
+        If rows share a cell, a maximum finds the winner, which no order of execution can change. Every row of the
+        cell writes the winner's value. So the bits are the same on every device.
         """
         image, anchor, row, column = rows.indices
         _, anchors, height, width = objectness.shape
         cell = ((image * anchors + anchor) * height + row) * width + column
         cells = objectness.numel()
-        if rows.present is not None:  # the others are put in one more cell, which is cut off
+        if rows.present is not None:  # absent rows write to one extra cell, which is cut off
             cell = torch.where(rows.present, cell, cells)
         grid = objectness.new_zeros(cells + 1)
         if self.sort_obj_iou:
@@ -238,7 +244,7 @@ class ComputeLoss:
 
 def _read(logits: Tensor, rows: LayerAssignment) -> tuple[Tensor, Tensor]:
     """The objectness logits of a layer, and all logits of its rows."""
-    # Half precision loses values and gradients that float32 keeps, at no measurable cost: only these are converted.
+    # float32 keeps values and gradients that half precision loses. Converting only these has no measurable cost.
     dtype = torch.promote_types(logits.dtype, torch.float32)
     objectness, selected = gather(logits, rows.indices)
     objectness = objectness.to(dtype)
@@ -249,7 +255,7 @@ def _read(logits: Tensor, rows: LayerAssignment) -> tuple[Tensor, Tensor]:
 
 
 def _overlaps(selected: Sequence[Tensor], assigned: Sequence[LayerAssignment]) -> Sequence[Tensor]:
-    """The CIoU of each layer's rows with their targets; worked out for all at once, for it is many small operations."""
+    """The CIoU of each layer's rows with their targets. All layers at once, since it is many small operations."""
     logits = torch.cat([rows[:, :4] for rows in selected])
     anchors = torch.cat([rows.anchor_wh for rows in assigned])
     target = torch.cat([rows.box for rows in assigned]).to(logits.dtype)
@@ -281,7 +287,7 @@ def _anchors(model: Any) -> tuple[Tensor, Tensor]:
 
 @contextmanager
 def _full_precision(device: torch.device) -> Iterator[None]:
-    """Autocast off: it would cut the assignment and the overlaps, which need float32, to half."""
+    """Switch autocast off: it would compute the assignment and the overlaps, which need float32, in half precision."""
     if not torch.amp.is_autocast_available(device.type):
         yield
         return

@@ -1,1 +1,1 @@
-"""Proofs by exhaustion of v5 losses: every float32 centre on grids of some widths, every 16-bit logit."""
+"""Proofs by exhaustion for v5 losses: every float32 centre on grids of some widths, and every 16-bit logit."""

@@ -1,7 +1,7 @@
-"""Every centre there is on grids of some widths: a loss's rows against whole numbers.
+"""Every float32 centre on grids of some widths: a loss's rows compared with integer arithmetic.
 
-One target an image, so that each row says whose it is, and one anchor, which every target meets. The centre has the
-same number on both axes, so that a grid of H rows and W columns proves both of that number at once.
+Each image has one target, so that each row names its target, and there is one anchor, which every target matches. The
+centre has the same coordinate on both axes, so that a grid of H rows and W columns proves both widths for it at once.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,17 +23,17 @@ from ..rows import Rows
 
 Grid = tuple[int, int]  # rows, columns
 WIDTHS = (1, 2, 3, 5, 10, 13, 20, 40, 80, 160)
-LAYERS = 3  # grids a call, at most: what a loss does once a call is then paid by three
-BATCH = 2**16  # targets a call: more do not fit the processor's cache, fewer pay for the call
-SHARD = 2**21  # centres between two savings of what was done: a second or so
-SIDE = 0.5  # of every target, as a fraction of the image: exact in cells of any grid
-AROUND = 4  # centres on each side of where the cells change, which are tried first
-HUNG = 600.0  # seconds in which a batch must be done
+LAYERS = 3  # most grids per call: they share the cost of a call
+BATCH = 2**16  # targets per call: more do not fit the processor's cache, and with fewer the cost of a call dominates
+SHARD = 2**21  # centres between two saves of the certificate: about a second
+SIDE = 0.5  # sides of every target, as a fraction of the image: exact in cells of any grid
+AROUND = 4  # centres on each side of a change of cells, which are tried first
+HUNG = 600.0  # seconds that a batch may take
 
 
 @dataclass(frozen=True)
 class Odd:
-    """A centre whose rows are not those that they must be, or on which the loss raised."""
+    """A centre whose rows are wrong, or on which the loss raised."""
 
     bits: int
     grid: Grid
@@ -41,7 +41,7 @@ class Odd:
 
 @dataclass(frozen=True)
 class Block:
-    """Consecutive targets that must have a row each in one cell."""
+    """Consecutive targets, each of which must have a row in the same cell."""
 
     first: int  # target
     stop: int
@@ -50,7 +50,7 @@ class Block:
 
 
 def passes(widths: Sequence[int]) -> list[tuple[Grid, ...]]:
-    """Grids for these widths, each once as columns and once as rows, as many at once as pay."""
+    """Groups of grids for these widths, each width once as columns and once as rows. A group is tried in one call."""
     ring = sorted(set(widths), reverse=True)
     grids = [(rows, columns) for columns, rows in zip(ring, [*ring[1:], ring[0]], strict=True)]
     calls = -(-len(grids) // LAYERS)
@@ -58,12 +58,12 @@ def passes(widths: Sequence[int]) -> list[tuple[Grid, ...]]:
 
 
 def shards(first: int, stop: int) -> list[tuple[int, int]]:
-    """The centres in parts, each from some bits up to others."""
+    """The centres in parts, as ranges of bits."""
     return [(at, min(at + SHARD, stop)) for at in range(first, stop, SHARD)]
 
 
 def turns(grids: Sequence[Grid], first: int, stop: int) -> list[tuple[int, int]]:
-    """The centres nearest to where the cells change: a fault is most likely there, and a second shows it."""
+    """The centres nearest to a change of cells: a fault is most likely there, and they take only a second."""
     changes = {each.first for grid in grids for width in grid for each in intervals(width)} | {ONE_BITS}
     found: list[tuple[int, int]] = []
     for at in sorted(changes):
@@ -77,7 +77,7 @@ def turns(grids: Sequence[Grid], first: int, stop: int) -> list[tuple[int, int]]
 
 
 def frame(grids: Sequence[Grid], targets: tuple[tuple[float, float, float, float, float, float], ...] = ()) -> Case:
-    """A case on these grids with an anchor that each target equals; its predictions are never read."""
+    """A case on these grids with one anchor, which has the size of each target. Its predictions are never read."""
     return Case(
         batch=1,
         classes=1,
@@ -100,24 +100,24 @@ def centre(bits: int) -> float:
 
 
 def rows_of(subject: LossUnderTest, grids: Sequence[Grid], first: int, stop: int) -> list[Rows]:
-    """The loss's rows, a grid each, for the centres of these bits, a target an image. Raises Unprovable."""
+    """The loss's rows for each grid, for the centres of these bits, one target per image. Raises Unprovable."""
     count = stop - first
     targets = torch.zeros(count, 6)
     targets[:, 0] = torch.arange(count)
     targets[:, 2] = targets[:, 3] = torch.arange(first, stop, dtype=torch.int32).view(torch.float32)
     targets[:, 4:] = SIDE
     case = frame(grids)
-    # an assignment reads shapes alone: one number in memory does for all
+    # an assignment reads only shapes, so all predictions can share one number in memory
     nothing = torch.zeros(1, device=subject.device)
     p = [nothing.expand(count, 1, *grid, 5 + case.classes) for grid in grids]
     made = subject.make(case, subject.device)
     if not made.any_size:
-        raise Unprovable("it takes inputs of one size alone")
+        raise Unprovable("it takes inputs of one size only")
     built = made.rows(p, targets.to(subject.device))
     if built is None:
         raise Unprovable("it shows no rows")
     if len(built) != len(grids):
-        raise Unprovable(f"it shows rows of {len(built)} layers where there are {len(grids)}")
+        raise Unprovable(f"it shows rows of {len(built)} layers, expected {len(grids)}")
     return list(built)
 
 
@@ -137,7 +137,7 @@ def blocks(grid: Grid, first: int, stop: int) -> list[Block]:
 def _parts(
     across: Sequence[tuple[int, Cells]], down: Sequence[tuple[int, Cells]], stop: int
 ) -> Iterator[tuple[int, int, Cells, Cells]]:
-    """Stretches of bits in which neither axis changes, with the cells of both."""
+    """Ranges of bits in which neither axis changes its cells, with the cells of both."""
     by_axis = [dict(across), dict(down)]
     x, y = across[0][1], down[0][1]
     for begin, end in pairwise((*sorted({*by_axis[0], *by_axis[1]}), stop)):
@@ -146,14 +146,14 @@ def _parts(
 
 
 def _cell(choice: int, across: Cells, down: Cells) -> tuple[int | None, int | None]:
-    """Grid row and column of the own cell, left, above, right, below; None in it where that is not taken."""
+    """Grid row and column of a choice (own, left, above, right, below); None for one that is not assigned."""
     row = (down.own, down.own, down.before, down.own, down.after)[choice]
     column = (across.own, across.before, across.own, across.after, across.own)[choice]
     return row, column
 
 
 class Wanted:
-    """What the rows of one grid must be, for the centres of some bits."""
+    """The rows that one grid must have, for the centres of some bits."""
 
     def __init__(self, grid: Grid, first: int, stop: int) -> None:
         self.grid = grid
@@ -162,11 +162,11 @@ class Wanted:
         self.down, self.across = (scaled(first, stop, width) for width in grid)
 
     def odd(self, rows: Rows) -> int | None:
-        """The first target whose rows are not as they must be; None where all are."""
+        """The first target whose rows are wrong; None if all are right."""
         return None if self._in_order(rows) else self._first_odd(rows)
 
     def _in_order(self, rows: Rows) -> bool:
-        """Whether the rows are those that must be, in SPEC's order: what most losses pass, so it is quick."""
+        """Whether the rows are right and in SPEC's order. Most losses pass this quick test."""
         if len(rows) != sum(b.stop - b.first for b in self.blocks) or not self._alike(rows).all():
             return False
         at, numbers = 0, np.arange(self.count)
@@ -185,16 +185,16 @@ class Wanted:
         return True
 
     def _offsets(self, b: Block) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Where the centres lie in the cell of a block: a difference that float32 has without rounding.
+        """The centres relative to the cell of a block: a difference that is exact in float32.
 
-        A centre in a cell, or half a cell beside it, is a multiple of 2^-24 cells unless the cell is the first, which
+        A centre in a cell, or half a cell beside it, is a multiple of 2^-24 cells, unless the cell is the first, which
         begins at 0.
         """
         own = slice(b.first, b.stop)
         return self.across[own] - np.float32(b.column), self.down[own] - np.float32(b.row)
 
     def _alike(self, rows: Rows) -> NDArray[np.bool_]:
-        """Whether what all rows have in common is as it must be, and centres lie in range; (4,)."""
+        """Whether anchor and class, size, anchor sides, and the range of centres are right; (4,)."""
         sides = np.array(self.grid[::-1], dtype=np.float32) * np.float32(SIDE)
         xy = rows.box[:, :2]
         return np.array(
@@ -207,9 +207,9 @@ class Wanted:
         )
 
     def _first_odd(self, rows: Rows) -> int | None:
-        """The same of rows in whatever order."""
+        """The same for rows in any order."""
         lengths = [b.stop - b.first for b in self.blocks]
-        want = np.zeros((sum(lengths), 9), dtype=np.float64)  # indices and float32 alike are exact in it
+        want = np.zeros((sum(lengths), 9), dtype=np.float64)  # indices and float32 are both exact in float64
         want[:, 0] = np.concatenate([np.arange(b.first, b.stop) for b in self.blocks])
         want[:, 2], want[:, 3] = (np.repeat([getattr(b, n) for b in self.blocks], lengths) for n in ("row", "column"))
         want[:, 5], want[:, 6] = (np.concatenate(each) for each in zip(*map(self._offsets, self.blocks), strict=True))
@@ -220,20 +220,20 @@ class Wanted:
         both = min(len(want), len(got))
         differ = (want[:both] != got[:both]).any(axis=1)
         if len(got) == len(want) and not differ.any():
-            return None if self._alike(rows).all() else int(got[0, 0])  # an anchor's sides: every row has them
+            return None if self._alike(rows).all() else int(got[0, 0])  # the sides of an anchor are wrong, in every row
         at = int(np.argmax(differ)) if differ.any() else both
         images = [each[at, 0] for each in (want, got) if at < len(each)]
-        return int(np.clip(min(images), 0, self.count - 1))  # a row of no image at all is nobody's
+        return int(np.clip(min(images), 0, self.count - 1))  # a row may have an image that does not exist
 
 
 def _sorted(table: NDArray[np.float64]) -> NDArray[np.float64]:
-    """By image, then by cell."""
+    """Sort rows by image, then by cell."""
     order = np.lexsort((table[:, 3], table[:, 2], table[:, 0]))
     return np.asarray(table[order])
 
 
 def odd_in(subject: LossUnderTest, grids: Sequence[Grid], first: int, stop: int) -> Odd | None:
-    """The first centre of these bits, batch by batch, that is not treated as it must be. Raises Unprovable."""
+    """The first centre of these bits with wrong rows, tried batch by batch. Raises Unprovable."""
     for at in range(first, stop, BATCH):
         is_watched(HUNG)
         found = _odd(subject, grids, at, min(at + BATCH, stop))
@@ -261,7 +261,7 @@ def _odd(subject: LossUnderTest, grids: Sequence[Grid], first: int, stop: int) -
 
 
 def _raising(subject: LossUnderTest, grids: Sequence[Grid], first: int, stop: int) -> Odd | None:
-    """The first centre on which the loss raises by itself, and on which grid; None where it is no single one's."""
+    """The first centre on which the loss raises, and its grid; None if it raises on no single centre."""
     middle = (first + stop) // 2
     parts: list[tuple[tuple[Grid, ...], int, int]]
     if len(grids) > 1:
@@ -277,7 +277,7 @@ def _raising(subject: LossUnderTest, grids: Sequence[Grid], first: int, stop: in
 
 
 def shown(subject: LossUnderTest, odd: Odd) -> tuple[str, str]:
-    """The cells that a centre must have, and those that it has where it is the only target."""
+    """The cells that a centre must have, and those that it has if it is the only target."""
     (wanted,) = _wanted([odd.grid], odd.bits, odd.bits + 1)
     try:
         (rows,) = rows_of(subject, [odd.grid], odd.bits, odd.bits + 1)

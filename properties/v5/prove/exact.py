@@ -1,13 +1,13 @@
-"""The assignment along one axis in whole numbers: no float is computed here.
+"""The assignment along one axis in integer arithmetic: nothing here is computed in floating point.
 
-A float32 from 0 on is a whole number of 2^-149, so Python's integers hold it, its product with a width W and its
-difference from W exactly; `rounded` takes the nearest float32, ties to even. That is all of SPEC 1.1, 1.3 and 1.4.
+A float32 of 0 or above is a whole number of units of 2^-149. So Python's integers hold it, its product with a width W,
+and its difference from W exactly. `rounded` gives the nearest float32, ties to even. This covers SPEC 1.1, 1.3 and 1.4.
 
 Why a table is enough for a thousand million centres: rounding is monotone (a larger number is never rounded to a
 smaller one), and so are scaling by W, adding or subtracting a constant, floor and comparison. So each of the numbers
-that decide (`_deciding`) only grows, or only falls, as the centre grows, and the bits of floats from 0 on are in the
-order of the floats. **Where such a number is the same at both ends of a range, it is the same all through it**, and so
-then are the cells. `intervals` halves ranges until that is so: no count of where they should lie is taken on trust.
+that decide (`_deciding`) only grows, or only falls, as the centre grows. The bits of floats of 0 or above have the same
+order as the floats. **If such a number is the same at both ends of a range, it is the same in the whole range**, and so
+are the cells. `intervals` halves ranges until this holds, so no boundary between intervals is assumed.
 """
 
 from bisect import bisect_right
@@ -26,7 +26,7 @@ CENTRES = ONE_BITS - ZERO_BITS + 1
 
 
 class Cells(NamedTuple):
-    """The cells that one axis contributes: of the own row, and of the neighbours before and after, if taken."""
+    """The cells along one axis: the own cell, and the neighbours before and after, if they are assigned."""
 
     own: int
     before: int | None
@@ -34,7 +34,7 @@ class Cells(NamedTuple):
 
 
 class Interval(NamedTuple):
-    """Centres that are treated alike: those of the bits from ``first`` up to the next interval's."""
+    """Centres with the same cells: their bits go from ``first`` up to the next interval's ``first``."""
 
     first: int
     cells: Cells
@@ -64,14 +64,14 @@ def rounded(exact: int) -> int:
 
 
 class _Deciding(NamedTuple):
-    """All that decides on one axis, each monotone in the centre."""
+    """All numbers that decide on one axis. Each is monotone in the centre."""
 
-    halves: int  # half cells from the start: frac < 1/2 where that is even
+    halves: int  # half cells from the start: frac < 1/2 if this is even
     past_first: bool
     halves_left: int  # half cells to the end
     before_last: bool
-    before: int  # where the centre lies when it is moved half a cell back; and forth
-    after: int
+    before: int  # the cell of the centre moved back by half a cell
+    after: int  # the cell of the centre moved forward by half a cell
 
 
 def _deciding(bits: int, width: int) -> _Deciding:
@@ -103,7 +103,7 @@ def cells(bits: int, width: int) -> Cells:
 
 @lru_cache(maxsize=64)
 def intervals(width: int) -> tuple[Interval, ...]:
-    """All centres in [0, 1], in intervals that are treated alike on an axis of ``width`` cells."""
+    """All centres in [0, 1], in intervals with the same cells on an axis of ``width`` cells."""
     found: list[Interval] = []
     waiting = [(ZERO_BITS, _deciding(ZERO_BITS, width), ONE_BITS, _deciding(ONE_BITS, width))]
     while waiting:
@@ -128,21 +128,21 @@ def within(width: int, first: int, stop: int) -> list[Interval]:
 
 
 def scaled(first: int, stop: int, width: int) -> NDArray[np.float32]:
-    """The centres of these bits times ``width``, (stop - first,) float32: products of integers, rounded as such."""
+    """The centres of these bits times ``width``, (stop - first,) float32: integer products, rounded as integers."""
     out = np.empty(stop - first, dtype=np.int32)
     at = first
     while at < stop:
         exponent, fraction = divmod(at, FRACTION)
         whole = fraction + (FRACTION if exponent else 0)
         spare = max((whole * width).bit_length() - DIGITS, 0)
-        # as far as exponent and digits to spare stay what they are
+        # as many as have the same exponent and the same number of spare digits
         enough = -(-(1 << (DIGITS + spare)) // width)
         count = min(stop - at, FRACTION - fraction, enough - whole)
         product = np.arange(whole, whole + count, dtype=np.int64) * width
-        if spare:  # half a unit less one, and one for odd numbers: so that ties go to even ones
+        if spare:  # add half a unit minus one, plus one if the kept part is odd: ties go to even
             product += (1 << (spare - 1)) - 1 + (product >> spare & 1)
             product >>= spare
-        # a product that is rounded up to one digit more carries into the exponent, as it must
+        # a product that is rounded up to one more digit carries into the exponent, as it must
         out[at - first : at - first + count] = product + ((spare + max(exponent, 1) - 1) << (DIGITS - 1))
         at += count
     return out.view(np.float32)

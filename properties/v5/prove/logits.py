@@ -1,7 +1,7 @@
-"""Every logit of 16 bits: decoded, compared with a target, classified, and its gradient taken.
+"""Every 16-bit logit: decoded, compared with a target, classified, with its gradient.
 
-These are plain cases of the one type, judged by the laws below on one execution: an image a logit, a grid of one cell,
-one target and one anchor. All other logits of the cell are moderate.
+These are ordinary cases, judged by the laws below on one execution: one image for each logit, a grid of one cell, one
+target and one anchor. All other logits of the cell are moderate.
 """
 
 from collections.abc import Iterator
@@ -29,23 +29,23 @@ HALVES: tuple[Half, ...] = ("float16", "bfloat16")
 CHANNELS = ("x", "y", "w", "h", "objectness", "class 0")
 USUAL = (0.25, -0.5, 0.125, -0.25, -1.0, 0.5, -0.75)  # the other logits of the cell; exact in 16 bits
 ANCHOR, SIDES, CENTRE = (0.75, 0.5), (0.5, 0.625), (0.4375, 0.5625)  # in cells: the grid is one cell
-MOST = 4096  # images a case
-LARGEST = 1e30  # of a logit for which the total is promised to be finite (SPEC 7)
+MOST = 4096  # images per case
+LARGEST = 1e30  # the largest logit for which the total must be finite (SPEC 7)
 LIMIT = 300.0  # seconds that a case may take: it is as large as hundreds of others
-# Significands of the pairs of width and height: the ends of a binade, and some between.
+# Significands for the pairs of width and height: the ends of a binade, and some between.
 SIGNIFICANDS = (0, 1, 128, 341, 512, 682, 896, 1023)
 
-# What is asked of one execution. Gradients show each row by itself: those of the box logits decode and CIoU, that of
-# objectness CIoU's value where it is above 0. Totals are means over a case's rows.
+# Laws that judge one execution. Gradients show each row by itself: the gradients of the box logits show decoding and
+# CIoU, that of objectness shows CIoU's value if it is above 0. Totals are means over a case's rows.
 OF_GRADIENTS = ("gradients.finite", "gradients.value", "gradients.zero-unassigned-cells")
 OF_VALUES = ("totals.shape-and-dtype", "totals.sum", "totals.finite", "totals.value", "boxes.item", "boxes.item-range")
 ENDS = ("run.no-exception", "run.time-limit", "run.no-exit")
-MUST = ("gradients.finite", "gradients.value")  # without which nothing is proven
+MUST = ("gradients.finite", "gradients.value")  # if these cannot judge, nothing is proven
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Some logits of one kind: channels, and for each image their bits."""
+    """Some logits of one kind: their channels, and for each image their bits."""
 
     dtype: Half
     channels: tuple[int, ...]
@@ -58,7 +58,7 @@ class Batch:
 
     @property
     def case(self) -> Case:
-        """The case, an image a logit or pair."""
+        """The case, with one image for each logit or pair."""
         logits = np.tile(np.array(USUAL), (len(self.bits), 1))
         logits[:, self.channels] = self.values
         target = (*CENTRE, *SIDES)
@@ -75,14 +75,14 @@ class Batch:
 
     @property
     def halves(self) -> "tuple[Batch, ...]":
-        """Itself in two; nothing where it is one."""
+        """The batch in two halves; empty if it has only one image."""
         middle = len(self.bits) // 2
         parts = (self.bits[:middle], self.bits[middle:]) if middle else ()
         return tuple(Batch(self.dtype, self.channels, part) for part in parts)
 
     @property
     def laws(self) -> tuple[str, ...]:
-        """The laws that are about it."""
+        """The laws that judge it."""
         within = bool((abs(self.values) <= LARGEST).all())
         return (*ENDS, *OF_GRADIENTS, *(OF_VALUES if within else ()))
 
@@ -95,7 +95,7 @@ def value(bits: NDArray[np.uint16], dtype: Half) -> NDArray[np.float64]:
 
 @cache
 def finite(dtype: Half) -> tuple[int, ...]:
-    """The bits of every finite number of a type, both zeros included, small numbers first."""
+    """The bits of every finite number of a dtype, both zeros included, small numbers first."""
     every = np.arange(2**16, dtype=np.uint16)
     numbers = value(every, dtype)
     ordered = every[np.argsort(abs(numbers), kind="stable")]
@@ -104,13 +104,13 @@ def finite(dtype: Half) -> tuple[int, ...]:
 
 @cache
 def sizes() -> tuple[int, ...]:
-    """Bits of float16: both signs, every exponent that a finite number has, and some significands of each."""
+    """Bits of float16 numbers: both signs, every finite exponent, and some significands of each."""
     return tuple(s << 15 | e << 10 | m for s, e, m in product(range(2), range(31), SIGNIFICANDS))
 
 
 @cache
 def batches() -> tuple[Batch, ...]:
-    """All that there is to try, in cases of like magnitude: a mean shows nothing of a small loss beside a large one."""
+    """All batches, each with logits of similar magnitude: in a mean, a large loss hides a small one."""
     kinds: list[tuple[Half, tuple[int, ...], list[tuple[int, ...]]]] = [
         (dtype, (channel,), [(bits,) for bits in finite(dtype)]) for dtype in HALVES for channel in range(len(CHANNELS))
     ]
@@ -120,16 +120,16 @@ def batches() -> tuple[Batch, ...]:
 
 def _batches(dtype: Half, channels: tuple[int, ...], bits: list[tuple[int, ...]]) -> Iterator[Batch]:
     large = np.any(abs(value(np.array(bits, dtype=np.uint16), dtype)) > LARGEST, axis=1)
-    for chosen in (np.logical_not(large), large):  # one that is too large for a total would keep a law from the others
+    for chosen in (np.logical_not(large), large):  # apart: with one too large for a total, laws cannot judge the others
         some = [each for each, take in zip(bits, chosen, strict=True) if take]
         for i in range(0, len(some), MOST):
             yield Batch(dtype, channels, tuple(some[i : i + MOST]))
 
 
 def broken_in(subject: LossUnderTest, batch: Batch) -> tuple[Batch, Told] | None:
-    """How the first law that breaks on these logits does so, with as few of them as show it. Raises Unprovable."""
+    """The first law that breaks on these logits, with a smallest batch that shows it. Raises Unprovable."""
     laws, patient = find_laws(subject.family), replace(subject, limit=LIMIT)
-    forget()  # the batch before
+    forget()  # the previous batch
     for name in (each for each in laws if each in batch.laws):
         told = _judged(laws[name], patient, batch)
         if told is not None:
@@ -148,7 +148,7 @@ def _judged(law: Law, subject: LossUnderTest, batch: Batch) -> Told | None:
 
 
 def _smaller(law: Law, subject: LossUnderTest, batch: Batch, told: Told) -> tuple[Batch, Told]:
-    """Halve the batch for as long as a half shows it as well."""
+    """Halve the batch as long as one half also breaks the law."""
     for half in batch.halves:
         found = _judged(law, subject, half)
         if found is not None:

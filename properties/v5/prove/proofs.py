@@ -1,4 +1,4 @@
-"""The proofs of v5 losses: every centre on some grids, every 16-bit logit."""
+"""The proofs for v5 losses: every centre on some grids, every 16-bit logit."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -25,7 +25,7 @@ ASSIGNMENT = (
 LOGITS = (
     "For each logit, and pair of width and height, in a row of its own the laws hold: finite, and as the reference."
 )
-# Laws that may name what is wrong with a centre, the most telling first.
+# Laws that may say what is wrong with a centre, the most specific first.
 TELLING = (
     "run.no-exception",
     "assign.clamped-indices",
@@ -39,14 +39,14 @@ OWN = ("grid lines", "far edge")  # choices that change the assignment
 
 
 class Shard:
-    """Ranges of bits of centres, on some grids. One that ``looks`` ahead is tried again later, and not counted."""
+    """Ranges of centres (as bits), on some grids. If it ``looks`` ahead, it is tried again later and not counted."""
 
     def __init__(self, grids: tuple[Grid, ...], ranges: Sequence[tuple[int, int]], *, looks: bool = False) -> None:
         self.grids, self.ranges, self.looks = grids, ranges, looks
 
 
 class OfAssignment(Proof[Shard]):
-    """Of all centres on some grids."""
+    """The proof about all centres on some grids."""
 
     hint = "; --part logits proves the rest"
 
@@ -59,7 +59,7 @@ class OfAssignment(Proof[Shard]):
             bits=(first, stop),
             enumerated=(Enumerated(what="float32 centres", count=stop - first),),
         )
-        # where the cells change a fault is most likely, and is found in the first second
+        # a fault is most likely where the cells change, so it is found in the first second
         ahead = Shard(grids, assignment.turns(grids, first, stop), looks=True)
         super().__init__(task, claim, [ahead, *(Shard(grids, [each]) for each in assignment.shards(first, stop))])
 
@@ -72,7 +72,7 @@ class OfAssignment(Proof[Shard]):
     @staticmethod
     @override
     def prove(part: Shard) -> Odd | None:
-        """The first centre that is not treated as it must be."""
+        """The first centre with wrong rows."""
         each = (assignment.odd_in(subject(), part.grids, *bits) for bits in part.ranges)
         return next((odd for odd in each if odd is not None), None)
 
@@ -91,13 +91,13 @@ class OfAssignment(Proof[Shard]):
             told, _ = judged(laws[name], subject, case)
             if told is not None:
                 return line, told.broken(laws[name], case)
-        broken = LawBroken(laws[ALL], case, place, expected, f"{observed}; other rows among other targets", ALONE)
+        broken = LawBroken(laws[ALL], case, place, expected, f"{observed}; other rows with other targets", ALONE)
         broken.repeats = False
-        return f"{line}, but among {assignment.BATCH} targets other rows", broken
+        return f"{line}, but other rows with {assignment.BATCH} targets", broken
 
 
 class OfLogits(Proof[int]):
-    """Of all logits of 16 bits; a part is the number of a batch."""
+    """The proof about all 16-bit logits. A part is the number of a batch."""
 
     def __init__(self, task: Task, batches: int | None = None) -> None:
         own = task.under_test()
@@ -136,7 +136,7 @@ def _count(batches: Sequence[logits.Batch], dtype: str, channels: tuple[int, ...
 
 
 def proofs(task: Task, part: str | None, widths: tuple[int, ...], centres: tuple[float, float]) -> Iterator[Proof[Any]]:
-    """The proofs of these parts, one after another. Raises UsageError for a part or centres that cannot be."""
+    """The proofs of these parts, one after another. Raises UsageError for an invalid part or range of centres."""
     if part not in (None, *PARTS):
         raise UsageError(f"--part {part}: no such part{closest(part, PARTS)} (known: {', '.join(PARTS)})")
     first, last = map(bits, centres)

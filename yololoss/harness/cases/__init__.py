@@ -1,1 +1,1 @@
-"""What a loss is asked: cases, the domains they are drawn from, the files that hold them. No loss runs here."""
+"""Inputs of a loss: cases, the domains that they are drawn from, the files that hold them. No loss runs here."""

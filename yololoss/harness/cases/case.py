@@ -1,6 +1,6 @@
-"""A case: one call of a loss, complete, as data. Each family of losses derives its own from `Case`.
+"""A case: one call of a loss, complete, as data. Each family of losses derives its own class from `Case`.
 
-The same type is what strategies draw, what a subject and the reference are given, and what is saved.
+The same type is used everywhere: strategies draw it, the subject and the reference take it, files store it.
 """
 
 import math
@@ -46,7 +46,7 @@ Dtype = Literal["float16", "bfloat16", "float32", "float64"]
 
 
 class Data(BaseModel):
-    """Frozen, strict, without unknown fields: what every part of a case or vector is."""
+    """The base class of every part of a case or vector: frozen, strict, without unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -54,10 +54,11 @@ class Data(BaseModel):
 class Case(Data):
     """One call of a loss, complete: enough to make its tensors, its model and its options.
 
-    Immutable; JSON both ways bit for bit. Its ``str`` is a small table that a person can check by hand.
+    Immutable. It is written to JSON and read from it bit for bit. Its ``str`` is a small table that can be checked by
+    hand.
     """
 
-    family: ClassVar[str]  # the name of the family that it is a case of
+    family: ClassVar[str]  # the name of its family
 
     @property
     def calls(self) -> int:
@@ -66,16 +67,16 @@ class Case(Data):
 
     @property
     def size(self) -> tuple[int, int, str]:
-        """What cases are sorted by, the smallest first."""
+        """The sort key of cases, the smallest first."""
         return 0, len(self.key), self.key
 
     def inputs(self, device: torch.device) -> tuple[list[Tensor], Tensor]:
-        """Predictions, which require grad and are no leaves, and targets; new tensors in each call."""
+        """Predictions, which require grad and are not leaves, and targets. Each call returns new tensors."""
         raise NotImplementedError
 
     @cached_property
     def key(self) -> str:
-        """What two equal cases have in common: their JSON. NaN equals NaN here."""
+        """The case as JSON. Two cases are equal if their keys are. NaN equals NaN here."""
         return self.model_dump_json()
 
     @override

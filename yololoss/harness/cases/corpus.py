@@ -1,4 +1,4 @@
-"""A corpus: a folder of case files, as findings are saved. Its cases are judged before new ones are made."""
+"""A corpus: a folder of case files in the format of findings. Its cases are judged before new ones are made."""
 
 from collections.abc import Callable, Hashable, Iterable
 from pathlib import Path
@@ -8,7 +8,7 @@ from yololoss.harness.cases.vectors import Vector, name_of, read_corpus, read_ve
 
 
 def add(folder: Path, vectors: Iterable[Vector[Any, Any]], source: dict[str, str]) -> list[Path]:
-    """Save the cases that the folder does not have, each in a file of that source; the new files."""
+    """Save the cases that the folder does not have, each in a file with that source. Returns the new files."""
     known = read_corpus(folder) if folder.is_dir() else {}
     added = []
     for vector in vectors:
@@ -21,7 +21,10 @@ def add(folder: Path, vectors: Iterable[Vector[Any, Any]], source: dict[str, str
 
 
 def minimised(folder: Path, reached: Callable[[Vector[Any, Any]], Hashable]) -> tuple[int, int]:
-    """Of the cases that reach the same keep the smallest, delete the others; how many of each."""
+    """Keep the smallest of the cases for which ``reached`` is equal, and delete the others.
+
+    Returns how many cases were kept, and how many were deleted.
+    """
     best: dict[Hashable, Vector[Any, Any]] = {}
     found = read_corpus(folder)
     for vector in found.values():
@@ -32,7 +35,7 @@ def minimised(folder: Path, reached: Callable[[Vector[Any, Any]], Hashable]) -> 
     for path in sorted(folder.rglob("*.json")):
         file = read_vectors(path)
         left = [vector for vector in file.vectors if name_of(vector) in kept]
-        kept -= {name_of(vector) for vector in left}  # and not a second time, from another file
+        kept -= {name_of(vector) for vector in left}  # not again from another file
         if not left:
             path.unlink()
             path.with_suffix(".png").unlink(missing_ok=True)

@@ -1,7 +1,7 @@
-"""Hypothesis's databases as a cache of cases: a folder, Redis, artifacts of GitHub, combined as Hypothesis documents.
+"""Hypothesis's databases as a cache of cases: a folder, Redis, GitHub artifacts, combined as Hypothesis documents.
 
-What is kept there is what a session found, a case under its law; the durable record is the files of a corpus. A session
-judges what is there first. A cache that cannot be reached is told, and no session ends for it.
+A database holds what sessions found, each case under its law. A session judges these cases first. The durable record is
+the files of a corpus. A database that cannot be reached raises UsageError.
 """
 
 from collections.abc import Iterable, Sequence
@@ -23,7 +23,7 @@ REDIS = ("redis://", "rediss://")
 
 
 def open_database(places: Sequence[str]) -> ExampleDatabase | None:
-    """All of these places as one; None where there are none. Raises UsageError for one that cannot be."""
+    """All of these places as one database; None if there are none. Raises UsageError for an invalid place."""
     found = [_open(place) for place in places]
     return MultiplexedDatabase(*found) if found else None
 
@@ -33,7 +33,7 @@ def _open(place: str) -> ExampleDatabase:
         try:
             from hypothesis.extra.redis import RedisExampleDatabase  # noqa: PLC0415
             from redis import Redis  # noqa: PLC0415
-        except ImportError as error:  # pragma: no cover  # the tests have it
+        except ImportError as error:  # pragma: no cover  # the tests' environment has it
             raise UsageError(f"--database {place}: needs the package redis: pip install 'yololoss[fleet]'") from error
         return RedisExampleDatabase(Redis.from_url(place, socket_timeout=5.0))
     if place.startswith(GITHUB):
@@ -47,28 +47,28 @@ def _open(place: str) -> ExampleDatabase:
 
 
 def key(family: str, law: str) -> bytes:
-    """The key under which the cases of a law are kept."""
+    """The key under which a database keeps the cases of a law."""
     return f"yololoss 1 {family} {law}".encode()
 
 
 def fetch(database: ExampleDatabase, family: str, laws: Iterable[str]) -> list[Vector[Any, Any]]:
-    """The cases that are kept of these laws of a family. Raises UsageError if the database cannot be reached."""
+    """The cases that the database has for these laws of a family. Raises UsageError if it cannot be reached."""
     found = []
     for law in laws:
         try:
             kept = sorted(database.fetch(key(family, law)))
-        except Exception as error:  # each kind of database has errors of its own
+        except Exception as error:  # each kind of database has its own errors
             raise UsageError(f"--database: {type(error).__name__}: {error}") from error
         for text in kept:
             try:
                 found.append(kind(family).vector.model_validate_json(text))
-            except ValueError:  # of another version, or of somebody else
+            except ValueError:  # written by another version or another program
                 continue
     return found
 
 
 def save(database: ExampleDatabase, vectors: Iterable[Vector[Any, Any]]) -> None:
-    """Keep cases. Raises UsageError if the database cannot be reached."""
+    """Save cases in the database. Raises UsageError if it cannot be reached."""
     for vector in vectors:
         try:
             database.save(key(vector.case.family, str(vector.law)), vector.model_dump_json(exclude_none=True).encode())

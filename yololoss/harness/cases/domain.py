@@ -1,8 +1,8 @@
 """Domains: the cases that a law is about, and how one is drawn.
 
-A case is drawn as one string of bytes of fixed length, each byte a choice that is simplest at 0. One draw is cheap and
-uniform; Hypothesis draws wide integers near 0, and varies several draws by copying parts of them, which would repeat
-five cases of six. Bytes shrink one by one, to a case that a person can check.
+A case is drawn as one string of bytes of fixed length. Each byte is a choice, and 0 is the simplest. One draw is cheap
+and uniform. Hypothesis draws wide integers near 0, and varies several draws by copying parts of them, which would
+repeat five of six cases. Bytes shrink one by one, to a case that can be checked by hand.
 """
 
 from abc import ABC, abstractmethod
@@ -18,13 +18,13 @@ T = TypeVar("T")
 
 
 class Choices:
-    """Reads choices off bytes, one after the other; 0 is always the first of what there is to choose from."""
+    """Reads choices from bytes, one after the other. The byte 0 always means the first option."""
 
     def __init__(self, data: bytes) -> None:
         self._data = iter(data)
 
     def index(self, count: int) -> int:
-        """One of ``count``; every one can be drawn if they are at most 256."""
+        """An index below ``count``. Every index can be drawn if ``count`` is at most 256."""
         byte = next(self._data)
         return byte % count if count <= 256 else byte * count // 256
 
@@ -33,20 +33,20 @@ class Choices:
         return values[self.index(len(values))]
 
     def wide(self) -> int:
-        """A number of 16 bits."""
+        """A 16-bit number."""
         return 256 * next(self._data) + next(self._data)
 
 
 class Domain(ABC):
-    """The valid cases that a law is about: makes a case of bytes, and says whether a case is one of them.
+    """The valid cases that a law is about. It makes a case from bytes, and says whether a case belongs to it.
 
-    Two domains that are equal draw the same cases, so derive from it by a frozen dataclass.
+    Two equal domains draw the same cases, so derive frozen dataclasses from it.
     """
 
     @property
     @abstractmethod
     def size(self) -> int:
-        """How many bytes a case is made of."""
+        """How many bytes a case is made from."""
 
     @property
     def only_own(self) -> bool:
@@ -55,14 +55,14 @@ class Domain(ABC):
 
     @abstractmethod
     def case(self, data: bytes) -> Case:
-        """The case that ``size`` bytes are; all 0 is the simplest."""
+        """The case made from ``size`` bytes. All bytes 0 give the simplest case."""
 
     @abstractmethod
     def holds(self, case: Case) -> bool:
-        """Whether a case that was made for another domain is one of these as well, so that a law may judge it."""
+        """Whether a case that was made for another domain belongs to this one too, so that its laws may judge it."""
 
     def regions(self, case: Case) -> Sequence[str]:
-        """The regions, of those that the family names, in which the case lies."""
+        """The family's regions (`Family.regions`) in which the case lies."""
         return ()
 
 
@@ -78,19 +78,19 @@ _DOMAINS: dict[st.SearchStrategy[Any], tuple[Domain, ...]] = {}
 
 
 def strategy(domain: Domain) -> st.SearchStrategy[Any]:
-    """Draws the cases of a domain."""
+    """A strategy that draws the cases of a domain."""
     made = _drawn(domain)
     _DOMAINS[made] = (domain,)
     return made
 
 
 def any_of(*strategies: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """Draws the cases of all of these strategies."""
+    """A strategy that draws from all of these strategies."""
     made = st.one_of(*strategies)
     _DOMAINS[made] = tuple(domain for each in strategies for domain in domains(each))
     return made
 
 
 def domains(strategy: st.SearchStrategy[Any] | None) -> tuple[Domain, ...]:
-    """The domains that a strategy of this module draws from; none for any other strategy."""
+    """The domains that a strategy of this module draws from; empty for any other strategy."""
     return _DOMAINS.get(strategy, ()) if strategy is not None else ()

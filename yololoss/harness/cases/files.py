@@ -1,4 +1,4 @@
-"""The harness's own files: data that is checked when it is read, and written as a whole or not at all."""
+"""The harness's own files: data that is checked when it is read. A file is written completely or not at all."""
 
 import os
 from pathlib import Path
@@ -13,7 +13,7 @@ Kind = TypeVar("Kind", bound=BaseModel)
 
 
 def read_file(path: Path, kind: type[Kind]) -> Kind:
-    """Read a file of this kind, as data: nothing in it is run or imported. Raises BadFile, in one line."""
+    """Read a file of this kind, as data: nothing in it is run or imported. Raises BadFile with one line."""
     try:
         if path.stat().st_size > LARGEST:
             raise BadFile(f"{path}: {path.stat().st_size} bytes, expected {LARGEST} at most")
@@ -28,13 +28,13 @@ def read_file(path: Path, kind: type[Kind]) -> Kind:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file that is there as a whole or not at all, whenever the process is killed. Raises OSError."""
+    """Write a file completely or not at all, even if the process is killed. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         part.write_text(text, encoding="utf-8")
         part.replace(path)
-    except OSError as error:  # a full disk is told without a name
+    except OSError as error:  # the error of a full disk has no file name
         error.filename = str(path)
         raise
     finally:

@@ -1,6 +1,6 @@
-"""Vectors: cases with the outcome they must have. Golden values and saved failures share one format.
+"""Vectors: cases with the outcome that they must have. Golden values and saved failures share one format.
 
-What a case and an outcome are made of, a family says; see `register`.
+A family defines the types of its cases and outcomes; see `register`.
 """
 
 from collections.abc import Iterable
@@ -28,7 +28,7 @@ class _Named(Data):
 
 
 class Vector(_Named, Generic[C, E]):
-    """A case with the outcome it must have, or (a saved failure) with the law it broke."""
+    """A case with the outcome that it must have, or (a saved failure) with the law that it broke."""
 
     id: str
     flags: tuple[str, ...] = ()
@@ -39,7 +39,7 @@ class Vector(_Named, Generic[C, E]):
 
 
 class VectorFile(_Named, Generic[C, E]):
-    """A file of vectors: golden values and saved failures alike."""
+    """A file of vectors: golden values or saved failures."""
 
     format: Literal["yololoss-vectors"] = "yololoss-vectors"
     version: Literal[1] = 1
@@ -64,25 +64,25 @@ _KINDS: dict[str, Kind] = {}
 
 
 def register(case: type[Case], expected: type[Data]) -> None:
-    """Say what vectors of the case's family are made of."""
+    """Register the types of the vectors of the case's family."""
     _KINDS[case.family] = Kind(Vector[case, expected], VectorFile[case, expected])  # type: ignore[valid-type]
 
 
 def kind(family: str) -> Kind:
-    """The types of a family's vectors and files. Raises UsageError for a family that is not known here.
+    """The types of a family's vectors and files. Raises UsageError for an unknown family.
 
-    A file is data: it cannot make the harness import a family. Those of the package are known, and that of the loss.
+    A file is data: it cannot make the harness import a family. Known are the package's families and that of the loss.
     """
     if family not in _KINDS:
         _suite.load_families()
     if family not in _KINDS:
         known = f"known: {', '.join(_KINDS)}"
-        raise UsageError(f"family {family!r} is not known here{closest(family, _KINDS)} ({known}, and that of --loss)")
+        raise UsageError(f"unknown family {family!r}{closest(family, _KINDS)} ({known}, and that of --loss)")
     return _KINDS[family]
 
 
 def make_vector(case: Case, **fields: Any) -> Vector[Any, Any]:
-    """A vector of the case, of the type that its family has."""
+    """A vector of the case, of its family's type."""
     return kind(case.family).vector(case=case, **fields)
 
 
@@ -98,7 +98,7 @@ def read_vectors(path: Path) -> VectorFile[Any, Any]:
 
 
 def read_corpus(folder: Path) -> dict[str, Vector[Any, Any]]:
-    """The cases of a folder by their `name_of`: the same case under the same law is one. Raises UsageError."""
+    """The cases of a folder by `name_of`. The same case under the same law appears once. Raises UsageError."""
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder of case files")
     found: dict[str, Vector[Any, Any]] = {}
@@ -109,19 +109,19 @@ def read_corpus(folder: Path) -> dict[str, Vector[Any, Any]]:
 
 
 def name_of(vector: Vector[Any, Any]) -> str:
-    """A name made of the vector's law and case."""
+    """A name made from the vector's law and case."""
     return case_name(vector.law or vector.id, vector.case)
 
 
 def case_name(law: str, case: Case) -> str:
-    """The name of a case that was found for a law: the same finding has the same file."""
+    """The name of a case that was found for a law. The same finding always has the same name."""
     return f"{law}-{sha256(case.key.encode()).hexdigest()[:8]}"
 
 
 def write_vectors(
     path: Path, source: dict[str, str], vectors: Iterable[Vector[Any, Any]], broken: tuple[str, ...] | None = None
 ) -> None:
-    """Write a vector file, a vector a line, floats in the shortest form that reads back the same bits."""
+    """Write a vector file, one vector per line, floats in the shortest form that reads back the same bits."""
     written = list(vectors)
     family = next((vector.case.family for vector in written), "v5")
     head = kind(family).file(family=family, source=source, broken=broken or (), vectors=())

@@ -1,7 +1,7 @@
 """The command line: check, fuzz, prove, replay, corpus, record, diff, draw, laws.
 
-Exit status of every command: 0, all is well; 1, a law broke, or two losses differ; 2, it could not be done, told in one
-line. What takes torch is imported when a command runs, so that help is quick.
+Exit status of every command: 0, success; 1, a law broke, or two losses differ; 2, the command could not run, and prints
+why in one line. Modules that import torch are imported when a command runs, so that help is quick.
 """
 
 import sys
@@ -22,7 +22,7 @@ from yololoss.harness.errors import USAGE, UsageError, closest
 
 
 class Group(click.Group):
-    """Our commands; what the harness cannot do ends any of them with one line and exit status 2."""
+    """The commands. A `UsageError` or `OSError` ends any of them with one line and exit status 2."""
 
     @override
     def invoke(self, ctx: click.Context) -> Any:
@@ -48,7 +48,7 @@ def _refuse(problem: str) -> NoReturn:
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="yololoss")
 def main() -> None:
-    """Put a YOLOv5-style detection loss to the test.
+    """Test a YOLOv5-style detection loss.
 
     LOSS is path/to/file.py:Name or package.module:Name, a class or a function. A loss file is code: naming it runs it.
     Case, vector and settings files are data: nothing in them is run.
@@ -60,7 +60,7 @@ def main() -> None:
       yololoss replay .yololoss/findings/assign.rows-476c810e.json
       yololoss laws gradients.finite
 
-    Exit status: 0 all is well; 1 a law broke, or two losses differ; 2 it could not be done.
+    Exit status: 0 success; 1 a law broke, or two losses differ; 2 the command could not run.
     """
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from yololoss.harness.findings.verdict import Verdict
     from yololoss.harness.subjects.family import Family
 
-LAWS_A_WORKER = 12  # a process more costs as many seconds as it saves with so few
+LAWS_A_WORKER = 12  # with fewer, starting one more process costs as much time as it saves
 
 
 @click.command()
@@ -25,22 +25,22 @@ LAWS_A_WORKER = 12  # a process more costs as many seconds as it saves with so f
 @options.laws
 @options.device
 @options.dialect
-@click.option("--baseline", type=options.FILE, help="What the loss did when it was recorded: it must do the same.")
+@click.option("--baseline", type=options.FILE, help="A recorded baseline: the loss must still do the same.")
 @options.corpus
 @click.option(
     "--profile",
     type=click.Choice(["gate", "explorer"]),
     default="gate",
     show_default=True,
-    help="The same cases every time, or others every time.",
+    help="gate: the same cases in every run; explorer: other cases in every run.",
 )
-@click.option("--cases", type=click.IntRange(min=1), metavar="N", help="Cases a law.  [default: 100, fewer for some]")
+@click.option("--cases", type=click.IntRange(min=1), metavar="N", help="Cases per law.  [default: 100, fewer for some]")
 @options.workers
 @options.findings
-@click.option("--no-shrink", is_flag=True, help="Only whether a law breaks: cases are neither made small nor drawn.")
-@click.option("--report", type=options.FILE, help="Write a page (HTML) that says what was found.")
-@click.option("--junit", type=options.FILE, help="Write a JUnit file, as CI systems read them.")
-@click.option("-v", "--verbose", is_flag=True, help="Show every finding in full, not the first alone, and every law.")
+@click.option("--no-shrink", is_flag=True, help="Do not minimise or draw failing cases.")
+@click.option("--report", type=options.FILE, help="Write an HTML report.")
+@click.option("--junit", type=options.FILE, help="Write a JUnit XML file, for CI systems.")
+@click.option("-v", "--verbose", is_flag=True, help="Show every finding in full, not only the first, and every law.")
 @options.as_json
 def check(
     loss: str | None,
@@ -53,9 +53,10 @@ def check(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Judge a loss by all laws.
+    """Check all laws on a loss.
 
-    Without LOSS it is the one that [tool.yololoss] in pyproject.toml names, or yololoss.toml, else the bundled loss.
+    Without LOSS, check takes the loss named in [tool.yololoss] of pyproject.toml or in yololoss.toml, else the bundled
+    loss.
 
     \b
     Examples:
@@ -94,7 +95,7 @@ def check(
 
 
 def _named(family: "Family", patterns: tuple[str, ...]) -> int:
-    """How many laws are named. What is wrong with their names is told once, and not by each of several workers."""
+    """How many laws the patterns name. Raises UsageError here, once, and not in each of several workers."""
     from datetime import datetime, timezone  # noqa: PLC0415
 
     from yololoss.harness.config import check_waivers, read_config  # noqa: PLC0415
@@ -108,7 +109,7 @@ def _show(verdict: "Verdict", report: Path | None, *, verbose: bool) -> None:
     from yololoss.harness.findings.summary import table  # noqa: PLC0415
     from yololoss.harness.findings.verdict import headline  # noqa: PLC0415
 
-    shown = verdict.findings[: None if verbose else 1]  # the first tells most: it is about the earliest step
+    shown = verdict.findings[: None if verbose else 1]  # the first says most: it is about the earliest step
     for each in (*shown, *verdict.failures):
         options.say(f"{each}\n")
     for finding in verdict.findings[len(shown) :]:

@@ -1,4 +1,4 @@
-"""``yololoss record`` and ``yololoss diff``: a loss against itself as it was, and against another."""
+"""``yololoss record`` and ``yololoss diff``: compare a loss with its earlier version, or with another loss."""
 
 import json
 import sys
@@ -16,14 +16,14 @@ from yololoss.harness.errors import UsageError
 @click.option("--case", "more", type=options.FILE, multiple=True, help="Record the cases of this file too. Repeatable.")
 @options.laws
 @options.dialect
-@click.option("--force", is_flag=True, help="Write over a file that says otherwise, without asking.")
+@click.option("--force", is_flag=True, help="Overwrite a file with other content, without asking.")
 def record(
     loss: str, output: Path, more: tuple[Path, ...], laws: tuple[str, ...], dialect: str | None, force: bool
 ) -> None:
-    """Record what a loss does now, for check --baseline to hold it to.
+    """Record what a loss does now, as a baseline for check --baseline.
 
-    For a loss that was changed on purpose. The file holds some 80 cases with rows, values and gradients, and the names
-    of the laws that the loss breaks now (of all laws, or of those of --laws).
+    Use it for a loss that was changed on purpose. The file holds about 80 cases with rows, values and gradients, and
+    the names of the laws that the loss breaks now (of all laws, or of those that --laws names).
 
     \b
     Examples:
@@ -50,13 +50,13 @@ def record(
         raise UsageError(verdict.problem)
     broken = tuple(sorted({finding.law for finding in verdict.findings}))
     changed = write_baseline(output, loss, vectors, broken, lambda: force or _may_overwrite(output))
-    options.say(f"{output}: {len(vectors)} cases, {len(broken)} laws broken{'' if changed else ': as it was'}")
+    options.say(f"{output}: {len(vectors)} cases, {len(broken)} laws broken{'' if changed else ': unchanged'}")
 
 
 def _may_overwrite(path: Path) -> bool:
     if not sys.stdin.isatty():
-        raise UsageError(f"{path}: it is there and says otherwise; --force writes over it")
-    return click.confirm(f"{path} is there and says otherwise. Write over it?")
+        raise UsageError(f"{path}: exists with other content; --force overwrites it")
+    return click.confirm(f"{path} exists with other content. Overwrite it?")
 
 
 @click.command()
@@ -68,7 +68,7 @@ def _may_overwrite(path: Path) -> bool:
 @options.laws
 @options.dialect
 @options.one_device
-@click.option("--no-laws", is_flag=True, help="Compare results only, and not which laws each breaks.")
+@click.option("--no-laws", is_flag=True, help="Compare only results, and not which laws each loss breaks.")
 @options.findings
 @options.as_json
 def diff(
@@ -82,14 +82,14 @@ def diff(
     findings: Path,
     as_json: bool,
 ) -> None:
-    """Say where two losses differ: in rows, values and gradients, with the smallest case of each, and law by law.
+    """Find where two losses differ: rows, values, gradients (each with its smallest case) and laws.
 
     \b
     Examples:
       yololoss diff old/utils/loss.py:ComputeLoss utils/loss.py:ComputeLoss
       yololoss diff yololoss:ComputeLoss port.py:Loss --no-laws
 
-    Exit status: 0 they do the same; 1 they differ; 2 one could not be run.
+    Exit status: 0 no difference; 1 they differ; 2 one of them could not run.
     """
     from yololoss.harness.findings.diff import Remote, differences  # noqa: PLC0415
     from yololoss.harness.laws.law import find_laws  # noqa: PLC0415
@@ -110,13 +110,13 @@ def diff(
         for law, (of_one, of_two) in told.items():
             options.say(f"{law}: {of_one} for {one}, {of_two} for {two}")
         aspects = ", ".join(each.law.removeprefix("diff.") for each in found) or "nothing"
-        apart = "" if no_laws else f"; {len(told)} laws tell them apart"
+        apart = "" if no_laws else f"; {len(told)} laws have different outcomes"
         options.say(f"{cases} cases: they differ in {aspects}{apart}")
     sys.exit(options.BROKE if found or told else 0)
 
 
 def _verdicts(one: str, two: str, laws: tuple[str, ...], dialect: str, device: str) -> dict[str, tuple[str, str]]:
-    """Laws whose outcome is not the same on both losses, and the two outcomes. Raises UsageError."""
+    """The laws whose outcomes on the two losses differ, and both outcomes. Raises UsageError if a loss cannot run."""
     from yololoss.harness.engine.gate import survey  # noqa: PLC0415
 
     given = [*(f"--laws={pattern}" for pattern in laws), f"--dialect={dialect}", f"--device={device}"]

@@ -18,7 +18,7 @@ FOLDER = click.argument("folder", metavar="FOLDER", type=options.FOLDER)
 
 @click.group()
 def corpus() -> None:
-    """Keep a corpus: a folder of case files that a loss is judged on first.
+    """Manage a corpus: a folder of case files that are judged first.
 
     \b
     Examples:
@@ -33,7 +33,7 @@ def corpus() -> None:
 @FOLDER
 @click.argument("others", metavar="OTHER...", nargs=-1, required=True, type=options.FOLDER)
 def merge(folder: Path, others: tuple[Path, ...]) -> None:
-    """Add to FOLDER the cases of other folders that it does not have; it is made if it is not there."""
+    """Add to FOLDER the cases of other folders that it does not have. Makes FOLDER if it does not exist."""
     from yololoss.harness.cases.corpus import add  # noqa: PLC0415
 
     found = [vector for other in others for vector in _read(other).values()]
@@ -45,7 +45,7 @@ def merge(folder: Path, others: tuple[Path, ...]) -> None:
 @FOLDER
 @options.as_json
 def list_(folder: Path, as_json: bool) -> None:
-    """List the cases: name, law, what it was found for."""
+    """List the cases: name, law, and what was found."""
     found = _read(folder)
     if as_json:
         told = [{"name": name, "law": v.law, "comment": v.comment} for name, v in found.items()]
@@ -59,10 +59,10 @@ def list_(folder: Path, as_json: bool) -> None:
 @corpus.command()
 @FOLDER
 def minimise(folder: Path) -> None:
-    """Keep of cases that reach the same under the same law the smallest one; delete the others.
+    """Keep the smallest of the cases that show the same, and delete the others.
 
-    Two cases reach the same where they lie in the same regions, which docs/reach.md lists, and were found for the same
-    place and kind of trouble.
+    Two cases show the same if they are saved under the same law, for the same place and kind of trouble, and lie in the
+    same regions, which docs/measured/reach.md lists.
     """
     from yololoss.harness.cases.corpus import minimised  # noqa: PLC0415
     from yololoss.harness.engine.raw import plain  # noqa: PLC0415
@@ -81,10 +81,12 @@ def minimise(folder: Path) -> None:
 @options.loss
 @options.dialect
 @click.option(
-    "-o", "--output", type=options.FILE, required=True, help="The file of vectors to add it to; made if not there."
+    "-o", "--output", type=options.FILE, required=True, help="The vector file to add it to. Made if it does not exist."
 )
 def promote(folder: Path, name: str, output: Path, **given: Any) -> None:
-    """Make a vector of a case: what the loss does with it now, which breaks no law, is what it must do from now on.
+    """Make a vector of a case: from now on the loss must do what it does with the case now.
+
+    The case must not break its law any more.
 
     \b
     Example:
@@ -101,9 +103,9 @@ def promote(folder: Path, name: str, output: Path, **given: Any) -> None:
     with Judge(Task(chosen.loss, "cpu", chosen.dialect)) as judge:
         broke, _ = judge.ask(found[name])
     if broke is not None:
-        raise UsageError(f"{name}: {chosen.loss} breaks {broke.law} on it: {broke.observed}; mend that first")
+        raise UsageError(f"{name}: {chosen.loss} breaks {broke.law} on it: {broke.observed}; fix that first")
     promoted(found[name], output, subject)
-    options.say(f"{output}: {name} is a vector")
+    options.say(f"{output}: {name} is now a vector")
 
 
 def _read(folder: Path) -> "dict[str, Vector[Any, Any]]":

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from yololoss.harness.engine.session import Session
     from yololoss.harness.engine.session_summary import Summary
 
-PLAIN = 30.0  # seconds between two lines where there is no terminal
+PLAIN = 30.0  # seconds between two lines if there is no terminal
 
 
 @click.command()
@@ -32,9 +32,9 @@ PLAIN = 30.0  # seconds between two lines where there is no terminal
     "seconds",
     type=options.duration,
     metavar="TIME",
-    help="How long, as 90s or 1h30m.  [default: 10m without --cases]",
+    help="How long the session runs, such as 90s or 1h30m.  [default: 10m without --cases]",
 )
-@click.option("--cases", type=click.IntRange(min=1), metavar="N", help="How many cases, in all.")
+@click.option("--cases", type=click.IntRange(min=1), metavar="N", help="How many cases it judges in total.")
 @options.laws
 @options.one_device
 @options.dialect
@@ -42,25 +42,25 @@ PLAIN = 30.0  # seconds between two lines where there is no terminal
 @click.option(
     "--ray",
     metavar="ADDRESS",
-    help="Workers on the nodes of this Ray cluster: host:port of its head, or auto. One a GPU or CPU of the cluster "
-    "without --workers.",
+    help="Run workers on the nodes of this Ray cluster: host:port of its head, or auto. Without --workers, one for "
+    "each GPU or CPU of the cluster.",
 )
 @click.option(
-    "--out", type=options.FOLDER, default=Path(".yololoss/fuzz"), show_default=True, help="The folder of the session."
+    "--out", type=options.FOLDER, default=Path(".yololoss/fuzz"), show_default=True, help="The session's folder."
 )
-@click.option("--resume", is_flag=True, help="Go on with the session in that folder: its loss, its time, its counts.")
+@click.option("--resume", is_flag=True, help="Continue the session in that folder: its loss, its time, its counts.")
 @options.corpus
 @click.option(
     "--database",
     metavar="PLACE",
     multiple=True,
-    help="A Hypothesis database as a cache of what was found: a folder, redis://HOST:PORT/N, or "
-    "github:OWNER/REPOSITORY (its artifacts, only read). May be repeated.",
+    help="A Hypothesis database as a cache of findings: a folder, redis://HOST:PORT/N, or github:OWNER/REPOSITORY (its "
+    "artifacts, read-only). May be repeated.",
 )
-@click.option("--seed", type=click.IntRange(min=1, max=2**32), help="Of the session.  [default: another every time]")
+@click.option("--seed", type=click.IntRange(min=1, max=2**32), help="The session's seed.  [default: a random one]")
 @options.limit
 @options.memory
-@click.option("-v", "--verbose", is_flag=True, help="Show every finding in full, not the first alone.")
+@click.option("-v", "--verbose", is_flag=True, help="Show every finding in full, not only the first.")
 @options.as_json
 def fuzz(
     seconds: float | None,
@@ -74,10 +74,10 @@ def fuzz(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Judge a loss on random cases, for as long as you like.
+    """Check all laws on random cases, for as long as you like.
 
-    Each case is judged by all laws about it. A loss that crashes, hangs or takes all memory costs one process; its case
-    is found, made small, and saved as any other. Whatever ends a session, --resume goes on with it.
+    Each case is judged by all laws about it. A loss that crashes, hangs or uses too much memory ends only one process.
+    Its case is found, minimised and saved like any other. --resume continues a session, whatever ended it.
 
     \b
     Examples:
@@ -85,7 +85,7 @@ def fuzz(
       yololoss fuzz utils/loss.py:ComputeLoss --for 2h --device cuda --out nightly
       yololoss fuzz --resume --out nightly
 
-    Exit status: 0 nothing was found; 1 something was; 2 it could not be done.
+    Exit status: 0 nothing was found; 1 something was found; 2 the command could not run.
     """
     from yololoss.harness.cases.databases import open_database  # noqa: PLC0415
     from yololoss.harness.engine.cluster import Cluster  # noqa: PLC0415
@@ -105,7 +105,7 @@ def fuzz(
 
 
 def _run(session: "Session", cluster: "Cluster | None", cache: "ExampleDatabase | None", *, quiet: bool) -> "Summary":
-    """To its end; what there is to say of it then is in its folder, what it found in the cache as well."""
+    """Run the session to its end, save its findings in the cache, and write its summary into its folder."""
     from yololoss.harness.cases.databases import save  # noqa: PLC0415
     from yololoss.harness.cases.vectors import read_vectors  # noqa: PLC0415
     from yololoss.harness.engine.session_summary import summarise, write_summary  # noqa: PLC0415
@@ -174,15 +174,13 @@ def _resumed(out: Path, seconds: float | None, cluster: "Cluster | None", given:
 
     fixed = [name for name in ("loss", "device", "dialect", "seed") if given[name]]
     if fixed:
-        raise UsageError(
-            f"--resume goes on with the session's own {' and '.join(fixed)}; give another --out for others"
-        )
+        raise UsageError(f"--resume keeps the session's own {' and '.join(fixed)}; for another, give another --out")
     changed = {name: given[name] for name in ("workers", "memory", "limit", "cases")}
     return resume(out, Here if cluster is None else cluster.hire, seconds=seconds, **changed)
 
 
 class View:
-    """How a session goes: on a terminal a line that changes, elsewhere one now and then; on standard error."""
+    """Progress of a session, on standard error: on a terminal one line that is updated, else a line every 30 s."""
 
     def __init__(self, *, quiet: bool) -> None:
         self._console = Console(stderr=True, highlight=False, soft_wrap=True, quiet=quiet)
@@ -201,11 +199,11 @@ class View:
             self._live.stop()
 
     def say(self, text: str) -> None:
-        """A line that stays."""
+        """Print a line that stays."""
         self._console.print(Text(text))
 
     def show(self, session: "Session") -> None:
-        """How it goes, if it is time to say so, and what is new."""
+        """Print new findings, and progress if enough time has passed since the last line."""
         from yololoss.harness.engine.session_summary import line  # noqa: PLC0415
 
         for kind in session.findings.keys() - self._known:
@@ -227,17 +225,17 @@ def _tell(summary: "Summary", out: Path, *, verbose: bool) -> None:
     from yololoss.harness.findings.verdict import headline  # noqa: PLC0415
 
     verdict = summary.verdict
-    shown = verdict.findings[: None if verbose else 1]  # the first tells most: it is about the earliest step
+    shown = verdict.findings[: None if verbose else 1]  # the first says most: it is about the earliest step
     for finding in shown:
         options.say(f"{finding}\n  seen       {summary.seen[finding.path]} times\n")
     for finding in verdict.findings[len(shown) :]:
         options.say(f"{finding.law} broke as well, {summary.seen[finding.path]} times: {finding.path}")
     thin = [name for name, count in summary.regions.items() if count == 0]
-    options.say(f"{summary.cases} cases, {summary.judgements} judgements, {summary.restarts} restarts of a worker")
+    options.say(f"{summary.cases} cases, {summary.judgements} judgements, {summary.restarts} worker restarts")
     if summary.unexplained:
-        options.say(f"killed from outside, and no fault of the loss: {summary.unexplained}")
+        options.say(f"processes killed from outside (no fault of the loss): {summary.unexplained}")
     if thin:
-        options.say(f"regions that no case lay in: {', '.join(thin)}")
+        options.say(f"regions without a case: {', '.join(thin)}")
     options.say(f"seed {summary.seed}; summary and report: {out / 'summary.json'}, {out / 'report.html'}")
     if verdict.problem:
         raise UsageError(verdict.problem)

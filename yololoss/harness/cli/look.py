@@ -1,4 +1,4 @@
-"""``yololoss draw`` and ``yololoss laws``: to look at a case, and at what must hold."""
+"""``yololoss draw`` and ``yololoss laws``: show a case, and show the laws."""
 
 import json
 from pathlib import Path
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("file", metavar="CASE", type=options.FILE)
-@click.option("--id", "name", help="Which vector of the file, where it has several.")
-@click.option("--loss", metavar="LOSS", help="Show where this loss does otherwise than is expected.")
+@click.option("--id", "name", help="Which vector of the file, if it has several.")
+@click.option("--loss", metavar="LOSS", help="Mark where this loss differs from what is expected.")
 @options.one_device
 @click.option(
-    "-o", "--output", type=options.FILE, help="The picture: .png, .svg or .pdf.  [default: the id of the case, .png]"
+    "-o", "--output", type=options.FILE, help="The picture: .png, .svg or .pdf.  [default: the case's id with .png]"
 )
 def draw(file: Path, name: str | None, loss: str | None, device: str | None, output: Path | None) -> None:
-    """Draw a case: each layer's grid, targets and the anchors they meet, and the cells that answer for them.
+    """Draw a case: each layer's grid, the targets, the anchors that they match, and the cells assigned to them.
 
-    Rows that share a cell are counted in it. With --loss the cells are marked where that loss builds other rows, or has
-    another gradient, than is expected.
+    A number in a cell counts the rows that share it. With --loss, cells are marked where that loss builds other rows
+    than expected, or has another gradient.
 
     \b
     Examples:
@@ -41,7 +41,7 @@ def draw(file: Path, name: str | None, loss: str | None, device: str | None, out
     if name is None and len(vectors) == 1:
         name = next(iter(vectors))
     if name is None:
-        raise UsageError(f"{file}: it holds {len(vectors)} vectors, name one with --id: {', '.join(vectors)}")
+        raise UsageError(f"{file}: has {len(vectors)} vectors; choose one with --id: {', '.join(vectors)}")
     if name not in vectors:
         raise UsageError(f"{file}: --id {name}: no such vector{closest(name, vectors)}")
     path = output or Path(f"{name}.png")
@@ -59,9 +59,9 @@ def draw(file: Path, name: str | None, loss: str | None, device: str | None, out
 @options.loss
 @options.as_json
 def laws(id: str | None, loss: str | None, as_json: bool) -> None:
-    """List the laws of the loss's family; with ID one law: its statement, its source, what it is about, and an example.
+    """List the laws of the loss's family. With ID, show one law: statement, source, scope and an example.
 
-    ID may be a pattern, as for check: assign, 'totals.*-gain'.
+    ID may be a pattern, as in check --laws: assign, 'totals.*-gain'.
 
     \b
     Examples:
@@ -103,7 +103,7 @@ def _told(law: "Law", family: "Family") -> dict[str, Any]:
 
 
 def _example(law: "Law", family: "Family") -> list[str]:
-    """A case that the law judges, on the bundled loss."""
+    """A case that the law judges on the bundled loss, as lines of text."""
     import torch  # noqa: PLC0415
 
     from yololoss.harness.laws.exam import Exam, NotApplicable  # noqa: PLC0415
@@ -112,7 +112,7 @@ def _example(law: "Law", family: "Family") -> list[str]:
 
     strategy = law.strategy(family)
     if strategy is None:
-        return ["any case that yololoss record wrote"]
+        return ["any case written by yololoss record"]
     cases = sorted(drawn(strategy, 30), key=lambda case: (not case.size[0], len(str(case)), str(case)))
     for case in cases if not law.on else ():
         exam = Exam(law, load_loss(family.bundled, torch.device("cpu"), family.own_dialect), case)

@@ -1,4 +1,4 @@
-"""What the commands share: options, settings, progress, what a terminal is shown."""
+"""What the commands share: options, settings, progress, and printing."""
 
 import os
 import re
@@ -23,7 +23,7 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
 def duration(text: str) -> float:
-    """Seconds of a time such as 90s, 10m, 2h, 1h30m; a number alone is seconds."""
+    """The seconds of a time such as 90s, 10m, 2h or 1h30m. A number without a unit means seconds."""
     parts = re.findall(r"(\d+(?:\.\d+)?)([hms])", text if text[-1:].isalpha() else f"{text}s")
     seconds = sum(float(number) * UNITS[unit] for number, unit in parts)
     if "".join(map("".join, parts)).removesuffix("s") != text.removesuffix("s") or seconds <= 0:
@@ -34,87 +34,89 @@ def duration(text: str) -> float:
 device = click.option(
     "--device",
     metavar="NAMES",
-    help="cpu, cuda, cuda:N, mps, mirror (a pretend accelerator), compile (torch.compile), several with commas "
-    "between, or auto: all that are there.  [default: cpu]",
+    help="cpu, cuda, cuda:N, mps, mirror (a simulated accelerator), compile (torch.compile), several separated by "
+    "commas, or auto: all available devices.  [default: cpu]",
 )
 one_device = click.option("--device", metavar="NAME", help="cpu, cuda, cuda:N, mps or mirror.  [default: cpu]")
 dialect = click.option(
     "--dialect",
     metavar="NAME",
-    help="The dialect of the loss, whose choices are no faults, such as yolov5-4.0; an unknown name lists them "
-    "all.  [default: upstream]",
+    help="The dialect of the loss, such as yolov5-4.0: its choices are no faults. An unknown name lists all "
+    "dialects.  [default: upstream]",
 )
 laws = click.option(
     "--laws",
     metavar="PATTERN",
     multiple=True,
-    help="Only the laws of this id, or whose ids it begins or matches: assign, boxes.gradient, 'totals.*-gain'. "
-    "May be repeated.",
+    help="Only laws with this id, a prefix of it, or a pattern that it matches: boxes.gradient, assign, "
+    "'totals.*-gain'. May be repeated.",
 )
 loss = click.option(
     "--loss",
     metavar="LOSS",
-    help="path/to/file.py:Name or package.module:Name.  [default: that of the settings, else the bundled loss]",
+    help="path/to/file.py:Name or package.module:Name.  [default: from the settings, else the bundled loss]",
 )
 findings = click.option(
     "--findings",
     type=FOLDER,
     default=Path(".yololoss/findings"),
     show_default=True,
-    help="Where cases that broke a law are saved, and drawn.",
+    help="Where failing cases and their pictures are saved.",
 )
 corpus = click.option(
-    "--corpus", type=FOLDER, help="A folder of case files, which are judged first.  [default: that of the settings]"
+    "--corpus", type=FOLDER, help="A folder of case files to judge first.  [default: from the settings]"
 )
 workers = click.option(
     "--workers",
     type=click.IntRange(min=1),
-    help="Processes at once.  [default: one a core, 8 at most; fewer for few laws]",
+    help="Processes at the same time.  [default: one for each core, at most 8; fewer for few laws]",
 )
 long_workers = click.option(
-    "--workers", type=click.IntRange(min=1), help="Processes at once.  [default: one a GPU, else one a core]"
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Processes at the same time.  [default: one for each GPU, else one for each core]",
 )
 limit = click.option(
-    "--limit", type=duration, metavar="TIME", help="How long a case may take, with all laws.  [default: 30s]"
+    "--limit", type=duration, metavar="TIME", help="The most time that a case may take, with all laws.  [default: 30s]"
 )
-memory = click.option("--memory", type=click.IntRange(min=1), help="MiB that a process may grow to.  [default: 4096]")
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else.")
+memory = click.option("--memory", type=click.IntRange(min=1), help="MiB that a process may use.  [default: 4096]")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print only JSON.")
 
 
 def settings(**given: str | None) -> "Settings":
-    """What is given, else what the project's settings say, else the usual."""
+    """The values given, else those of the project's settings, else the defaults."""
     from yololoss.harness.config import read_config, settle  # noqa: PLC0415
 
     return settle(read_config(Path.cwd()), **given)
 
 
 def under_test(chosen: "Settings") -> "LossUnderTest":
-    """The loss of the settings, on its first device."""
+    """The loss of the settings, on the first device."""
     import torch  # noqa: PLC0415
 
     from yololoss.harness.subjects.load import find_devices, load_loss  # noqa: PLC0415
 
-    torch.set_num_threads(1)  # cases are small: a second thread costs more than it brings
+    torch.set_num_threads(1)  # cases are small: a second thread costs more time than it saves
     found, _ = find_devices(chosen.device)
     name, where = next(iter(found.items()))
     return load_loss(chosen.loss, where, chosen.dialect, compiled=name == "compile")
 
 
 def usual_workers(device: str) -> int:
-    """Processes for what takes long: one a GPU, else one a core."""
+    """Processes for a long command: one for each GPU, else one for each core."""
     import torch  # noqa: PLC0415
 
     return torch.cuda.device_count() or 1 if device == "cuda" else os.cpu_count() or 1
 
 
 def say(text: str, style: str = "") -> None:
-    """Print to standard output, with colours on a terminal alone."""
+    """Print to standard output, in colour only on a terminal."""
     Console(highlight=False, soft_wrap=True).print(Text(text, style))
 
 
 @contextmanager
 def progress(what: str, *, quiet: bool = False) -> Iterator[Progress]:
-    """A bar on a terminal, elsewhere one line; on standard error, so that standard output is the result."""
+    """A progress bar on a terminal, else one line. On standard error: standard output has only the result."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     if not console.is_terminal and not quiet:
         console.print(Text(what))

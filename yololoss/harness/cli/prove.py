@@ -1,4 +1,4 @@
-"""``yololoss prove``: every value there is, where there are few enough."""
+"""``yololoss prove``: try every value, for inputs that have few enough values."""
 
 import json
 import sys
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from yololoss.harness.prove.certificate import Certificate
     from yololoss.harness.prove.proof import Map, Proof
 
-WIDEST = 4096  # columns, or rows: more than any grid has
+WIDEST = 4096  # columns or rows: more than any grid has
 
 
 def widths(text: str) -> tuple[int, ...]:
-    """Some numbers of columns, with commas between."""
+    """Numbers of columns, separated by commas."""
     found = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() and 1 <= int(part) <= WIDEST for part in found):
-        raise click.BadParameter(f"{text!r}: expected numbers from 1 to {WIDEST} with commas between, as 1,2,80")
+        raise click.BadParameter(f"{text!r}: expected numbers from 1 to {WIDEST} separated by commas, such as 1,2,80")
     return tuple(map(int, found))
 
 
@@ -31,7 +31,7 @@ def widths(text: str) -> tuple[int, ...]:
 @click.option(
     "--part",
     metavar="NAME",
-    help="Only the assignment of every centre, or only every logit.  [default: both]",
+    help="assignment: only every centre; logits: only every logit.  [default: both]",
 )
 @click.option(
     "--widths",
@@ -39,7 +39,7 @@ def widths(text: str) -> tuple[int, ...]:
     default="1,2,3,5,10,13,20,40,80,160",
     show_default=True,
     metavar="N,N,...",
-    help="Of the grids: each is proven as a number of columns and as one of rows.",
+    help="Grid widths. Each is proven as a number of columns and as a number of rows.",
 )
 @click.option(
     "--centres",
@@ -48,7 +48,7 @@ def widths(text: str) -> tuple[int, ...]:
     default=(0.0, 1.0),
     show_default=True,
     metavar="LOW HIGH",
-    help="Every float32 between these, both included.",
+    help="Try every float32 centre from LOW to HIGH, both included.",
 )
 @options.one_device
 @options.dialect
@@ -58,7 +58,7 @@ def widths(text: str) -> tuple[int, ...]:
     type=options.FOLDER,
     default=Path(".yololoss/proof"),
     show_default=True,
-    help="Where certificates are. A proof that was interrupted goes on from there.",
+    help="The folder of certificates. An interrupted proof continues from there.",
 )
 @options.findings
 @options.as_json
@@ -72,11 +72,11 @@ def prove(
     as_json: bool,
     **given: str | None,
 ) -> None:
-    """Try every value there is: each float32 centre of a target in [0, 1], each 16-bit logit.
+    """Try every value: each float32 centre of a target in [0, 1], and each 16-bit logit.
 
-    Centres are held against whole-number arithmetic, logits against the reference. Each proof has a certificate, which
-    says what was enumerated and of which files. The same command goes on where it was interrupted, unless the loss, its
-    versions or the machine are others.
+    Centres are compared with integer arithmetic, logits with the reference. Each proof writes a certificate, which says
+    which values were tried, and on which files. If it was interrupted, the same command continues it, unless the loss,
+    a version or the machine has changed.
 
     \b
     Examples:
@@ -84,20 +84,20 @@ def prove(
       yololoss prove utils/loss.py:ComputeLoss --part assignment --widths 20,40,80
       yololoss prove utils/loss.py:ComputeLoss --part logits
 
-    Exit status: 0 all of it holds; 1 a value refutes it, which is named and saved; 2 it could not be done.
+    Exit status: 0 every value holds; 1 a value refutes the proof, and is shown and saved; 2 the command could not run.
     """
     from yololoss.harness.engine.judge import Task  # noqa: PLC0415
     from yololoss.harness.prove.proof import working  # noqa: PLC0415
 
     chosen = options.settings(**given)
     if options.under_test(chosen).compile:
-        raise UsageError("--device compile: every shape is compiled anew; name a device")
+        raise UsageError("--device compile: cannot prove, since every shape is compiled again; name a device")
     task = Task(chosen.loss, chosen.device, chosen.dialect)
     told: list[Certificate] = []
-    cannot: dict[str, str] = {}  # by part, why
+    cannot: dict[str, str] = {}  # part: why it cannot be proven
     with working(task, workers or options.usual_workers(chosen.device)) as work:
         for proof in options.under_test(chosen).family.proofs(task, part=part, widths=widths, centres=centres):
-            if proof.claim.part in cannot:  # what is so of one grid is so of all
+            if proof.claim.part in cannot:  # if one grid cannot be proven, none can
                 continue
             certificate, finding = _run(proof, out, work, findings, given, cannot, quiet=as_json)
             if certificate is None:
@@ -105,7 +105,7 @@ def prove(
             told.append(certificate)
             if not as_json:
                 _tell(certificate, finding, out / f"{proof.claim.name}.json")
-            if finding is not None:  # one value is enough, and the next proof may take long
+            if finding is not None:  # one value is enough, and the next proof may take a long time
                 break
     if as_json:
         click.echo(json.dumps([each.model_dump(mode="json") for each in told], indent=1))
@@ -125,7 +125,7 @@ def _run(
     *,
     quiet: bool,
 ) -> "tuple[Certificate | None, Finding | None]":
-    """Go on with a proof, with a bar."""
+    """Run or continue a proof, with a progress bar."""
     from yololoss.harness.prove.proof import Unprovable  # noqa: PLC0415
 
     with options.progress(f"{proof.claim.name}: {proof.count} values", quiet=quiet) as bar:
@@ -137,7 +137,7 @@ def _run(
             cannot[part] = f"{proof.task.loss}: {part} cannot be proven: {reason}{proof.hint}"
             return None, None
         except KeyboardInterrupt:
-            raise UsageError(f"interrupted; the same command goes on from {out / proof.claim.name}.json") from None
+            raise UsageError(f"interrupted; the same command continues from {out / proof.claim.name}.json") from None
 
 
 def _tell(certificate: "Certificate", finding: "Finding | None", path: Path) -> None:

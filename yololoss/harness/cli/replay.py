@@ -1,4 +1,4 @@
-"""``yololoss replay``: is what was found still there."""
+"""``yololoss replay``: judge saved findings again."""
 
 import json
 import sys
@@ -36,16 +36,16 @@ def replay(
     as_json: bool,
     **given: str | None,
 ) -> None:
-    """Judge saved cases by the laws that they broke: fixed, still broken, or cannot run, each.
+    """Judge saved cases by the laws that they broke. Prints for each: fixed, still broken, or cannot run.
 
-    They are judged in a process of its own: a loss that crashes or hangs ends that, and this is told.
+    The cases run in another process. If the loss crashes or hangs there, replay reports it.
 
     \b
     Examples:
       yololoss replay .yololoss/findings/assign.rows-476c810e.json --loss utils/loss.py:ComputeLoss
       yololoss replay .yololoss/findings/*.json
 
-    Exit status: 0 all are fixed; 1 one is still broken; 2 one cannot run.
+    Exit status: 0 all are fixed; 1 at least one is still broken; 2 at least one cannot run.
     """
     from yololoss.harness.engine.judge import MEMORY, Judge, Task, usual_limit  # noqa: PLC0415
 
@@ -74,16 +74,14 @@ def _replay(
     try:
         file = read_vectors(path)
         if not file.vectors:
-            raise UsageError(f"{path}: it holds no case")
-        if file.family != subject.family.name:
-            raise UsageError(
-                f"{path}: cases of the family {file.family}; the loss is of the family {subject.family.name}"
-            )
+            raise UsageError(f"{path}: has no case")
+        if file.family != (own := subject.family.name):
+            raise UsageError(f"{path}: cases of the family {file.family}; the loss is of the family {own}")
         laws = find_laws(subject.family)
         for vector in file.vectors:
             if vector.law not in laws:
                 hint = closest(vector.law or "", laws)
-                raise UsageError(f"{path}: {vector.id}: saved under {vector.law or 'no law'}, which is no law{hint}")
+                raise UsageError(f"{path}: {vector.id}: saved under {vector.law or 'no law'}: no such law{hint}")
     except UsageError as error:
         why = str(error).removeprefix(f"{path}: ")
         return [{"file": str(path), "answer": CANNOT, "why": f": {why}", "finding": None, "text": ""}]
@@ -110,5 +108,5 @@ def _judge(
         finding = keep(told.broken(law, vector.case), held_to, folder, given)
         why = f": {told.observed}" if told.died else ""
         return {"answer": BROKEN, "why": why, "finding": finding.model_dump(), "text": str(finding)}
-    # mended, a case may have nothing to judge any more
+    # after the loss is fixed, a case may have nothing to judge
     return {"answer": FIXED, "why": f" ({nothing})" if nothing else "", "finding": None, "text": ""}

@@ -1,4 +1,4 @@
-"""Devices: which there are, what surrounds a run on one, and what is noted of it."""
+"""Devices: finding them, the surroundings of a run, and notes taken during it."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -18,13 +18,13 @@ from yololoss.harness.devices import mirror, mirror_rules
 
 @dataclass(frozen=True)
 class Around:
-    """What surrounds a run of a case, beside the device."""
+    """The surroundings of a run of a case, besides the device."""
 
-    chance: int = 0  # the seed of what the mirror does by chance; on real devices another run
-    autocast: Dtype | None = None  # to this dtype
+    chance: int = 0  # seed of the mirror's random choices; on real devices another number is another run
+    autocast: Dtype | None = None  # run under autocast to this dtype
     deterministic: bool = False  # torch.use_deterministic_algorithms
-    targets_on_host: bool = False  # as a data loader hands them over
-    watched: bool = False  # note what is made on another device
+    targets_on_host: bool = False  # targets on the CPU, as a data loader returns them
+    watched: bool = False  # note tensors that are made on another device
     compiled: bool = False  # under torch.compile
 
 
@@ -38,7 +38,7 @@ class Wait:
 
 
 class DeviceLost(BaseException):
-    """The device answers nothing any more in this process. Not an Exception: no search goes on after it."""
+    """The device does not respond any more in this process. Not an Exception: no search continues after it."""
 
     def __init__(self, case: Case, detail: str) -> None:
         super().__init__(case, detail)
@@ -46,7 +46,7 @@ class DeviceLost(BaseException):
 
 
 def get_device(name: str) -> torch.device:
-    """The device of that name. Raises RuntimeError, whose first line is the reason, where there is none."""
+    """The device of that name. Raises RuntimeError, whose first line is the reason, if it is not available."""
     if name.partition(":")[0] == mirror.NAME:
         try:
             mirror.install()
@@ -61,13 +61,13 @@ def get_device(name: str) -> torch.device:
 
 
 def begin(device: torch.device, case: Case, around: Around) -> None:
-    """A mirror that does the same by chance whenever this case is run."""
+    """Reset the mirror, with a seed made of the case, so that each run of this case makes the same choices."""
     if device.type == mirror.NAME:
         mirror.MIRROR.begin(crc32(case.key.encode()) + around.chance)
 
 
 def is_lost(device: torch.device) -> bool:
-    """Whether the device answers nothing any more."""
+    """Whether the device does not respond any more."""
     if device.type == "cuda":  # pragma: no cover  # needs a CUDA device
         try:
             torch.cuda.synchronize(device)
@@ -78,10 +78,10 @@ def is_lost(device: torch.device) -> bool:
 
 @contextmanager
 def surrounded(device: torch.device, around: Around) -> Iterator[None]:
-    """Autocast and deterministic algorithms, where they are asked for."""
+    """Turn on autocast and deterministic algorithms, if ``around`` says so."""
     before = torch.are_deterministic_algorithms_enabled()
     with ExitStack() as stack:
-        if device.type == mirror.NAME:  # autograd has no threads for a device that was not there when it began
+        if device.type == mirror.NAME:  # autograd has no threads for a device that was registered after it started
             stack.enter_context(torch.autograd.set_multithreading_enabled(False))
         if around.autocast:
             stack.enter_context(torch.autocast(device.type, DTYPES[around.autocast]))
@@ -92,7 +92,7 @@ def surrounded(device: torch.device, around: Around) -> Iterator[None]:
 
 
 class Notes:
-    """What is noted of one call and its backward: waits (mirror), memory (CUDA), tensors made elsewhere."""
+    """Notes on one call and its backward: waits (mirror), memory (CUDA), tensors made on another device."""
 
     def __init__(self, device: torch.device, *, watched: bool) -> None:
         self.device = device
@@ -107,12 +107,12 @@ class Notes:
 
     @property
     def elsewhere(self) -> tuple[str, ...]:
-        """What was made on another device, and where, if that was watched."""
+        """The tensors that were made on another device, and where, if this was watched."""
         return tuple(self._elsewhere.found) if self._elsewhere else ()
 
     @contextmanager
     def taken(self) -> Iterator[None]:
-        """Take notes of what is done here."""
+        """Take notes inside this context."""
         mirror.MIRROR.waits.clear()
         before = self._memory_before()
         with self._elsewhere or ExitStack():
@@ -134,7 +134,7 @@ def _makers() -> frozenset[str]:
 
 
 class _Elsewhere(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes which operations make a tensor with dimensions of nothing on the CPU."""
+    """Notes which factory operations make a tensor with dimensions on the CPU."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

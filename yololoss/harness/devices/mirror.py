@@ -1,17 +1,17 @@
-"""The mirror: a pretend accelerator in pure Python, for hosts without a real one.
+"""The mirror: a simulated accelerator in pure Python, for hosts without a real one.
 
-A tensor on the device ``mirror`` holds a tensor on the CPU, and every operation is done there. What the mirror adds is
-what an accelerator refuses, and what it is free to do otherwise (`mirror_rules`):
+A tensor on the device ``mirror`` holds a tensor on the CPU, and every operation runs there. The mirror adds what an
+accelerator refuses, and where it may differ from a CPU (`mirror_rules`):
 
-- tensors of two devices in one operation are refused where CUDA refuses them;
-- where writes without accumulation meet in one place, any of them may land last, and sums that are made by atomic
-  additions come in any order: both by a seed, so that what was found is found again;
-- other sums come in an order that is always the same, but not the CPU's;
-- memory that nothing was written to holds NaN, or a number that is no valid index;
-- an index out of range is a device-side assertion: whatever is asked of the device from then on fails;
-- whatever makes the host wait for the device is counted, with the line that asked for it.
+- an operation on tensors of two devices is refused if CUDA refuses it;
+- if several writes without accumulation have the same destination, any of them may come last, and sums by atomic
+  additions are made in any order. A seed decides both, so findings repeat;
+- other sums are made in a fixed order, which is not the CPU's;
+- uninitialised memory holds NaN, or a number that is no valid index;
+- an index out of range is a device-side assertion: every operation on the device fails from then on;
+- every operation that makes the host wait for the device is counted, with the line that called it.
 
-It stands on torch's experimental support for backends written in Python.
+It uses torch's experimental support for backends written in Python.
 """
 
 import sys
@@ -30,28 +30,28 @@ from yololoss.harness.devices import mirror_rules as rules
 
 NAME = "mirror"
 CPU = torch.device("cpu")
-# Frames that are not the loss's own: torch's and the harness's.
+# Frames of torch and of the harness, not of the loss.
 OTHERS = (str(Path(torch.__file__).parent), str(Path(__file__).parent), "<")
-RUN = str(Path(__file__).parent / "execute.py")  # what is outside of it is not the loss's either
+RUN = str(Path(__file__).parent / "execute.py")  # frames outside of it do not belong to the loss either
 
 
 class Unavailable(Exception):
-    """This torch cannot have a mirror; the message says why."""
+    """This torch cannot have a mirror. The message says why."""
 
 
 class DeviceAssert(RuntimeError):
-    """An assertion failed on the device: it answers nothing any more."""
+    """An assertion failed on the device: it does not respond any more."""
 
 
 class MirrorTensor(Tensor):
-    """A tensor on the mirror: it has no memory of its own, but a tensor on the CPU."""
+    """A tensor on the mirror. It has no memory of its own; it holds a tensor on the CPU."""
 
     on_cpu: Tensor
 
     @staticmethod
     @override
     def __new__(cls: type[Self], on_cpu: Tensor) -> Self:
-        with torch.inference_mode(False):  # an inference tensor that is not one inside cannot be detached
+        with torch.inference_mode(False):  # a wrapper made in inference mode around a normal tensor cannot be detached
             made: Self = Tensor._make_wrapper_subclass(
                 cls,
                 on_cpu.size(),
@@ -78,7 +78,7 @@ class MirrorTensor(Tensor):
     def __reduce_ex__(self, protocol: Any) -> Any:
         return _on_mirror, (self.on_cpu, self.requires_grad)
 
-    # torch has these two for its own tensors only; on an accelerator the first copies, the second refuses
+    # torch implements these two only for its own tensors; on an accelerator the first copies, the second raises
     @override
     def tolist(self) -> Any:
         return self.cpu().tolist()
@@ -102,21 +102,21 @@ def _on_mirror(on_cpu: Tensor, requires_grad: bool) -> Tensor:
 
 
 class Mirror:
-    """What the device does with an operation, and what it noted."""
+    """The device: it runs operations, and counts waits."""
 
     def __init__(self) -> None:
         self.dead = False  # after a device-side assertion
         self.waits: Counter[tuple[str, str]] = Counter()  # (what makes the host wait, file:line): how often
-        self.chance = torch.Generator()  # decides what an accelerator leaves open
+        self.chance = torch.Generator()  # decides what may happen in any order on an accelerator
 
     def begin(self, seed: int) -> None:
-        """A device without a past; what it does by chance is that of this seed."""
+        """Reset the device; its random choices follow this seed."""
         self.dead = False
         self.waits.clear()
         self.chance.manual_seed(seed)
 
     def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Do one operation of which an argument, or the device asked for, is the mirror."""
+        """Run one operation that has an argument on the mirror, or whose result is requested there."""
         if self.dead:
             raise DeviceAssert(f"{NAME}: an assertion failed on the device before")
         op = rules.operation(func)
@@ -142,7 +142,7 @@ class Mirror:
                 func(*args, **kwargs)
         if device is not None and device.type != NAME:
             return result
-        # what is written to stays the same tensor, wherever it is
+        # a tensor that the operation writes to stays the same object
         same = {id(_inner(t)): t for t in tensors} if op.writes else {}
         return _mapped(lambda v: same[id(v)] if id(v) in same else _wrapped(v), result)
 
@@ -151,7 +151,7 @@ MIRROR = Mirror()
 
 
 def tensors_in(values: Iterable[Any]) -> list[Tensor]:
-    """The tensors among them, and in lists and tuples among them."""
+    """The tensors among the values, and in lists and tuples among them."""
     found: list[Tensor] = []
     for value in values:
         if isinstance(value, Tensor):
@@ -162,7 +162,7 @@ def tensors_in(values: Iterable[Any]) -> list[Tensor]:
 
 
 def _mapped(change: Callable[[Any], Any], value: Any) -> Any:
-    """The value, or each in a list or tuple, changed: torch's own trees take several times as long."""
+    """``change`` applied to the value, or to each in a list or tuple. torch's own pytree is several times slower."""
     if isinstance(value, list | tuple):
         return type(value)([_mapped(change, each) for each in value])
     return change(value)
@@ -177,7 +177,7 @@ def _wrapped(value: Any) -> Any:
 
 
 def place() -> str:
-    """The innermost line that is the loss's own, file:line; "backward" where there is none."""
+    """The innermost line of the loss's own code, as file:line; "backward" if there is none."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_code.co_filename != RUN:
         if not frame.f_code.co_filename.startswith(OTHERS):
@@ -188,14 +188,14 @@ def place() -> str:
 
 @cache
 def install() -> None:
-    """Make the device known to torch, for the whole process. Raises Unavailable."""
+    """Register the device with torch, for the whole process. Raises Unavailable."""
     try:
         from torch.utils.backend_registration import _setup_privateuseone_for_python_backend as setup  # noqa: PLC0415
     except ImportError as error:
-        raise Unavailable(f"torch {torch.__version__} has no backends written in Python; a newer one has") from error
+        raise Unavailable(f"torch {torch.__version__} has no backends written in Python; use a newer one") from error
     taken = torch._C._get_privateuse1_backend_name()
     if taken != "privateuseone":
-        raise Unavailable(f"another backend, {taken}, has the one place that torch has for such")
+        raise Unavailable(f"another backend, {taken}, uses the only slot that torch has for one")
     setup(NAME, backend_module=_Module())
     library: Any = torch.library.Library
     aten, everything = library("aten", "IMPL"), library("_", "IMPL")
@@ -206,20 +206,20 @@ def install() -> None:
     everything.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")
     for func, dtype in rules.autocast():
         aten.impl(rules.operation(func).full_name, _cast(func, dtype), "AutocastPrivateUse1")
-    _KEPT.extend((aten, everything))  # what they registered goes with them
+    _KEPT.extend((aten, everything))  # the registrations end when these objects are deleted
 
 
 _KEPT: list[Any] = []
 
 
 class _Module:
-    """What torch asks a backend's module for."""
+    """The functions that torch expects of a backend's module."""
 
     def is_initialized(self) -> bool:
         return True
 
     def is_available(self) -> bool:
-        return False  # so that nothing chooses it by itself, as DataParallel would
+        return False  # so that nothing selects it automatically, as DataParallel would
 
     def current_device(self) -> int:
         return 0

@@ -1,6 +1,6 @@
-"""What an accelerator refuses, waits for, and does otherwise than a CPU: the rules of the mirror.
+"""The rules of the mirror: what an accelerator refuses, what it waits for, and where it differs from a CPU.
 
-Each follows what CUDA does, as torch's documentation has it: notes on CUDA semantics, reproducibility and autocast.
+Each follows CUDA as torch's documentation describes it: the notes on CUDA semantics, reproducibility and autocast.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 aten = torch.ops.aten
-GARBAGE = -(2**40) + 3  # cut to the width of an integer, it is no index of anything
+GARBAGE = -(2**40) + 3  # truncated to any integer width, it is no valid index
 MASKS = (torch.bool, torch.uint8)
 INDEXING = ("index", "index_put", "index_put_", "_unsafe_index", "_index_put_impl_")
-# Besides pointwise operations, these take a number, a tensor without dimension, from the CPU.
+# Besides pointwise operations, these accept a number (a tensor without dimensions) from the CPU.
 NUMBER_TAKEN = (*INDEXING, "masked_fill", "masked_fill_", "fill", "fill_", "index_fill", "index_fill_")
 WAITS = {
     "_local_scalar_dense": "item",
@@ -27,9 +27,10 @@ WAITS = {
     "unique_dim": "unique",
     "bincount": "bincount",
 }
-# Of what losses use, what has no deterministic form: torch.use_deterministic_algorithms.
+# Operations that losses use and that have no deterministic form: torch.use_deterministic_algorithms.
 UNDETERMINISTIC = ("histc", "kthvalue", "median", "put_")
-# Of what losses use, what autocast makes float32, its own dtype, or the widest of: "Autocast Op Reference".
+# Operations that losses use and that autocast runs in float32, in its own dtype, or in the widest input dtype:
+# "Autocast Op Reference".
 FULL_PRECISION = (
     *("binary_cross_entropy_with_logits", "cumprod", "cumsum", "exp", "expm1", "log", "log10", "log1p", "log2"),
     *("pow", "prod", "reciprocal", "rsqrt", "softplus", "sum"),
@@ -41,19 +42,19 @@ FLOATS = (torch.float16, torch.bfloat16, torch.float32)
 
 @dataclass(frozen=True)
 class Operation:
-    """What the rules ask of one of torch's operations."""
+    """What the rules need to know about one of torch's operations."""
 
     name: str  # without namespace and overload
     full_name: str
-    writes: bool  # to an argument
+    writes: bool  # it writes to an argument
     pointwise: bool
-    reshapes: bool  # an argument, in place
-    allocates: bool  # memory that nothing was written to
+    reshapes: bool  # it reshapes an argument in place
+    allocates: bool  # it returns uninitialised memory
 
 
 @cache
 def operation(func: Any) -> Operation:
-    """Looked up once: torch's own look-up is slow."""
+    """The operation of a function. Cached, since torch's look-up is slow."""
     schema, tags = func._schema, func.tags
     name = schema.name.removeprefix("aten::")
     return Operation(
@@ -75,7 +76,7 @@ def _operations() -> Iterator[Any]:
 
 
 def factories() -> Iterator[Any]:
-    """The operations that make a tensor of none, on a device that they are told."""
+    """The operations that take no tensor and make one on a given device."""
     for func in _operations():
         arguments = func._schema.arguments
         if any(a.name == "device" for a in arguments) and not any("Tensor" in str(a.type) for a in arguments):
@@ -83,7 +84,7 @@ def factories() -> Iterator[Any]:
 
 
 def autocast() -> Iterator[tuple[Any, Callable[[list[Tensor], torch.dtype], torch.dtype]]]:
-    """The operations that autocast changes, and what dtype each takes, by its tensors and autocast's own dtype."""
+    """The operations that autocast changes. For each, the dtype it runs in, from its tensors and autocast's dtype."""
     for func in _operations():
         op = operation(func)
         if op.writes:
@@ -103,9 +104,9 @@ def _unsafe(tensors: list[Tensor], half: torch.dtype) -> torch.dtype:
 
 
 def refuse_two_devices(op: Operation, args: tuple[Any, ...], tensors: list[Tensor]) -> None:
-    """Raise RuntimeError where tensors lie on two devices and it matters.
+    """Raise RuntimeError if tensors lie on two devices and CUDA would refuse that.
 
-    A number may come from the CPU in pointwise operations, indices where the tensor indexed is on the device.
+    A number may come from the CPU in pointwise operations, and indices if the indexed tensor is on the device.
     """
     if all(t.device.type != "cpu" for t in tensors) or op.name in ("copy_", "_to_copy"):
         return
@@ -127,13 +128,13 @@ def refuse_two_devices(op: Operation, args: tuple[Any, ...], tensors: list[Tenso
 
 
 def refuse_undeterministic(named: str) -> None:
-    """Raise RuntimeError for an operation without a deterministic form, where torch was told to have no other."""
+    """Raise RuntimeError for an operation without a deterministic form, if torch is set to use only such."""
     if torch.are_deterministic_algorithms_enabled() and named in UNDETERMINISTIC:
         raise RuntimeError(f"{named} does not have a deterministic implementation, but you set it to be required")
 
 
 def waits_for(named: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-    """Why the host waits for the device here; "" where it does not."""
+    """Why the host waits for the device here; "" if it does not."""
     if named in INDEXING:
         masks = any(i is not None and i.dtype in MASKS and i.device.type != "cpu" for i in args[1])
         return "boolean index" if masks else ""
@@ -153,7 +154,7 @@ def _copy(source: Tensor, to: torch.device) -> str:
 
 
 def done(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], chance: torch.Generator) -> Any:
-    """The operation on the CPU, as an accelerator may do it. Out of range raises as torch does."""
+    """Run the operation on the CPU as an accelerator may do it. An index out of range raises as in torch."""
     op = operation(func)
     if op.allocates:
         return _garbage(func(*args, **kwargs))
@@ -166,7 +167,7 @@ def done(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], chance: torch
 
 
 def _garbage(memory: Tensor) -> Tensor:
-    """What is found in memory that nothing was written to."""
+    """Fill memory with what the mirror shows as uninitialised."""
     if memory.dtype.is_floating_point or memory.dtype.is_complex:
         return memory.fill_(float("nan"))
     if memory.dtype is torch.bool:
@@ -177,18 +178,18 @@ def _garbage(memory: Tensor) -> Tensor:
 
 @lru_cache(maxsize=256)
 def _always(size: int) -> Tensor:
-    """An order of so many things that is always the same, but not the usual one."""
+    """A fixed permutation of so many elements, not the identity."""
     return torch.randperm(size, generator=torch.Generator().manual_seed(size))
 
 
 def _by_index(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], chance: torch.Generator) -> Any:
-    """index_put: without accumulation any of the writes to a place is the last; else sorted, not as on the CPU."""
+    """index_put: without accumulation any write to a place may come last; with it, a fixed order, not the CPU's."""
     target, indices, values, *rest = args
     accumulate = rest[0] if rest else kwargs.get("accumulate", False)
     found: list[Any] = []
     for index in indices:
         found += index.nonzero(as_tuple=True) if index is not None and index.dtype in MASKS else (index,)
-    if any(index is None for index in found):  # where the rows then lie is intricate; no loss known writes so
+    if any(index is None for index in found):  # the layout of the result is complicated here, and no known loss uses it
         return func(*args, **kwargs)
     shape = torch.broadcast_tensors(*found)[0].shape  # type: ignore[no-untyped-call]
     beyond = target.shape[len(found) :]
@@ -199,7 +200,7 @@ def _by_index(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], chance: 
 
 
 def _along_axis(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], chance: torch.Generator) -> Any:
-    """scatter, index_add and the like: (target, axis, index, source, ...), in any order along the axis."""
+    """scatter, index_add and similar: (target, axis, index, source, ...), in any order along the axis."""
     target, axis, index, source, *rest = args
     if not isinstance(source, Tensor) or not index.numel():
         return func(*args, **kwargs)
@@ -209,7 +210,7 @@ def _along_axis(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], chance
 
 
 def _reordered(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], chance: torch.Generator) -> Any:
-    """sum and mean, of all or along axes."""
+    """sum and mean, over everything or along axes."""
     values, *rest = args
     if not rest or not rest[0]:
         if values.dim():

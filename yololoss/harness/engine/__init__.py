@@ -1,1 +1,1 @@
-"""Judges many cases: plans them, runs them in guarded processes, minimises what broke a law. Prints nothing."""
+"""Judges many cases: plans them, runs them in guarded processes, minimises failing ones. Prints nothing."""

@@ -1,4 +1,4 @@
-"""The clerk: confirms what a worker found in a fresh process, makes the case small there, and saves it."""
+"""The clerk: confirms a worker's finding in a new process, minimises its case there, and saves it."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -16,39 +16,39 @@ from yololoss.harness.errors import BadFile
 from yololoss.harness.findings.finding import Finding, keep
 from yololoss.harness.laws.law import find_laws
 
-HANG = 4.0  # seconds that a case may take while it is made small: a hundred times what one takes
+HANG = 4.0  # seconds that a case may take while it is minimised: a hundred times as long as usual
 
 
 class Record(Data):
-    """What became of what a worker found."""
+    """The clerk's result for something that a worker found."""
 
     kind: str  # the fingerprint
     finding: Finding | None = None
-    nothing: str | None = None  # why it is none
+    nothing: str | None = None  # why it is no finding
 
 
 class Duty(NamedTuple):
-    """What the clerk is told."""
+    """What the clerk needs to know."""
 
     task: Task
     laws: tuple[str, ...]
     waived: tuple[str, ...]
     folder: Path
     options: dict[str, str | None]  # that a replay needs
-    seconds: float  # to make a case small in
+    seconds: float  # to minimise a case in
 
 
 def record_path(folder: Path, kind: str) -> Path:
-    """Where it is written what became of it."""
+    """The file of the record of a fingerprint."""
     return folder / "known" / f"{kind}.json"
 
 
 def attend(duty: Duty, path: Path) -> None:
-    """Confirm, make small, save."""
-    subject = duty.task.under_test()  # first: it makes the loss's family known, of which the case is
+    """Confirm, minimise and save one finding."""
+    subject = duty.task.under_test()  # first: the case's file can be read once the family of the loss is known
     try:
         raw = read_raw(path)
-    except BadFile as error:  # perhaps a full disk; the file stays, to be looked at
+    except BadFile as error:  # perhaps a full disk; keep the file for a person to look at
         write_record(duty.folder, Record(kind=path.stem, nothing=str(error)))
         return
     again = _in_a_fresh_process(duty, raw, raw.case)
@@ -60,21 +60,21 @@ def attend(duty: Duty, path: Path) -> None:
         broken.repeats = repeats
         record = Record(kind=raw.kind, finding=keep(broken, subject, duty.folder / "findings", duty.options))
     write_record(duty.folder, record)
-    path.unlink(missing_ok=True)  # the clerk of a session that was killed may be at it as well
+    path.unlink(missing_ok=True)  # the clerk of a killed session may delete it too
 
 
 def _killed_from_outside(duty: Duty, raw: Raw, told: Told | None) -> str:
-    """Why that is no finding; what its case breaks by itself waits as one of its own, which others may have found."""
-    does = "is answered"
+    """Why that is no finding. If its case breaks a law when it runs again, write that as another finding."""
+    does = "breaks no law"
     if told is not None:
         own = raw._replace(told=told)
         write_raw(duty.folder, duty.task.loss, own)
-        does = f"breaks {told.law} by itself: {own.kind}"
+        does = f"breaks {told.law}: {own.kind}"
     return f"a process was killed from outside: its case, run again, {does}"
 
 
 def _confirmed(duty: Duty, raw: Raw, told: Told | None) -> tuple[Case, Told, bool]:
-    """The smallest case, how it breaks, and whether it does so again in a new process, as ``told`` from one."""
+    """The minimised case, how it breaks, and whether it repeats in a new process. ``told`` is from such a process."""
     if told is None:
         return raw.case, raw.told, False
     raw = raw._replace(told=told)
@@ -83,7 +83,7 @@ def _confirmed(duty: Duty, raw: Raw, told: Told | None) -> tuple[Case, Told, boo
     domain = Plan(duty.laws, duty.task.under_test(), duty.waived).domains[raw.origin.domain]
     small = domain.case(_smallest_of(raw, domain, replace(duty.task, limit=min(HANG, duty.task.limit)), duty.seconds))
     again = _in_a_fresh_process(duty, raw, small)
-    # what breaks in a process with a past alone is kept as it was found, where it was seen to break without one
+    # if the minimised case breaks only after other cases in its process, keep the case as found, which repeats
     return (raw.case, told, True) if again is None else (small, again, True)
 
 
@@ -112,9 +112,9 @@ def _smallest_of(raw: Raw, domain: Any, task: Task, seconds: float) -> bytes:
 
 
 def smallest(data: bytes, breaks: Callable[[bytes], bool], until: float) -> bytes:
-    """The plainest bytes that still break: as many as possible 0, the others as low as possible.
+    """The simplest bytes that still break: as many 0 as possible, the others as low as possible.
 
-    Stops where it can do no more, or at a time.
+    Stops if nothing simpler breaks, or at the time ``until`` (`time.monotonic`).
     """
     found, better = data, True
     while better:
@@ -131,7 +131,7 @@ def smallest(data: bytes, breaks: Callable[[bytes], bool], until: float) -> byte
 
 
 def _plainer(data: bytes, start: int, size: int) -> Iterator[bytes]:
-    """The bytes with some of them 0; a single one lower by ever less."""
+    """Simpler candidates: ``size`` bytes from ``start`` set to 0; for one byte also lower values, in halving steps."""
     part = data[start : start + size]
     if not any(part):
         return
@@ -143,11 +143,11 @@ def _plainer(data: bytes, start: int, size: int) -> Iterator[bytes]:
 
 
 def write_record(folder: Path, record: Record) -> None:
-    """Write down what became of it. Raises OSError."""
+    """Write the record of a finding. Raises OSError."""
     write_whole(record_path(folder, record.kind), record.model_dump_json(indent=1))
 
 
 def read_records(folder: Path) -> dict[str, Record]:
-    """What became of everything that was found, by fingerprint. Raises BadFile."""
+    """The records of a session, by fingerprint. Raises BadFile."""
     paths = sorted((folder / "known").glob("*.json"))
     return {path.stem: read_file(path, Record) for path in paths}

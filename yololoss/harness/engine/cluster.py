@@ -1,9 +1,9 @@
 """Workers on the nodes of a Ray cluster.
 
-An actor a worker: on its node it runs the same process as here, in a folder of its own, and watches it. The session
-asks it for news again and again, and writes what comes into its own folder, as a worker here would have: so whatever
-else is true of a session is true of this one. A node that is lost takes with it what it did since the last news, which
-comes at once where there is something new to keep, else after a quarter of a second.
+One actor for each worker: on its node it runs the same process as on one machine, in its own folder, and watches it.
+The session polls it for reports, and writes them into the session's folder as a local worker would. So everything else
+works as on one machine. A report comes at once if there is a new finding, else after a quarter of a second. If a node
+is lost, what it did since its last report is lost too.
 """
 
 import logging
@@ -29,38 +29,38 @@ from yololoss.harness.engine.raw import raw_path
 from yololoss.harness.engine.worker import Orders, error_path, journal_path
 from yololoss.harness.errors import UsageError
 
-STEP = 0.02  # seconds between two looks at a process
+STEP = 0.02  # seconds between two checks of a process
 NEWS = 0.25  # seconds between two reports of a worker that finds nothing
-ANSWERS = 15.0  # seconds that a cluster has to say that it is there; Ray itself would try for two minutes
-FAREWELL = 10.0  # seconds that a node has to report at the end
+ANSWERS = 15.0  # seconds that a cluster has to answer; Ray itself would try for two minutes
+FAREWELL = 10.0  # seconds that a node has for its last report
 
 
 class Report(NamedTuple):
-    """What a node tells of its worker."""
+    """A node's report on its worker."""
 
-    counters: bytes  # none before there is a journal
+    counters: bytes  # empty before there is a journal
     in_flight: str
     found: dict[str, str]  # findings that are new: fingerprint, file
-    error: str  # what ended it, if that was no case
+    error: str  # what ended the worker, if no case did
     death: Death | None
 
 
 class Node:
-    """A worker's process on its node: what the actor is."""
+    """The actor: a worker's process on its node."""
 
     def __init__(self, orders: Orders, folder: str, version: str) -> None:
-        if version != __version__:  # its counters may be others
+        if version != __version__:  # its counters may differ
             raise RuntimeError(f"a node has yololoss {__version__}, and the session {version}")
-        with suppress(OSError):  # a loss that is named by its module needs no folder
+        with suppress(OSError):  # a loss named by its module needs no folder
             os.chdir(folder)
         self.folder = Path(tempfile.mkdtemp(prefix="yololoss-"))
         for name in ("journal", "raw"):
             (self.folder / name).mkdir()
-        # Ray shows a worker its own GPU alone, so that is always the first
+        # Ray shows a worker only its own GPU, which is then always the first
         self._worker = Here(orders._replace(folder=self.folder, place=0))
 
     def news(self, seconds: float) -> Report:
-        """What there is to report: at once if it died or found something, else after that time."""
+        """A report: at once if the worker died or found something, else after ``seconds``."""
         until = time.monotonic() + seconds
         while (death := self._worker.watch()) is None and not self._found() and time.monotonic() < until:
             time.sleep(STEP)
@@ -89,7 +89,7 @@ class Node:
         journal = self._worker.journal
         if journal is None:
             return Report(b"", "", found, why, death)
-        while True:  # counts and case of one moment
+        while True:  # until counts and case are from the same moment
             entry = journal.read()
             counters = journal.counters.tobytes()
             if journal.read().sequence == entry.sequence:
@@ -97,7 +97,7 @@ class Node:
 
 
 class Away(Hired):
-    """A worker on some node, and its journal here."""
+    """A worker on a node, with its journal in the session's folder."""
 
     def __init__(self, orders: Orders, gpus: float) -> None:
         import ray  # noqa: PLC0415
@@ -109,7 +109,7 @@ class Away(Hired):
         self._news = self._actor.news.remote(NEWS)
 
     def watch(self) -> Death | None:
-        """Take in the news, if there are any; what it died of."""
+        """Read the report, if one has come. Returns why the worker died, if it did."""
         if not self._ray.wait([self._news], timeout=0)[0]:
             return None
         death = self._take_in()
@@ -120,7 +120,7 @@ class Away(Hired):
         return death
 
     def end(self) -> None:
-        """Take in the last news, and end it; one that has not begun has none."""
+        """Read the last report, and end the worker. One that has not started has no report."""
         if self.journal is not None and self._take_in() is None:
             self._news = self._actor.farewell.remote()
             self._take_in()
@@ -147,7 +147,7 @@ class Away(Hired):
         return Death("run.no-exception", "could not be started on a node")
 
     def _keep(self, report: Report) -> None:
-        """Write it down, findings first: what is counted only is nothing lost."""
+        """Write the report, findings first: so no finding is counted that is not saved."""
         folder, number = self.orders.folder, self.orders.number
         for kind, text in report.found.items():
             write_whole(raw_path(folder, kind), text)
@@ -170,7 +170,7 @@ class Cluster:
     """A Ray cluster that this machine is part of."""
 
     def __init__(self, address: str) -> None:
-        """Join it. Raises UsageError where it is not there."""
+        """Join the cluster. Raises UsageError if none answers."""
         try:
             import ray  # noqa: PLC0415
         except ImportError as error:
@@ -178,14 +178,14 @@ class Cluster:
         _answers(address)
         try:
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
-        except (Exception, SystemExit) as error:  # it exits where it waited in vain
+        except (Exception, SystemExit) as error:  # Ray exits if nobody answers
             raise UsageError(f"--ray {address}: {_first_line(error)}") from error
         self._ray: Any = ray
         self._address = address
         self._hired = 0
 
     def room(self, device: str) -> int:
-        """For how many workers there are GPUs, or processors. Raises UsageError where there is none."""
+        """How many workers the cluster has GPUs, or CPUs, for. Raises UsageError if it has none."""
         if device.startswith("cuda:"):
             raise UsageError(f"--ray {self._address}: Ray gives out the GPUs; expected --device cuda")
         what = "GPU" if device == "cuda" else "CPU"
@@ -195,20 +195,20 @@ class Cluster:
         return found
 
     def hire(self, orders: Orders) -> Hired:
-        """A worker on a node that has room; several share a GPU where there are more workers than these.
+        """Start a worker on a node that has room. Several workers share a GPU if there are more workers than GPUs.
 
-        Raises UsageError where the cluster itself was lost, which Ray would answer by ending this process.
+        Raises UsageError if the cluster itself is lost; Ray would end this process.
         """
         self._hired += 1
-        if self._hired > orders.crew:  # in place of one that was lost
+        if self._hired > orders.crew:  # it replaces a lost one
             _answers(self._address)
         gpus = self.room("cuda") if orders.task.device == "cuda" else 0
         return Away(orders, min(1.0, int(100 * gpus / orders.crew) / 100))
 
     @contextmanager
     def joined(self) -> Iterator[None]:
-        """Be part of it for a while."""
-        # Ray tells of a lost node on standard output, in thirty lines; what is there is the session's result
+        """Stay part of the cluster inside this context."""
+        # Ray reports a lost node on standard output, in thirty lines; standard output is for the session's result
         with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
             try:
                 yield
@@ -217,7 +217,7 @@ class Cluster:
 
 
 def _answers(address: str) -> None:
-    """Whether there is a cluster. Raises UsageError."""
+    """Raise UsageError if no cluster answers."""
     where = () if address == "auto" else ("--address", address)
     command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", *where]
     try:

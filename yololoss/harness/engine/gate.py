@@ -1,4 +1,4 @@
-"""One run of the suite on a loss, by pytest, and what came of it."""
+"""One run of the suite on a loss by pytest, and its verdict."""
 
 import io
 import json
@@ -24,14 +24,14 @@ from yololoss.harness.findings.verdict import Verdict
 from yololoss.harness.laws.law import find_laws
 from yololoss.harness.subjects.family import Family
 
-# The fork's own pytest settings, plugins and conftest files are for its own tests; these are all that ours need.
+# The fork's own pytest settings, plugins and conftest files are for its own tests. The laws need only these.
 PLUGINS = ("xdist.plugin", "yololoss.harness.plugin")
 APART = ("-c", os.devnull, "--noconftest", "-p", "no:cacheprovider", "-p", "no:terminal")
-Progress = Callable[[int, int], None]  # laws judged, of how many
+Progress = Callable[[int, int], None]  # laws judged, laws in all
 
 
 def run_suite(family: Family, options: list[str], workers: int, progress: Progress) -> Verdict:
-    """Run the laws of a family with the plugin's options, in this process or in workers, and collect what they find."""
+    """Run the laws of a family with the plugin's options, in this process or in workers, and collect the results."""
     collector = _Collector(progress)
     arguments = [*APART, *(x for name in PLUGINS for x in ("-p", name)), f"--rootdir={_suite.FOLDER}", *options]
     arguments += ["-n", str(workers if workers > 1 else 0)]
@@ -58,7 +58,7 @@ def run_suite(family: Family, options: list[str], workers: int, progress: Progre
 
 
 def survey(loss: str, options: Iterable[str] = ()) -> Verdict:
-    """Which laws break, in a process of its own: two losses may have modules of the same name."""
+    """Find which laws break, in another process: two losses may have modules of the same name."""
     with TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "yololoss", "check", loss, "--json", "--no-shrink", "--findings", folder]
         done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
@@ -66,12 +66,12 @@ def survey(loss: str, options: Iterable[str] = ()) -> Verdict:
         return Verdict.model_validate_json(done.stdout)
     except ValidationError:
         lines = [line for line in done.stderr.splitlines() if line.strip()] or ["nothing"]
-        return Verdict(status=USAGE, problem=f"{loss}: its process said {lines[-1]!r}")
+        return Verdict(status=USAGE, problem=f"{loss}: its process printed {lines[-1]!r}")
 
 
 @contextmanager
 def _alone() -> Iterator[None]:
-    """Without what the environment says of the fork's own test runs; workers inherit it."""
+    """Hide environment variables that are meant for the fork's own test runs. Workers inherit this."""
     theirs = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS")
     with patch.dict(os.environ, {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}):
         for name in theirs:
@@ -80,7 +80,7 @@ def _alone() -> Iterator[None]:
 
 
 class _Collector:
-    """Gathers what the tests' reports carry, in place of pytest's own terminal output."""
+    """Collects the rows and findings of the test reports, instead of pytest's own terminal output."""
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress

@@ -1,4 +1,4 @@
-"""A process that may die of what it does: how long and how large it may get, and what it died of."""
+"""A process that may die: limits of its time and memory, and why it died."""
 
 import faulthandler
 import multiprocessing
@@ -14,26 +14,26 @@ from typing import Any, NamedTuple
 
 import psutil
 
-# Processes are made by a server that has imported torch and this package once: each then takes 50 ms, not seconds. It
-# has run nothing, so what it forks is as good as new. Where there is no such server each begins from nothing.
+# A server that has imported torch and this package once forks the processes: each then starts in 50 ms, not seconds.
+# The server has run nothing else, so a forked process is like a new one. Without a fork server, each is spawned.
 SERVER = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 PRELOADED = ["yololoss.harness.engine.preloaded"]
 MIB = 2**20
-BLINK = 1.0  # seconds between two looks at a process; if there are more, nobody knows what it did
-ORPHANED = 255  # exit status where the server was killed, though the process itself goes on
+BLINK = 1.0  # seconds counted at most between two checks of a process: in a longer gap nobody knows what it did
+ORPHANED = 255  # exit status if the server was killed, though the process itself still runs
 
 
 class Death(NamedTuple):
-    """How a process ended that should not have, and the law that says so."""
+    """How a process ended that should not have, and the law that this breaks."""
 
     law: str
     kind: str
-    outside: bool = False  # perhaps killed by somebody else
-    status: int = 0  # exit status, where it ended by itself
+    outside: bool = False  # perhaps killed from outside
+    status: int = 0  # exit status, if it ended by itself
 
 
 def server() -> Any:
-    """The context that makes processes of ours."""
+    """The multiprocessing context that starts the harness's processes."""
     context: Any = multiprocessing.get_context(SERVER)
     if SERVER == "forkserver":
         context.set_forkserver_preload(PRELOADED)
@@ -41,12 +41,12 @@ def server() -> Any:
 
 
 class Guarded:
-    """A process under watch."""
+    """A process that is watched and limited."""
 
     def __init__(self, target: Callable[..., None], arguments: tuple[Any, ...], memory: int) -> None:
         self.process: BaseProcess = server().Process(target=begin, args=(target, str(Path.cwd()), arguments))
         self.process.start()
-        self.memory = memory  # MiB that it may grow to
+        self.memory = memory  # MiB that it may use
         self._killed: Death | None = None
         self._began: float | None = None
         self._looked = self._seen = 0.0
@@ -65,7 +65,7 @@ class Guarded:
             return 0
 
     def watch(self, began: float | None, limit: float) -> Death | None:
-        """What it died of; kills it where it took too long over something that ``began``, or grew too large."""
+        """Why it died, if it did. Kills it if it works longer than ``limit`` since ``began``, or grows too large."""
         if self.alive:
             if self._at_work(began) > limit:
                 self._killed = Death("run.time-limit", f"did not return within {limit:g} s")
@@ -77,7 +77,7 @@ class Guarded:
         return self._killed or self._ended()
 
     def _at_work(self, began: float | None) -> float:
-        """Seconds that it was seen at what began then: where the whole machine stood still, so did who looks."""
+        """Seconds since ``began`` in which it was watched. Time in which the machine was suspended does not count."""
         now = time.monotonic()
         if began is None or began != self._began:
             self._seen = 0.0
@@ -100,33 +100,33 @@ class Guarded:
         return Death("run.no-exception", f"killed by {name}", name in ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP"))
 
     def kill(self) -> None:
-        """End it now."""
+        """Kill it, and wait for its end."""
         self.process.kill()
         self.process.join()
 
 
 def begin(target: Callable[..., None], folder: str, arguments: tuple[Any, ...]) -> None:
-    """Do so in a process of ours: in this folder, deaf to Ctrl-C, and mute."""
-    os.chdir(folder)  # the server's is where it was started
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the session to answer
+    """Call ``target`` in a process of the harness: in this folder, ignoring Ctrl-C, without output."""
+    os.chdir(folder)  # the server is in the folder where it was started
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the session handles Ctrl-C
     _without_a_voice()
     target(*arguments)
 
 
 def is_watched(seconds: float) -> bool:
-    """Whether the process that watches this one is there.
+    """Whether the process that watches this one still runs. Also restarts a timer of ``seconds``.
 
-    If it goes, nobody ends this process any more should it hang: so it ends itself unless this is asked again in time.
+    Without the watching process, nothing would end this process if it hangs. So it ends itself when the timer runs out.
     """
     parent = multiprocessing.parent_process()
-    if parent is None:  # not under watch at all
+    if parent is None:  # not watched at all
         return True
     faulthandler.dump_traceback_later(seconds, exit=True)
     return parent.is_alive()
 
 
 def _without_a_voice() -> None:
-    """What a subject writes past Python's own streams, such as its last words, is not for the session's terminal."""
+    """Discard what is written to the file descriptors 1 and 2, such as a crash message: it is not for the terminal."""
     null = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()

@@ -1,4 +1,4 @@
-"""A worker as the session sees it: its orders, its journal, and whether it lives."""
+"""A worker as the session sees it: its orders, its journal, and whether it runs."""
 
 from abc import ABC, abstractmethod
 
@@ -9,19 +9,19 @@ from yololoss.harness.errors import BadFile
 
 
 class Hired(ABC):
-    """A worker, wherever it is."""
+    """A worker, on this machine or on another."""
 
     def __init__(self, orders: Orders) -> None:
         self.orders = orders
-        self.journal: Journal | None = None  # once it is there
+        self.journal: Journal | None = None  # once the worker has made it
 
     @abstractmethod
     def watch(self) -> Death | None:
-        """What it died of, if it did."""
+        """Why it died, if it did."""
 
     @abstractmethod
     def end(self) -> None:
-        """End it; what it found and counted is in the folder then."""
+        """End it. Then everything that it found and counted is in the folder."""
 
 
 class Here(Hired):
@@ -32,7 +32,7 @@ class Here(Hired):
         self.guarded = Guarded(run, (orders,), orders.task.memory)
 
     def watch(self) -> Death | None:
-        """What it died of; kills it where its case takes too long, or too much memory."""
+        """Why it died, if it did. Kills it if its case takes too long or too much memory."""
         limit = self.orders.task.limit
         if self.journal is None:
             try:
@@ -43,5 +43,5 @@ class Here(Hired):
         return self.guarded.watch(entry.began if entry.text else None, limit)
 
     def end(self) -> None:
-        """Kill it: all that it has is in the folder."""
+        """Kill it. Everything that it has is in the folder."""
         self.guarded.kill()

@@ -1,8 +1,8 @@
 """A worker's journal: what it is doing and what it did, in a file that outlives it.
 
-The file is mapped into memory, so a write costs microseconds, and what was written is there after the process was
-killed at any moment (a power cut is another matter: nothing is forced to the disk). It holds counters, and two slots
-for the case in flight that take turns: a write that was cut short spoils one slot, and its checksum tells.
+The file is mapped into memory, so a write takes microseconds. What was written remains if the process is killed at any
+moment (but perhaps not after a power cut: nothing is forced to the disk). It has counters, and two slots for the case
+in flight, written in turn. An interrupted write damages only one slot, and its checksum shows it.
 """
 
 import mmap
@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from yololoss.harness.errors import BadFile
 
 MAGIC = b"yololoss journal 1\n".ljust(24, b"\0")
-HEAD = struct.Struct("<24sQ")  # magic, how many counters
-SLOT = struct.Struct("<QdII")  # sequence number, when it began, bytes of the text, checksum
-# Bytes of a slot. All are there from the start, since a mapped file that cannot grow kills who writes to it.
+HEAD = struct.Struct("<24sQ")  # magic, number of counters
+SLOT = struct.Struct("<QdII")  # sequence number, time of begin, bytes of the text, checksum
+# Bytes of a slot. The file has its full size from the start: a mapped file that cannot grow kills the writing process.
 ROOM = 2**18
 
 
@@ -29,14 +29,14 @@ class Entry(NamedTuple):
 
     sequence: int
     began: float  # time.monotonic
-    text: str  # the case in flight; empty where none is
+    text: str  # the case in flight; empty if there is none
 
 
 class Journal:
     """One worker's journal, to write or to read."""
 
     def __init__(self, path: Path, counters: int = 0) -> None:
-        """Open the journal; with ``counters`` make it anew. Raises BadFile where the file is none."""
+        """Open the journal; with ``counters``, make a new one. Raises BadFile if the file is not a journal."""
         self.path = path
         if counters:
             with path.open("wb") as file:
@@ -46,7 +46,7 @@ class Journal:
             head = file.read(HEAD.size)
             size = file.seek(0, 2)
             if len(head) < HEAD.size or not head.startswith(MAGIC):
-                raise BadFile(f"{path}: no journal of a worker")
+                raise BadFile(f"{path}: not a worker's journal")
             (_, counters) = HEAD.unpack(head)
             self._slots = HEAD.size + 8 * counters
             if size != self._slots + 2 * ROOM:
@@ -56,7 +56,7 @@ class Journal:
         self._sequence = self.read().sequence
 
     def write(self, text: str) -> None:
-        """Say what is done from now on; empty text: nothing."""
+        """Write the case in flight; empty text means none."""
         data = text.encode()
         if len(data) > ROOM - SLOT.size:
             raise ValueError(f"a case of {len(data)} bytes, expected {ROOM - SLOT.size} at most")
@@ -68,7 +68,7 @@ class Journal:
         self._map[at : at + SLOT.size] = SLOT.pack(self._sequence, began, len(data), checksum)
 
     def read(self) -> Entry:
-        """What was written last, and whole."""
+        """The last entry that was written completely."""
         slots = [self._slot(self._slots + n * ROOM) for n in range(2)]
         return max((entry for entry in slots if entry is not None), default=Entry(0, 0.0, ""))
 
@@ -82,6 +82,6 @@ class Journal:
         return Entry(sequence, began, data.decode())
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         del self.counters
         self._map.close()

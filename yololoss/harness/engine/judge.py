@@ -1,4 +1,4 @@
-"""Judging one case by one law in a process that may die of it: for replay, and to make cases small."""
+"""Judges one case by one law in another process, which may die: for replay, and to minimise cases."""
 
 import multiprocessing
 import time
@@ -17,22 +17,22 @@ from yololoss.harness.subjects.compiled import NAME as COMPILE
 from yololoss.harness.subjects.execute import TIME_LIMIT
 from yololoss.harness.subjects.family import LossUnderTest, find_family, with_record
 
-STEP = 0.02  # seconds between two looks at a process
-ALIVE = "an answer, in a process that lives on"
-MEMORY = 4096  # MiB that a process may take
+STEP = 0.02  # seconds between two checks of a process
+ALIVE = "a result, and a process that keeps running"
+MEMORY = 4096  # MiB that a process may use
 LIMIT = 30.0  # seconds that a case may take, with all laws
 WAITS = 3600.0  # seconds that a process waits for the next case
-START = 120.0  # seconds that a process may take to be ready, on a busy machine
+START = 120.0  # seconds that a process may take to start, on a busy machine
 
 
 def usual_limit(device: str) -> float:
-    """Seconds that a case may take, with all laws; to compile takes a minute a shape."""
+    """Seconds that a case may take, with all laws. Compilation takes a minute for each shape."""
     return 2 * compiled.TIME_LIMIT if device == COMPILE else LIMIT
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is put to the test, as a process of its own has to be told."""
+    """The loss under test, as data that can be sent to another process."""
 
     loss: str
     device: str
@@ -41,50 +41,54 @@ class Task:
     limit: float = LIMIT
 
     def under_test(self, worker: int = 0) -> LossUnderTest:
-        """The loss, in this process."""
+        """Load the loss in this process."""
         import torch  # noqa: PLC0415
 
         from yololoss.harness.subjects.load import find_devices, load_loss  # noqa: PLC0415
 
-        torch.set_num_threads(1)  # cases are small: a second thread costs more than it brings
+        torch.set_num_threads(1)  # cases are small: a second thread costs more time than it saves
         name, where = next(iter(find_devices(self.device, worker)[0].items()))
         found = load_loss(self.loss, where, self.dialect, compiled=name == COMPILE)
         return found if found.compile else replace(found, limit=min(TIME_LIMIT, self.limit / 2))
 
 
 class Told(NamedTuple):
-    """How a law broke, as one process tells another."""
+    """How a law broke, as data that can be sent to another process."""
 
     law: str
     what: str
     expected: str
     observed: str
     because: str
-    died: bool = False  # the process died of the case
-    outside: bool = False  # or was killed by somebody else
+    died: bool = False  # the case ended its process
+    outside: bool = False  # or the process was killed from outside
 
     def broken(self, law: Law, case: Case) -> LawBroken:
-        """The same as an error."""
+        """The same as a LawBroken error."""
         broken = LawBroken(law, case, self.what, self.expected, self.observed, self.because)
         broken.died = self.died
         return broken
 
 
 class Answer(NamedTuple):
-    """What came of judging a case."""
+    """The result of judging a case."""
 
     told: Told | None  # how the law broke, if it did
-    nothing: str | None = None  # why there was nothing to judge, if so
+    nothing: str | None = None  # why there was nothing to judge, if there was not
 
 
 def told(broken: LawBroken) -> Told:
-    """How a law broke, to tell another process."""
+    """How a law broke, as data for another process."""
     return Told(broken.law.id, broken.what, broken.expected, broken.observed, broken.because)
 
 
 def died(death: Death, law: Law) -> Told:
-    """A process died of a case, while it was judged by a law: by one that runs the loss anew, perhaps of that."""
-    because = "none: it ended"
+    """The finding of a case that ended its process.
+
+    If the law runs the loss again, the finding is this law's, since that run may be the reason; else the law about the
+    process is broken.
+    """
+    because = "none: the process ended"
     return Told(
         law.id if law.anew else death.law,
         "the process of the loss",
@@ -97,26 +101,26 @@ def died(death: Death, law: Law) -> Told:
 
 
 def lost(law: str, error: DeviceLost) -> Told:
-    """A device answers nothing any more."""
-    return Told(law, "the device, after this case", "an answer", error.detail, "none: it is lost", died=True)
+    """The finding of a case after which the device does not respond any more."""
+    return Told(law, "the device, after this case", "a response", error.detail, "none: the device is lost", died=True)
 
 
 def judged(law: Law, subject: LossUnderTest, case: Case) -> tuple[Told | None, float]:
-    """How the law breaks, if it does, and the largest error as a share of what is allowed.
+    """How the law breaks, if it does, and the largest error as a share of the tolerance.
 
-    What a law itself raises is told as well: a loss may return what no law foresaw.
+    An error in a law itself is also reported: a loss may return something that the law does not expect.
     """
     try:
         return None, law.examine(subject, case)
     except LawBroken as broken:
         return told(broken), 1.0
     except Exception as error:
-        because = "none: the judgement could not be made"
-        return Told(law.id, "the judgement", "one", f"{type(error).__name__}: {error}", because), 1.0
+        because = "none: the law could not judge"
+        return Told(law.id, "the judgement", "no error", f"{type(error).__name__}: {error}", because), 1.0
 
 
 class Judge:
-    """Judges cases one after another; a process that dies of one is replaced, and that is told."""
+    """Judges cases one after another, in another process. If a case ends it, this is reported, and a new one starts."""
 
     def __init__(self, task: Task) -> None:
         self.task = task
@@ -138,7 +142,7 @@ class Judge:
             else:
                 broke, nothing = self._pipe.recv()
                 return Answer(None if broke is None else Told(*broke), nothing)
-        except (EOFError, OSError):  # it died between two looks
+        except (EOFError, OSError):  # it died between two checks
             self._guarded.process.join()
             death = self._guarded.watch(began, self.task.limit)
         self.close()
@@ -168,7 +172,7 @@ class Judge:
 
 
 def serve(pipe: Connection, task: Task) -> None:
-    """The process's side: a case with its law in, how it broke out."""
+    """The other process: receives cases with their laws, and sends how they broke."""
     subject = task.under_test()
     laws, vectors = find_laws(subject.family), kind(subject.family.name).vector
     pipe.send("ready")

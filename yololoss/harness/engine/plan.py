@@ -1,4 +1,4 @@
-"""What a session judges: which laws on which cases, and what cases are made of."""
+"""What a session judges: which laws on which cases, and from which domains cases are made."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -12,17 +12,18 @@ from yololoss.harness.cases.domain import Domain, domains
 from yololoss.harness.laws.law import Law, find_laws
 from yololoss.harness.subjects.family import LossUnderTest
 
-# A law that runs the loss anew costs as much as all those that judge the one execution together. Each case is judged by
-# all of the latter, and by this share of the former beyond the gate's own: so they take about half of the time.
+# A law that runs the loss again costs as much as all laws together that judge the one execution. All of the latter
+# judge each case. The former judge this share of the cases, times their share of cases in the gate. So they take about
+# half of the time.
 ANEW = 0.25
-# Findings told apart, each with a counter in the journal; what comes after these is counted as one.
+# How many kinds of finding have a counter in the journal. A later kind has none, and counts as seen once.
 KINDS = 512
 
 
 class Origin(NamedTuple):
-    """What a case was made of."""
+    """What a case was made from."""
 
-    domain: int  # of the plan's
+    domain: int  # index in `Plan.domains`
     data: bytes
 
 
@@ -52,24 +53,24 @@ class Plan:
 
     @property
     def regions(self) -> tuple[str, ...]:
-        """The places that cases should reach."""
+        """Names of the regions that cases should reach."""
         return self.family.regions
 
     def regions_of(self, case: Case) -> list[str]:
-        """Those in which a case lies."""
+        """The regions in which a case lies."""
         return list(self.family.regions_of(case))
 
     def case(self, origin: Origin) -> Case:
-        """The case that was made of it."""
+        """The case made from this origin."""
         return self.domains[origin.domain].case(origin.data)
 
     def fits(self, law: str, case: Case, domain: int | None = None) -> bool:
-        """Whether the case is one that the law is about; ``domain`` is that which it was made for."""
+        """Whether the law is about the case. ``domain`` is the domain that the case was made for."""
         own = None if domain is None else self.domains[domain]
         return any(each == own or each.holds(case) for each in self._of[law])
 
     def judges(self, case: Case, domain: int | None, chance: np.random.Generator, saved_under: str = "") -> list[Law]:
-        """The laws to judge the case by: all that are about it, of those that run the loss anew a share."""
+        """The laws that judge the case: all that are about it, and of those that run the loss again, a random share."""
         own = domain is not None and self.domains[domain].only_own
         return [
             law
@@ -80,14 +81,14 @@ class Plan:
 
 
 class Counters:
-    """The journal's counters by name; fingerprints get one of their own when they are first seen."""
+    """The journal's counters by name. A fingerprint gets its own counter when it is first seen."""
 
     def __init__(self, plan: Plan) -> None:
         words = ("cases", "first", "law", "milliseconds")
         self.names = [*words, *(f"{word} {id}" for id in plan.laws for word in ("tried", "judged", "broke"))]
         self.names += [f"region {name}" for name in plan.regions]
         self.at = {name: i for i, name in enumerate(self.names)}
-        self.kinds = len(self.names)  # then fingerprint, count, fingerprint, count, ...
+        self.kinds = len(self.names)  # from here: fingerprint, count, fingerprint, count, ...
         self.size = self.kinds + 2 * KINDS
 
     def read(self, counters: NDArray[np.uint64]) -> tuple[Counter[str], Counter[str]]:

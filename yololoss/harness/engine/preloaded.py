@@ -1,4 +1,4 @@
-"""What the server of processes imports once: torch, and all laws."""
+"""The modules that the fork server imports once: torch, and all laws."""
 
 from yololoss import _suite
 from yololoss.harness.engine import judge, worker

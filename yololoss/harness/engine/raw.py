@@ -1,4 +1,4 @@
-"""What a worker leaves behind: a case that broke something, as it was found, before it is made small."""
+"""What a worker writes: a failing case as it was found, before it is minimised."""
 
 import json
 import re
@@ -20,15 +20,15 @@ LIST = re.compile(r"[\[(](?:#|nan|inf|-inf|[\s,.])*[\])](?:,\s*|\s*\.\.\.)*")
 class _Raw(NamedTuple):
     told: Told
     case: Case
-    origin: Origin | None  # what the case was made of, if it was made
+    origin: Origin | None  # what the case was made from, if this session made it
 
 
 class Raw(_Raw):
-    """A case that broke a law, or that a process died of."""
+    """A case that broke a law, or that ended a process."""
 
     @property
     def kind(self) -> str:
-        """The fingerprint: what findings of one cause have in common, 16 hexadecimal digits."""
+        """The fingerprint, which findings of one cause share: 16 hexadecimal digits."""
         return fingerprint(self.told)
 
 
@@ -39,17 +39,17 @@ def fingerprint(broken: Told) -> str:
 
 
 def plain(text: str) -> str:
-    """The text without its numbers, and with every list of some as one."""
+    """The text with numbers replaced by #, and each list of numbers by []."""
     return re.sub(r"(?:\[\]\s*)+", "[] ", LIST.sub("[] ", NUMBER.sub("#", text)))
 
 
 def raw_path(folder: Path, kind: str) -> Path:
-    """Where a finding lies until it was made small."""
+    """The file of a finding until it is minimised."""
     return folder / "raw" / f"{kind}.json"
 
 
 def write_raw(folder: Path, loss: str, raw: Raw) -> None:
-    """Write it down, as a file of vectors. Raises OSError."""
+    """Write a finding as a file of vectors. Raises OSError."""
     source = {
         "project": f"yololoss {__version__}",
         "loss": loss,
@@ -61,21 +61,21 @@ def write_raw(folder: Path, loss: str, raw: Raw) -> None:
 
 
 def read_raw(path: Path) -> Raw:
-    """Read it. Raises BadFile."""
+    """Read a finding. Raises BadFile."""
     file = read_vectors(path)
     try:
         return Raw(Told(*json.loads(file.source["told"])), file.vectors[0].case, origin(file.source["made"]))
     except (KeyError, ValueError, TypeError, IndexError) as error:
-        raise BadFile(f"{path}: not as a worker writes it: {error}") from error
+        raise BadFile(f"{path}: not in a worker's format: {error}") from error
 
 
 def made(source: Origin | None) -> str:
-    """What a case was made of, as text."""
+    """What a case was made from, as text."""
     return "" if source is None else f"{source.domain} {source.data.hex()}"
 
 
 def origin(text: str) -> Origin | None:
-    """The same, read."""
+    """What a case was made from, read from text."""
     if not text:
         return None
     domain, data = text.split()
@@ -83,11 +83,11 @@ def origin(text: str) -> Origin | None:
 
 
 def in_flight(case: Case, source: Origin | None) -> str:
-    """What a journal has of a case."""
+    """A case as text for the journal."""
     return f"{made(source)}\n{case.key}"
 
 
 def from_flight(text: str, kind: type[Case]) -> tuple[Case, Origin | None]:
-    """The same, read."""
+    """A case and its origin, read from the journal's text."""
     first, _, case = text.partition("\n")
     return kind.model_validate_json(case), origin(first)

@@ -1,13 +1,13 @@
-"""A session: workers that are watched and replaced, a clerk, a time, counts; all of it on disk.
+"""A session: watches and replaces workers, runs a clerk, keeps time and counts. Everything is on disk.
 
-Everything that is found lies in files before anybody is told, and each file is there as a whole or not at all. So
-whoever is killed, at any moment, a session that is resumed finds what there was:
+Every finding is in a file before it is reported, and every file is complete or absent. So any process may be killed at
+any moment, and a resumed session continues from these files:
 
     session.json   settings, seed, counts, time used
-    journal/       a file a worker: its counts, the case in flight
-    raw/           what broke something, as it was found
-    known/         what became of it
-    findings/      cases made small, and pictures
+    journal/       one file for each worker: its counts, the case in flight
+    raw/           failing cases as they were found
+    known/         the clerk's record of each, by fingerprint
+    findings/      minimised cases, and pictures
 """
 
 import secrets
@@ -29,12 +29,12 @@ from yololoss.harness.engine.state import Settings, State
 from yololoss.harness.engine.worker import BAD_DISK, Orders, error_path, journal_path
 from yololoss.harness.errors import BadFile, UsageError
 
-STEP = 0.05  # seconds between two looks at the workers
-SAVED = 1.0  # seconds between two savings of the session
-SMALL = 60.0  # seconds to make a finding small in; of those that wait at the end, a few
+STEP = 0.05  # seconds between two checks of the workers
+SAVED = 1.0  # seconds between two saves of the session
+SMALL = 60.0  # seconds to minimise a finding in; for findings that wait at the end, SMALL_AT_END
 SMALL_AT_END = 10.0
-EACH = 3  # findings of one law that are made small
-FAILED = 3  # workers in a row that end before their first case: then none will do better
+EACH = 3  # findings of one law that are minimised
+FAILED = 3  # the session ends after so many workers in a row that ended before their first case
 
 
 class Session:
@@ -59,15 +59,15 @@ class Session:
         self._ended: float | None = None
         self._recover()
 
-    # What there is
+    # Its state
 
     @property
     def used(self) -> float:
-        """Seconds, those before it was resumed included."""
+        """Seconds used, including those before the session was resumed."""
         return self._base + (self._ended or time.monotonic()) - self._start
 
     def counts(self) -> tuple[Counter[str], Counter[str]]:
-        """Counts by name, and by fingerprint, of all workers that there were and are."""
+        """Counts by name, and by fingerprint, of all workers so far."""
         named, kinds = Counter(self.state.counts), Counter(self.state.kinds)
         for worker in self.workers:
             if worker.journal is not None:
@@ -77,13 +77,13 @@ class Session:
 
     @property
     def findings(self) -> dict[str, Record]:
-        """What was found, by fingerprint."""
+        """The records of confirmed findings, by fingerprint."""
         return {kind: record for kind, record in self.records.items() if record.finding is not None}
 
     # What it does
 
     def run(self, show: Callable[["Session"], None]) -> None:
-        """Go on until the end; Ctrl-C ends it orderly."""
+        """Run the session to its end. Ctrl-C ends it early, and what was found is kept."""
         try:
             for place in range(self.settings.workers):
                 self._hire(place)
@@ -108,17 +108,17 @@ class Session:
         )
 
     def _end(self, show: Callable[["Session"], None]) -> None:
-        """Take in what the workers leave; make the last findings small."""
+        """Read what the workers left, and minimise the last findings."""
         self._ended = time.monotonic()
         for worker in self.workers:
             self._absorb(worker.orders.number)
         self.workers = []
-        self._dismiss_clerk()  # it has more time than is left: that finding is begun anew
+        self._dismiss_clerk()  # it was given more time than is left: its finding is minimised again, in less time
         try:
             while self._look_after_clerk(SMALL_AT_END):
                 time.sleep(STEP)
                 show(self)
-        except KeyboardInterrupt:  # what is not small yet is so when it is resumed
+        except KeyboardInterrupt:  # a resumed session minimises the rest
             self._dismiss_clerk()
         self._save()
 
@@ -148,7 +148,7 @@ class Session:
                 self._bury(worker, death)
 
     def _bury(self, worker: Hired, death: Death) -> None:
-        """Take in what a worker left, and hire another in its place."""
+        """Read what a worker left, and start another one in its place."""
         self.workers.remove(worker)
         number = worker.orders.number
         done = self._absorb(number, death)
@@ -163,7 +163,10 @@ class Session:
         self._hire(worker.orders.place)
 
     def _absorb(self, number: int, death: Death | None = None) -> bool:
-        """Add a worker's counts to the session's, once; of a case that it died of make a finding. Did it begin any?"""
+        """Add a worker's counts to the session's, once. If it died on a case, write that as a finding.
+
+        Returns whether the worker began any case.
+        """
         path = journal_path(self.folder, number)
         try:
             journal = Journal(path)
@@ -192,17 +195,17 @@ class Session:
         return bool(named["cases"] or entry.text)
 
     def _take_back(self, number: int, judged: int, in_flight: str = "", *, told: bool = False) -> None:
-        """Of the cases that a worker was given the rest; the one in flight as well, if nobody told of it."""
+        """Queue again the given cases that a worker did not judge, and the case in flight unless it is a finding."""
         given = dict(self.state.given)
         left = given.pop(number, ())[judged:]
         if in_flight and told:
             left = left[1:]
-        elif in_flight and not left:  # one of its own; nobody knows whether it is to blame
+        elif in_flight and not left:  # a case that it made; it may have ended the worker
             left = ("\n" + in_flight.partition("\n")[2],)
         self.state = self.state.model_copy(update={"given": given, "first": (*left, *self.state.first)})
 
     def _recover(self) -> None:
-        """Take in what the workers of a session that was killed left."""
+        """Read what the workers of a killed session left."""
         left = {int(path.stem) for path in (self.folder / "journal").glob("*.journal")}
         for number in sorted(left | self.state.given.keys()):
             self.state = self.state.model_copy(update={"next": max(self.state.next, number + 1)})
@@ -211,7 +214,7 @@ class Session:
     # The clerk
 
     def _look_after_clerk(self, seconds: float) -> bool:
-        """Give it the next finding; whether there is something left to do."""
+        """Give the clerk the next finding. Returns whether it has work."""
         if self.clerk is not None:
             guarded, path = self.clerk
             if guarded.alive:
@@ -221,12 +224,12 @@ class Session:
             self.clerk = None
         waiting = sorted((self.folder / "raw").glob("*.json"), key=lambda path: path.stat().st_mtime)
         for path in waiting:
-            if path.stem in self.findings:  # two workers found it at once, or it was known before
+            if path.stem in self.findings:  # two workers found it, or it was known before
                 path.unlink()
                 continue
             try:
                 law = read_raw(path).told.law
-            except BadFile:  # nothing of ours left it so: it is there to be looked at, and is in nobody's way
+            except BadFile:  # not written by the harness: keep it under another name, for a person to look at
                 path.replace(path.with_suffix(".unreadable"))
                 continue
             same = sum(record.finding is not None and record.finding.law == law for record in self.records.values())
@@ -243,7 +246,7 @@ class Session:
         return False
 
     def _dismiss_clerk(self) -> None:
-        """End it; what it has written down is taken in."""
+        """End the clerk, and read the record if it has written one."""
         if self.clerk is None:
             return
         guarded, path = self.clerk
@@ -253,7 +256,7 @@ class Session:
             self._take_record(path)
 
     def _take_record(self, path: Path) -> None:
-        """What the clerk wrote of a finding; if nothing, it died, and the finding is kept as it was found."""
+        """Read the clerk's record of a finding. If there is none, the clerk died: keep the finding as it was found."""
         known = record_path(self.folder, path.stem)
         if not known.exists():
             write_record(self.folder, self._unconfirmed(path))
@@ -283,16 +286,16 @@ class Session:
 def begin(
     folder: Path, settings: Settings, first: tuple[str, ...] = (), hire: Callable[[Orders], Hired] = Here
 ) -> Session:
-    """A new session in a folder; what is known there stays known."""
+    """Start a new session in a folder. Findings that the folder has are kept. Raises UsageError."""
     path = folder / "session.json"
     if path.exists():
-        raise UsageError(f"{folder}: it holds a session already; --resume goes on with it, or give another --out")
+        raise UsageError(f"{folder}: already has a session; continue it with --resume, or give another --out")
     seed = settings.seed or secrets.randbits(32)
     return Session(folder, State(settings=settings.model_copy(update={"seed": seed}), first=first), hire)
 
 
 def resume(folder: Path, hire: Callable[[Orders], Hired] = Here, **changed: Any) -> Session:
-    """Go on with a session; ``changed`` settings may be other than they were. Raises BadFile where there is none."""
+    """Continue a session; ``changed`` has settings to replace. Raises BadFile if there is none."""
     path = folder / "session.json"
     try:
         state = read_file(path, State)

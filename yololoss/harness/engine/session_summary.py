@@ -1,4 +1,4 @@
-"""What a session found, as a verdict like that of a check, and as lines to look at while it runs."""
+"""The results of a session: a verdict like that of a check, and a line of progress."""
 
 from collections import Counter
 from pathlib import Path
@@ -15,22 +15,22 @@ from yololoss.harness.laws.law import find_laws
 
 
 class Summary(Data):
-    """All that there is to say at the end of a session."""
+    """The results at the end of a session."""
 
     verdict: Verdict
     seed: int
     seconds: float
-    processor: float  # seconds that the workers had a processor for
+    processor: float  # seconds of processor time that the workers used
     cases: int
     judgements: int
     restarts: int  # workers that died, or were killed
     seen: dict[str, int]  # how often each finding was seen, by the path of its case
     unexplained: int  # processes that were killed from outside
-    regions: dict[str, int]  # cases that lay in each
+    regions: dict[str, int]  # cases in each region
 
 
 def summarise(session: Session, about: About) -> Summary:
-    """The summary of what there is now."""
+    """The summary of a session, as it is now."""
     named, kinds = session.counts()
     findings = [record.finding for record in session.findings.values() if record.finding is not None]
     seen: Counter[str] = Counter()
@@ -76,7 +76,7 @@ def judgements(named: Counter[str]) -> int:
 
 
 def line(session: Session) -> str:
-    """How it goes, in a line."""
+    """Progress in one line."""
     named, _ = session.counts()
     used = max(session.used, 1e-9)
     reached = sum(named[f"region {name}"] > 0 for name in session.plan.regions)
@@ -84,7 +84,7 @@ def line(session: Session) -> str:
     parts = [
         f"{named['cases']} cases, {named['cases'] / used:.0f}/s",
         f"{judgements(named) / used:.0f} judgements/s by {len(session.plan.laws)} laws",
-        f"{len(session.findings)} findings" + (f" and {waiting} to be made small" if waiting else ""),
+        f"{len(session.findings)} findings" + (f" and {waiting} to be minimised" if waiting else ""),
         f"{reached} of {len(session.plan.regions)} regions reached",
         f"{session.state.restarts} restarts",
     ]
@@ -94,12 +94,12 @@ def line(session: Session) -> str:
 
 
 def clock(seconds: float) -> str:
-    """Hours, minutes, seconds."""
+    """Seconds as hours, minutes, seconds."""
     return f"{int(seconds) // 3600}:{int(seconds) // 60 % 60:02d}:{int(seconds) % 60:02d}"
 
 
 def write_summary(summary: Summary, folder: Path) -> None:
-    """Write it as JSON, and as a page."""
+    """Write the summary as JSON, and as an HTML page."""
     from yololoss.harness.findings.report import write_report  # noqa: PLC0415
 
     write_whole(folder / "summary.json", summary.model_dump_json(indent=1))

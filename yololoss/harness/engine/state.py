@@ -1,4 +1,4 @@
-"""What a session is about and what is saved of it."""
+"""A session's settings, and the state that is saved."""
 
 from pydantic import Field
 
@@ -7,7 +7,7 @@ from yololoss.harness.engine.judge import LIMIT, MEMORY, Task
 
 
 class Settings(Data):
-    """What a session is about; a session that is resumed keeps them."""
+    """The settings of a session. A resumed session keeps them."""
 
     loss: str
     device: str
@@ -24,20 +24,20 @@ class Settings(Data):
 
     @property
     def task(self) -> Task:
-        """What is put to the test."""
+        """The loss under test."""
         return Task(self.loss, self.device, self.dialect, self.memory, self.limit)
 
 
 class State(Data):
-    """What is saved of a session."""
+    """The state of a session that is saved."""
 
     settings: Settings
     used: float = 0.0  # seconds
     next: int = 0  # number of the next worker
-    absorbed: tuple[int, ...] = ()  # workers whose counts are in here already
+    absorbed: tuple[int, ...] = ()  # workers whose counts are already added
     counts: dict[str, int] = Field(default_factory=dict)
     kinds: dict[str, int] = Field(default_factory=dict)
     restarts: int = 0
     unexplained: int = 0  # processes that were killed from outside
-    first: tuple[str, ...] = ()  # cases that a worker is to judge first
-    given: dict[int, tuple[str, ...]] = Field(default_factory=dict)  # those that a worker has, by its number
+    first: tuple[str, ...] = ()  # cases that the next worker judges first
+    given: dict[int, tuple[str, ...]] = Field(default_factory=dict)  # cases that a worker was given, by its number

@@ -1,4 +1,4 @@
-"""A trial: what a run of pytest is about, and how it tries a law."""
+"""A trial: what a run of pytest judges, and how it tries a law."""
 
 from argparse import Namespace
 from dataclasses import replace
@@ -23,13 +23,13 @@ from yololoss.harness.subjects.load import find_devices, load_loss
 
 
 class Trial:
-    """The loss on each device, its record, corpus and waivers. Raises UsageError for what is not there."""
+    """The loss on each device, its record, corpus and waivers. Raises UsageError for what does not exist."""
 
     def __init__(self, options: Namespace, folder: Path, worker: int) -> None:
         self.options = options
         self._folder = folder
-        self._worker = worker  # which of xdist's workers this is; 0 without any
-        self._judges: dict[str, Judge] = {}  # by device: processes that the corpus may end
+        self._worker = worker  # number of this xdist worker; 0 without xdist
+        self._judges: dict[str, Judge] = {}  # by device: processes that a case of the corpus may end
 
     @cached_property
     def config(self) -> Config:
@@ -38,7 +38,7 @@ class Trial:
 
     @cached_property
     def chosen(self) -> Settings:
-        """What is given, else what the project says, else the usual."""
+        """The values given, else those of the project, else the defaults."""
         return settle(self.config, **{name: getattr(self.options, name) for name in Settings.model_fields})
 
     @cached_property
@@ -51,7 +51,7 @@ class Trial:
 
     @property
     def absent(self) -> list[str]:
-        """Devices of auto that are not there, and why."""
+        """Devices of auto that are not available, and why."""
         return self._devices[1]
 
     @cached_property
@@ -69,9 +69,9 @@ class Trial:
 
     @cached_property
     def subjects(self) -> dict[str, LossUnderTest]:
-        """The loss by device, held to the baseline, if there is one."""
+        """The loss by device, with the baseline's record if there is one."""
         found = {name: replace(loss, recorded=self._recorded) for name, loss in self._losses.items()}
-        # Cases are small: a second thread costs more than it brings, and xdist's workers fill the cores.
+        # Cases are small: a second thread costs more time than it saves, and xdist's workers use all cores.
         torch.set_num_threads(1)
         return found
 
@@ -86,7 +86,7 @@ class Trial:
 
     @cached_property
     def _corpus(self) -> tuple[Vector[Any, Any], ...]:
-        """The family's cases of the corpus that is given, else of the project's, if any."""
+        """The family's cases of the corpus given, else of the project's, if any."""
         folder, name = self.options.corpus or self.config.corpus, self.family.name
         try:
             vectors = read_corpus(Path(folder)).values() if folder else ()
@@ -110,7 +110,7 @@ class Trial:
         return file
 
     def prepare(self) -> None:
-        """Find at once what was asked for by name, so that a typing error costs no test run."""
+        """Look up everything that an option names, so that a typing error costs no test run."""
         options = self.options
         if options.loss or options.device or options.dialect or options.baseline:
             _ = self.subjects
@@ -121,7 +121,7 @@ class Trial:
             raise UsageError(f"--cases {options.cases}: expected 1 or more")
 
     def examine(self, law: Law, device: str) -> None:
-        """Judge the loss on a device by a law: on the replayed cases, else on the corpus and by a search.
+        """Judge the loss on a device by a law: on the replayed cases, else on the corpus and then by a search.
 
         Raises LawBroken.
         """
@@ -137,7 +137,7 @@ class Trial:
                 self._search_known(law, loss, device)
         except DeviceLost as lost:
             what = "the device, after this case"
-            broken = LawBroken(law, lost.case, what, "an answer", lost.detail, "none: it is lost")
+            broken = LawBroken(law, lost.case, what, "a response", lost.detail, "none: the device is lost")
             broken.lost = True
             raise broken from None
 
@@ -167,10 +167,10 @@ class Trial:
         pytest.fail(f"{law.id} is waived ({reason}), but it holds again: remove the waiver", pytrace=False)
 
     def _outlive(self, law: Law, vector: Vector[Any, Any], device: str) -> None:
-        """Raise LawBroken if the loss ends a process by this case: fuzz sessions save such cases as well."""
+        """Raise LawBroken if this case ends the process of the loss: fuzz sessions save such cases too."""
         if (
             find_laws(self.subjects[device].family).get(law.id) is not law
-        ):  # one of the user's own: a process of ours does not know it
+        ):  # a user's own law: the harness's process does not know it
             return
         if device not in self._judges:
             chosen = self.chosen

@@ -1,4 +1,4 @@
-"""A worker: makes cases, judges each by all laws about it, and writes down what it is doing before it does it."""
+"""A worker: makes cases, judges each by all laws about it, and writes each case to its journal before it runs it."""
 
 import sys
 import time
@@ -18,29 +18,29 @@ from yololoss.harness.engine.plan import Counters, Origin, Plan
 from yololoss.harness.engine.raw import Raw, in_flight, write_raw
 
 BAD_DISK = 74  # exit status of a worker that could not write
-POOL = 64  # cases that came nearest to a limit, or lie where few do
-VARIED = 0.4  # share of cases that are varied from these
-# What ends a law's interest in a case: the loss gave no answer, so laws that run it again would wait for it again.
+POOL = 64  # cases kept that lie in a rare region
+VARIED = 0.4  # share of cases that are variations of an earlier one
+# After such an observation, laws that run the loss again skip the case: the loss gave no result, and would give none.
 NO_ANSWER = ("raised", "did not return", "exited", "killed")
 
 
 class Orders(NamedTuple):
-    """What a worker is told."""
+    """What a worker needs to know."""
 
     task: Task
     laws: tuple[str, ...]
     waived: tuple[str, ...]
     folder: Path
-    number: int  # of the worker; a new one has a new number
-    place: int  # which of the devices is its own
+    number: int  # of the worker; a worker that replaces another has a new number
+    place: int  # index of its device
     seed: int
-    known: tuple[str, ...]  # fingerprints not to be written down again
-    first: tuple[str, ...] = ()  # cases to judge first: the law each is saved under, a line break, JSON
-    crew: int = 1  # workers at once
+    known: tuple[str, ...]  # fingerprints that are not written again
+    first: tuple[str, ...] = ()  # cases to judge first: the law that each is saved under, a line break, JSON
+    crew: int = 1  # workers at the same time
 
 
 def run(orders: Orders, cases: int | None = None) -> None:
-    """Judge cases until killed, or so many."""
+    """Judge cases until the process is killed, or ``cases`` of them."""
     try:
         worker = Worker(orders)
         while (cases is None or worker.done < cases) and is_watched(2 * orders.task.limit):
@@ -71,7 +71,7 @@ class Worker:
         self.done = 0
 
     def step(self) -> None:
-        """Make a case and judge it. Raises DeviceLost where no other can be judged in this process."""
+        """Make a case and judge it. Ends the process if the device is lost."""
         origin: Origin | None = None
         saved_under = ""
         if self.first:
@@ -95,7 +95,7 @@ class Worker:
         self.journal.write("")
 
     def _judge(self, case: Case, origin: Origin | None, saved_under: str) -> dict[str, float]:
-        """Judge the case by all laws about it; the largest error of each as a share of what is allowed."""
+        """Judge the case by all laws about it. Returns each law's largest error as a share of the tolerance."""
         score: dict[str, float] = {}
         answered = True
         domain = None if origin is None else origin.domain
@@ -120,7 +120,7 @@ class Worker:
         return score
 
     def _note(self, broken: Told, case: Case, origin: Origin | None) -> None:
-        """Count a finding; write it down where it is new."""
+        """Count a finding, and write it to a file if it is new."""
         raw = Raw(broken, case, origin)
         at = self.counters.kinds + 2 * self.kinds.setdefault(raw.kind, len(self.kinds))
         if at < self.counters.size:
@@ -135,16 +135,16 @@ class Worker:
 
 
 class Guide:
-    """Chooses what cases are made of: at random, or varied from one that came near a limit or lay where few do."""
+    """Chooses origins of cases: random ones, or variations of a case that came near a limit or lay in a rare region."""
 
     def __init__(self, plan: Plan, chance: np.random.Generator) -> None:
         self.plan, self.chance = plan, chance
-        self.best: dict[str, tuple[float, Origin]] = {}  # of each law, the case that came nearest to breaking it
+        self.best: dict[str, tuple[float, Origin]] = {}  # by law: the case that came nearest to breaking it
         self.rare: deque[Origin] = deque(maxlen=POOL)
         self.seen: dict[str, int] = {}
 
     def next(self) -> Origin:
-        """What to make a case of."""
+        """What to make the next case from."""
         pool = [origin for _, origin in self.best.values()] + list(self.rare)
         if pool and self.chance.random() < VARIED:
             return self._varied(pool[self.chance.integers(len(pool))])
@@ -158,7 +158,7 @@ class Guide:
         return Origin(origin.domain, bytes(data))
 
     def learn(self, origin: Origin, score: dict[str, float], regions: list[str]) -> None:
-        """Remember a case that came nearer than any to breaking a law, or that lies in a thin region."""
+        """Keep a case that came nearer to breaking a law than any before, or that lies in a rare region."""
         for law, value in score.items():
             if 0 < value < 1 and value > self.best.get(law, (0.0, origin))[0]:
                 self.best[law] = (value, origin)
@@ -170,10 +170,10 @@ class Guide:
 
 
 def journal_path(folder: Path, number: int) -> Path:
-    """Where a worker's journal is."""
+    """The path of a worker's journal."""
     return folder / "journal" / f"{number:06d}.journal"
 
 
 def error_path(folder: Path, number: int) -> Path:
-    """Where a worker says what ended it, if that was no case."""
+    """The file in which a worker writes the error that ended it, if no case did."""
     return folder / "journal" / f"{number:06d}.error"

@@ -1,1 +1,1 @@
-"""What is shown and saved of a broken law: text, case file, picture, table, report. Judges nothing."""
+"""Shows and saves broken laws: text, case file, picture, table, report. Judges nothing."""

@@ -17,7 +17,7 @@ OURS = ("torch", "numpy", "hypothesis", "pytest")
 
 
 class About(Data):
-    """What a run was about."""
+    """What a run judged."""
 
     loss: str
     device: str
@@ -28,11 +28,11 @@ class About(Data):
     file: str | None
     sha256: str | None
     versions: dict[str, str]
-    parts: dict[str, str]  # packages that the loss's own modules import from, and their versions
+    parts: dict[str, str]  # packages that the loss's own modules use, and their versions
 
 
 def about(loss: LossUnderTest, device: str, command: str) -> About:
-    """What a run on this loss is about."""
+    """Describe a run on this loss."""
     _, module = import_loss(loss.spec)
     file = getattr(module, "__file__", None)
     versions = {"python": platform.python_version(), "yololoss": yololoss.__version__}
@@ -51,19 +51,19 @@ def about(loss: LossUnderTest, device: str, command: str) -> About:
 
 
 def sources(spec: str) -> dict[str, str]:
-    """The loss's module, and those of its own project that it uses: SHA-256 of each one's file, by name."""
+    """SHA-256 of the files of the loss's module, and of the modules of its own project that it uses, by module name."""
     own, _ = _walked(import_loss(spec)[1])
     files = {module.__name__: getattr(module, "__file__", None) for module in own}
     return {name: sha256(Path(file).read_bytes()).hexdigest() for name, file in sorted(files.items()) if file}
 
 
 def _parts(module: ModuleType) -> dict[str, str]:
-    """Packages other than torch that the loss, and the modules of its own project that it uses, take names from."""
+    """Versions of the packages, except torch, that the loss and the modules of its own project use names from."""
     return {name: _version(name) for name in sorted(_walked(module)[1] - {"torch", "yololoss"})}
 
 
 def _walked(module: ModuleType) -> tuple[list[ModuleType], set[str]]:
-    """The loss's module with those of its own project that it uses, and the packages that they take names from."""
+    """The loss's module and the modules of its own project that it uses, and the packages that they use names from."""
     known = packages_distributions()
     own = {module.__name__.partition(".")[0]}
     seen: dict[str, ModuleType] = {}
@@ -85,5 +85,5 @@ def _walked(module: ModuleType) -> tuple[list[ModuleType], set[str]]:
 def _version(name: str) -> str:
     try:
         return version(name)
-    except PackageNotFoundError:  # pragma: no cover  # a name of a package that was half removed
+    except PackageNotFoundError:  # pragma: no cover  # a package that was removed incompletely
         return "unknown"

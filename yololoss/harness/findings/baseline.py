@@ -1,4 +1,4 @@
-"""Baselines: what a loss does with a fixed set of cases, written down for later."""
+"""Baselines: what a loss does with a fixed set of cases, recorded for later comparison."""
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -14,11 +14,11 @@ from yololoss.harness.subjects.execute import execute
 from yololoss.harness.subjects.family import Family, LossUnderTest
 from yololoss.harness.subjects.subject import Unsupported
 
-DRAWN = 40  # cases that strategies make, beside the golden ones
+DRAWN = 40  # cases drawn from a strategy, besides the golden ones
 
 
 def baseline_cases(family: Family, files: Iterable[Path] = ()) -> dict[str, Case]:
-    """The cases that every baseline of the family has, by id, and those of some files: golden ones, drawn ones."""
+    """The cases of a baseline, by id: the family's golden cases, drawn cases, and the cases of some files."""
     cases = family.golden()
     cases |= {f"made-{n}": case for n, case in enumerate(drawn(family.standard, DRAWN))}
     for path in files:
@@ -27,7 +27,7 @@ def baseline_cases(family: Family, files: Iterable[Path] = ()) -> dict[str, Case
 
 
 def record_cases(subject: LossUnderTest, cases: dict[str, Case], done: Callable[[], None]) -> list[Vector[Any, Any]]:
-    """What the loss does with each, the smallest case first; without those that use an option that it lacks."""
+    """Record what the loss does with each case, the smallest first. Skips cases with an option that the loss lacks."""
     vectors = []
     for id, case in sorted(cases.items(), key=lambda entry: (*entry[1].size[:2], entry[0])):
         with suppress(Unsupported):
@@ -38,11 +38,11 @@ def record_cases(subject: LossUnderTest, cases: dict[str, Case], done: Callable[
 
 
 def promote(vector: Vector[Any, Any], output: Path, subject: LossUnderTest) -> None:
-    """Add the case to a file of vectors, with what the loss does with it. Raises UsageError if it is there already."""
+    """Add the case, with what the loss does with it, to a file of vectors. Raises UsageError if the file has it."""
     there = read_vectors(output) if output.exists() else None
     name = name_of(vector)
     if there is not None and any(other.id == name for other in there.vectors):
-        raise UsageError(f"{output}: it has {name} already")
+        raise UsageError(f"{output}: already has {name}")
     expected = subject.family.write_down(execute(subject, vector.case))
     made = vector.model_copy(update={"id": name, "flags": ("PROMOTED",), "expected": expected})
     source = {"project": f"yololoss {__version__}", "loss": subject.spec} if there is None else there.source
@@ -53,9 +53,9 @@ def promote(vector: Vector[Any, Any], output: Path, subject: LossUnderTest) -> N
 def write_baseline(
     path: Path, loss: str, vectors: list[Vector[Any, Any]], broken: tuple[str, ...], may_overwrite: Callable[[], bool]
 ) -> bool:
-    """Write the file unless it says the same already; whether it was written."""
+    """Write the file unless it already has this content. Returns whether it was written."""
     if path.exists():
-        with suppress(BadFile):  # then it says otherwise
+        with suppress(BadFile):  # an invalid file has other content
             there = read_vectors(path)
             if (there.broken, list(there.vectors)) == (broken, vectors):
                 return False

@@ -1,4 +1,4 @@
-"""Where two losses differ: rows, values, gradients, each with the smallest case that shows it."""
+"""Finds where two losses differ: rows, values, gradients, each with the smallest case that shows it."""
 
 import multiprocessing
 from collections.abc import Iterator
@@ -21,14 +21,14 @@ from yololoss.harness.subjects.subject import Unsupported
 
 ASPECTS: dict[Aspect, str] = {
     "rows": "Both build the same rows, in the same order.",
-    "values": "Both return the same totals, items and balances, and raise the same.",
+    "values": "Both return the same totals, items and balances, and raise the same errors.",
     "gradients": "Both have the same gradients.",
 }
 _HERE: dict[str, LossUnderTest] = {}  # in the process of a `Remote`: its loss
 
 
 class Remote:
-    """A loss in a process of its own: two losses may have modules of the same name, or change the process."""
+    """A loss in another process: two losses may have modules of the same name, or change their process."""
 
     def __init__(self, spec: str, device: str) -> None:
         self.spec = spec
@@ -40,7 +40,7 @@ class Remote:
             raise
 
     def execute(self, case: Case) -> Outcome:
-        """What the loss does with a case. Raises Unsupported where it does not have an option of it."""
+        """Run the loss on a case. Raises Unsupported if the loss lacks an option of it."""
         return self._pool.apply(_execute, (case,))
 
     def __enter__(self) -> Self:
@@ -68,9 +68,9 @@ def _execute(case: Case) -> Outcome:
 
 
 def differences(one: Remote, two: LossUnderTest, cases: int, folder: Path) -> Iterator[Finding]:
-    """Where the second loss does otherwise than the first: for each aspect the smallest case found, if any.
+    """Find where the second loss differs from the first: for each aspect the smallest case found, if any.
 
-    No case has a box that fits exactly: there the gradient jumps, and two right losses may be on either side.
+    No case has a box that fits exactly: there the gradient jumps, and two correct losses may be on different sides.
     """
     family = two.family
     limits = settings(GATE, max_examples=cases, phases=[Phase.generate, Phase.shrink])
@@ -94,6 +94,6 @@ def differences(one: Remote, two: LossUnderTest, cases: int, folder: Path) -> It
         try:
             law.search(two, limits, GATE_SEED)
         except LawBroken as broken:
-            # saved with what the first loss does, for the laws of recorded behaviour: so it can be replayed
+            # saved with what the first loss does, under a law about recorded behaviour, so that it can be replayed
             held_to = replace(two, recorded={broken.case: family.write_down(one.execute(broken.case))})
             yield keep(broken, held_to, folder, {"loss": two.spec}, saved_under=f"baseline.{aspect}")

@@ -1,4 +1,4 @@
-"""Saves the picture of a case that its family draws."""
+"""Saves the picture of a case. The case's family draws it."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ SUFFIXES = (".png", ".svg", ".pdf")
 
 
 def draw(case: Case, path: Path, title: str, outcome: Outcome | None = None) -> None:
-    """Draw a case, and what an outcome has otherwise than the reference; the suffix of ``path`` gives the format."""
+    """Draw a case, and mark where an outcome differs from the reference. The suffix of ``path`` is the format."""
     import matplotlib as mpl  # noqa: PLC0415  # heavy
 
     # the same file every time, and text that can be searched

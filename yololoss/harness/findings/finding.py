@@ -14,7 +14,7 @@ from yololoss.harness.subjects.subject import Unsupported
 
 
 class Finding(Data):
-    """What a user is shown of a broken law."""
+    """A broken law, as it is shown to a user."""
 
     law: str
     statement: str
@@ -23,13 +23,13 @@ class Finding(Data):
     observed: str
     tolerance: str
     source: str
-    repeats: bool  # whether the loss does the same with the case again
+    repeats: bool  # whether the loss does the same when the case is run again
     device: str
     case: str  # as a table
     text: str  # all of the above
     path: str  # of the saved case
-    picture: str | None
-    replay: str  # the command
+    picture: str | None  # path of the picture
+    replay: str  # the command that judges the case again
 
     def __str__(self) -> str:
         picture = [f"  picture    {self.picture}"] if self.picture else []
@@ -45,10 +45,10 @@ def keep(
     drawn: bool = True,
     saved_under: str | None = None,
 ) -> Finding:
-    """Save the case, and draw it unless the device is lost; ``options`` are those that a replay needs as well.
+    """Save the case, and draw it unless the device is lost. ``options`` are added to the replay command.
 
-    The name is made of law and content: the same finding has the same file. ``saved_under`` is the law to replay it by,
-    if not the one that broke.
+    The file's name is made from law and case: the same finding always has the same file. ``saved_under`` is the law
+    that a replay judges by, if not the law that broke.
     """
     path = folder / f"{case_name(broken.law.id, broken.case)}.json"
     comment = f"{broken.what}: expected {broken.expected}, observed {broken.observed}"
@@ -83,11 +83,11 @@ def keep(
 
 
 def _drawn(broken: LawBroken, under_test: LossUnderTest, path: Path) -> Path:
-    from yololoss.harness.findings.draw import draw  # noqa: PLC0415  # heavy, and only where something was found
+    from yololoss.harness.findings.draw import draw  # noqa: PLC0415  # heavy, and needed only for a finding
 
     title = f"{broken.law.id}: {broken.law.statement} {broken.what}: expected {broken.expected}, got {broken.observed}"
     outcome = None
-    with suppress(Unsupported):  # it has no option of the case, as form.interface says
+    with suppress(Unsupported):  # the loss lacks an option of the case, which form.interface reports
         outcome = execute(under_test, broken.case)
     draw(broken.case, path, title, outcome)
     return path

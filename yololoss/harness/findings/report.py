@@ -1,4 +1,4 @@
-"""The report: a page that says what a run found, complete in one file."""
+"""The report: an HTML page about a run, complete in one file."""
 
 from base64 import b64encode
 from importlib.resources import files
@@ -16,7 +16,7 @@ TEMPLATE = "report.html.j2"
 
 
 def write_report(verdict: Verdict, about: About, path: Path) -> None:
-    """Write the page. Pictures are in it; it loads nothing."""
+    """Write the page. Pictures are embedded, and it loads nothing."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(
         files("yololoss.harness.findings").joinpath(TEMPLATE).read_text(encoding="utf-8")

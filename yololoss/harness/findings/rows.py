@@ -1,12 +1,12 @@
-"""What test reports and a session of pytest carry of laws. Light, since every pytest run of an environment loads it."""
+"""What pytest's reports and session store about laws. Light, since every pytest run in an environment loads it."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-PROPERTY, FINDING = "yololoss law", "yololoss finding"  # of a test report: a row of the table of laws, a finding; JSON
-ABSENT: "pytest.StashKey[list[str]]" = pytest.StashKey()  # of a session: devices that are not there, and why
+PROPERTY, FINDING = "yololoss law", "yololoss finding"  # user properties of a test report, as JSON
+ABSENT: "pytest.StashKey[list[str]]" = pytest.StashKey()  # of a session: devices that are not available, and why
 NOTHING = "nothing was judged: none of these laws applies to this loss and these cases"
 
 

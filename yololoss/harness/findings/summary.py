@@ -10,11 +10,10 @@ from rich.table import Table
 
 
 def table(rows: Sequence[dict[str, Any]], width: int, *, quiet: bool) -> str:
-    """A line a law: outcome, cases tried, what it noted and why it did not apply.
+    """One line for each law: outcome, cases tried, notes, and why it did not apply.
 
-    Quiet: only what did not hold, and laws that were not tried are counted, by reason.
-
-    A row is the law's id and tally, the word for its outcome, and why it was waived or skipped.
+    ``quiet`` leaves out laws that held, and only counts laws that were not tried, by reason. A row has the law's id and
+    tally, the word for its outcome, and why it was waived or skipped.
     """
     grid = Table("law", "outcome", "cases", "notes", title="laws", title_justify="left", box=None)
     grid.columns[0].no_wrap = True  # so that an id can be searched for
@@ -36,7 +35,7 @@ def table(rows: Sequence[dict[str, Any]], width: int, *, quiet: bool) -> str:
 
 
 def notes(row: dict[str, Any]) -> list[str]:
-    """Why a law was waived or skipped, what it noted, and why it did not apply to some cases."""
+    """Why a law was waived or skipped, its notes, and why it did not apply to some cases."""
     reasons = [f"not applicable: {text}" for text in _counted(row["not_applicable"])]
     return [*([row["why"]] if row["why"] else []), *_counted(row["notes"]), *reasons]
 

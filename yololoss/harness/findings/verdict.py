@@ -1,4 +1,4 @@
-"""A verdict: what a run found, as data."""
+"""A verdict: the result of a run, as data."""
 
 from typing import Any
 
@@ -8,20 +8,20 @@ from yololoss.harness.findings.finding import Finding
 
 
 class Verdict(Data):
-    """What a run found; one row a law and device, in the order in which they were judged."""
+    """The result of a run. ``laws`` has one row for each law and device, in the order in which they were judged."""
 
     status: int  # 0: no law broke, 1: one did, 2: the harness could not run
-    problem: str | None = None  # why it could not
+    problem: str | None = None  # why it could not run
     seconds: float = 0.0
     laws: tuple[dict[str, Any], ...] = ()
     findings: tuple[Finding, ...] = ()
-    failures: tuple[str, ...] = ()  # of the run itself: a waiver that is not needed, an error of the harness
-    absent: tuple[str, ...] = ()  # devices of auto that are not there, and why
+    failures: tuple[str, ...] = ()  # failures of the run itself: a waiver that is not needed, an error of the harness
+    absent: tuple[str, ...] = ()  # devices of auto that are not available, and why
     about: About | None = None
 
 
 def headline(verdict: Verdict) -> str:
-    """The verdict, in a few words."""
+    """The verdict in a few words."""
     broken = len({f.law for f in verdict.findings})
     if verdict.problem:
         return "The loss could not be judged"

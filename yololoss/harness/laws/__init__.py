@@ -1,1 +1,1 @@
-"""What must hold: the registry of laws, and the examination of a loss by one. The laws themselves are in families."""
+"""The registry of laws, and the examination of a loss by one. The laws themselves are in families."""

@@ -1,4 +1,4 @@
-"""An exam: one law's examination of a subject on one case, with the means to judge it."""
+"""An exam: one law's examination of one subject on one case."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -25,12 +25,12 @@ REMEMBERED = 256  # cases
 
 @dataclass(frozen=True)
 class Rule:
-    """What a law says: its id, its statement in one sentence, and where that comes from."""
+    """What a law says: its id, its statement in one sentence, and its source."""
 
     id: str
     statement: str
     source: str
-    infinite: bool = False  # whether the law judges NaN and infinity as well
+    infinite: bool = False  # whether the law also judges NaN and infinity
 
 
 class LawBroken(AssertionError):
@@ -40,9 +40,9 @@ class LawBroken(AssertionError):
         super().__init__(law, case, what, expected, observed, because)
         self.law, self.case = law, case
         self.what, self.expected, self.observed, self.because = what, expected, observed, because
-        self.repeats = True  # whether the subject does the same with the case again
-        self.lost = False  # whether the device answers nothing any more
-        self.died = False  # whether another process, in which it was judged, died of it
+        self.repeats = True  # whether the subject does the same when the case is run again
+        self.lost = False  # whether the device does not respond any more
+        self.died = False  # whether the case ended the process in which it was judged
 
     def __str__(self) -> str:
         lines = [
@@ -57,38 +57,42 @@ class LawBroken(AssertionError):
         ]
         if not self.repeats:
             lines.insert(
-                3, "  repeats    no: run again, this case gave something else. The loss keeps state, or is random"
+                3, "  repeats    no: a second run of this case gave another result. The loss keeps state, or is random"
             )
         return "\n".join(lines)
 
 
 class NotApplicable(Exception):
-    """The law does not apply to this case or subject; the message is the reason."""
+    """The law does not apply to this case or subject. The message is the reason."""
 
 
 class Exam:
-    """One law's examination of a subject on one case: what the subject did, and means to judge it."""
+    """One law's examination of one subject on one case.
+
+    A law's judgement takes an exam. It reads what the subject did (`rows`, `calls`, `items`, `gradients`, `outcome`),
+    compares it by `expect`, `expect_equal`, `expect_close`, `compare` or `fail`, and gets other runs by `on`.
+    """
 
     def __init__(
         self, law: Rule, subject: LossUnderTest, case: Case, *, base: bool = False, first: "Exam | None" = None
     ) -> None:
         self.law = law
         self.subject = subject
-        self.case: Any = case  # of the type that the law's family has
+        self.case: Any = case  # of the family's case type
         self.judged = False  # whether anything was compared
-        self.nearest = 0.0  # the largest error that was seen, as a share of what is allowed
-        self._base = base  # whether others are held against what this run gives
-        self._first = first  # whose case this is, or is made of: then all is run anew, whatever is remembered
+        self.nearest = 0.0  # the largest error seen, as a share of the tolerance
+        self._base = base  # whether other runs are compared with this one
+        self._first = first  # the exam that this one was made from by `on`; then no cached result is used
         self._made: dict[Any, Any] = {}
 
     @cached_property
     def outcome(self) -> Outcome:
-        """What the subject did with the case; it is run on first use."""
+        """What the subject did with the case. The subject is run on first use."""
         return execute(self.subject, self.case) if self._first else _executed(self.subject, self.case)
 
     @property
     def rows(self) -> tuple[Any, ...]:
-        """The rows the subject built, a layer each; the law does not apply where it shows none."""
+        """The rows that the subject built, one element for each layer. If it shows none, the law does not apply."""
         if self.outcome.rows is None:
             self.must_be_made()
             raise NotApplicable("the subject shows no rows")
@@ -96,7 +100,7 @@ class Exam:
 
     @property
     def calls(self) -> tuple[Call, ...]:
-        """What every call returned; the law does not apply where one raised, as run.no-exception says."""
+        """What every call returned. If a call raised, the law does not apply: `run.no-exception` reports it."""
         if len(self.outcome.calls) < self.case.calls:
             self._raised()
         self._must_be_finite("totals.finite", [(c.total, *c.items) for c in self.outcome.calls])
@@ -104,26 +108,26 @@ class Exam:
 
     @property
     def has_items(self) -> bool:
-        """Whether the subject returns the items of its family beside its total."""
+        """Whether the subject returns the items of its family besides its total."""
         return len(self.calls[-1].items) >= len(self.subject.family.items)
 
     @property
     def items(self) -> NDArray[np.float64]:
-        """The items of the last call, in the order of `Family.items`; the law does not apply if there are none."""
+        """The items of the last call, in the order of `Family.items`. If there are none, the law does not apply."""
         if not self.has_items:
             raise NotApplicable("the subject returns no items")
         return np.array(self.calls[-1].items[: len(self.subject.family.items)])
 
     @property
     def gradients(self) -> tuple[Grid, ...]:
-        """The gradient of the last call's total, a layer each."""
+        """The gradient of the last call's total, one array for each layer."""
         if not self.outcome.gradients:
             self._raised()
         self._must_be_finite("gradients.finite", self.outcome.gradients)
         return self.outcome.gradients
 
     def _raised(self) -> NoReturn:
-        """What raises is for `run.no-exception` to tell, unless the same case was answered in other surroundings."""
+        """Fail if only this run of the case raised, and not the first. Otherwise `run.no-exception` reports it."""
         if self._first is not None and self._first.case == self.case and not self._base:
             _ = self._first.gradients
             raised = next((t.detail for t in self.outcome.troubles), "no gradient")
@@ -132,24 +136,24 @@ class Exam:
 
     @property
     def _complaints(self) -> list[str]:
-        """The types of what was raised."""
+        """The types of the exceptions that were raised."""
         return [t.detail.partition(":")[0] for t in self.outcome.troubles if t.kind.startswith("raised")]
 
     def must_be_made(self) -> None:
-        """Nothing holds of a loss that could not be constructed; `run.no-exception` says so."""
+        """If the loss could not be constructed, the law does not apply: `run.no-exception` reports it."""
         if any(t.kind == "raised in construction" for t in self.outcome.troubles):
             raise NotApplicable(f"the subject could not be constructed: {self._complaints[0]}")
 
     def _must_be_finite(self, judge: str, values: Iterable[ArrayLike]) -> None:
-        """A NaN is for one law to tell, not for every law that compares with it; in a second run it is a difference."""
+        """Only one law reports a NaN, and not every law that compares it. In a second run a NaN is a difference."""
         if self._base and not self.law.infinite and not all(np.isfinite(v).all() for v in values):
             raise NotApplicable(f"not finite, as {judge} says")
 
     def of(self, make: Callable[[Any], T]) -> T:
-        """What ``make`` (a reference model, say) makes of the case; made once."""
+        """``make(case)``, such as a reference model, computed once for each case."""
         if make not in self._made:
             self._made[make] = make(self.case) if self._first else _made(make, self.case)
-        return self._made[make]  # type: ignore[no-any-return]  # each maker has a type of its own
+        return self._made[make]  # type: ignore[no-any-return]  # each ``make`` has its own type
 
     @property
     def budget(self) -> Budget:
@@ -165,10 +169,10 @@ class Exam:
         device: torch.device | None = None,
         around: Around | None = None,
     ) -> "Exam":
-        """The same subject, built anew, on another case: for laws about two calls.
+        """An exam of the same loss, built again, on another case: for laws about two calls.
 
-        ``change`` is done to it first; each call of its loss is made as ``calling`` says. Or it is on another device,
-        or in other surroundings.
+        ``change`` is applied to the new subject first. ``calling`` calls its loss, if given. ``device`` and ``around``
+        run it on another device or in other surroundings.
         """
         own = self.subject
 
@@ -184,16 +188,16 @@ class Exam:
         return Exam(self.law, subject, case, base=device is not None, first=self)
 
     def only_if(self, condition: bool, reason: str) -> None:
-        """End the examination where the law says nothing."""
+        """Raise NotApplicable with the reason, unless the condition holds."""
         if not condition:
             raise NotApplicable(reason)
 
     def fail(self, what: str, expected: Any, observed: Any, because: str = "none: this is exact") -> NoReturn:
-        """The law is broken."""
+        """Raise LawBroken."""
         raise LawBroken(self.law, self.case, what, str(expected), str(observed), because)
 
     def expect(self, holds: ArrayLike, what: str, expected: Any, observed: ArrayLike) -> None:
-        """Every element of ``holds`` must be true; the first that is not is shown with its observed value."""
+        """Fail unless every element of ``holds`` is true. Shows the first that is not, with its observed value."""
         ok = np.asarray(holds)
         self.judged |= ok.size > 0
         if not ok.all():
@@ -204,7 +208,7 @@ class Exam:
     def expect_close(
         self, what: str, expected: ArrayLike, observed: ArrayLike, tolerance: ArrayLike, because: str
     ) -> None:
-        """Both must differ by ``tolerance`` at most; the element that differs most in tolerances is shown."""
+        """Fail if both differ by more than ``tolerance``. Shows the element with the largest share of its tolerance."""
         want, got, allowed = np.broadcast_arrays(expected, observed, tolerance)
         self.judged |= want.size > 0
         different = abs(got - want)
@@ -219,7 +223,7 @@ class Exam:
             self.fail(place, repr(float(want[at])), repr(float(got[at])), f"{allowed[at]:.3g}: {because}")
 
     def compare(self, record: Iterable[Comparison], aspect: Aspect) -> None:
-        """What is recorded of an aspect must be what it is now; the element that differs most is shown."""
+        """Fail if an aspect of the record differs from now. Shows the element that differs most."""
         for each in record:
             if each.aspect == aspect:
                 self.judged |= each.expected.size > 0
@@ -227,7 +231,7 @@ class Exam:
                     self.fail(*each.worst)
 
     def expect_equal(self, what: str, expected: ArrayLike, observed: ArrayLike) -> None:
-        """Both must have the same shape and the same elements; the first that differs is shown."""
+        """Fail unless both have the same shape and the same elements. Shows the first that differs."""
         want, got = np.asarray(expected), np.asarray(observed)
         self.judged |= want.size > 0
         if want.shape != got.shape:
@@ -249,13 +253,13 @@ def _made(make: Callable[[Case], Any], case: Case) -> Any:
 
 
 def forget() -> None:
-    """Forget what was made of cases: where they are large, and each comes once."""
+    """Clear the caches of outcomes and references: for large cases, each of which is used once."""
     _executed.cache_clear()
     _made.cache_clear()
 
 
 def _other_rows(what: str, want: NDArray[Any], got: NDArray[Any]) -> tuple[str, str, str]:
-    """Of two arrays of other shapes: what differs, and some of the rows that only one has."""
+    """For two arrays of different shapes: their shapes, and some of the rows that only one of them has."""
     rows = [Counter(map(tuple, x.tolist())) if x.ndim == 2 else Counter[Any]() for x in (want, got)]
     told = []
     for shape, mine in zip((want.shape, got.shape), (rows[0] - rows[1], rows[1] - rows[0]), strict=True):
@@ -265,5 +269,5 @@ def _other_rows(what: str, want: NDArray[Any], got: NDArray[Any]) -> tuple[str, 
 
 
 def _isnan(values: NDArray[Any]) -> NDArray[np.bool_]:
-    # a NaN is what differs from itself; unlike np.isnan this takes objects and strings
+    # a NaN differs from itself; unlike np.isnan this takes objects and strings
     return np.asarray(values != values)  # noqa: PLR0124

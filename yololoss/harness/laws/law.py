@@ -25,12 +25,12 @@ from yololoss.harness.subjects.family import Family, LossUnderTest, family_of_pa
 from yololoss.harness.subjects.subject import Unsupported
 
 SHARED = "shared"
-LAWS: dict[str, dict[str, "Law"]] = {}  # by the name of the family, or SHARED, by id
+LAWS: dict[str, dict[str, "Law"]] = {}  # family name or SHARED: law id: law
 # The gate is deterministic, so that a pull request is judged on its own change: every law starts from one seed.
-# Laws over the same strategy then see the same cases, and what subject and reference make of them is remembered.
-# No database: Hypothesis keys it by the test's source; what is found is kept in case files.
+# Laws over the same strategy then see the same cases, and the results of subject and reference are cached.
+# No database: Hypothesis keys it by the test's source. Findings are saved in case files instead.
 GATE_SEED = 20261122
-MIRROR_SHARE = 0.1  # of the cases of a law that is not about devices: one takes five times as long on the mirror
+MIRROR_SHARE = 0.1  # of the cases of a law that is not about devices: a case takes five times as long on the mirror
 GATE = hypothesis.settings(
     max_examples=100,
     database=None,
@@ -43,11 +43,11 @@ GATE = hypothesis.settings(
 
 @dataclass
 class Tally:
-    """How often a law was tried, when it first broke, why it did not apply, what it noted where it judges nothing."""
+    """How often a law was tried, when it first broke, why it did not apply, and what it noted."""
 
     tried: int = 0
     judged: int = 0  # cases in which there was something to judge
-    broke_at: int = 0  # the how many-th case; 0 where none broke it
+    broke_at: int = 0  # number of the first case that broke it, from 1; 0 if none did
     not_applicable: Counter[str] = field(default_factory=Counter)
     notes: Counter[str] = field(default_factory=Counter)
 
@@ -57,7 +57,7 @@ class Tally:
         return self.judged == 0 and not self.notes
 
     def clear(self) -> None:
-        """Start counting anew."""
+        """Set all counts to zero."""
         self.tried = self.judged = self.broke_at = 0
         self.not_applicable.clear()
         self.notes.clear()
@@ -65,39 +65,39 @@ class Tally:
 
 @dataclass(frozen=True, kw_only=True)
 class Law(Rule):
-    """One property of the losses of a family: what it says, and the judgement itself."""
+    """One property of the losses of a family: its statement, and its judgement."""
 
     family: Family | None  # None: all families
     judge: Callable[[Exam], str | None]
-    # A name: that of `Family.shared_cases`, for laws of all families. None: the cases that are recorded of the subject.
+    # A string: a name in `Family.shared_cases`, for laws of all families. None: the recorded cases of the subject.
     cases: SearchStrategy[Any] | str | None
     choices: tuple[str, ...] = ()
     most: int | None = None
-    on: tuple[str, ...] = ()  # kinds of device; any where there is none
+    on: tuple[str, ...] = ()  # kinds of device; empty: any
     tally: Tally = field(default_factory=Tally)
 
     @property
     def anew(self) -> bool:
-        """Whether it runs the loss anew, and not only judges what it did: it sees fewer cases."""
+        """Whether it runs the loss again, instead of only judging one run: such laws see fewer cases."""
         return self.most is not None and self.most < GATE.max_examples
 
     def place(self, family: Family) -> tuple[bool, bool, int]:
-        """What the laws of a family are sorted by: cheap ones first, in the order of `Family.parts`."""
+        """The sort key of a family's laws: cheap ones first, in the order of `Family.parts`."""
         part = self.id.partition(".")[0]
-        costly = self.anew and part != "input"  # those end at once
+        costly = self.anew and part != "input"  # laws about input are quick: the loss refuses the input
         return self.id not in family.first, costly, family.parts.index(part)
 
     def strategy(self, family: Family) -> SearchStrategy[Any] | None:
-        """Draws the law's cases, of that family; None if they are those that are recorded."""
+        """The strategy that draws the law's cases, for that family; None if it judges recorded cases."""
         return family.shared_cases[self.cases] if isinstance(self.cases, str) else self.cases
 
     def examine(self, subject: LossUnderTest, case: Case) -> float:
-        """Judge the subject on one case. Raises LawBroken. Returns the largest error, as a share of what is allowed."""
+        """Judge the subject on one case. Returns the largest error as a share of the tolerance. Raises LawBroken."""
         self.tally.tried += 1
-        # what runs on an accelerator is compared with the CPU's, all else with this run
+        # laws about accelerators compare this run with one on the CPU; other laws compare other runs with this one
         exam = Exam(self, subject, case, base=not self.on or subject.compile)
         try:
-            if self.cases is not None:  # what is recorded of a subject holds for it, whatever its dialect
+            if self.cases is not None:  # recorded cases apply whatever the dialect
                 excluded = subject.family.excludes(subject.dialect, case)
                 exam.only_if(excluded is None, str(excluded))
             note = self.judge(exam)
@@ -117,8 +117,8 @@ class Law(Rule):
     def search(self, subject: LossUnderTest, settings: hypothesis.settings, seed: int | None) -> None:
         """Judge the subject on many cases. Raises LawBroken with the smallest case that breaks the law.
 
-        A failure that does not repeat is one as well: the loss is no function of what it is given. A law that does not
-        apply to the subject is not tried.
+        A failure that does not repeat also counts: the loss's result depends on more than its inputs. A law that does
+        not apply to the subject is not tried.
         """
         if self.assumes(subject) is not None:
             return
@@ -138,13 +138,13 @@ class Law(Rule):
         run = settings(hypothesis.given(case=cases)(test))
         try:
             with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "Generating overly large repr")  # which nobody is shown
+                warnings.filterwarnings("ignore", "Generating overly large repr")  # nobody sees this repr
                 (run if seed is None else hypothesis.seed(seed)(run))()
         except Exception as error:
             broken = _broken(error)
             if broken is None:
                 raise
-            with suppress(Unsupported):  # what the loss does not have, it does not have again
+            with suppress(Unsupported):  # the loss lacks an option in both runs
                 broken.repeats = execute(subject, broken.case).same(execute(subject, broken.case))
             raise broken from None
 
@@ -164,12 +164,12 @@ class Law(Rule):
 def _broken(error: BaseException) -> LawBroken | None:
     if isinstance(error, LawBroken):
         return error
-    # Hypothesis groups what it saw when a failure does not repeat.
+    # Hypothesis raises an exception group if a failure does not repeat.
     return next(filter(None, map(_broken, getattr(error, "exceptions", ()))), None)
 
 
 def drawn(strategy: SearchStrategy[Any], count: int, seed: int = GATE_SEED) -> list[Case]:
-    """Some cases of a strategy, the same every time."""
+    """At most ``count`` cases of a strategy, the same in every run."""
     found: list[Case] = []
 
     def collect(case: Case) -> None:
@@ -190,14 +190,20 @@ def law(
     on: tuple[str, ...] = (),
     infinite: bool = False,
 ) -> Callable[[Callable[[Exam], str | None]], Callable[..., None]]:
-    """Register the decorated judgement as a law, and make of it a test over ``cases``; None: those that are recorded.
+    """Register the decorated judgement as a law, and make a test of it.
 
-    The law belongs to the family in whose package it is written, or to all (``properties/shared``). The judgement
-    breaks the law by `Exam.expect` and the like; what it returns is a note for the table of laws. The first paragraph
-    of its docstring is the law's statement. ``choices`` names what the law assumes and dialects may choose otherwise
-    (`Family.choices`). ``most`` is how many cases the law sees in the gate, if not as many as others; longer runs are
-    in proportion. ``on`` names the kinds of device that it is about, if not all. ``infinite``: it judges NaN and
-    infinity as well, which other laws do not.
+    The law belongs to the family in whose package it is written, or to all families (``properties/shared``). The
+    judgement takes an `Exam`. It breaks the law by `Exam.expect`, `Exam.fail` and similar methods; a string that it
+    returns is a note for the table of laws. The first paragraph of its docstring is the law's statement.
+
+    ``id`` is the law's part, a dot and a name. ``source`` says where the law comes from, such as a section of the
+    specification. ``cases`` is the strategy that draws its cases, a name in `Family.shared_cases`, or None for the
+    recorded cases of the subject. ``choices`` names the choices (`Family.choices`) that the law assumes; it does not
+    apply to dialects that differ in one. ``most`` is how many cases the law sees in the gate, if fewer than others;
+    longer runs are in proportion. ``on`` names the kinds of device that the law is about; empty means all. With
+    ``infinite`` it also judges NaN and infinity; other laws do not.
+
+    Raises ValueError for an id that exists or has an unknown part, and for an unknown choice.
     """
 
     def decorate(judge: Callable[[Exam], str | None]) -> Callable[..., None]:
@@ -234,7 +240,7 @@ def law(
         test: Callable[..., None] = search if drawn is None else examine
         for name in ("__name__", "__qualname__", "__module__", "__doc__"):
             setattr(test, name, getattr(judge, name))
-        # The plugin searches by its own settings; as a @given test the law can be run by other tools as well.
+        # The plugin searches with its own settings. As a @given test the law can also be run by other tools.
         test = test if drawn is None else GATE(hypothesis.given(case=drawn)(test))
         examined: Callable[..., None] = pytest.mark.law(entry)(test)
         return examined
@@ -243,9 +249,10 @@ def law(
 
 
 def find_laws(family: Family, patterns: Iterable[str] = ()) -> dict[str, Law]:
-    """The laws of a family, in the order in which they run: of these ids, or whose ids they begin or match; else all.
+    """The laws of a family by id, in the order in which they run.
 
-    Raises UsageError, one line with the closest match, for a pattern that fits no law.
+    A pattern is an id, the beginning of an id before a dot, or a glob such as ``totals.*-gain``. Without patterns, all
+    laws. Raises UsageError, one line with the closest match, for a pattern that fits no law.
     """
     for package in (_suite.SHARED, family.package):
         for path in sorted(Path(import_module(package).__path__[0]).glob("test_*.py")):

@@ -1,1 +1,1 @@
-"""Proof by exhaustion: every value is tried, in parts, with a certificate. What the values are, a family says."""
+"""Proof by exhaustion: every value is tried, in parts, with a certificate. A family defines the values."""

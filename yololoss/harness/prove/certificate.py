@@ -1,6 +1,6 @@
-"""A certificate: what was enumerated of which loss, how far, and what came of it. Written after every part of it.
+"""A certificate: which values were tried on which loss, how many so far, and the result. Written after every part.
 
-So the certificate of a proof that was interrupted says where to go on, and one that is whole says what holds.
+The certificate of an interrupted proof says where to continue. A complete one says what holds.
 """
 
 import json
@@ -28,12 +28,12 @@ class Enumerated(Data):
 
 
 class Claim(Data):
-    """What is to be proven, of which loss and where: a proof goes on only if all of this is as it was."""
+    """What is to be proven, of which loss and where. A proof continues only if all of this is unchanged."""
 
     part: str
     statement: str
     grids: tuple[tuple[int, int], ...] = ()  # rows, columns
-    bits: tuple[int, int] | None = None  # of the first centre, a float32, and after the last
+    bits: tuple[int, int] | None = None  # bits of the first centre, a float32, and of the one after the last
     laws: tuple[str, ...] = ()
     enumerated: tuple[Enumerated, ...]
     loss: str
@@ -45,7 +45,7 @@ class Claim(Data):
 
     @property
     def name(self) -> str:
-        """A name for its file, other for every claim."""
+        """A name for its file, different for every claim."""
         columns = "-".join(str(columns) for _, columns in self.grids)
         digest = sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()[:8]
         return "-".join(filter(None, (self.part, columns, digest)))
@@ -57,9 +57,9 @@ class Certificate(Data):
     format: Literal["yololoss-certificate"] = "yololoss-certificate"
     version: Literal[1] = 1
     claim: Claim
-    parts: int  # in which it is proven, one after another
-    done: int = 0  # of these
-    tried: int = 0  # values
+    parts: int  # how many parts the proof has
+    done: int = 0  # parts done
+    tried: int = 0  # values tried
     verdict: Literal["incomplete", "holds", "refuted"] = "incomplete"
     odd: str | None = None  # the value that refutes it
     finding: str | None = None  # the file of its case
@@ -67,7 +67,7 @@ class Certificate(Data):
     date: str = ""
 
     def after(self, tried: int, seconds: float) -> "Certificate":
-        """The same, a part later."""
+        """The certificate after one more part."""
         done = self.done + 1
         return self._changed(
             done=done,
@@ -77,7 +77,7 @@ class Certificate(Data):
         )
 
     def refuted(self, odd: str, finding: str) -> "Certificate":
-        """The same, by that value."""
+        """The certificate of a claim that this value refutes."""
         return self._changed(verdict="refuted", odd=odd, finding=finding)
 
     def _changed(self, **fields: object) -> "Certificate":
@@ -86,7 +86,7 @@ class Certificate(Data):
 
 
 def claimed(task: Task, part: str, statement: str, **what: object) -> Claim:
-    """A claim about this loss, here."""
+    """A claim about this loss on this machine."""
     run = about(task.under_test(), task.device, "")
     fields = {
         "part": part,
@@ -103,12 +103,12 @@ def claimed(task: Task, part: str, statement: str, **what: object) -> Claim:
 
 
 def _machine(device: str) -> str:
-    """What computes: of a CPU the instructions that torch uses, of a GPU its name."""
+    """What computes: for a CPU, the instruction set that torch uses; for a GPU, its name."""
     if device.startswith("cuda"):  # pragma: no cover  # needs a CUDA device
         return torch.cuda.get_device_name(device)
     return f"{platform.system()} {platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
 
 
 def write_certificate(path: Path, certificate: Certificate) -> None:
-    """Write it. Raises OSError."""
+    """Write a certificate. Raises OSError."""
     write_whole(path, certificate.model_dump_json(indent=1) + "\n")

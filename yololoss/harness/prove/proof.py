@@ -1,4 +1,4 @@
-"""A proof: a claim in parts, tried one after another by workers, with a certificate that says how far it got."""
+"""A proof: a claim in parts. Workers try the parts in order, and a certificate says how many are done."""
 
 import time
 from abc import ABC, abstractmethod
@@ -20,24 +20,24 @@ from yololoss.harness.subjects.family import LossUnderTest
 
 Part = TypeVar("Part")
 Map = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]
-HUNG = 600.0  # seconds after which a worker that gives no answer is ended
+HUNG = 600.0  # seconds after which a worker without an answer is ended
 
-_SUBJECT: list[LossUnderTest] = []  # of a worker
+_SUBJECT: list[LossUnderTest] = []  # in a worker: its loss
 
 
 class Unprovable(Exception):
-    """Nothing can be proven of this loss; the message says why."""
+    """Nothing can be proven about this loss. The message says why."""
 
 
 def subject() -> LossUnderTest:
-    """The loss, in a worker."""
+    """The worker's loss."""
     return _SUBJECT[0]
 
 
 class Proof(ABC, Generic[Part]):
-    """A claim about a loss, and what it takes to prove it."""
+    """A claim about a loss, and the means to prove it."""
 
-    hint = ""  # what can be proven of a loss of which this cannot
+    hint = ""  # what can be proven instead, if this cannot
 
     def __init__(self, task: Task, claim: Claim, parts: Sequence[Part]) -> None:
         self.task, self.claim, self.parts = task, claim, parts
@@ -48,25 +48,25 @@ class Proof(ABC, Generic[Part]):
         return sum(kind.count for kind in self.claim.enumerated)
 
     def require(self, subject: LossUnderTest) -> None:
-        """Raise Unprovable if nothing of the kind can be proven of the loss."""
+        """Raise Unprovable if this cannot be proven about the loss."""
 
     @staticmethod
     @abstractmethod
     def prove(part: Part) -> Any:
-        """What refutes the claim in this part; None where nothing does. In a worker."""
+        """The value that refutes the claim in this part; None if none does. Runs in a worker."""
 
     @abstractmethod
     def size(self, part: Part) -> int:
-        """How many values it has."""
+        """How many values the part has."""
 
     @abstractmethod
     def told(self, subject: LossUnderTest, odd: Any) -> tuple[str, LawBroken]:
-        """In one line what refutes the claim, and the same as a broken law with its case."""
+        """The value that refutes the claim, in one line, and as a broken law with its case."""
 
     def run(
         self, folder: Path, work: Map, findings: Path, options: dict[str, str | None], show: Callable[[int], None]
     ) -> tuple[Certificate, Finding | None]:
-        """Go on from where the certificate in the folder says. Raises Unprovable, and UsageError."""
+        """Run the proof, from where the certificate in the folder says. Raises Unprovable and UsageError."""
         self.require(self.task.under_test())
         path = folder / f"{self.claim.name}.json"
         so_far = read_file(path, Certificate) if path.exists() else Certificate(claim=self.claim, parts=len(self.parts))
@@ -90,12 +90,12 @@ def _start(task: Task, number: Any) -> None:
     with number.get_lock():
         number.value += 1
         mine = number.value
-    _SUBJECT[:] = [task.under_test(mine - 1)]  # each of several workers takes a GPU of its own
+    _SUBJECT[:] = [task.under_test(mine - 1)]  # several workers take one GPU each
 
 
 @contextmanager
 def working(task: Task, workers: int) -> Iterator[Map]:
-    """What maps a function over parts, in order: in this process, or in several at once. Raises UsageError."""
+    """A function like ``map``, in order: in this process, or in several at the same time. Raises UsageError."""
     if workers == 1:
         _SUBJECT[:] = [task.under_test()]
         yield map
@@ -107,7 +107,7 @@ def working(task: Task, workers: int) -> Iterator[Map]:
         yield pool.map
     except BrokenProcessPool as error:
         raise UsageError(
-            f"{task.loss}: a worker ended, or gave no answer for {HUNG:g} s; yololoss fuzz finds on what"
+            f"{task.loss}: a worker ended, or gave no answer for {HUNG:g} s; yololoss fuzz can find the case"
         ) from error
     finally:
         pool.shutdown(wait=False, cancel_futures=True)

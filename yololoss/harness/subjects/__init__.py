@@ -1,1 +1,1 @@
-"""The loss under test: how it is found and called, and what it did with a case. Nothing is judged here."""
+"""The loss under test: how it is loaded and called, and what it did with a case. Nothing is judged here."""

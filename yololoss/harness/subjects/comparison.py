@@ -1,4 +1,4 @@
-"""A comparison: some numbers that are recorded of a loss, beside what they are now."""
+"""A comparison: recorded numbers of a loss, and its numbers now."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,7 +12,7 @@ EXACT = "none: this is exact"
 
 @dataclass(frozen=True)
 class Comparison:
-    """Some numbers of a record, and what they are now."""
+    """Numbers of a record, and what they are now."""
 
     aspect: Aspect
     what: str
@@ -23,17 +23,17 @@ class Comparison:
 
     @property
     def differs(self) -> NDArray[np.bool_]:
-        """Which elements differ by more than the tolerance; NaN and infinity are like themselves alone."""
+        """Which elements differ by more than the tolerance. NaN equals only NaN, infinity only the same infinity."""
         if self.expected.dtype.kind not in "fiub":
             return np.asarray(self.expected != self.observed)
         want, got = self.expected.astype(np.float64), self.observed.astype(np.float64)
-        with np.errstate(invalid="ignore"):  # infinity less infinity
+        with np.errstate(invalid="ignore"):  # infinity minus infinity
             near = np.asarray(abs(got - want) <= self.tolerance, dtype=np.bool_)
         return np.asarray(~(near | (want == got) | (np.isnan(want) & np.isnan(got))))
 
     @property
     def worst(self) -> tuple[str, str, str, str]:
-        """Of the element that differs most: where, expected, observed, tolerance and its reason."""
+        """The element that differs most: its place, expected, observed, and the tolerance with its reason."""
         differs = self.differs
         size = np.zeros(differs.shape)
         if self.expected.dtype.kind == "f":

@@ -1,4 +1,4 @@
-"""A subject under torch.compile."""
+"""A subject with a compiled loss (``torch.compile``)."""
 
 import logging
 import os
@@ -16,18 +16,18 @@ from typing_extensions import override
 from yololoss.harness.subjects.subject import Subject, Wrapped
 
 NAME = "compile"
-TIME_LIMIT = 600.0  # seconds a case may take, most of it compilation
+TIME_LIMIT = 600.0  # seconds that a case may take, most of them for compilation
 
 
 def backend() -> str:
-    """Inductor where there is a C++ compiler, else the backend that traces and runs as it is."""
+    """Inductor if there is a C++ compiler, else the backend that only traces (``aot_eager``)."""
     compilers = (os.environ.get("CXX", ""), "g++", "clang++", "c++", "cl")
     return "inductor" if any(map(shutil.which, compilers)) else "aot_eager"
 
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Without the compiler's own warnings, which a run that makes errors of warnings would make errors."""
+    """Hide the compiler's own warnings: a run that turns warnings into errors would fail on them."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -39,11 +39,11 @@ def _quietly() -> Iterator[None]:
 
 
 class Compiled(Wrapped):
-    """The subject, its loss compiled."""
+    """The subject with its loss compiled."""
 
     def __init__(self, inner: Subject) -> None:
         super().__init__(inner)
-        torch._dynamo.reset()  # each case is compiled anew
+        torch._dynamo.reset()  # each case is compiled again
         self._loss = torch.compile(inner.loss, backend=backend())
 
     @override
@@ -53,7 +53,7 @@ class Compiled(Wrapped):
 
 
 def graph_breaks(subject: Subject, p: list[Tensor], targets: Tensor) -> list[str]:
-    """Where the graph of a call breaks: file:line, once each, in order."""
+    """Where the graph of a call breaks: each file:line once, in order."""
     torch._dynamo.reset()
     with _quietly():
         explained = torch._dynamo.explain(subject.loss)(p, targets)

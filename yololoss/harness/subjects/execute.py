@@ -1,4 +1,4 @@
-"""Running a subject on a case: fresh subject, own copies of the inputs, everything it did written down."""
+"""Runs a subject on a case: a new subject, its own copies of the inputs, and a record of everything that it did."""
 
 import io
 import logging
@@ -26,9 +26,9 @@ from yololoss.harness.subjects.family import LossUnderTest
 from yololoss.harness.subjects.outcome import Call, Grid, Outcome, Trouble
 from yololoss.harness.subjects.subject import Subject, UnknownForm, Unsupported
 
-TIME_LIMIT = 10.0  # seconds a case may take: a thousand times what one takes
-TICKS = 10  # in which they are counted
-# What a subject may not leave changed behind it, and how to put it back.
+TIME_LIMIT = 10.0  # seconds that a case may take: a thousand times as long as usual
+TICKS = 10  # the time limit is counted in so many ticks
+# Settings that a subject must not leave changed: how to read each, and how to restore it.
 SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
     "torch.set_default_dtype": (torch.get_default_dtype, torch.set_default_dtype),
     "torch.set_grad_enabled": (torch.is_grad_enabled, torch.set_grad_enabled),
@@ -46,7 +46,7 @@ SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
         torch.set_float32_matmul_precision,
     ),
     "torch.set_default_device": (torch.get_default_device, torch.set_default_device),
-    # there is no way to ask for it but by a number too small for float32's normal ones
+    # torch has no getter: compute with a number below float32's smallest normal one
     "torch.set_flush_denormal": (lambda: float(torch.full((), 1e-40) * 1) == 0, torch.set_flush_denormal),
     "numpy.seterr": (np.geterr, lambda before: np.seterr(**before)),
     **{
@@ -67,7 +67,7 @@ SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
 
 
 class _Stopped(BaseException):
-    """Not an Exception, so that a subject that catches everything it can does not swallow it."""
+    """Not an Exception, so that a subject that catches every Exception does not catch this."""
 
     def __init__(self, kind: str, detail: str) -> None:
         super().__init__(kind, detail)
@@ -75,15 +75,15 @@ class _Stopped(BaseException):
 
 
 def execute(under_test: LossUnderTest, case: Case, limit: float | None = None) -> Outcome:
-    """Build the subject, ask for its rows, call it as often as the case says, take the gradient.
+    """Build the subject, get its rows, call it as often as the case says, and take the gradient.
 
-    Whatever the subject does is told in the outcome's troubles; only Unsupported is raised, where it does not
-    have an option of the case.
+    Whatever goes wrong is in the outcome's troubles. Only Unsupported is raised, if the subject lacks an option of the
+    case.
     """
     device, around = under_test.device, under_test.around
     devices.begin(device, case, around)
     p, targets = case.inputs(device)
-    given = list(p)  # what the subject is handed, which it may write to
+    given = list(p)  # passed to the subject, which may write to it
     if around.targets_on_host:
         targets = targets.cpu()
     before = [t.detach().clone() for t in (*p, targets)]
@@ -121,7 +121,7 @@ def execute(under_test: LossUnderTest, case: Case, limit: float | None = None) -
 
 
 def _lost(case: Case, device: torch.device, troubles: list[Trouble]) -> None:
-    """The device answers nothing any more; the mirror begins anew, no other does in this process."""
+    """The device does not respond any more. The mirror can be restarted; a real device cannot, in this process."""
     detail = "; ".join(t.detail for t in troubles)
     if device.type != NAME:
         raise devices.DeviceLost(case, detail)
@@ -135,12 +135,12 @@ def _written(before: list[Tensor], p: list[Tensor], targets: Tensor) -> Iterator
         if not torch.equal(old.nan_to_num(), new.detach().nan_to_num()):
             yield Trouble("changed its input", name)
         if new.retains_grad and not new.is_leaf:
-            yield Trouble("changed its input", f"{name} was told to keep its gradient")
+            yield Trouble("changed its input", f"retain_grad() was called on {name}")
 
 
 @contextmanager
 def _stage(name: str, troubles: list[Trouble]) -> Iterator[None]:
-    """Write down what the subject raises here, and go on."""
+    """Record what the subject raises here, and continue."""
     try:
         yield
     except Unsupported:
@@ -157,21 +157,21 @@ def _stage(name: str, troubles: list[Trouble]) -> Iterator[None]:
 
 @contextmanager
 def _watched(troubles: list[Trouble]) -> Iterator[None]:
-    """Write down prints, use of the global generators and changed settings; put back what was changed."""
+    """Record prints, use of the global generators and changed settings, and restore what was changed."""
     printed = io.StringIO()
     settings = {name: get() for name, (get, _) in SETTINGS.items()}
     for draw in (torch.rand, np.random.random, lambda _: random.random()):
-        draw(1)  # so that each run finds other generators, and seeding them again leaves a trace
+        draw(1)  # each run starts with other generator states, so seeding them again is visible
     found = (torch.get_rng_state(), np.random.get_state(), random.getstate())
     generators = _generators()
     with (
         redirect_stdout(printed),
         redirect_stderr(printed),
         patch("os._exit", _exit_asked),
-        patch("logging.lastResort", logging.NullHandler()),  # what is logged is for the application to show, or not
+        patch("logging.lastResort", logging.NullHandler()),  # the application decides whether to show log messages
         warnings.catch_warnings(),
     ):
-        # a warning is no fault, and whether it is an error is for the run's own settings to say, of its own code
+        # A warning is no fault. Whether warnings are errors is a setting of the run, for its own code.
         warnings.simplefilter("ignore")
         yield
     if printed.getvalue():
@@ -203,14 +203,14 @@ def _exit_asked(status: int) -> NoReturn:
 
 @contextmanager
 def _time_limit(seconds: float) -> Iterator[None]:
-    """Interrupt Python code after a while; where there are no such signals, or off the main thread, nothing."""
+    """Interrupt Python code after a time. Does nothing without such signals, or outside the main thread."""
     if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
         yield
         return
 
     ticks = count(1)
 
-    # In ticks: where the whole machine stands still, however long, one comes, and the loss is not blamed for it.
+    # Counted in ticks: a machine that was suspended, however long, sends only one, so the loss is not blamed for it.
     def tick(*_: Any) -> None:
         if next(ticks) >= TICKS:
             raise _Stopped("did not return", f"not within {seconds:g} s,")
@@ -229,7 +229,7 @@ def _call(subject: Subject, total: Tensor, items: Any) -> Call:
     tensors = [t for t in (total, items) if isinstance(t, Tensor)]
     if isinstance(items, Tensor):
         values = items.detach().double().flatten().tolist()
-    else:  # a NumPy array, too, has no truth value
+    else:  # compare with None, since a NumPy array has no truth value
         values = _numbers(() if items is None else items)
     return Call(
         total=float(total.detach().sum()),

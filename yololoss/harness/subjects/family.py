@@ -1,7 +1,8 @@
-"""A family of losses: all that the harness knows of one. No other module of the harness names a family's own things.
+"""A family of losses: everything that the harness knows about one.
 
-A family is a kind of loss with a specification, a reference, laws and vectors of its own. A dialect is a set of choices
-that a right loss of the family may make. ``properties/v5/family.py`` is an example.
+No other module of the harness refers to a particular family. A family is a kind of loss with its own specification,
+reference, laws and vectors. A dialect is a set of choices that a correct loss of the family may make.
+``properties/v5/family.py`` is an example.
 """
 
 from abc import ABC, abstractmethod
@@ -47,27 +48,30 @@ class Budget(Protocol):
 
 
 class Family(ABC):
-    """One family. An instance registers itself under its name."""
+    """One family. Derive from it, and make one instance, which registers itself under its name.
+
+    The attributes without a default must be set by the derived class.
+    """
 
     name: str
     package: str  # its modules test_*.py hold the laws
-    bundled: str  # the loss of this family that comes with the package, as --loss takes it
+    bundled: str  # the loss of this family that comes with the package, in the form that --loss takes
     case: type[Case]
     expected: type[Data]  # what a vector records of an outcome
     reference: type[Any]  # the independent model of a case
-    budget: type["Budget"]  # of a case: how far rounding may take a right loss from the reference
-    items: tuple[str, ...]  # what a loss returns beside its total, in order
+    budget: type["Budget"]  # of a case: how far rounding may take a correct loss from the reference
+    items: tuple[str, ...]  # names of what a loss returns besides its total, in order
     parts: tuple[str, ...]  # the parts of law ids, in the order in which the loss works: laws run in this order
     first: tuple[str, ...] = ()  # ids of laws that run before all others
-    choices: Mapping[str, str]  # what a right loss may do otherwise than upstream: name, and what upstream does
+    choices: Mapping[str, str]  # where a correct loss may differ from upstream: name, and what upstream does
     dialects: Mapping[str, frozenset[str]]  # the choices in which each dialect differs
-    usual_dialect: str
-    own_dialect: str  # of the bundled loss
+    usual_dialect: str  # the default
+    own_dialect: str  # the bundled loss's
     regions: tuple[str, ...] = ()  # names of the places that cases should reach
     # The cases of the laws that all families share, by name: "any", "every kind" (whatever may raise), "with targets",
     # "crowded" (several targets compete for one place).
     shared_cases: ClassVar[Mapping[str, SearchStrategy[Any]]]
-    standard: SearchStrategy[Any]  # cases on which two right implementations agree: for baselines and diffs
+    standard: SearchStrategy[Any]  # cases on which two correct implementations agree: for baselines and diffs
 
     def __init__(self) -> None:
         register(self.case, self.expected)
@@ -75,38 +79,38 @@ class Family(ABC):
 
     @abstractmethod
     def adapt(self, found: Any, module: ModuleType) -> Make:
-        """A maker of subjects from a class or function. Raises TypeError, one line, for a form it does not know."""
+        """A function that makes subjects from a class or function. Raises TypeError, one line, for an unknown form."""
 
     @abstractmethod
     def write_down(self, outcome: Outcome) -> Data:
-        """What a loss did, as a vector keeps it."""
+        """What a loss did, in the form that a vector stores."""
 
     @abstractmethod
     def comparisons(self, case: Case, expected: Any, outcome: Outcome) -> Iterator[Comparison]:
-        """All that is recorded of a case, beside the outcome."""
+        """Everything that is recorded of a case, compared with the outcome."""
 
     @abstractmethod
     def draw(self, case: Case, title: str, outcome: Outcome | None) -> Any:
-        """A matplotlib Figure of the case, and of what an outcome has otherwise than the reference."""
+        """A matplotlib Figure of the case. It marks where an outcome differs from the reference."""
 
     def regions_of(self, case: Case) -> Sequence[str]:
-        """Those of `regions` in which a case lies."""
+        """The names from `regions` in which a case lies."""
         return ()
 
     def golden(self) -> dict[str, Case]:
-        """Recorded cases by id, which are part of every baseline."""
+        """Recorded cases by id. Every baseline contains them."""
         return {}
 
     def excludes(self, dialect: str, case: Case) -> str | None:
-        """Why losses of the dialect have no answer to the case; None where they have."""
+        """Why losses of the dialect cannot answer the case; None if they can."""
         return None
 
     def only_noted(self, law: str, dialect: str) -> bool:
-        """Whether the law notes what losses of this dialect do, and judges nothing."""
+        """Whether the law only notes what losses of this dialect do, and judges nothing."""
         return False
 
     def proofs(self, task: Any, **asked: Any) -> Iterator[Any]:
-        """Proofs by exhaustion (`harness.prove.proof.Proof`), one after another. Raises UsageError without any."""
+        """Proofs by exhaustion (`harness.prove.proof.Proof`), one after another. Raises UsageError if it has none."""
         raise UsageError(f"{task.loss}: losses of the family {self.name} have no proofs")
 
     def differs(self, dialect: str, choice: str) -> bool:
@@ -119,7 +123,7 @@ class Family(ABC):
 
 
 def find_family(name: str) -> Family:
-    """The family of that name: one of the package, or one that was imported. Raises UsageError."""
+    """The family of that name: the package's own, or one that was imported. Raises UsageError."""
     if name not in _FAMILIES:
         _suite.load_families()
     if name not in _FAMILIES:
@@ -128,9 +132,9 @@ def find_family(name: str) -> Family:
 
 
 def family_of_package(package: str) -> Family | None:
-    """The family whose laws are in a package; None if they are of all families.
+    """The family whose laws are in a package; None if its laws are for all families.
 
-    For a package that is no family's, such as a user's own tests, it is the first family of all.
+    For any other package, such as a user's own tests, it is the first of `_suite.FAMILIES`.
     """
     if package == _suite.SHARED:
         return None
@@ -143,7 +147,7 @@ USUAL = Around()
 
 @dataclass(frozen=True)
 class LossUnderTest:
-    """Makes a new subject for every case."""
+    """The loss under test on one device. It makes a new subject for every case."""
 
     spec: str
     make: Callable[[Any, torch.device], Subject]
@@ -151,9 +155,9 @@ class LossUnderTest:
     family: Family
     dialect: str  # a key of the family's dialects
     around: Around = USUAL
-    compile: bool = False  # judged by the laws of compilation, and by no others
-    limit: float | None = None  # seconds that a case may take, if not the usual
-    # What it did with some cases when that was recorded, the smallest first (`--baseline`).
+    compile: bool = False  # judged only by the laws about compilation
+    limit: float | None = None  # seconds that a case may take; None: the default
+    # What the loss did with some cases when they were recorded, the smallest first (`--baseline`).
     recorded: Mapping[Case, Any] = field(default_factory=dict, compare=False)
 
     def differs(self, choice: str) -> bool:
@@ -162,5 +166,5 @@ class LossUnderTest:
 
 
 def with_record(under_test: LossUnderTest, vector: Vector[Any, Any]) -> LossUnderTest:
-    """The loss, held to what is recorded with a saved case, if anything is."""
+    """The loss, compared with what is recorded in a saved case, if anything is."""
     return under_test if vector.expected is None else replace(under_test, recorded={vector.case: vector.expected})

@@ -1,4 +1,4 @@
-"""Finding the loss under test, and the device, by name."""
+"""Finds the loss under test, and the device, by name."""
 
 import importlib
 import importlib.util
@@ -21,13 +21,13 @@ from yololoss.harness.subjects.compiled import NAME as COMPILE
 from yololoss.harness.subjects.family import Family, LossUnderTest, find_family
 from yololoss.harness.subjects.subject import Make, Subject
 
-DEVICES = ("cpu", "mirror", "cuda", "mps")  # of auto
+DEVICES = ("cpu", "mirror", "cuda", "mps")  # that auto means
 
 
 def import_loss(spec: str) -> tuple[Any, ModuleType]:
-    """What is named ``path/to/file.py:Name`` or ``package.module:Name``, and its module. This runs its code.
+    """The class or function named ``path/to/file.py:Name`` or ``package.module:Name``, and its module.
 
-    Raises UsageError, one line with the closest match.
+    This runs the module's code. Raises UsageError, one line with the closest match.
     """
     place, colon, name = spec.rpartition(":")
     if not colon or not place or not name:
@@ -37,15 +37,15 @@ def import_loss(spec: str) -> tuple[Any, ModuleType]:
     if found is None:
         callables = [n for n, v in vars(module).items() if callable(v)]
         raise UsageError(f"--loss {spec}: {place} has no {name!r}{closest(name, callables)}")
-    home = str(getattr(found, "__module__", ""))  # which a package may hand on from one of its modules
+    home = str(getattr(found, "__module__", ""))  # a package may re-export it from one of its modules
     return found, sys.modules[home] if home.startswith(f"{module.__name__}.") and home in sys.modules else module
 
 
 def load_loss(spec: str, device: torch.device, dialect: str | None = None, *, compiled: bool = False) -> LossUnderTest:
     """Find the loss named ``path/to/file.py:Name`` or ``package.module:Name``: a class, or a function.
 
-    A class derived from Subject says to which family it belongs; any other loss belongs to the first family that knows
-    its call form. Without a dialect it is held to the usual one of its family.
+    A class derived from Subject names its family. Any other loss belongs to the first family that knows its call form.
+    Without a dialect, it is judged by the default dialect of its family.
 
     Raises UsageError, one line with the closest match, if the file, module, name or dialect does not exist, if it
     cannot be imported, or if no family knows its call form.
@@ -78,22 +78,22 @@ def _adapted(found: Any, module: ModuleType) -> tuple[Family, Make]:
 
 
 def find_device(name: str) -> torch.device:
-    """The device of that name, of "compile" the CPU. Raises UsageError, one line, where there is none."""
+    """The device of that name; for "compile" the CPU. Raises UsageError, one line, if it is not available."""
     try:
         return get_device("cpu" if name == COMPILE else name)
     except RuntimeError as error:
         kind, known = name.partition(":")[0], (*DEVICES, COMPILE)
-        # torch goes on to list its backends, and knows more devices than there are to judge on
+        # torch's message also lists its backends, and torch knows more devices than the harness
         reason = str(error).splitlines()[0].partition(". ")[0].rstrip(".") if kind in known else None
         why = reason or f"known: {', '.join(known)}"
         raise UsageError(f"--device {name}: not available here{closest(kind, known)} ({why})") from error
 
 
 def find_devices(names: str, worker: int = 0) -> tuple[dict[str, torch.device], list[str]]:
-    """The devices of those names, separated by commas; of ``auto``, all of them, what is not there, and why.
+    """The devices of these names, separated by commas, and why others are absent. ``auto`` means all devices.
 
-    Each of several workers takes a GPU of its own. Raises UsageError, one line, where a device that was asked for by
-    its own name is not there.
+    Several workers take one GPU each. Raises UsageError, one line, if a device that was named is not available. A
+    device of ``auto`` that is not available is listed as absent.
     """
     found, absent = {}, []
     given = [name.strip() for name in names.split(",")]
@@ -117,20 +117,20 @@ def _import_file(path: Path) -> ModuleType:
         near: Iterable[Path] = ()
         if path.parent.is_dir():
             near = path.parent.glob("*.py")
-        elif not path.is_absolute():  # files as deep as that, and not of the whole disk
+        elif not path.is_absolute():  # only files at the same depth, and not the whole disk
             near = Path().glob("*/" * (len(path.parts) - 1) + "*.py")
         raise UsageError(f"--loss {path}: no such file{closest(str(path), map(str, sorted(near)))}")
     path = path.resolve()
     root = path.parent
     while (root / "__init__.py").exists():
         root = root.parent
-    if root == path.parent and path.is_relative_to(Path.cwd()):  # a folder without that file is a package as well
+    if root == path.parent and path.is_relative_to(Path.cwd()):  # a folder without __init__.py is a package too
         root = Path.cwd()
     for folder in (str(Path.cwd()), str(root)):
-        sys.path[:] = [folder, *(there for there in sys.path if there != folder)]  # before another fork's
+        sys.path[:] = [folder, *(there for there in sys.path if there != folder)]  # before those of another fork
     parts = path.relative_to(root).with_suffix("").parts
     if len(parts) > 1 and all(part.isidentifier() for part in parts):
-        # a package's module imports its neighbours, so it is imported as its own project does
+        # a module of a package imports its neighbours, so import it as its own project does
         module = _imported(".".join(parts), str(path))
         if Path(module.__file__ or "").resolve() != path:
             raise UsageError(f"--loss {path}: its module {'.'.join(parts)} is another file here, {module.__file__}")
@@ -149,7 +149,7 @@ def _import_file(path: Path) -> ModuleType:
 def _import_module(name: str) -> ModuleType:
     parent, _, _ = name.rpartition(".")
     try:
-        with _importing(name):  # the packages it lies in are imported to find it
+        with _importing(name):  # this imports the packages that contain it
             missing = importlib.util.find_spec(name) is None
     except UsageError as error:
         cause = error.__cause__
@@ -173,7 +173,7 @@ def _imported(name: str, shown: str) -> ModuleType:
 def _importing(shown: str) -> Iterator[None]:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # else a run that makes errors of warnings makes one of it
+            warnings.simplefilter("ignore")  # else a run that turns warnings into errors fails here
             yield
-    except (Exception, SystemExit) as error:  # a script without a guard may well end itself
+    except (Exception, SystemExit) as error:  # a script without a __main__ guard may call sys.exit
         raise UsageError(f"--loss {shown}: importing it raised {type(error).__name__}: {error}") from error

@@ -20,7 +20,7 @@ class Call:
 
     total: float
     items: tuple[float, ...]
-    state: tuple[float, ...] | None = None  # after the call, if the subject shows it
+    state: tuple[float, ...] | None = None  # after the call; None if the subject does not show it
     total_shape: tuple[int, ...] = (1,)
     items_shape: tuple[int, ...] = (3,)
     total_dtype: str = "float32"
@@ -32,7 +32,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Trouble:
-    """Something a subject did beside its work: raised, wrote to its inputs, printed, exited, ..."""
+    """Something that a subject did besides its work: it raised, wrote to its inputs, printed, exited, ..."""
 
     kind: str
     detail: str
@@ -43,12 +43,12 @@ class Outcome:
     """What a subject did with a case."""
 
     calls: tuple[Call, ...]
-    rows: tuple[Any, ...] | None = None  # the assignment, a layer each; None if the subject does not show it
+    rows: tuple[Any, ...] | None = None  # the assignment, one for each layer; None if the subject does not show it
     gradients: tuple[Grid, ...] = ()  # of the last call's total, in the shapes of the predictions
     troubles: tuple[Trouble, ...] = ()
     waits: tuple[Wait, ...] = ()  # of the last call and its backward, on the mirror
-    elsewhere: tuple[str, ...] = ()  # tensors made on another device, if that was watched
-    peak: int | None = None  # bytes that the last call and its backward took beyond their inputs, on CUDA
+    elsewhere: tuple[str, ...] = ()  # tensors made on another device, if this was watched
+    peak: int | None = None  # bytes that the last call and its backward used beyond their inputs, on CUDA
 
     def same(self, other: "Outcome") -> bool:
         """Whether both did the same, bit for bit: calls, gradients, troubles. NaN equals NaN here."""

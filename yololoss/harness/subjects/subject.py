@@ -1,4 +1,4 @@
-"""A subject: the loss under test behind one small interface."""
+"""A subject: the loss under test, behind one small interface."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -10,22 +10,22 @@ from typing_extensions import override
 
 
 class Unsupported(Exception):
-    """The loss lacks an option that the case uses, so the case cannot judge it; the message names the option."""
+    """The loss lacks an option that the case uses, so laws do not apply. The message names the option."""
 
 
 class UnknownForm(Exception):
-    """The loss returned something that the harness cannot read; the message says what, and what it can."""
+    """The loss returned something that the harness cannot read. The message says what it got and what it expected."""
 
 
 class Subject(ABC):
-    """A loss built for one case. Derive from it to adapt a loss of a form that the harness does not know.
+    """A loss built for one case. Derive from it to adapt a loss whose call form the harness does not know.
 
-    Give the derived class to ``--loss``. Its constructor builds the loss from what the case says (for v5: grids,
-    strides, anchors in cells, classes, hyp, options). Raise `Unsupported` there for options that the loss lacks.
+    Pass the derived class to ``--loss``. Its constructor builds the loss from the fields of the case (for v5: grids,
+    strides, anchors in cells, classes, hyp, options). It raises `Unsupported` for options that the loss lacks.
     """
 
     family: ClassVar[str] = "v5"  # the name of the family that the loss belongs to
-    any_size = True  # takes inputs of other sizes than its case's, as training at several scales gives it
+    any_size = True  # the loss takes inputs of other sizes than its case's, as in training at several scales
 
     def __init__(self, case: Any, device: torch.device) -> None:
         self.case = case
@@ -33,26 +33,27 @@ class Subject(ABC):
 
     @abstractmethod
     def loss(self, p: list[Tensor], targets: Tensor) -> tuple[Tensor, Any]:
-        """The total, with gradient, and the items in the order of `Family.items`, or None if the loss returns none.
+        """The total, with gradient, and the items in the order of `Family.items`; None if the loss returns no items.
 
-        For v5 ``p`` is (B, A, H, W, 5 + C) a layer, ``targets`` (N, 6): image, class, x, y, w, h. They are the
-        subject's own copies, but a loss that writes to them is reported.
+        For v5, ``p`` has one tensor (B, A, H, W, 5 + C) for each layer, and ``targets`` is (N, 6): image, class, x, y,
+        w, h, the last four as shares of the image. They are the subject's own copies, but a loss that writes to them
+        is reported.
         """
 
     def rows(self, p: list[Tensor], targets: Tensor) -> Sequence[Any] | None:
-        """The assignment, one dataclass of arrays a layer; None if the loss does not show it."""
+        """The assignment, one dataclass of arrays for each layer; None if the loss does not show it."""
         return None
 
     def state(self) -> Sequence[float] | None:
-        """The numbers that the loss carries from call to call (for v5: the balance); None if it does not show any."""
+        """The numbers that the loss keeps from call to call (for v5: the balance); None if it shows none."""
         return None
 
     def put_through(self, copy: Callable[[Any], Any]) -> None:
-        """Replace the loss object by a copy of it (deep copy, pickle). Raises Unsupported if there is none."""
+        """Replace the loss object by ``copy`` of it (deep copy, pickle). Raises Unsupported if there is no object."""
         raise Unsupported("object to copy")
 
     def rebuild(self, change: Callable[[Any], nn.Module]) -> None:
-        """Build the loss again, from what ``change`` makes of its model. Raises Unsupported if it takes no model."""
+        """Build the loss again from the model that ``change`` returns. Raises Unsupported if it takes no model."""
         raise Unsupported("model to be built from")
 
     def set_option(self, name: str, value: Any) -> None:
@@ -61,7 +62,7 @@ class Subject(ABC):
 
 
 class Wrapped(Subject):
-    """Another subject, whose loss a derived class calls in its own way."""
+    """A subject around another one. A derived class calls the inner loss in its own way."""
 
     def __init__(self, inner: Subject) -> None:
         super().__init__(inner.case, inner.device)
@@ -77,7 +78,7 @@ class Wrapped(Subject):
         return self.inner.state()
 
 
-Make = Callable[[Any, torch.device], Subject]  # of a case of the family, and a device
+Make = Callable[[Any, torch.device], Subject]  # takes a case of the family, and a device
 Calling = Callable[[Subject, list[Tensor], Tensor], tuple[Tensor, Any]]
 
 
