@@ -42,6 +42,7 @@ def pool():
     torch.set_num_threads(threads)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", VARIANTS)
 def test_no_law_accuses_a_conforming_loss(spec, pool, shapes_are_checked):
     """The laws that the variant's family is held to hold on it; here every third, a third from each variant."""

@@ -391,15 +391,16 @@ def test_a_session_on_the_bundled_loss_finds_nothing(tmp_path):
     assert json.loads(output)["cases"] >= 60 > told["cases"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "law"),
     [
-        pytest.param("Segfaults", "run.no-exception", marks=pytest.mark.slow),
-        pytest.param("Leaves", "run.no-exit", marks=pytest.mark.slow),
-        pytest.param("Loops", "run.time-limit", marks=pytest.mark.slow),
-        pytest.param("Allocates", "run.no-exception", marks=pytest.mark.slow),
+        ("Segfaults", "run.no-exception"),
+        ("Leaves", "run.no-exit"),
+        ("Loops", "run.time-limit"),
+        ("Allocates", "run.no-exception"),
         ("Raises", "run.no-exception"),
-        pytest.param("Attached", "totals.items-detached", marks=pytest.mark.slow),
+        ("Attached", "totals.items-detached"),
     ],
 )
 def test_a_session_survives_what_it_finds(tmp_path, name, law):

@@ -148,7 +148,9 @@ ROWS = "rows_are_those_of_the_cpu"
 
 def test_every_law_runs_on_every_device(tmp_path: Path):
     """The tests' names and the table say which; what only an accelerator shows is found, and replayed there."""
-    laws = [f"properties/v5/test_devices.py::test_{name}" for name in ("results_lie_where_the_predictions_lie", ROWS)]
+    laws = [
+        f"properties/shared/test_devices.py::test_{name}" for name in ("results_lie_where_the_predictions_lie", ROWS)
+    ]
     spec = plant(BY_NAME["items_on_cpu"], tmp_path)
     given = ("--loss", spec, "--cases", "20", "-v")
     status, output = run(*laws, *given, "--device", "auto", "--findings", str(tmp_path / "found"))
@@ -165,6 +167,7 @@ def test_every_law_runs_on_every_device(tmp_path: Path):
     assert status == 1, output
 
 
+@pytest.mark.slow
 def test_what_is_not_there_ends_with_exit_status_2_and_one_line():
     """Only the line is printed: no test ran, no traceback."""
     status, output = run_apart("properties", "--loss", "yololoss/v5/los.py:ComputeLoss")

@@ -334,6 +334,7 @@ def test_a_certificate_says_what_was_enumerated(tmp_path):
     assert certificate.date.endswith("UTC")
 
 
+@pytest.mark.slow
 def test_an_interrupted_proof_goes_on_where_it_was(tmp_path):
     """Values that were tried are not tried again, unless the loss has changed."""
     written = []
@@ -364,6 +365,7 @@ def test_an_interrupted_proof_goes_on_where_it_was(tmp_path):
     assert len(list((tmp_path / ".yololoss/proof").glob("*.json"))) == 2
 
 
+@pytest.mark.slow
 def test_several_workers_prove_the_same(tmp_path):
     """In order, in other processes; one that ends is reported."""
     status, output, errors = small(tmp_path, "--workers", 2)

@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 import torch
-from properties.v5.test_baseline import test_values_are_the_recorded_ones as judge_values
 
+from properties.shared.test_baseline import test_values_are_the_recorded_ones as judge_values
 from properties.v5.case import Options
 from properties.v5.recorded import comparisons, write_down
 from tests.test_case import GOOD

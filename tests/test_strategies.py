@@ -95,6 +95,7 @@ SMALLEST = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "law", "targets"), SMALLEST)
 def test_the_smallest_case_of_a_fault_can_be_checked_by_hand(name, law, targets, tmp_path):
     """As few targets as the fault needs, one image, small grids, no more layers than it takes, few anchors."""

@@ -32,6 +32,7 @@ FEW = hypothesis.settings(GATE, max_examples=4)  # a law; whole gates: docs/unde
 CONFORMING = {"OlderLoss": 80, "compute_loss": 78, "ImageLoss": 78, "ModuleLoss": 60, "DictAdapter": 60, "BlackBox": 55}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "least"), CONFORMING.items())
 def test_every_call_form_is_understood_and_none_is_accused(name, least):
     """All laws hold on a conforming loss of the form, and most apply to it."""

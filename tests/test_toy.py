@@ -91,5 +91,5 @@ def test_what_a_family_lacks_is_told_in_one_line(tmp_path):
 def test_a_file_cannot_make_the_harness_import_a_family(tmp_path):
     """A file is data: a family that is not known is refused by its name."""
     (tmp_path / "a.json").write_text('{"family": "os", "source": {}, "vectors": []}', encoding="utf-8")
-    with pytest.raises(BadFile, match=r"a\.json: family 'os' is not known here \(known: v5, toy, and that of --loss\)"):
+    with pytest.raises(BadFile, match=r"a\.json: unknown family 'os' \(known: v5, toy, and that of --loss\)"):
         read_vectors(tmp_path / "a.json")
