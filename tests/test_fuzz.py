@@ -21,7 +21,7 @@ from tests.test_cli import run
 from yololoss.harness.cases.vectors import read_vectors
 from yololoss.harness.config import BUNDLED
 from yololoss.harness.engine import clerk, guard, session, state, worker
-from yololoss.harness.engine.hired import Here
+from yololoss.harness.engine.handles import LocalWorker
 from yololoss.harness.engine.journal import HEAD, ROOM, Journal
 from yololoss.harness.engine.judge import Judge, Task, Told, died, judged, usual_limit
 from yololoss.harness.engine.plan import Origin, Plan
@@ -530,15 +530,15 @@ def test_a_session_that_cannot_go_on_says_why(tmp_path):
     (tmp_path / "bad.py").write_text("class Loss:\n    def __init__(self, model): ...\n", encoding="utf-8")
     made = session.begin(tmp_path / "a", settings())
     made.failed = session.FAILED - 1
-    gone = Here(orders(tmp_path / "a", number=5, task=Task("nothing:here", "cpu", "upstream")))
+    gone = LocalWorker(orders(tmp_path / "a", number=5, task=Task("nothing:here", "cpu", "upstream")))
     _until(lambda: not gone.guarded.alive)
     made.workers = [gone]
     with pytest.raises(UsageError, match=r"workers end before their first case: .*no such module"):
-        made._bury(gone, gone.watch())
+        made._replace(gone, gone.watch())
     made = session.begin(tmp_path / "b", settings())
     made.workers = [gone]
     with pytest.raises(UsageError, match="could not write to it; is the disk full"):
-        made._bury(gone, guard.Death("run.no-exit", "x", status=worker.BAD_DISK))
+        made._replace(gone, guard.Death("run.no-exit", "x", status=worker.BAD_DISK))
 
 
 def test_what_is_given_wrong_is_told_in_one_line(tmp_path):

@@ -186,13 +186,13 @@ def test_what_the_clerk_has_done_when_the_session_ends_is_told(tmp_path):
 def test_what_a_worker_was_to_judge_first_goes_to_the_next(tmp_path):
     """Cases that it did not judge are judged later, if it dies and if the session does."""
     first = tuple(f"\n{GOOD.changed(batch=n).key}" for n in (2, 3, 4))
-    hire = Mock()
-    made = session.begin(tmp_path, settings(workers=2), first, hire)
+    start_worker = Mock()
+    made = session.begin(tmp_path, settings(workers=2), first, start_worker)
     for place in (0, 1):
-        made._hire(place)
-    assert [call.args[0].first for call in hire.call_args_list] == [first, ()]
-    worker.run(hire.call_args_list[0].args[0], cases=1)
-    made.workers = [Mock(orders=call.args[0]) for call in hire.call_args_list]
+        made._start_worker(place)
+    assert [call.args[0].first for call in start_worker.call_args_list] == [first, ()]
+    worker.run(start_worker.call_args_list[0].args[0], cases=1)
+    made.workers = [Mock(orders=call.args[0]) for call in start_worker.call_args_list]
     again = session.resume(tmp_path)
     assert again.state.first == first[1:]
     assert not again.state.given

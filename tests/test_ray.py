@@ -119,24 +119,24 @@ def away(tmp_path):
     """A worker on a node whose answer is what ``ray.get`` is made to give."""
     with patch.multiple("ray", remote=DEFAULT, wait=DEFAULT, get=DEFAULT, kill=DEFAULT) as fakes:
         fakes["wait"].return_value = (["news"], [])
-        yield cluster.Away(orders(tmp_path), 0), fakes
+        yield cluster.RemoteWorker(orders(tmp_path), 0), fakes
 
 
 def test_news_are_written_as_a_worker_here_would_leave_them(away, tmp_path):
     """Findings, counts and the case in flight; a node that does not answer at the end keeps nobody waiting."""
-    hired, fakes = away
+    handle, fakes = away
     counters = np.array([5, 7], np.uint64)
     fakes["get"].return_value = cluster.Report(counters.tobytes(), "a case", {"00ff": "{}"}, "why", None)
-    assert hired.watch() is None
+    assert handle.watch() is None
     assert (tmp_path / "raw" / "00ff.json").read_text(encoding="utf-8") == "{}"
     assert error_path(tmp_path, 0).read_text(encoding="utf-8") == "why"
     journal = Journal(journal_path(tmp_path, 0))
     assert (journal.counters.tolist(), journal.read().text) == ([5, 7], "a case")
     fakes["get"].side_effect = GetTimeoutError()
-    hired.end()
+    handle.end()
     assert fakes["kill"].called
     fakes["wait"].return_value = ([], ["news"])
-    assert hired.watch() is None
+    assert handle.watch() is None
 
 
 @pytest.mark.parametrize(
@@ -149,9 +149,9 @@ def test_news_are_written_as_a_worker_here_would_leave_them(away, tmp_path):
 )
 def test_how_a_worker_on_a_node_may_end(away, tmp_path, error, kind, outside, why):
     """With its node, which is no fault of the loss; or it never started, and the session says why."""
-    hired, fakes = away
+    handle, fakes = away
     fakes["get"].side_effect = error
-    death = hired.watch()
+    death = handle.watch()
     assert death is not None
     assert death.kind.startswith(kind)
     assert death.outside == outside
@@ -188,9 +188,9 @@ def test_workers_get_the_gpus_that_there_are(tmp_path):
         with pytest.raises(UsageError, match="Ray gives out the GPUs; expected --device cuda"):
             found.room("cuda:1")
         for device, crew, share in (("cuda", 2, 1.0), ("cuda", 1, 1.0), ("cuda", 6, 0.33), ("cpu", 3, 0)):
-            with patch.object(cluster, "Away") as hired, patch.object(cluster, "_answers"):
-                found.hire(orders(tmp_path, task=Task(BUNDLED, device, "yololoss"), crew=crew))
-            assert hired.call_args.args[1] == share
+            with patch.object(cluster, "RemoteWorker") as handle, patch.object(cluster, "_answers"):
+                found.start_worker(orders(tmp_path, task=Task(BUNDLED, device, "yololoss"), crew=crew))
+            assert handle.call_args.args[1] == share
     with (
         patch("ray.cluster_resources", return_value={"CPU": 8.0}),
         pytest.raises(UsageError, match="no node of the cluster has a GPU"),
@@ -202,8 +202,8 @@ def test_a_worker_in_place_of_a_lost_one_needs_a_cluster_that_answers(tmp_path):
     """If the head is lost, the session ends with one line; its first workers start without a check."""
     with patch.object(cluster, "_answers"), patch("ray.init"):
         found = cluster.Cluster("127.0.0.1:1")
-    with patch.object(cluster, "Away"), patch.object(cluster, "ANSWERS", 1.0):
+    with patch.object(cluster, "RemoteWorker"), patch.object(cluster, "ANSWERS", 1.0):
         for _ in range(2):
-            found.hire(orders(tmp_path, crew=2))
+            found.start_worker(orders(tmp_path, crew=2))
         with pytest.raises(UsageError, match="no Ray cluster answers there"):
-            found.hire(orders(tmp_path, crew=2))
+            found.start_worker(orders(tmp_path, crew=2))

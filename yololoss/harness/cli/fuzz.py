@@ -135,7 +135,7 @@ def _begun(
     from yololoss.harness.cases.databases import fetch  # noqa: PLC0415
     from yololoss.harness.cases.vectors import read_corpus  # noqa: PLC0415
     from yololoss.harness.config import read_config  # noqa: PLC0415
-    from yololoss.harness.engine.hired import Here  # noqa: PLC0415
+    from yololoss.harness.engine.handles import LocalWorker  # noqa: PLC0415
     from yololoss.harness.engine.judge import MEMORY, usual_limit  # noqa: PLC0415
     from yololoss.harness.engine.session import begin  # noqa: PLC0415
     from yololoss.harness.engine.state import Settings  # noqa: PLC0415
@@ -165,18 +165,18 @@ def _begun(
         cases=given["cases"],
         options={**named, **{name: given[name] and f"{given[name]:g}" for name in ("memory", "limit")}},
     )
-    return begin(out, settings, tuple(first), Here if cluster is None else cluster.hire)
+    return begin(out, settings, tuple(first), LocalWorker if cluster is None else cluster.start_worker)
 
 
 def _resumed(out: Path, seconds: float | None, cluster: "Cluster | None", given: dict[str, Any]) -> "Session":
-    from yololoss.harness.engine.hired import Here  # noqa: PLC0415
+    from yololoss.harness.engine.handles import LocalWorker  # noqa: PLC0415
     from yololoss.harness.engine.session import resume  # noqa: PLC0415
 
     fixed = [name for name in ("loss", "device", "dialect", "seed") if given[name]]
     if fixed:
         raise UsageError(f"--resume keeps the session's own {' and '.join(fixed)}; for another, give another --out")
     changed = {name: given[name] for name in ("workers", "memory", "limit", "cases")}
-    return resume(out, Here if cluster is None else cluster.hire, seconds=seconds, **changed)
+    return resume(out, LocalWorker if cluster is None else cluster.start_worker, seconds=seconds, **changed)
 
 
 class View:

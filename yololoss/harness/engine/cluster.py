@@ -23,7 +23,7 @@ import numpy as np
 from yololoss import __version__
 from yololoss.harness.cases.files import write_whole
 from yololoss.harness.engine.guard import Death
-from yololoss.harness.engine.hired import Here, Hired
+from yololoss.harness.engine.handles import LocalWorker, WorkerHandle
 from yololoss.harness.engine.journal import Journal
 from yololoss.harness.engine.raw import raw_path
 from yololoss.harness.engine.worker import Orders, error_path, journal_path
@@ -57,7 +57,7 @@ class Node:
         for name in ("journal", "raw"):
             (self.folder / name).mkdir()
         # Ray shows a worker only its own GPU, which is then always the first
-        self._worker = Here(orders._replace(folder=self.folder, place=0))
+        self._worker = LocalWorker(orders._replace(folder=self.folder, place=0))
 
     def news(self, seconds: float) -> Report:
         """A report: at once if the worker died or found something, else after ``seconds``."""
@@ -96,7 +96,7 @@ class Node:
                 return Report(counters, entry.text, found, why, death)
 
 
-class Away(Hired):
+class RemoteWorker(WorkerHandle):
     """A worker on a node, with its journal in the session's folder."""
 
     def __init__(self, orders: Orders, gpus: float) -> None:
@@ -182,7 +182,7 @@ class Cluster:
             raise UsageError(f"--ray {address}: {_first_line(error)}") from error
         self._ray: Any = ray
         self._address = address
-        self._hired = 0
+        self._started = 0
 
     def room(self, device: str) -> int:
         """How many workers the cluster has GPUs, or CPUs, for. Raises UsageError if it has none."""
@@ -194,16 +194,16 @@ class Cluster:
             raise UsageError(f"--ray {self._address}: no node of the cluster has a {what}")
         return found
 
-    def hire(self, orders: Orders) -> Hired:
+    def start_worker(self, orders: Orders) -> WorkerHandle:
         """Start a worker on a node that has room. Several workers share a GPU if there are more workers than GPUs.
 
         Raises UsageError if the cluster itself is lost; Ray would end this process.
         """
-        self._hired += 1
-        if self._hired > orders.crew:  # it replaces a lost one
+        self._started += 1
+        if self._started > orders.crew:  # it replaces a lost one
             _answers(self._address)
         gpus = self.room("cuda") if orders.task.device == "cuda" else 0
-        return Away(orders, min(1.0, int(100 * gpus / orders.crew) / 100))
+        return RemoteWorker(orders, min(1.0, int(100 * gpus / orders.crew) / 100))
 
     @contextmanager
     def joined(self) -> Iterator[None]:

@@ -20,7 +20,7 @@ from typing import Any
 from yololoss.harness.cases.files import read_file, write_whole
 from yololoss.harness.engine.clerk import Duty, Record, attend, read_records, record_path, write_record
 from yololoss.harness.engine.guard import Death, Guarded
-from yololoss.harness.engine.hired import Here, Hired
+from yololoss.harness.engine.handles import LocalWorker, StartWorker, WorkerHandle
 from yololoss.harness.engine.journal import Journal
 from yololoss.harness.engine.judge import died
 from yololoss.harness.engine.plan import Counters, Plan
@@ -40,8 +40,8 @@ FAILED = 3  # the session ends after so many workers in a row that ended before 
 class Session:
     """Runs workers until the time or the cases are used up."""
 
-    def __init__(self, folder: Path, state: State, hire: Callable[[Orders], Hired] = Here) -> None:
-        self.folder, self.state, self._put_to_work = folder, state, hire
+    def __init__(self, folder: Path, state: State, start_worker: StartWorker = LocalWorker) -> None:
+        self.folder, self.state, self._make_worker = folder, state, start_worker
         self.settings = state.settings
         self.subject = self.settings.task.under_test()
         self.plan = Plan(self.settings.laws, self.subject, self.settings.waived)
@@ -51,7 +51,7 @@ class Session:
         for name in ("journal", "raw", "known", "findings"):
             (folder / name).mkdir(parents=True, exist_ok=True)
         self.records: dict[str, Record] = read_records(folder)
-        self.workers: list[Hired] = []
+        self.workers: list[WorkerHandle] = []
         self.clerk: tuple[Guarded, Path] | None = None
         self.failed = 0
         self._base = state.used
@@ -86,7 +86,7 @@ class Session:
         """Run the session to its end. Ctrl-C ends it early, and what was found is kept."""
         try:
             for place in range(self.settings.workers):
-                self._hire(place)
+                self._start_worker(place)
             while not self._over():
                 time.sleep(STEP)
                 self._look_after_workers()
@@ -122,7 +122,7 @@ class Session:
             self._dismiss_clerk()
         self._save()
 
-    def _hire(self, place: int) -> None:
+    def _start_worker(self, place: int) -> None:
         number, first = self.state.next, self.state.first
         given = {**self.state.given, number: first} if first else self.state.given
         self.state = self.state.model_copy(update={"next": number + 1, "first": (), "given": given})
@@ -139,15 +139,15 @@ class Session:
             first,
             self.settings.workers,
         )
-        self.workers.append(self._put_to_work(orders))
+        self.workers.append(self._make_worker(orders))
 
     def _look_after_workers(self) -> None:
         for worker in list(self.workers):
             death = worker.watch()
             if death is not None:
-                self._bury(worker, death)
+                self._replace(worker, death)
 
-    def _bury(self, worker: Hired, death: Death) -> None:
+    def _replace(self, worker: WorkerHandle, death: Death) -> None:
         """Read what a worker left, and start another one in its place."""
         self.workers.remove(worker)
         number = worker.orders.number
@@ -160,7 +160,7 @@ class Session:
             why = error.read_text(encoding="utf-8").splitlines()[-1] if error.exists() else death.kind
             raise UsageError(f"{self.settings.loss}: workers end before their first case: {why}")
         self.state = self.state.model_copy(update={"restarts": self.state.restarts + 1})
-        self._hire(worker.orders.place)
+        self._start_worker(worker.orders.place)
 
     def _absorb(self, number: int, death: Death | None = None) -> bool:
         """Add a worker's counts to the session's, once. If it died on a case, write that as a finding.
@@ -284,17 +284,20 @@ class Session:
 
 
 def begin(
-    folder: Path, settings: Settings, first: tuple[str, ...] = (), hire: Callable[[Orders], Hired] = Here
+    folder: Path,
+    settings: Settings,
+    first: tuple[str, ...] = (),
+    start_worker: StartWorker = LocalWorker,
 ) -> Session:
     """Start a new session in a folder. Findings that the folder has are kept. Raises UsageError."""
     path = folder / "session.json"
     if path.exists():
         raise UsageError(f"{folder}: already has a session; continue it with --resume, or give another --out")
     seed = settings.seed or secrets.randbits(32)
-    return Session(folder, State(settings=settings.model_copy(update={"seed": seed}), first=first), hire)
+    return Session(folder, State(settings=settings.model_copy(update={"seed": seed}), first=first), start_worker)
 
 
-def resume(folder: Path, hire: Callable[[Orders], Hired] = Here, **changed: Any) -> Session:
+def resume(folder: Path, start_worker: StartWorker = LocalWorker, **changed: Any) -> Session:
     """Continue a session; ``changed`` has settings to replace. Raises BadFile if there is none."""
     path = folder / "session.json"
     try:
@@ -302,4 +305,4 @@ def resume(folder: Path, hire: Callable[[Orders], Hired] = Here, **changed: Any)
     except BadFile as error:
         raise BadFile(f"{error}; there is no session to resume") from error
     settings = state.settings.model_copy(update={name: value for name, value in changed.items() if value is not None})
-    return Session(folder, state.model_copy(update={"settings": settings}), hire)
+    return Session(folder, state.model_copy(update={"settings": settings}), start_worker)

@@ -168,10 +168,8 @@ class Trial:
 
     def _outlive(self, law: Law, vector: Vector[Any, Any], device: str) -> None:
         """Raise LawBroken if this case ends the process of the loss: fuzz sessions save such cases too."""
-        if (
-            find_laws(self.subjects[device].family).get(law.id) is not law
-        ):  # a user's own law: the harness's process does not know it
-            return
+        if find_laws(self.family).get(law.id) is not law:
+            return  # a user's own law: a process of the harness does not know it
         if device not in self._judges:
             chosen = self.chosen
             self._judges[device] = Judge(Task(chosen.loss, device, chosen.dialect, MEMORY, usual_limit(device)))

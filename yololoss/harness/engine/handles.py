@@ -1,6 +1,7 @@
 """A worker as the session sees it: its orders, its journal, and whether it runs."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 from yololoss.harness.engine.guard import Death, Guarded
 from yololoss.harness.engine.journal import Journal
@@ -8,7 +9,7 @@ from yololoss.harness.engine.worker import Orders, journal_path, run
 from yololoss.harness.errors import BadFile
 
 
-class Hired(ABC):
+class WorkerHandle(ABC):
     """A worker, on this machine or on another."""
 
     def __init__(self, orders: Orders) -> None:
@@ -24,7 +25,7 @@ class Hired(ABC):
         """End it. Then everything that it found and counted is in the folder."""
 
 
-class Here(Hired):
+class LocalWorker(WorkerHandle):
     """A process on this machine."""
 
     def __init__(self, orders: Orders) -> None:
@@ -45,3 +46,6 @@ class Here(Hired):
     def end(self) -> None:
         """Kill it. Everything that it has is in the folder."""
         self.guarded.kill()
+
+
+StartWorker = Callable[[Orders], WorkerHandle]
