@@ -64,6 +64,17 @@ def test_waits_in_the_backward_pass_are_told_as_such():
     assert [w.what for w in run(reads).waits] == ["item"]
 
 
+def test_a_wait_of_torchs_own_backward_has_no_line_of_the_loss():
+    """Its place is the backward pass; what the harness and the family's call forms do is never a line of the loss."""
+
+    class Masked(Sum):
+        def loss(self, p, targets):
+            return p[0][p[0] > 0].sum(), None
+
+    outcome = execute(LossUnderTest("here", Masked, find_device("mirror"), V5, "upstream"), CASE)
+    assert {w.place.partition(":")[0] for w in outcome.waits} == {"test_devices.py", "backward"}
+
+
 def test_what_is_made_elsewhere_is_noted_where_that_is_asked_for():
     """Tensors with dimensions on the CPU; not those on the device, and no plain numbers."""
 

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from tests.test_cli import run
+from tests.toy.family import ToyDomain
 from yololoss.harness.cases.vectors import read_vectors
-from yololoss.harness.errors import BadFile
+from yololoss.harness.errors import BadFile, UsageError
+from yololoss.harness.subjects.family import find_family
 
 RIGHT, WRONG = "tests.toy.loss:CrossEntropy", "tests.toy.loss:Overflows"
 QUICK = ("--workers", 1, "--cases", 20)
@@ -86,6 +88,24 @@ def test_what_a_family_lacks_is_told_in_one_line(tmp_path):
         2,
         "yololoss: --dialect upstream: no such dialect (known: plain)",
     )
+
+
+def test_what_is_recorded_of_another_family_is_refused(tmp_path):
+    """A baseline, and a case to replay by pytest; a corpus may hold cases of several families."""
+    status, _, errors = run("record", RIGHT, "-o", "b.json", "--laws", "totals.value", cwd=tmp_path)
+    assert status == 0, errors
+    status, _, errors = run("check", "--baseline", "b.json", "--laws", "baseline", "--workers", 1, cwd=tmp_path)
+    assert status == 2
+    assert errors.endswith("--baseline b.json: cases of the family toy; the loss is of the family v5\n")
+    folder = ("--corpus", ".", "--laws", "totals.finite", "--cases", 1, "--workers", 1)
+    assert run("check", *folder, cwd=tmp_path)[0] == 0
+
+
+def test_a_family_that_is_not_there_is_told_with_the_closest_match():
+    """And the domain of one that says nothing else is open to all laws."""
+    with pytest.raises(UsageError, match=r"^family to: no such family; did you mean 'toy'\? \(known: v5, toy\)$"):
+        find_family("to")
+    assert not ToyDomain().only_own
 
 
 def test_a_file_cannot_make_the_harness_import_a_family(tmp_path):

@@ -29,10 +29,6 @@ class ToyCase(Case):
     seed: Index = 0
     scale: Number = 1.0
 
-    @property
-    def size(self) -> tuple[int, int, str]:
-        return len(self.labels), len(self.key), self.key
-
     @cached_property
     def logits(self) -> np.ndarray:
         """(N, C), float32 values."""
@@ -67,9 +63,6 @@ class ToyDomain(Domain):
 
     def holds(self, case: Case) -> bool:
         return isinstance(case, ToyCase) and len(case.labels) >= self.least
-
-    def regions(self, case: ToyCase) -> list[str]:
-        return regions(case)
 
 
 def regions(case: ToyCase) -> list[str]:

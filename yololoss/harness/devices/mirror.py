@@ -26,13 +26,15 @@ import torch
 from torch import Tensor
 from typing_extensions import Self, override
 
+from yololoss._suite import FOLDER
 from yololoss.harness.devices import mirror_rules as rules
 
 NAME = "mirror"
 CPU = torch.device("cpu")
-# Frames of torch and of the harness, not of the loss.
-OTHERS = (str(Path(torch.__file__).parent), str(Path(__file__).parent), "<")
-RUN = str(Path(__file__).parent / "execute.py")  # frames outside of it do not belong to the loss either
+# Frames of torch, the harness and the families, not of the loss.
+HARNESS = Path(__file__).parents[1]
+OTHERS = (str(Path(torch.__file__).parent), str(HARNESS), str(FOLDER / "properties"), "<")
+RUN = str(HARNESS / "subjects" / "execute.py")  # frames outside of it do not belong to the loss either
 
 
 class Unavailable(Exception):
