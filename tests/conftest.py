@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+collect_ignore = ["toy"]  # laws of another family than the loss that a run is about
+
 
 @pytest.fixture(autouse=True)
 def threads():
