@@ -1,13 +1,16 @@
 """How many of the gate's cases each law judges, by region: ``python -m tests.reach > docs/measured/reach.md``.
 
 Counted are the cases in which the law compared something; one that did not apply, or had no row to look at, does not
-count. With ``--check`` nothing is printed but the laws that judge fewer than `ENOUGH`.
+count. ``--check FILE`` prints only the laws that judged fewer than `ENOUGH` cases in the run that FILE is of, which
+``yololoss check --device cpu,mirror --json`` wrote.
 """
 
+import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from unittest.mock import patch
 
 import torch
@@ -64,16 +67,34 @@ def _parts(laws: list[str]) -> list[list[str]]:
     return [laws[start::count] for start in range(count)]
 
 
-def main() -> int:
+def judged_in(file: Path) -> dict[str, int]:
+    """How many cases each law judged in a run, on the device on which it judged most."""
+    found: dict[str, int] = {}
+    for row in json.loads(file.read_bytes())["laws"]:
+        name = row["id"].partition(" ")[0]
+        found[name] = max(found.get(name, 0), row["judged"])
+    return found
+
+
+def main(arguments: Sequence[str]) -> int:
     """Print the page, or with --check the laws that judge too few cases."""
-    torch.set_num_threads(1)
     # compiling takes a minute a case, so those laws have a few cases of their own; a baseline has its own
-    laws = {name: law for name, law in LAWS.items() if law.on != ("compile",) and law.strategy(V5) is not None}
-    table = dict(pair for part in apart(_reached, _parts(list(laws)), "laws") for pair in part.items())
-    few = [f"{name} judges {table[name][JUDGED]} cases" for name in table if table[name][JUDGED] < ENOUGH]
-    print("\n".join(few if "--check" in sys.argv else page(table)))
+    laws = [name for name, law in LAWS.items() if law.on != ("compile",) and law.strategy(V5) is not None]
+    match arguments:
+        case []:
+            torch.set_num_threads(1)
+            table = dict(pair for part in apart(_reached, _parts(laws), "laws") for pair in part.items())
+            print("\n".join(page(table)))
+            judged = {name: table[name][JUDGED] for name in laws}
+        case ["--check", file]:
+            judged = judged_in(Path(file))
+        case _:
+            print(__doc__, file=sys.stderr)
+            return 2
+    few = [f"{name} judges {judged.get(name, 0)} cases" for name in laws if judged.get(name, 0) < ENOUGH]
+    print("\n".join(few), file=sys.stderr)
     return 1 if few else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -35,6 +35,10 @@ def test_settings_are_read_from_the_nearest_file_upwards(tmp_path):
     ("text", "told"),
     [
         ("[tool.yololoss", "pyproject.toml: Expected ']' at the end of a table declaration"),
+        (
+            "[tool.yololoss]\nfamily = 'giou'\n",
+            'pyproject.toml: "family" is now called "dialect": write dialect = "giou"',
+        ),
         ("[tool.yololoss]\nlos = 'x'\n", "los: Extra inputs are not permitted; did you mean 'loss'?"),
         ("[tool.yololoss]\nloss = 3\n", "loss: Input should be a valid string"),
         ("[tool]\nyololoss = 3\n", "table: Input should be a valid dictionary"),

@@ -78,6 +78,16 @@ def test_the_adapter_of_the_guide_adapts(tmp_path):
     assert (status, "5 laws hold" in output) == (0, True), output
 
 
+@pytest.mark.slow
+def test_a_law_of_ones_own_project_runs(tmp_path):
+    """docs/develop/add-a-law.md: the last example, by pytest with the plugin's options."""
+    *_, code = blocks("python", (DOCS / "develop" / "add-a-law.md").read_text(encoding="utf-8"))
+    (tmp_path / "test_my_laws.py").write_text(code, encoding="utf-8")
+    command = f"{sys.executable} -m pytest -q -p no:cacheprovider test_my_laws.py --loss {ROOT}/tests/subjects/plain.py"
+    status, output = said(f"{command}:PlainLoss", tmp_path)
+    assert (status, "laws: 1 of 1 held, 100 cases" in output) == (0, True), output
+
+
 def test_two_commands_do_all_the_set_up():
     """One installs and verifies the bundled loss, one installs and tests; .ci/run runs both as they stand."""
     commands = blocks("sh")

@@ -93,7 +93,9 @@ def _validated(path: Path, table: Any) -> Config:
         return Config.model_validate(table)
     except ValidationError as error:
         if isinstance(table, dict) and "family" in table:
-            raise UsageError(f"{path}: family: renamed to dialect: dialect = {table['family']!r}") from error
+            raise UsageError(
+                f'{path}: "family" is now called "dialect": write dialect = "{table["family"]}"'
+            ) from error
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
         hint = closest(str(first["loc"][-1]), (*Config.model_fields, *Waiver.model_fields)) if where else ""
