@@ -4,12 +4,15 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.test_cli import run
 from tests.toy.family import ToyDomain
 from yololoss.harness.cases.vectors import read_vectors
 from yololoss.harness.errors import BadFile, UsageError
+from yololoss.harness.laws.law import find_laws
 from yololoss.harness.subjects.family import find_family
+from yololoss.harness.subjects.load import load_loss
 
 RIGHT, WRONG = "tests.toy.loss:CrossEntropy", "tests.toy.loss:Overflows"
 QUICK = ("--workers", 1, "--cases", 20)
@@ -102,10 +105,14 @@ def test_what_is_recorded_of_another_family_is_refused(tmp_path):
 
 
 def test_a_family_that_is_not_there_is_told_with_the_closest_match():
-    """And the domain of one that says nothing else is open to all laws."""
+    """A family that says no more has no regions, and domains that are open to all laws; other laws are not about it."""
     with pytest.raises(UsageError, match=r"^family to: no such family; did you mean 'toy'\? \(known: v5, toy\)$"):
         find_family("to")
-    assert not ToyDomain().only_own
+    domain, toy = ToyDomain(), find_family("toy")
+    assert not domain.only_own
+    assert not toy.regions_of(domain.case(bytes(domain.size)))
+    loss = load_loss(RIGHT, torch.device("cpu"))
+    assert find_laws(find_family("v5"))["totals.sum"].assumes(loss) == "is not about losses of the family toy"
 
 
 def test_a_file_cannot_make_the_harness_import_a_family(tmp_path):

@@ -65,11 +65,6 @@ class ToyDomain(Domain):
         return isinstance(case, ToyCase) and len(case.labels) >= self.least
 
 
-def regions(case: ToyCase) -> list[str]:
-    """Those of `Toy.regions` in which the case lies."""
-    return ["one example"] * (len(case.labels) == 1) + ["saturated"] * (case.scale > 100)
-
-
 class Reference:
     """Cross-entropy and its gradient in float64."""
 
@@ -131,15 +126,11 @@ class Toy(Family):
     choices: ClassVar[Any] = {}
     dialects: ClassVar[Any] = {"plain": frozenset()}
     usual_dialect = own_dialect = "plain"
-    regions = ("one example", "saturated")
     standard = strategy(ToyDomain())
     shared_cases: ClassVar[Any] = dict.fromkeys(("any", "every kind", "with targets", "crowded"), standard)
 
     def adapt(self, found, module):
         raise TypeError("expected a class derived from tests.toy.family.ToySubject")
-
-    def regions_of(self, case: Any) -> list[str]:
-        return regions(case)
 
     def write_down(self, outcome: Outcome) -> Expected:
         (gradient,) = outcome.gradients
