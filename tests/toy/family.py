@@ -122,7 +122,7 @@ class Toy(Family):
     reference = Reference
     budget = Budget
     items = ("cross_entropy",)
-    parts = ("totals", "gradients", "devices", "run", "state", "symmetry", "baseline")
+    parts = ("totals", "gradients", "symmetry")
     choices: ClassVar[Any] = {}
     dialects: ClassVar[Any] = {"plain": frozenset()}
     usual_dialect = own_dialect = "plain"

@@ -85,7 +85,8 @@ class Law(Rule):
         """The sort key of a family's laws: cheap ones first, in the order of `Family.parts`."""
         part = self.id.partition(".")[0]
         costly = self.anew and part != "input"  # laws about input are quick: the loss refuses the input
-        return self.id not in family.first, costly, family.parts.index(part)
+        order = (*family.parts, part)  # parts that only shared laws have come last
+        return self.id not in family.first, costly, order.index(part)
 
     def strategy(self, family: Family) -> SearchStrategy[Any] | None:
         """The strategy that draws the law's cases, for that family; None if it judges recorded cases."""
