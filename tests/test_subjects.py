@@ -23,6 +23,7 @@ from yololoss.harness.laws.exam import Exam, LawBroken
 from yololoss.harness.laws.law import GATE
 from yololoss.harness.laws.law import law as new_law
 from yololoss.harness.subjects.execute import execute
+from yololoss.harness.subjects.forms import takes
 from yololoss.harness.subjects.load import load_loss
 from yololoss.v5.loss import ComputeLoss
 
@@ -184,6 +185,13 @@ def test_off_the_main_thread_there_is_no_time_limit_but_an_answer():
     with ThreadPoolExecutor(1) as pool:
         outcome = pool.submit(execute, load_loss("yololoss:ComputeLoss", CPU), case).result()
     assert len(outcome.calls) == 1
+
+
+def test_a_builder_of_other_arguments_is_not_called():
+    """A method named build_targets may be for the loss's own use."""
+    assert takes(lambda p, targets: None, ("p", "targets"))
+    assert not takes(lambda p: None, ("p", "targets"))
+    assert not takes(None, ("p", "targets"))
 
 
 def test_built_targets_of_an_unknown_form_show_no_rows():
