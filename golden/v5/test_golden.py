@@ -4,17 +4,16 @@ import json
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from properties.v5.case import Case
-from properties.v5.recorded import LayerGradient
 from yololoss import assign_layer, smooth_bce
 from yololoss.harness.cases.vectors import Vector, kind, read_vectors
 from yololoss.harness.subjects.execute import execute as execute_anew
-from yololoss.harness.subjects.family import LossUnderTest
+from yololoss.harness.subjects.family import LossUnderTest, find_family
 from yololoss.harness.subjects.outcome import Grid, Outcome
 
 HERE = Path(__file__).parent
@@ -99,7 +98,7 @@ def test_gradients_are_the_recorded_ones(subject: LossUnderTest, vector: Vector,
         count(compare_gradient(observed, recorded, tolerance))
 
 
-def compare_gradient(observed: Grid, recorded: LayerGradient, tolerance: float) -> int:
+def compare_gradient(observed: Grid, recorded: Any, tolerance: float) -> int:
     """Compare a layer's gradient with what is recorded of it; return how many numbers."""
     objectness = observed[..., 4]
     numbers = close(objectness.sum(), recorded.obj_sum, tolerance, "objectness sum", recorded.obj_abs_sum)
@@ -188,4 +187,5 @@ def test_files_follow_the_published_schema():
 def test_reading_and_writing_a_case_keeps_every_bit():
     """A case read from its own JSON is the same case."""
     for vector in (*UPSTREAM, *ARTICLE):
-        assert Case.model_validate_json(vector.case.model_dump_json(), strict=False) == vector.case
+        case = find_family("v5").case  # whatever its package is called: in a wheel it is inside ours
+        assert case.model_validate_json(vector.case.model_dump_json(), strict=False) == vector.case
