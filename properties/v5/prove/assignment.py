@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from yololoss.harness.engine.guard import is_watched
-from yololoss.harness.prove.proof import Unprovable
+from yololoss.harness.prove.proof import HUNG, Unprovable
 from yololoss.harness.subjects.family import LossUnderTest
 from yololoss.harness.subjects.subject import Unsupported
 
@@ -28,7 +28,6 @@ BATCH = 2**16  # targets per call: more do not fit the processor's cache, and wi
 SHARD = 2**21  # centres between two saves of the certificate: about a second
 SIDE = 0.5  # sides of every target, as a fraction of the image: exact in cells of any grid
 AROUND = 4  # centres on each side of a change of cells, which are tried first
-HUNG = 600.0  # seconds that a batch may take
 
 
 @dataclass(frozen=True)
