@@ -115,7 +115,7 @@ def test_centres_lie_at_most_half_a_cell_outside_their_cell(exam: Exam) -> None:
         exam.expect((xy >= -0.5) & (xy <= 1.5), f"layer {i}, box x, y of row", "in [-0.5, 1.5]", xy)
 
 
-@law("assign.matched-pairs", source="SPEC 1.2", cases=EDGES, most=200)
+@law("assign.matched-pairs", source="SPEC 1.2", cases=EDGES)
 def test_rows_are_made_for_exactly_the_pairs_within_the_ratio_limit(exam: Exam) -> None:
     """A target and an anchor get rows if and only if each side of one is below anchor_t times that of the other."""
     for i, rows in enumerate(exam.rows):
@@ -165,7 +165,7 @@ def test_the_cell_that_holds_the_centre_is_always_taken(exam: Exam) -> None:
             )
 
 
-@law("assign.neighbours", source="SPEC 1.3, 1.4", cases=EDGES, most=200, choices=("grid lines",))
+@law("assign.neighbours", source="SPEC 1.3, 1.4", cases=EDGES, choices=("grid lines",))
 def test_the_neighbours_nearest_to_the_centre_are_taken_and_no_others(exam: Exam) -> None:
     """A layer's rows use exactly the cells of the centres, and the neighbour cells less than half a cell from them."""
     for i, (rows, wanted) in enumerate(zip(exam.rows, exam.of(Reference).rows, strict=True)):
@@ -188,7 +188,7 @@ def whole(rows: Rows) -> list[tuple[float, ...]]:
 WHOLE = "(image, anchor, row, column, class, x, y, w, h, anchor w, anchor h)"
 
 
-@law("assign.rows", source="SPEC 1", cases=EDGES, most=200, choices=("grid lines",))
+@law("assign.rows", source="SPEC 1", cases=EDGES, choices=("grid lines",))
 def test_rows_are_those_of_the_reference(exam: Exam) -> None:
     """Rows equal the reference's, in any order: indices, classes, boxes and anchors' sides, bit for bit."""
     for i, (rows, wanted) in enumerate(zip(exam.rows, exam.of(Reference).rows, strict=True)):
@@ -202,7 +202,7 @@ def test_rows_come_in_upstreams_order(exam: Exam) -> None:
         exam.expect_equal(f"layer {i}, in order {WHOLE}", np.array(whole(wanted)), np.array(whole(rows)))
 
 
-@law("assign.larger-anchor-t", source="SPEC 1.2", cases=cases(min_targets=1, spots=False), most=60)
+@law("assign.larger-anchor-t", source="SPEC 1.2", cases=cases(min_targets=1, spots=False), again=True)
 def test_a_larger_ratio_limit_only_adds_rows(exam: Exam) -> None:
     """Every row that is built with anchor_t is also built with twice that value."""
     wider = exam.case.hyp.model_copy(update={"anchor_t": 2 * exam.case.hyp.anchor_t})
@@ -211,7 +211,7 @@ def test_a_larger_ratio_limit_only_adds_rows(exam: Exam) -> None:
         exam.expect(not lost, f"layer {i}, {WHOLE} lost with anchor_t {wider.anchor_t:g}", "none", str(lost[:1]))
 
 
-@law("assign.targets-independent", source="SPEC 1", cases=cases(min_targets=2, max_targets=4, spots=False), most=60)
+@law("assign.targets-independent", source="SPEC 1", cases=cases(min_targets=2, max_targets=4, spots=False), again=True)
 def test_targets_do_not_influence_each_others_rows(exam: Exam) -> None:
     """Several targets get the same rows together as each of them gets in a batch without the others."""
     alone = [exam.on(exam.case.changed(targets=(t,))).rows for t in exam.case.targets]
@@ -220,7 +220,7 @@ def test_targets_do_not_influence_each_others_rows(exam: Exam) -> None:
         exam.expect_equal(f"layer {i}, sorted {WHOLE}", np.array(together), np.array(sorted(whole(rows))))
 
 
-@law("assign.ignores-logits", source="SPEC 1", cases=cases(min_targets=1, spots=False), most=60)
+@law("assign.ignores-logits", source="SPEC 1", cases=cases(min_targets=1, spots=False), again=True)
 def test_rows_follow_targets_not_predictions(exam: Exam) -> None:
     """Rows depend only on targets, anchors and grids: negated logits give the same rows."""
     other = exam.on(exam.case.with_logits(tuple(-x for x in exam.case.logits)))

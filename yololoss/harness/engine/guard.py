@@ -31,6 +31,11 @@ class Death(NamedTuple):
     outside: bool = False  # perhaps killed from outside
     status: int = 0  # exit status, if it ended by itself
 
+    @property
+    def ended(self) -> bool:
+        """Whether it ended by itself, without an error."""
+        return self.law == "run.no-exit" and self.status == 0
+
 
 def server() -> Any:
     """The multiprocessing context that starts the harness's processes."""

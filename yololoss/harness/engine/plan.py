@@ -1,7 +1,7 @@
-"""What a session judges: which laws on which cases, and from which domains cases are made."""
+"""What a session judges: which laws on which cases, and the sequence in which cases are made."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,10 +12,9 @@ from yololoss.harness.cases.domain import Domain, domains
 from yololoss.harness.laws.law import Law, find_laws
 from yololoss.harness.subjects.family import LossUnderTest
 
-# A law that runs the loss again costs as much as all laws together that judge the one execution. All of the latter
-# judge each case. The former judge this share of the cases, times their share of cases in the gate. So they take about
-# half of the time.
-ANEW = 0.25
+# A law that runs the loss again costs as much as all laws together that read one run. The latter judge every case that
+# they are about. Of the former, so many judge a case on average: then they take about half of the time.
+AGAIN = 1.0
 # How many kinds of finding have a counter in the journal. A later kind has none, and counts as seen once.
 KINDS = 512
 
@@ -30,61 +29,73 @@ class Origin(NamedTuple):
 class Plan:
     """The laws that apply to a subject, and the domains that their cases come from."""
 
-    def __init__(self, laws: Sequence[str], subject: LossUnderTest, waived: Sequence[str] = ()) -> None:
-        self.family = subject.family
-        self.laws: dict[str, Law] = {
-            id: law
-            for id, law in find_laws(subject.family, laws).items()
-            if domains(law.strategy(subject.family))
-            and law.assumes(subject) is None
-            and id not in waived
-            and not subject.family.only_noted(id, subject.dialect)
-        }
-        shares: dict[Domain, float] = {}
-        self._of: dict[str, tuple[Domain, ...]] = {}
-        for id, law in self.laws.items():
-            self._of[id] = domains(law.strategy(subject.family))
-            for domain in self._of[id]:
-                shares[domain] = shares.get(domain, 0.0) + 1 / len(self._of[id])
+    def __init__(self, laws: Sequence[str], subject: LossUnderTest) -> None:
+        self.subject = subject
+        self.laws = {id: law for id, law in find_laws(subject.family, laws).items() if law.assumes(subject) is None}
         self.number = {id: n for n, id in enumerate(self.laws)}
+        self._of = {id: domains(law.strategy(subject.family)) for id, law in self.laws.items()}
+        shares: Counter[Domain] = Counter()
+        for found in self._of.values():
+            for domain in found:
+                shares[domain] += 1 / len(found)
         self.domains = list(shares)
-        weights = np.array([shares[domain] for domain in self.domains])
+        weights = np.array(list(shares.values()))
         self.weights = weights / weights.sum() if len(weights) else weights
+        self._again = self._chances()
+
+    def _chances(self) -> dict[str, float]:
+        """For each law that runs the loss again, the share of the cases of its own domains that it judges."""
+        weight = dict(zip(self.domains, self.weights, strict=True))
+        again = [id for id, law in self.laws.items() if law.again]
+        return {id: AGAIN / len(again) / max(sum(weight[d] for d in self._of[id]), 1e-9) for id in again}
 
     @property
     def regions(self) -> tuple[str, ...]:
         """Names of the regions that cases should reach."""
-        return self.family.regions
+        return self.subject.family.regions
 
     def regions_of(self, case: Case) -> list[str]:
         """The regions in which a case lies."""
-        return list(self.family.regions_of(case))
+        return list(self.subject.family.regions_of(case))
+
+    def own_cases(self) -> Iterator[Case]:
+        """The cases of laws that have their own, and draw none."""
+        yield from dict.fromkeys(case for law in self.laws.values() for case in law.own(self.subject))
+
+    def origin(self, chance: np.random.Generator) -> Origin:
+        """What a new case is made from."""
+        domain = int(chance.choice(len(self.domains), p=self.weights))
+        return Origin(domain, chance.bytes(self.domains[domain].size))
 
     def case(self, origin: Origin) -> Case:
         """The case made from this origin."""
         return self.domains[origin.domain].case(origin.data)
 
-    def fits(self, law: str, case: Case, domain: int | None = None) -> bool:
-        """Whether the law is about the case. ``domain`` is the domain that the case was made for."""
-        own = None if domain is None else self.domains[domain]
-        return any(each == own or each.holds(case) for each in self._of[law])
-
     def judges(self, case: Case, domain: int | None, chance: np.random.Generator, saved_under: str = "") -> list[Law]:
-        """The laws that judge the case: all that are about it, and of those that run the loss again, a random share."""
-        own = domain is not None and self.domains[domain].only_own
-        return [
-            law
-            for id, law in self.laws.items()
-            if id == saved_under
-            or ((not law.anew or own or chance.random() < ANEW * (law.most or 0) / 100) and self.fits(id, case, domain))
-        ]
+        """The laws that judge a case, in their order: all that read its run, and a share of those that run it again.
+
+        ``domain`` is the one that the case was made for; None for a given case, which all laws judge that have it as
+        their own, or that it is saved under.
+        """
+        made_for = None if domain is None else self.domains[domain]
+        holds = {d for d in self.domains if d == made_for or (not (made_for and made_for.only_own) and d.holds(case))}
+        found = []
+        for id, law in self.laws.items():
+            own = made_for in self._of[id] if made_for else case in law.own(self.subject)
+            if law.again:
+                judges = own and (made_for is None or made_for.only_own or chance.random() < self._again[id])
+            else:
+                judges = own or not holds.isdisjoint(self._of[id])
+            if judges or id == saved_under:
+                found.append(law)
+        return found
 
 
 class Counters:
     """The journal's counters by name. A fingerprint gets its own counter when it is first seen."""
 
     def __init__(self, plan: Plan) -> None:
-        words = ("cases", "first", "law", "milliseconds")
+        words = ("cases", "made", "first", "runs", "law", "milliseconds")
         self.names = [*words, *(f"{word} {id}" for id in plan.laws for word in ("tried", "judged", "broke"))]
         self.names += [f"region {name}" for name in plan.regions]
         self.at = {name: i for i, name in enumerate(self.names)}

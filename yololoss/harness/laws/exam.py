@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any, NoReturn, TypeVar
 
 import numpy as np
@@ -20,7 +20,6 @@ from yololoss.harness.subjects.outcome import Call, Grid, Outcome
 from yololoss.harness.subjects.subject import CalledSo, Calling, Subject
 
 T = TypeVar("T")
-REMEMBERED = 256  # cases
 
 
 @dataclass(frozen=True)
@@ -66,6 +65,25 @@ class NotApplicable(Exception):
     """The law does not apply to this case or subject. The message is the reason."""
 
 
+class Run:
+    """One run of a subject on a case: what it did, and what was computed of the case, once for all laws about it."""
+
+    def __init__(self, subject: LossUnderTest, case: Case) -> None:
+        self.subject, self.case = subject, case
+        self._made: dict[Callable[[Any], Any], Any] = {}
+
+    @cached_property
+    def outcome(self) -> Outcome:
+        """What the subject did with the case. The subject is run on first use."""
+        return execute(self.subject, self.case)
+
+    def of(self, make: Callable[[Any], T]) -> T:
+        """``make(case)``, such as a reference model, computed once."""
+        if make not in self._made:
+            self._made[make] = make(self.case)
+        return self._made[make]  # type: ignore[no-any-return]  # each ``make`` has its own type
+
+
 class Exam:
     """One law's examination of one subject on one case.
 
@@ -73,22 +91,20 @@ class Exam:
     compares it by `expect`, `expect_equal`, `expect_close`, `compare` or `fail`, and gets other runs by `on`.
     """
 
-    def __init__(
-        self, law: Rule, subject: LossUnderTest, case: Case, *, base: bool = False, first: "Exam | None" = None
-    ) -> None:
+    def __init__(self, law: Rule, run: Run, *, base: bool = False, first: "Exam | None" = None) -> None:
         self.law = law
-        self.subject = subject
-        self.case: Any = case  # of the family's case type
+        self.run = run
+        self.subject = run.subject
+        self.case: Any = run.case  # of the family's case type
         self.judged = False  # whether anything was compared
         self.nearest = 0.0  # the largest error seen, as a share of the tolerance
         self._base = base  # whether other runs are compared with this one
-        self._first = first  # the exam that this one was made from by `on`; then no cached result is used
-        self._made: dict[Any, Any] = {}
+        self._first = first  # the exam that this one was made from by `on`
 
-    @cached_property
+    @property
     def outcome(self) -> Outcome:
         """What the subject did with the case. The subject is run on first use."""
-        return execute(self.subject, self.case) if self._first else _executed(self.subject, self.case)
+        return self.run.outcome
 
     @property
     def rows(self) -> tuple[Any, ...]:
@@ -150,10 +166,8 @@ class Exam:
             raise NotApplicable(f"not finite, as {judge} says")
 
     def of(self, make: Callable[[Any], T]) -> T:
-        """``make(case)``, such as a reference model, computed once for each case."""
-        if make not in self._made:
-            self._made[make] = make(self.case) if self._first else _made(make, self.case)
-        return self._made[make]  # type: ignore[no-any-return]  # each ``make`` has its own type
+        """``make(case)``, such as a reference model, computed once for all laws that judge this run."""
+        return self.run.of(make)
 
     @property
     def budget(self) -> Budget:
@@ -185,7 +199,7 @@ class Exam:
             return subject if calling is None else CalledSo(subject, calling)
 
         subject = replace(own, make=make, device=device or own.device, around=around or own.around)
-        return Exam(self.law, subject, case, base=device is not None, first=self)
+        return Exam(self.law, Run(subject, case), base=device is not None, first=self)
 
     def only_if(self, condition: bool, reason: str) -> None:
         """Raise NotApplicable with the reason, unless the condition holds."""
@@ -240,22 +254,6 @@ class Exam:
         if different.any():
             at = tuple(int(i) for i in np.argwhere(different)[0])
             self.fail(f"{what}{list(at) if at else ''}", want[at], got[at])
-
-
-@lru_cache(maxsize=REMEMBERED)
-def _executed(subject: LossUnderTest, case: Case) -> Outcome:
-    return execute(subject, case)
-
-
-@lru_cache(maxsize=2 * REMEMBERED)
-def _made(make: Callable[[Case], Any], case: Case) -> Any:
-    return make(case)
-
-
-def forget() -> None:
-    """Clear the caches of outcomes and references: for large cases, each of which is used once."""
-    _executed.cache_clear()
-    _made.cache_clear()
 
 
 def _other_rows(what: str, want: NDArray[Any], got: NDArray[Any]) -> tuple[str, str, str]:
