@@ -1,23 +1,31 @@
-"""What the commands that run laws on many losses share: the settings, one search, and all processors at once."""
+"""What the commands that judge many losses share: the gate in this process, one law's search, all processors at once."""
 
 import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import TypeVar
 
-import hypothesis
+import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import track
 
-from yololoss.harness.laws.exam import LawBroken
-from yololoss.harness.laws.law import GATE, GATE_SEED, Law
+from yololoss.harness.engine.gate import LEAST
+from yololoss.harness.engine.judge import judged
+from yololoss.harness.engine.minimise import smallest
+from yololoss.harness.engine.plan import Plan
+from yololoss.harness.engine.raw import Raw
+from yololoss.harness.laws.exam import LawBroken, Run
+from yololoss.harness.laws.law import SEED, Law
+from yololoss.harness.subjects.execute import execute
 from yololoss.harness.subjects.family import LossUnderTest
 from yololoss.harness.subjects.load import find_device, load_loss
+from yololoss.harness.subjects.subject import Unsupported
 
 T = TypeVar("T")
 R = TypeVar("R")
-# The gate's cases, where it is asked whether a law breaks, and not for the smallest case.
-QUICK = hypothesis.settings(GATE, phases=[hypothesis.Phase.generate])
+ENOUGH = 60.0  # seconds to minimise a case in
 
 
 def on_its_device(spec: str, name: str) -> LossUnderTest:
@@ -25,16 +33,49 @@ def on_its_device(spec: str, name: str) -> LossUnderTest:
     return load_loss(spec, find_device(name), "yololoss", compiled=name == "compile")
 
 
-def search(
-    law: Law, subject: LossUnderTest, settings: hypothesis.settings = QUICK, seed: int | None = GATE_SEED
-) -> LawBroken | None:
-    """How the law breaks on the subject; None where it holds, or does not apply."""
+def gate(plan: Plan, numbers: Iterable[int], seed: int = SEED) -> Iterator[Raw]:
+    """Judge these cases of the gate, in this process. Yields how each law breaks first."""
+    broke: set[str] = set()
+    for number in numbers:
+        chance = np.random.default_rng((seed, number))
+        origin = plan.origin(chance)
+        case = plan.case(origin)
+        run = Run(plan.subject, case)
+        for law in plan.judges(case, origin.domain, chance):
+            if law.id not in broke:
+                told, _ = judged(law, run)
+                if told is not None:
+                    broke.add(law.id)
+                    yield Raw(told, case, origin, number)
+
+
+def search(law: Law, subject: LossUnderTest, cases: int = LEAST, seed: int = SEED) -> LawBroken | None:
+    """How the law breaks on the subject, on its own cases or on some that are drawn; None if it holds."""
     law.tally.clear()
-    try:
-        law.search(subject, settings, seed)
-    except LawBroken as broken:
-        return broken
-    return None
+    for case in law.own(subject):
+        told, _ = judged(law, Run(subject, case))
+        if told is not None:
+            return told.broken(law, case)
+    plan = Plan((law.id,), subject)
+    raw = next(gate(plan, range(cases) if plan.domains else (), seed), None)
+    return None if raw is None else raw.told.broken(law, raw.case)
+
+
+def minimised(raw: Raw, plan: Plan) -> LawBroken:
+    """How the law breaks on a minimised case."""
+    law, origin = plan.laws[raw.told.law], raw.origin
+    assert origin is not None
+
+    def told(data: bytes) -> LawBroken | None:
+        case = plan.case(origin._replace(data=data))
+        found, _ = judged(law, Run(plan.subject, case))
+        return None if found is None else found.broken(law, case)
+
+    data = smallest(origin.data, lambda data: told(data) is not None, time.monotonic() + ENOUGH)
+    broken = told(data) or raw.told.broken(law, raw.case)
+    with suppress(Unsupported):  # the loss lacks an option in both runs
+        broken.repeats = execute(plan.subject, broken.case).same(execute(plan.subject, broken.case))
+    return broken
 
 
 def apart(function: Callable[[T], R], tasks: Sequence[T], what: str) -> Iterator[R]:

@@ -1,7 +1,6 @@
 """The clerk: confirms a worker's finding in a new process, minimises its case there, and saves it."""
 
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +9,7 @@ from yololoss.harness.cases.case import Case, Data
 from yololoss.harness.cases.files import read_file, write_whole
 from yololoss.harness.cases.vectors import Vector, make_vector
 from yololoss.harness.engine.judge import Judge, Task, Told
+from yololoss.harness.engine.minimise import smallest
 from yololoss.harness.engine.plan import Origin, Plan
 from yololoss.harness.engine.raw import Raw, fingerprint, made, origin, read_raw, write_raw
 from yololoss.harness.errors import BadFile
@@ -125,37 +125,6 @@ def _smallest_of(duty: Duty, raw: Raw, plan: Plan) -> Raw:
 def _same(told: Told, raw: Raw, duty: Duty) -> bool:
     """Whether a law broke as it did in the finding: in a gate in any way, else with the same fingerprint."""
     return told.law == raw.told.law if duty.gate else fingerprint(told) == raw.kind
-
-
-def smallest(data: bytes, breaks: Callable[[bytes], bool], until: float) -> bytes:
-    """The simplest bytes that still break: as many 0 as possible, the others as low as possible.
-
-    Stops if nothing simpler breaks, or at the time ``until`` (`time.monotonic`).
-    """
-    found, better = data, True
-    while better:
-        better = False
-        for size in (64, 32, 13, 8, 4, 2, 1):
-            for start in range(0, len(found), size):
-                for candidate in _plainer(found, start, size):
-                    if time.monotonic() > until:
-                        return found
-                    if breaks(candidate):
-                        found, better = candidate, True
-                        break
-    return found
-
-
-def _plainer(data: bytes, start: int, size: int) -> Iterator[bytes]:
-    """Simpler candidates: ``size`` bytes from ``start`` set to 0; for one byte also lower values, in halving steps."""
-    part = data[start : start + size]
-    if not any(part):
-        return
-    yield data[:start] + bytes(len(part)) + data[start + size :]
-    value, step = data[start], data[start] // 2
-    while size == 1 and step:
-        yield data[:start] + bytes([value - step]) + data[start + 1 :]
-        step //= 2
 
 
 def write_record(folder: Path, record: Record) -> None:

@@ -33,21 +33,19 @@ class Plan:
         self.subject = subject
         self.laws = {id: law for id, law in find_laws(subject.family, laws).items() if law.assumes(subject) is None}
         self.number = {id: n for n, id in enumerate(self.laws)}
-        self._of = {id: domains(law.strategy(subject.family)) for id, law in self.laws.items()}
-        shares: Counter[Domain] = Counter()
-        for found in self._of.values():
-            for domain in found:
-                shares[domain] += 1 / len(found)
-        self.domains = list(shares)
-        weights = np.array(list(shares.values()))
-        self.weights = weights / weights.sum() if len(weights) else weights
-        self._again = self._chances()
-
-    def _chances(self) -> dict[str, float]:
-        """For each law that runs the loss again, the share of the cases of its own domains that it judges."""
-        weight = dict(zip(self.domains, self.weights, strict=True))
+        index: dict[Domain, int] = {}
+        self._of: dict[str, frozenset[int]] = {}  # by law: the indices of its domains
+        for id, law in self.laws.items():
+            found = domains(law.strategy(subject.family))
+            self._of[id] = frozenset(index.setdefault(domain, len(index)) for domain in found)
+        self.domains = list(index)
+        shares = np.zeros(len(self.domains))
+        for numbers in self._of.values():
+            shares[list(numbers)] += 1 / max(len(numbers), 1)
+        self.weights = shares / max(shares.sum(), 1)
+        # the share of the cases of its own domains that a law judges, if it runs the loss again
         again = [id for id, law in self.laws.items() if law.again]
-        return {id: AGAIN / len(again) / max(sum(weight[d] for d in self._of[id]), 1e-9) for id in again}
+        self._again = {id: AGAIN / len(again) / max(self.weights[list(self._of[id])].sum(), 1e-9) for id in again}
 
     @property
     def regions(self) -> tuple[str, ...]:
@@ -77,15 +75,16 @@ class Plan:
         ``domain`` is the one that the case was made for; None for a given case, which all laws judge that have it as
         their own, or that it is saved under.
         """
-        made_for = None if domain is None else self.domains[domain]
-        holds = {d for d in self.domains if d == made_for or (not (made_for and made_for.only_own) and d.holds(case))}
+        given, only_own = domain is None, domain is not None and self.domains[domain].only_own
+        about = {n for n, each in enumerate(self.domains) if n == domain or (not only_own and each.holds(case))}
         found = []
         for id, law in self.laws.items():
-            own = made_for in self._of[id] if made_for else case in law.own(self.subject)
-            if law.again:
-                judges = own and (made_for is None or made_for.only_own or chance.random() < self._again[id])
+            if given:
+                judges = case in law.own(self.subject) or not (law.again or about.isdisjoint(self._of[id]))
+            elif law.again:
+                judges = domain in self._of[id] and (only_own or chance.random() < self._again[id])
             else:
-                judges = own or not holds.isdisjoint(self._of[id])
+                judges = not about.isdisjoint(self._of[id])
             if judges or id == saved_under:
                 found.append(law)
         return found
