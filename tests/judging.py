@@ -3,7 +3,6 @@
 import multiprocessing
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from typing import TypeVar
 
 import numpy as np
@@ -11,6 +10,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
+from yololoss.harness.engine.clerk import repeats
 from yololoss.harness.engine.gate import LEAST
 from yololoss.harness.engine.judge import judged
 from yololoss.harness.engine.minimise import smallest
@@ -18,10 +18,8 @@ from yololoss.harness.engine.plan import Plan
 from yololoss.harness.engine.raw import Raw
 from yololoss.harness.laws.exam import LawBroken, Run
 from yololoss.harness.laws.law import SEED, Law
-from yololoss.harness.subjects.execute import execute
 from yololoss.harness.subjects.family import LossUnderTest
 from yololoss.harness.subjects.load import find_device, load_loss
-from yololoss.harness.subjects.subject import Unsupported
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -38,7 +36,7 @@ def gate(plan: Plan, numbers: Iterable[int], seed: int = SEED) -> Iterator[Raw]:
     broke: set[str] = set()
     for number in numbers:
         chance = np.random.default_rng((seed, number))
-        origin = plan.origin(chance)
+        origin = plan.origin(number, chance)
         case = plan.case(origin)
         run = Run(plan.subject, case)
         for law in plan.judges(case, origin.domain, chance):
@@ -73,8 +71,7 @@ def minimised(raw: Raw, plan: Plan) -> LawBroken:
 
     data = smallest(origin.data, lambda data: told(data) is not None, time.monotonic() + ENOUGH)
     broken = told(data) or raw.told.broken(law, raw.case)
-    with suppress(Unsupported):  # the loss lacks an option in both runs
-        broken.repeats = execute(plan.subject, broken.case).same(execute(plan.subject, broken.case))
+    broken.repeats = repeats(plan.subject, broken.case)
     return broken
 
 
