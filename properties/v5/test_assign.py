@@ -13,8 +13,8 @@ from yololoss.harness.cases.domain import any_of
 from yololoss.harness.laws.exam import Exam
 from yololoss.harness.laws.law import law
 
+from .budget import Budget
 from .pools import LIMITS
-from .reference import Reference
 from .rows import Rows
 from .strategies import cases
 
@@ -168,7 +168,7 @@ def test_the_cell_that_holds_the_centre_is_always_taken(exam: Exam) -> None:
 @law("assign.neighbours", source="SPEC 1.3, 1.4", cases=EDGES, most=200, choices=("grid lines",))
 def test_the_neighbours_nearest_to_the_centre_are_taken_and_no_others(exam: Exam) -> None:
     """A layer's rows use exactly the cells of the centres, and the neighbour cells less than half a cell from them."""
-    for i, (rows, wanted) in enumerate(zip(exam.rows, exam.of(Reference).rows, strict=True)):
+    for i, (rows, wanted) in enumerate(zip(exam.rows, exam.of(Budget).reference.rows, strict=True)):
         exam.expect_equal(f"layer {i}, sorted (image, anchor, row, column)", places(wanted), places(rows))
 
 
@@ -191,14 +191,14 @@ WHOLE = "(image, anchor, row, column, class, x, y, w, h, anchor w, anchor h)"
 @law("assign.rows", source="SPEC 1", cases=EDGES, most=200, choices=("grid lines",))
 def test_rows_are_those_of_the_reference(exam: Exam) -> None:
     """Rows equal the reference's, in any order: indices, classes, boxes and anchors' sides, bit for bit."""
-    for i, (rows, wanted) in enumerate(zip(exam.rows, exam.of(Reference).rows, strict=True)):
+    for i, (rows, wanted) in enumerate(zip(exam.rows, exam.of(Budget).reference.rows, strict=True)):
         exam.expect_equal(f"layer {i}, sorted {WHOLE}", np.array(sorted(whole(wanted))), np.array(sorted(whole(rows))))
 
 
 @law("assign.row-order", source="SPEC 1, row order", cases=cases(min_targets=1), choices=("grid lines", "row order"))
 def test_rows_come_in_upstreams_order(exam: Exam) -> None:
     """Rows are sorted by cell (own, left, above, right, below), then by anchor, then by target."""
-    for i, (rows, wanted) in enumerate(zip(exam.rows, exam.of(Reference).rows, strict=True)):
+    for i, (rows, wanted) in enumerate(zip(exam.rows, exam.of(Budget).reference.rows, strict=True)):
         exam.expect_equal(f"layer {i}, in order {WHOLE}", np.array(whole(wanted)), np.array(whole(rows)))
 
 
