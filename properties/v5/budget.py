@@ -97,7 +97,7 @@ class Budget:
         laid, angles = self._moved
         return _around(laid.ciou(angles) - self.reference.all_overlaps) + RESULT * U
 
-    @property
+    @cached_property
     def overlaps(self) -> tuple[Grid, ...]:
         """Of each row's CIoU, (n,) per layer."""
         return tuple(self._all_overlaps[part] for part in self.reference.row_parts)
@@ -108,7 +108,7 @@ class Budget:
         # a loss may also cast the value to the predictions' dtype
         return np.asarray(np.append(self._all_overlaps + self.unit, 0.0)[self.reference.all_winners])
 
-    @property
+    @cached_property
     def objectness(self) -> tuple[Grid, ...]:
         """Of each cell's objectness target, (B, A, H, W) per layer; 0 in cells without a row."""
         return self.reference.grids(self._all_objectness)

@@ -168,7 +168,7 @@ class Reference:
         """Each row's CIoU, (n,) (SPEC 2)."""
         return self._all_laid.ciou(self.all_predicted.angle)
 
-    @property
+    @cached_property
     def overlaps(self) -> tuple[Reals, ...]:
         """Each row's CIoU, (n,) (SPEC 2)."""
         return tuple(self.all_overlaps[part] for part in self.row_parts)
@@ -182,7 +182,7 @@ class Reference:
         winner[self.all_cells[order]] = order  # NumPy assigns in order, so the last one stays
         return winner
 
-    @property
+    @cached_property
     def winner(self) -> tuple[Ints, ...]:
         """(B, A, H, W): the row of all layers that gives a cell its objectness target, -1 without one (SPEC 3)."""
         return self.grids(self.all_winners)
@@ -194,7 +194,7 @@ class Reference:
         value = np.append((1 - gr) + gr * np.maximum(self.all_overlaps, 0), 0.0)  # index -1 selects the 0 at the end
         return value[self.all_winners]
 
-    @property
+    @cached_property
     def objectness(self) -> tuple[Reals, ...]:
         """(B, A, H, W): the objectness target of every cell (SPEC 3)."""
         return self.grids(self.all_objectness)
@@ -293,7 +293,7 @@ class Reference:
         grid[:, 4] = self.all_cell_weights * criterion_gradient(x, self.all_objectness, hyp.obj_pw, hyp.fl_gamma)
         return grid
 
-    @property
+    @cached_property
     def gradients(self) -> tuple[Reals, ...]:
         """(B, A, H, W, 5 + C): gradient of the last call's total for the predictions (SPEC 6)."""
         return self.grids(self.all_gradients)
