@@ -47,9 +47,7 @@ def test_settings_that_a_trainer_changed_stay_so(exam: Exam) -> None:
 
     def calling(subject: Subject, p: list[Tensor], targets: Tensor) -> tuple[Tensor, Any]:
         before = torch.get_deterministic_debug_mode()
-        torch.set_deterministic_debug_mode(
-            "warn"
-        )  # the other setter imports the compiler, for 1 s
+        torch.set_deterministic_debug_mode("warn")  # the other setter imports the compiler, for 1 s
         try:
             with torch.no_grad():
                 subject.loss([x.clone() for x in p], targets)

@@ -8,6 +8,7 @@ These can predict it too: a predicted centre may lie up to half a cell outside i
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,28 +28,32 @@ F32 = np.float32
 EDGES = any_of(cases(min_targets=1), cases(min_targets=1, edges=True, hyps=LIMITS, spots=False))
 
 
-def _all_scaled(case: Case) -> list[NDArray[np.float32]]:
-    fractions = case.target_rows.float().numpy()[:, 2:]
-    return [fractions * np.array((columns, rows, columns, rows), dtype=F32) for rows, columns in case.grids]
+class Matched(NamedTuple):
+    """The targets' x, y, w, h in cells of a layer, (N, 4), and its pairs: their anchors and targets, (m,) each."""
+
+    scaled: NDArray[np.float32]
+    anchors: NDArray[np.int64]
+    targets: NDArray[np.int64]
+
+
+def _matched(case: Case) -> list[Matched]:
+    fractions, limit = case.target_rows.float().numpy()[:, 2:], F32(case.hyp.anchor_t)
+    found = []
+    for (rows, columns), anchors in zip(case.grids, case.anchors, strict=True):
+        lengths = fractions * np.array((columns, rows, columns, rows), dtype=F32)
+        ratios = lengths[:, 2:] / np.array(anchors, dtype=F32)[:, None]
+        found.append(Matched(lengths, *np.nonzero(((ratios < limit) & (F32(1) / ratios < limit)).all(axis=2))))
+    return found
 
 
 def scaled(exam: Exam, layer: int) -> NDArray[np.float32]:
     """The targets' x, y, w, h in cells of a layer, (N, 4), in float32 as SPEC requires."""
-    return exam.of(_all_scaled)[layer]
-
-
-def _all_pairs(case: Case) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    limit, found = F32(case.hyp.anchor_t), []
-    for anchors, sizes in zip(case.anchors, _all_scaled(case), strict=True):
-        ratios = sizes[:, 2:] / np.array(anchors, dtype=F32)[:, None]
-        anchor, target = np.nonzero(((ratios < limit) & (F32(1) / ratios < limit)).all(axis=2))
-        found.append((anchor, target))
-    return found
+    return exam.of(_matched)[layer].scaled
 
 
 def pairs(exam: Exam, layer: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The pairs that match: their anchors (m,), and their targets (m,)."""
-    return exam.of(_all_pairs)[layer]
+    return exam.of(_matched)[layer][1:]
 
 
 def identities(exam: Exam, layer: int) -> list[tuple[float, ...]]:
