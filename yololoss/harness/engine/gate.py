@@ -5,7 +5,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -93,18 +93,20 @@ class Gate:
         return self._devices[1]
 
     @cached_property
+    def _losses(self) -> dict[str, LossUnderTest]:
+        chosen = self.chosen
+        return {name: Task(chosen.loss, name, chosen.dialect).under_test() for name in self._devices[0]}
+
+    @cached_property
     def subjects(self) -> dict[str, LossUnderTest]:
         """The loss by device, with the baseline's record if there is one."""
-        chosen = self.chosen
-        return {
-            name: Task(chosen.loss, name, chosen.dialect, baseline=chosen.baseline).under_test()
-            for name in self._devices[0]
-        }
+        recorded = {} if self._baseline is None else self._baseline.recorded
+        return {name: replace(loss, recorded=recorded) for name, loss in self._losses.items()}
 
     @property
     def family(self) -> Family:
         """The family of the loss."""
-        return next(iter(self.subjects.values())).family
+        return next(iter(self._losses.values())).family
 
     @cached_property
     def corpus(self) -> tuple[Vector[Any, Any], ...]:
@@ -122,11 +124,11 @@ class Gate:
         return tuple(vector for path in self.options.replay for vector in self._read(path, "--replay").vectors)
 
     def _read(self, path: str, option: str) -> VectorFile[Any, Any]:
+        own = self.family.name  # first: a file of that family can be read once the loss is there
         try:
             file = read_vectors(Path(path))
         except BadFile as error:
             raise UsageError(f"{option} {error}") from error
-        own = self.family.name
         if file.family != own:
             raise UsageError(f"{option} {path}: cases of the family {file.family}; the loss is of the family {own}")
         return file
@@ -135,7 +137,7 @@ class Gate:
         """Look up everything that an option names, so that a typing error costs no run."""
         options = self.options
         if options.loss or options.device or options.dialect or options.baseline:
-            _ = self.subjects, self._baseline
+            _ = self.subjects
         _ = self.replayed
         if options.corpus:
             _ = self.corpus

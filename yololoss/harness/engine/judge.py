@@ -57,11 +57,8 @@ class Task:
         name, where = next(iter(find_devices(self.device, worker)[0].items()))
         found = load_loss(self.loss, where, self.dialect, compiled=name == COMPILE)
         limit = found.limit if found.compile else min(TIME_LIMIT, self.limit / 2)
-        return replace(found, limit=limit, recorded=self._recorded())
-
-    def _recorded(self) -> dict[Case, Any]:
-        vectors = () if self.baseline is None else read_vectors(Path(self.baseline)).vectors
-        return {vector.case: vector.expected for vector in vectors if vector.expected is not None}
+        recorded = {} if self.baseline is None else read_vectors(Path(self.baseline)).recorded
+        return replace(found, limit=limit, recorded=recorded)
 
 
 def _import(path: str) -> None:

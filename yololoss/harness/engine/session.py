@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from yololoss.harness.cases.files import read_file, write_whole
+from yololoss.harness.cases.vectors import make_vector
 from yololoss.harness.engine.clerk import Duty, Record, attend, read_records, record_path, write_record
 from yololoss.harness.engine.guard import Death, Guarded
 from yololoss.harness.engine.handles import LocalWorker, StartWorker, WorkerHandle
@@ -347,7 +348,11 @@ def begin(
     if path.exists():
         raise UsageError(f"{folder}: already has a session; continue it with --resume, or give another --out")
     seed = settings.seed or secrets.randbits(32)
-    return Session(folder, State(settings=settings.model_copy(update={"seed": seed}), first=first), start_worker)
+    made = Session(folder, State(settings=settings.model_copy(update={"seed": seed}), first=first), start_worker)
+    if settings.cases != 0:  # laws that draw no cases have their own, which are judged first
+        own = (make_vector(case, id="own").model_dump_json() for case in made.plan.own_cases())
+        made.state = made.state.model_copy(update={"first": (*first, *own)})
+    return made
 
 
 def resume(folder: Path, start_worker: StartWorker = LocalWorker, **changed: Any) -> Session:

@@ -72,7 +72,8 @@ def rows(session: Session) -> list[dict[str, Any]]:
         broke = id in found or (id in session.settings.waived and named[f"broke {id}"] > 0)
         word = "BROKE" if broke else "held" if named[f"judged {id}"] or notes["notes"] else "not applicable"
         counts = {"tried": named[f"tried {id}"], "judged": named[f"judged {id}"]}
-        rows.append({"id": id, "word": word, "why": None, **counts, **notes})
+        why = None if broke or counts["tried"] else "no case was about it"
+        rows.append({"id": id, "word": word, "why": why, **counts, **notes})
     return rows
 
 
