@@ -124,22 +124,17 @@ class Loss(PlainLoss):
 
 
 @pytest.mark.slow
-def test_a_lost_device_is_a_finding_and_the_run_goes_on_in_another_worker(tmp_path: Path):
-    """The case is saved and shown for each law; without xdist the run stops, since the device cannot be used again."""
+def test_a_lost_device_is_a_finding_and_the_session_goes_on(tmp_path: Path):
+    """The case is saved and shown for each law: every process that loses the device is replaced."""
     (tmp_path / "lost.py").write_text(SUBJECT, encoding="utf-8")
     names = ("total_is_the_sum_of_the_items_times_the_batch", "total_of_every_call_is_that_of_the_reference")
-    given = [
-        *(f"properties/v5/test_totals.py::test_the_{name}" for name in names),
-        "--loss",
-        f"{tmp_path}/lost.py:Loss",
-    ]
-    for options, findings in ((["-n", "1"], 2), ([], 1)):
-        status, output = run_apart(*given, *options, "--findings", str(tmp_path / "found"))
-        assert status in (1, 2), output
-        assert output.count("the device, after this case") == findings
-        assert output.count("observed   RuntimeError: CUDA error: device-side assert triggered") == findings
-        assert output.count("replay     yololoss replay ") == findings
-    assert "the device is lost; with -n 1 the run continues in another process" in output
+    laws = [f"properties/v5/test_totals.py::test_the_{name}" for name in names]
+    options = ("--loss", f"{tmp_path}/lost.py:Loss", "--findings", str(tmp_path / "found"))
+    status, output = run_apart(*laws, *options, "-n", "1")
+    assert status == 1, output
+    assert output.count("the device, after this case") == 2
+    assert output.count("observed   RuntimeError: CUDA error: device-side assert triggered") == 2
+    assert output.count("replay     yololoss replay ") == 2
     assert len(list((tmp_path / "found").iterdir())) == 2
 
 

@@ -36,6 +36,7 @@ SAVED = 1.0  # seconds between two saves of the session
 SMALL = 60.0  # seconds to minimise a finding in; for findings that wait at the end, SMALL_AT_END
 SMALL_AT_END = 10.0
 EACH = 3  # findings of one law that are minimised
+PATIENCE = 10  # a gate ends after so many cases that ended a worker or did not return
 FAILED = 3  # the session ends after so many workers in a row that ended before their first case
 
 
@@ -90,7 +91,7 @@ class Session:
         try:
             for place in range(self.settings.workers):
                 self._start_worker(place)
-            while self.workers and not self._out_of_time():
+            while self.workers and not self._out_of_time() and not self._out_of_patience():
                 time.sleep(STEP)
                 self._look_after_workers()
                 self._look_after_clerks(SMALL)
@@ -107,6 +108,10 @@ class Session:
 
     def _out_of_time(self) -> bool:
         return self.settings.seconds is not None and self.used >= self.settings.seconds
+
+    def _out_of_patience(self) -> bool:
+        """Whether cases of a gate ended its workers, or hung, so often that the rest would take hours."""
+        return self.settings.gate and self.state.restarts + self.counts()[0]["hung"] >= PATIENCE
 
     def _end(self, show: Callable[["Session"], object]) -> None:
         """Read what the workers left, and minimise the last findings."""
@@ -151,6 +156,7 @@ class Session:
             settings.workers,
             settings.cases,
             settings.gate,
+            tuple(id for id in self.plan.laws if state.counts.get(f"broke {id}")),
         )
         self.workers.append(self._make_worker(orders))
 

@@ -27,8 +27,9 @@ BAD_DISK = 74  # exit status of a worker that could not write
 POOL = 64  # cases kept that lie in a rare region
 VARIED = 0.4  # share of cases that are variations of an earlier one
 NOTED = 1.0  # seconds between two writes of the notes
+HUNG = "did not return"
 # After such an observation, laws that run the loss again skip the case: the loss gave no result, and would give none.
-NO_ANSWER = ("raised", "did not return", "exited", "killed")
+NO_ANSWER = ("raised", HUNG, "exited", "killed")
 
 
 class Orders(NamedTuple):
@@ -47,6 +48,7 @@ class Orders(NamedTuple):
     crew: int = 1  # workers at the same time: each takes the cases of every so many-th number
     cases: int | None = None  # it ends at this number
     gate: bool = False  # see `Settings.gate`
+    broken: tuple[str, ...] = ()  # laws that broke in a worker before it: in a gate that is enough
 
 
 def run(orders: Orders) -> None:
@@ -79,7 +81,8 @@ class Worker:
         self.guide = Guide(self.plan)
         self.first = deque(map(kind(self.subject.family.name).vector.model_validate_json, orders.first))
         self.number = orders.start  # of the next case
-        self._resting: dict[str, str] = {}  # laws that broke, with the fingerprint: see `_rests`
+        # laws that broke, with the fingerprint: see `_rests`
+        self._resting: dict[str, str] = dict.fromkeys(orders.broken if orders.gate else (), "")
         self._noted = time.monotonic()
 
     @property
@@ -145,6 +148,7 @@ class Worker:
             if broken is not None:
                 self._note(broken, run.case, origin)
                 answered = answered and not broken.observed.startswith(NO_ANSWER)
+                self._count("hung", broken.observed.startswith(HUNG))
         return score
 
     def _rests(self, law: Law) -> bool:
