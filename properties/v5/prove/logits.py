@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from yololoss.harness.cases.case import DTYPES
-from yololoss.harness.engine.guard import is_watched
+from yololoss.harness.engine.guard import UNWATCHED, is_watched
 from yololoss.harness.engine.judge import Told, judged
 from yololoss.harness.laws.exam import Run
 from yololoss.harness.laws.law import Law, find_laws
@@ -137,7 +137,7 @@ def broken_in(subject: LossUnderTest, batch: Batch) -> tuple[Batch, Told] | None
 
 
 def _judged(law: Law, run: Run) -> Told | None:
-    is_watched(2 * LIMIT)
+    is_watched(UNWATCHED * LIMIT)
     reason = law.assumes(run.subject)
     law.tally.clear()
     told = judged(law, run)[0] if reason is None else None

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from yololoss.harness.cases.case import Case
 from yololoss.harness.cases.vectors import Vector, kind, read_vectors
 from yololoss.harness.devices.devices import DeviceLost
-from yololoss.harness.engine.guard import Death, Guarded, is_watched
+from yololoss.harness.engine.guard import UNWATCHED, Death, Guarded, is_watched
 from yololoss.harness.laws.exam import LawBroken, Run
 from yololoss.harness.laws.law import Law, find_laws
 from yololoss.harness.subjects import compiled
@@ -199,7 +199,7 @@ def serve(pipe: Connection, task: Task) -> None:
             return
         law = laws[str(vector.law)]
         law.tally.clear()
-        is_watched(2 * task.limit)
+        is_watched(UNWATCHED * task.limit)
         try:
             broke, _ = judged(law, Run(with_record(subject, vector), vector.case))
         except DeviceLost as error:

@@ -14,7 +14,7 @@ from yololoss.harness.cases.case import Case
 from yololoss.harness.cases.files import write_whole
 from yololoss.harness.cases.vectors import Vector, kind
 from yololoss.harness.devices.devices import DeviceLost
-from yololoss.harness.engine.guard import is_watched
+from yololoss.harness.engine.guard import UNWATCHED, is_watched
 from yololoss.harness.engine.journal import Journal
 from yololoss.harness.engine.judge import Task, Told, judged, lost
 from yololoss.harness.engine.plan import Counters, Origin, Plan
@@ -55,7 +55,7 @@ def run(orders: Orders) -> None:
     """Judge cases until all are judged, or the process is killed."""
     try:
         worker = Worker(orders)
-        while worker.more and is_watched(2 * orders.task.limit):
+        while worker.more and is_watched(UNWATCHED * orders.task.limit):
             worker.step()
         worker.write_notes()
     except OSError as error:
