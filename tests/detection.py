@@ -219,7 +219,7 @@ def page(found: list[Detection]) -> Iterator[str]:
     yield "# What the gate notices\n"
     yield f"{len(found)} planted faults (`tests/faults/`), each a single careless edit of the bundled loss. On each the"
     yield "gate's cases were judged in their order, in one process, until a law broke. The first law is the earliest in"
-    yield f"the order of laws that broke on that case or on the next {AFTER} cases: the one that the gate's report names."
+    yield f"the order of laws that broke on that case or on the next {AFTER}: the one that the gate's report names."
     yield f"**{len(firsts)} of {len(found)} faults were noticed.**"
     yield "Made by `python -m tests.detection > docs/measured/detection.md`"
     yield f"in {minutes:.0f} minutes of one processor, and so are the seconds."
