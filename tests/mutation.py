@@ -156,7 +156,7 @@ def _by_tests(mutant: Mutant) -> bool:
     for module in MODULES:  # each takes what it needs from those before it
         path = HOME / f"{module}.py"
         text = mutant.text if module == mutant.module else path.read_text(encoding="utf-8")
-        names = vars(import_module(f"yololoss.{module}"))
+        names = vars(import_module(f"yololoss.v5.{module}"))
         for name in [name for name in names if not name.startswith("__")]:
             del names[name]
         exec(compile(text, str(path), "exec"), names)
