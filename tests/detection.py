@@ -28,8 +28,9 @@ from pydantic import TypeAdapter
 from tests.faults import STEPS, Fault, plant
 from tests.faults.catalogue import FAULTS
 from tests.faults.unnoticeable import UNNOTICEABLE
-from tests.judging import Made, apart, breaks, confirmed, minimised, on_its_device, whole
+from tests.judging import Made, apart, breaks, minimised, on_its_device, whole
 from yololoss.harness.config import BUNDLED
+from yololoss.harness.engine.clerk import repeats
 from yololoss.harness.engine.plan import Plan
 from yololoss.harness.laws.exam import LawBroken
 
@@ -169,7 +170,8 @@ def named_law(plan: Plan, fault: Fault) -> Finding | None:
     if raw is None:
         return None
     seconds = time.process_time() - start
-    broken = confirmed(raw.told.broken(plan.laws[fault.law], raw.case), plan.subject)
+    broken = raw.told.broken(plan.laws[fault.law], raw.case)
+    broken.repeats = repeats(plan.subject, broken.case)
     return finding(broken, raw.number + 1, seconds, seconds)
 
 

@@ -3,7 +3,6 @@
 import multiprocessing
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import suppress
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -13,6 +12,7 @@ from rich.progress import track
 
 from yololoss.harness.cases.case import Case
 from yololoss.harness.devices.mirror import NAME as MIRROR
+from yololoss.harness.engine.clerk import repeats
 from yololoss.harness.engine.gate import CASES, LEAST, MIRROR_SHARE
 from yololoss.harness.engine.judge import judged
 from yololoss.harness.engine.minimise import smallest
@@ -20,10 +20,8 @@ from yololoss.harness.engine.plan import Origin, Plan
 from yololoss.harness.engine.raw import Raw
 from yololoss.harness.laws.exam import LawBroken, Run
 from yololoss.harness.laws.law import SEED, Law
-from yololoss.harness.subjects.execute import execute
 from yololoss.harness.subjects.family import LossUnderTest
 from yololoss.harness.subjects.load import find_device, load_loss
-from yololoss.harness.subjects.subject import Unsupported
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -54,7 +52,7 @@ def made(plan: Plan, numbers: Iterable[int], seed: int = SEED) -> Iterator[Made]
     """These cases of the gate."""
     for number in numbers:
         chance = np.random.default_rng((seed, number))
-        origin = plan.origin(chance)
+        origin = plan.origin(number, chance)
         case = plan.case(origin)
         yield Made(number, origin, case, plan.judges(case, origin.domain, chance))
 
@@ -99,23 +97,18 @@ def search(law: Law, subject: LossUnderTest, cases: int = LEAST, seed: int = SEE
 def minimised(raw: Raw, plan: Plan) -> LawBroken:
     """How the law breaks on a minimised case; on the case as it is, if that is the law's own."""
     law, origin = plan.laws[raw.told.law], raw.origin
-    as_found = raw.told.broken(law, raw.case)
-    if origin is None:
-        return confirmed(as_found, plan.subject)
+    broken = raw.told.broken(law, raw.case)
 
     def told(data: bytes) -> LawBroken | None:
+        assert origin is not None
         case = plan.case(origin._replace(data=data))
         found, _ = judged(law, Run(plan.subject, case))
         return None if found is None else found.broken(law, case)
 
-    data = smallest(origin.data, lambda data: told(data) is not None, time.monotonic() + ENOUGH)
-    return confirmed(told(data) or as_found, plan.subject)
-
-
-def confirmed(broken: LawBroken, subject: LossUnderTest) -> LawBroken:
-    """The same, with whether the loss does the same when the case is run again."""
-    with suppress(Unsupported):  # the loss lacks an option in both runs
-        broken.repeats = execute(subject, broken.case).same(execute(subject, broken.case))
+    if origin is not None:
+        data = smallest(origin.data, lambda data: told(data) is not None, time.monotonic() + ENOUGH)
+        broken = told(data) or broken
+    broken.repeats = repeats(plan.subject, broken.case)
     return broken
 
 

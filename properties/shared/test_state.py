@@ -46,14 +46,14 @@ def test_settings_that_a_trainer_changed_stay_so(exam: Exam) -> None:
     after = []
 
     def calling(subject: Subject, p: list[Tensor], targets: Tensor) -> tuple[Tensor, Any]:
-        before = torch.are_deterministic_algorithms_enabled()
-        torch.use_deterministic_algorithms(True, warn_only=True)
+        before = torch.get_deterministic_debug_mode()
+        torch.set_deterministic_debug_mode("warn")  # the other setter imports the compiler, for 1 s
         try:
             with torch.no_grad():
                 subject.loss([x.clone() for x in p], targets)
                 after.append((torch.is_grad_enabled(), torch.are_deterministic_algorithms_enabled()))
         finally:
-            torch.use_deterministic_algorithms(before)
+            torch.set_deterministic_debug_mode(before)
         return subject.loss(p, targets)
 
     _ = exam.calls

@@ -6,6 +6,7 @@ A case is one byte string of fixed length (`harness.cases.domain` says why): `FR
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from hypothesis import strategies as st
@@ -191,24 +192,33 @@ class Domain(AnyDomain):
         if not isinstance(case, Case):
             return False
         made = case.predictions
-        return (
-            isinstance(made, SeededLogits)
-            and not self.large
+        return (  # what differs most often comes first
+            not self.large
+            and isinstance(made, SeededLogits)
+            and (self.spots or not made.overrides)
+            and case.options in self._known_options
+            and (made.scale, made.offset) in self.logits
+            and case.hyp in self._known_hyps
+            and case.dtype in self.dtypes
+            and case.layout in self.layouts
             and self.min_targets <= len(case.targets) <= self.max_targets
-            and case.batch in BATCHES
             and case.classes in self.classes
+            and case.targets_dtype in self.target_dtypes
+            and case.batch in BATCHES
             and case.grids[0] in GRIDS
             and len(case.anchors[0]) in ANCHORS
             and case.anchors[0][0][0] in SIDES
-            and case.dtype in self.dtypes
-            and case.layout in self.layouts
-            and case.hyp in self.hyps
-            and case.options in self.options
-            and case.targets_dtype in self.target_dtypes
-            and (made.scale, made.offset) in self.logits
-            and (self.spots or not made.overrides)
             and (not self.exact or all(_is_exact(v) for t in case.targets for v in t[2:4]))
         )
+
+    # Looked up by hash: a comparison of two models, field by field, takes longer than all else.
+    @cached_property
+    def _known_options(self) -> frozenset[Options]:
+        return frozenset(self.options)
+
+    @cached_property
+    def _known_hyps(self) -> frozenset[Hyperparameters]:
+        return frozenset(self.hyps)
 
 
 def _is_exact(centre: float) -> bool:

@@ -68,7 +68,9 @@ def check(
     from yololoss.harness.findings.about import about  # noqa: PLC0415
     from yololoss.harness.laws.law import find_laws  # noqa: PLC0415
 
-    gate = Gate(Options(loss=loss, no_shrink=no_shrink, **{n: v and str(v) for n, v in given.items()}, cases=cases), Path.cwd())
+    gate = Gate(
+        Options(loss=loss, no_shrink=no_shrink, **{n: v and str(v) for n, v in given.items()}, cases=cases), Path.cwd()
+    )
     gate.prepare()
     subject = next(iter(gate.subjects.values()))
     check_waivers(gate.config, find_laws(subject.family), datetime.now(tz=timezone.utc).date())

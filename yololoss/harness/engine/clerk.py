@@ -1,6 +1,7 @@
 """The clerk: confirms a worker's finding in a new process, minimises its case there, and saves it."""
 
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,9 @@ from yololoss.harness.engine.raw import Raw, fingerprint, made, origin, read_raw
 from yololoss.harness.errors import BadFile
 from yololoss.harness.findings.finding import Finding, keep
 from yololoss.harness.laws.law import find_laws
+from yololoss.harness.subjects.execute import execute
+from yololoss.harness.subjects.family import LossUnderTest
+from yololoss.harness.subjects.subject import Unsupported
 
 HANG = 4.0  # seconds that a case may take while it is minimised: a hundred times as long as usual
 
@@ -60,11 +64,18 @@ def attend(duty: Duty, path: Path) -> None:
     else:
         small = _confirmed(duty, raw, again)
         broken = small.told.broken(find_laws(subject.family)[small.told.law], small.case)
-        broken.repeats = again is not None
+        broken.repeats = again is not None and (broken.died or repeats(subject, small.case))
         finding = keep(broken, subject, duty.findings, duty.options, drawn=duty.drawn)
         record = Record(kind=raw.kind, made=made(small.origin), finding=finding)
     write_record(duty.folder, record)
     path.unlink(missing_ok=True)  # the clerk of a killed session may delete it too
+
+
+def repeats(subject: LossUnderTest, case: Case) -> bool:
+    """Whether the loss does the same when the case is run again."""
+    with suppress(Unsupported):  # the loss lacks an option of the case, in both runs
+        return execute(subject, case).same(execute(subject, case))
+    return True
 
 
 def _killed_from_outside(duty: Duty, raw: Raw, told: Told | None) -> str:

@@ -17,7 +17,7 @@ from yololoss.harness.cases.vectors import Vector, VectorFile, read_corpus, read
 from yololoss.harness.config import Config, Settings, read_config, settle
 from yololoss.harness.devices.mirror import NAME as MIRROR
 from yololoss.harness.engine import state
-from yololoss.harness.engine.judge import LIMIT, MEMORY, Task, usual_limit
+from yololoss.harness.engine.judge import MEMORY, Task, usual_limit
 from yololoss.harness.engine.session import Session, begin
 from yololoss.harness.engine.session_summary import rows
 from yololoss.harness.errors import USAGE, BadFile, UsageError

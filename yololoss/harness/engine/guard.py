@@ -11,6 +11,7 @@ from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import psutil
 
@@ -42,6 +43,11 @@ def server() -> Any:
     context: Any = multiprocessing.get_context(SERVER)
     if SERVER == "forkserver":
         context.set_forkserver_preload(PRELOADED)
+        from multiprocessing import forkserver  # noqa: PLC0415  # not on every system
+
+        # several threads that wait for work would otherwise take a core each; torch reads this when it is imported
+        with patch.dict(os.environ, {"OMP_WAIT_POLICY": "passive"}):
+            forkserver.ensure_running()
     return context
 
 

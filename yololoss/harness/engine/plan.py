@@ -17,6 +17,7 @@ from yololoss.harness.subjects.family import LossUnderTest
 AGAIN = 1.0
 # How many kinds of finding have a counter in the journal. A later kind has none, and counts as seen once.
 KINDS = 512
+GOLDEN = (5**0.5 - 1) / 2  # multiples of it, modulo 1, spread evenly: every domain gets its share, early on too
 
 
 class Origin(NamedTuple):
@@ -43,6 +44,7 @@ class Plan:
         for numbers in self._of.values():
             shares[list(numbers)] += 1 / max(len(numbers), 1)
         self.weights = shares / max(shares.sum(), 1)
+        self._shares = np.cumsum(self.weights)
         # the share of the cases of its own domains that a law judges, if it runs the loss again
         again = [id for id, law in self.laws.items() if law.again]
         self._again = {id: AGAIN / len(again) / max(self.weights[list(self._of[id])].sum(), 1e-9) for id in again}
@@ -60,9 +62,10 @@ class Plan:
         """The cases of laws that have their own, and draw none."""
         yield from dict.fromkeys(case for law in self.laws.values() for case in law.own(self.subject))
 
-    def origin(self, chance: np.random.Generator) -> Origin:
-        """What a new case is made from."""
-        domain = int(chance.choice(len(self.domains), p=self.weights))
+    def origin(self, number: int, chance: np.random.Generator) -> Origin:
+        """What the case of that number is made from. Domains take turns, by their weights."""
+        turn = (number + 0.5) * GOLDEN % 1
+        domain = min(int(np.searchsorted(self._shares, turn, side="right")), len(self.domains) - 1)
         return Origin(domain, chance.bytes(self.domains[domain].size))
 
     def case(self, origin: Origin) -> Case:
@@ -94,7 +97,7 @@ class Counters:
     """The journal's counters by name. A fingerprint gets its own counter when it is first seen."""
 
     def __init__(self, plan: Plan) -> None:
-        words = ("cases", "made", "first", "runs", "law", "milliseconds")
+        words = ("cases", "made", "first", "law", "milliseconds")
         self.names = [*words, *(f"{word} {id}" for id in plan.laws for word in ("tried", "judged", "broke"))]
         self.names += [f"region {name}" for name in plan.regions]
         self.at = {name: i for i, name in enumerate(self.names)}

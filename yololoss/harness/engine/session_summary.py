@@ -1,7 +1,7 @@
 """The results of a session: a verdict like that of a check, and a line of progress."""
 
 import json
-from collections import Counter, defaultdict
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -66,21 +66,20 @@ def summarise(session: Session, about: About) -> Summary:
 def rows(session: Session) -> list[dict[str, Any]]:
     """The rows of the table of laws: those of the session's laws."""
     named, _ = session.counts()
-    notes = _notes(session.folder)
     found = {record.finding.law for record in session.findings.values() if record.finding}
     rows = []
-    for id in session.plan.laws:
+    for id, notes in _notes(session).items():
         broke = id in found or (id in session.settings.waived and named[f"broke {id}"] > 0)
-        word = "BROKE" if broke else "held" if named[f"judged {id}"] or notes[id]["notes"] else "not applicable"
+        word = "BROKE" if broke else "held" if named[f"judged {id}"] or notes["notes"] else "not applicable"
         counts = {"tried": named[f"tried {id}"], "judged": named[f"judged {id}"]}
-        rows.append({"id": id, "word": word, "why": None, **counts, **notes[id]})
+        rows.append({"id": id, "word": word, "why": None, **counts, **notes})
     return rows
 
 
-def _notes(folder: Path) -> defaultdict[str, dict[str, Counter[str]]]:
-    """What the laws noted in all workers, and why they did not apply, by law."""
-    found: defaultdict[str, dict[str, Counter[str]]] = defaultdict(lambda: {"notes": Counter(), "not_applicable": Counter()})
-    for path in sorted((folder / "notes").glob("*.json")):
+def _notes(session: Session) -> dict[str, dict[str, Counter[str]]]:
+    """By law: what it noted in all workers, and why it did not apply."""
+    found = {id: {"notes": Counter[str](), "not_applicable": Counter[str]()} for id in session.plan.laws}
+    for path in sorted((session.folder / "notes").glob("*.json")):
         for id, told in json.loads(path.read_text(encoding="utf-8")).items():
             for name, texts in told.items():
                 found[id][name].update(texts)

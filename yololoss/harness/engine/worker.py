@@ -96,7 +96,6 @@ class Worker:
         else:
             self._made(chance)
             self.number += self.orders.crew
-        self._count("cases")
         self.journal.counters[self.counters.at["milliseconds"]] = int(1000 * time.process_time())
         self.journal.write("")
         if time.monotonic() > self._noted + NOTED:
@@ -109,7 +108,7 @@ class Worker:
         self._count_regions(vector.case)
 
     def _made(self, chance: np.random.Generator) -> None:
-        origin = self.plan.origin(chance) if self.orders.gate else self.guide.next(chance)
+        origin = self.plan.origin(self.number, chance) if self.orders.gate else self.guide.next(self.number, chance)
         case = self.plan.case(origin)
         self._begin("made", case, origin)
         score = self._judge(Run(self.subject, case), self.plan.judges(case, origin.domain, chance), origin)
@@ -118,6 +117,7 @@ class Worker:
     def _begin(self, how: str, case: Case, origin: Origin | None) -> None:
         self.journal.write(in_flight(case, origin))
         self._count(how)
+        self._count("cases")
 
     def _count_regions(self, case: Case) -> list[str]:
         found = self.plan.regions_of(case)
@@ -194,12 +194,12 @@ class Guide:
         self.rare: deque[Origin] = deque(maxlen=POOL)
         self.seen: dict[str, int] = {}
 
-    def next(self, chance: np.random.Generator) -> Origin:
+    def next(self, number: int, chance: np.random.Generator) -> Origin:
         """What to make the next case from."""
         pool = [origin for _, origin in self.best.values()] + list(self.rare)
         if pool and chance.random() < VARIED:
             return _varied(pool[chance.integers(len(pool))], chance)
-        return self.plan.origin(chance)
+        return self.plan.origin(number, chance)
 
     def learn(self, origin: Origin, score: dict[str, float], regions: list[str]) -> None:
         """Keep a case that came nearer to breaking a law than any before, or that lies in a rare region."""

@@ -15,7 +15,7 @@ from hypothesis.strategies import SearchStrategy
 from yololoss import _suite
 from yololoss.harness.cases.case import Case
 from yololoss.harness.errors import UsageError, closest
-from yololoss.harness.laws.exam import Exam, LawBroken, NotApplicable, Rule, Run
+from yololoss.harness.laws.exam import Exam, NotApplicable, Rule, Run
 from yololoss.harness.subjects.family import Family, LossUnderTest, family_of_package
 from yololoss.harness.subjects.subject import Unsupported
 
@@ -36,11 +36,10 @@ DRAWING = hypothesis.settings(
 
 @dataclass
 class Tally:
-    """How often a law was tried, when it first broke, why it did not apply, and what it noted."""
+    """How often a law was tried and judged, why it did not apply, and what it noted."""
 
     tried: int = 0
     judged: int = 0  # cases in which there was something to judge
-    broke_at: int = 0  # number of the first case that broke it, from 1; 0 if none did
     not_applicable: Counter[str] = field(default_factory=Counter)
     notes: Counter[str] = field(default_factory=Counter)
 
@@ -51,7 +50,7 @@ class Tally:
 
     def clear(self) -> None:
         """Set all counts to zero."""
-        self.tried = self.judged = self.broke_at = 0
+        self.tried = self.judged = 0
         self.not_applicable.clear()
         self.notes.clear()
 
@@ -62,8 +61,8 @@ class Law(Rule):
 
     family: Family | None  # None: all families
     judge: Callable[[Exam], str | None]
-    # A string: a name in `Family.shared_cases`, for laws of all families. A tuple: these cases, and no others. None: the
-    # recorded cases of the subject.
+    # A string: a name in `Family.shared_cases`, for laws of all families. A tuple: these cases alone.
+    # None: the recorded cases of the subject.
     cases: SearchStrategy[Any] | str | tuple[Case, ...] | None
     choices: tuple[str, ...] = ()
     again: bool = False  # whether it runs the loss again: then it judges only a share of the cases
@@ -103,9 +102,6 @@ class Law(Rule):
             self.tally.judged += exam.judged
             if note is not None:
                 self.tally.notes[note] += 1
-        except LawBroken:
-            self.tally.broke_at = self.tally.broke_at or self.tally.tried
-            raise
         except NotApplicable as reason:
             self.tally.not_applicable[str(reason)] += 1
         except Unsupported as option:
@@ -155,8 +151,8 @@ def law(
 
     ``id`` is the law's part, a dot and a name. ``source`` says where the law comes from, such as a section of the
     specification. ``cases`` is the strategy that draws its cases, a name in `Family.shared_cases`, a tuple of cases, or
-    None for the recorded cases of the subject. ``choices`` names the choices (`Family.choices`) that the law assumes; it
-    does not apply to dialects that differ in one. ``again`` says that the law runs the loss again, so that it judges
+    None for the recorded cases of the subject. ``choices`` names the choices (`Family.choices`) that the law assumes;
+    it does not apply to dialects that differ in one. ``again`` says that the law runs the loss again, so that it judges
     only a share of the cases. ``on`` names the kinds of device that the law is about; empty means all. With
     ``infinite`` it also judges NaN and infinity; other laws do not.
 
