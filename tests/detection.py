@@ -124,7 +124,7 @@ class Detection:
     def complaints(self) -> Iterator[str]:
         """What is wrong with it."""
         if self.first is None:
-            yield f"{self.fault.name}: no law that was run notices it"
+            yield f"{self.fault.name}: {self.fault.law} holds, and no other law that was run breaks"
             return
         if not self.first.about & {*self.fault.steps}:
             yield f"{self.fault.name}: {self.fault.step}, but first {self.first.law}"
