@@ -2,12 +2,12 @@
 
 The gate's cases are judged in their order until a loss has had ``--judgements N``: the default are about as many as in
 the gate of the bundled loss, and with more the same sequence goes on. ``--seed N`` judges other cases, and ``--laws``
-only some laws.
+only some laws. A judgement is one law on one case, also where it had nothing to compare.
 """
 
 import argparse
 import sys
-from collections.abc import Iterator
+from itertools import takewhile
 
 from tests.all_laws import V5
 from tests.judging import apart, gate
@@ -26,18 +26,14 @@ def accusations(task: Task) -> tuple[str, int, int, dict[str, str]]:
     spec, device, enough, seed, patterns = task
     plan = Plan(patterns, load(spec, find_device(device)))
 
-    def judged() -> list[int]:
-        return [law.tally.judged for law in plan.laws.values()]
+    def tried() -> int:
+        return sum(law.tally.tried for law in plan.laws.values())
 
-    def numbers() -> Iterator[int]:
-        for number in range(enough if plan.domains else 0):  # laws that have nothing to judge must not run forever
-            if sum(judged()) >= enough:
-                return
-            yield number
-
-    found = {raw.told.law: raw for raw in gate(plan, numbers(), seed)}
+    cases = range(enough)  # an end, since a law that broke is tried no more
+    numbers = takewhile(lambda _: plan.domains and tried() < enough, cases)
+    found = {raw.told.law: raw for raw in gate(plan, numbers, seed)}
     broken = {id: str(raw.told.broken(plan.laws[id], raw.case)) for id, raw in found.items()}
-    return spec, sum(map(bool, judged())), sum(judged()), broken
+    return spec, sum(law.tally.judged > 0 for law in plan.laws.values()), tried(), broken
 
 
 def main() -> int:
