@@ -138,6 +138,9 @@ def about(broken: LawBroken) -> frozenset[str]:
     found = {*(ABOUT[law] if law in ABOUT else ABOUT[law.partition(".")[0]]).split()}
     if law == "totals.finite":
         found |= {*OF_ITEM.get(broken.what.partition(" ")[0], "SCALE").split()}
+    if law == "gradients.value":  # it shows the channel of the logit
+        channel = int(broken.what.rpartition(", ")[2].rstrip("]"))
+        found |= {*OF_ITEM["box" if channel < 4 else "obj" if channel == 4 else "cls"].split()}
     case = broken.case
     if case.dtype != "float32" or case.targets_dtype != "float32":
         found.add("DTYPE")

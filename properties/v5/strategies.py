@@ -99,7 +99,8 @@ def _repeated(drawn: Sequence[Drawn], times: int) -> list[Drawn]:
     return [d._replace(row=(*d.row[:2], x % 1.0 if x > 1 else x, *d.row[3:])) for d, x in rows]
 
 
-FRAME, CHUNK = 17, 13  # bytes
+FRAME, CHUNK = 18, 13  # bytes
+FEW = 6  # targets at most in every second case; in the others as many as there may be: they cost no more time
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ class Domain(AnyDomain):
     """
 
     min_targets: int = 0
-    max_targets: int = 6
+    max_targets: int = 24
     dtypes: tuple[Dtype, ...] = DTYPES
     layouts: tuple[Layout, ...] = LAYOUTS
     hyps: tuple[Hyperparameters, ...] = HYPS
@@ -147,7 +148,7 @@ class Domain(AnyDomain):
     @override
     def case(self, data: bytes) -> Case:
         choose = Choices(data)
-        least, most = self.min_targets, self.max_targets
+        least, most = self.min_targets, choose.of((min(FEW, self.max_targets), self.max_targets))
         count, hyp = least + choose.index(most - least + 1), choose.of(self.hyps)
         frame = _frame(choose, hyp, self)
         what = choose.of(self.large or ("",))

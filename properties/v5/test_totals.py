@@ -66,6 +66,7 @@ def test_large_sizes_are_treated_like_small_ones(exam: Exam) -> None:
     source="SPEC 6",
     cases=cases(
         min_targets=2,
+        max_targets=6,
         large=VERY_LARGE,
         layouts=("contiguous",),
         dtypes=("float32", "float16"),

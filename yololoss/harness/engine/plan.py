@@ -17,6 +17,7 @@ from yololoss.harness.subjects.family import LossUnderTest
 AGAIN = 1.0
 # How many kinds of finding have a counter in the journal. A later kind has none, and counts as seen once.
 KINDS = 512
+ON_DEVICE = 6.0  # times the cases of other laws
 GOLDEN = (5**0.5 - 1) / 2  # multiples of it, modulo 1, spread evenly: every domain gets its share, early on too
 
 
@@ -41,13 +42,20 @@ class Plan:
             self._of[id] = frozenset(index.setdefault(domain, len(index)) for domain in found)
         self.domains = list(index)
         shares = np.zeros(len(self.domains))
-        for numbers in self._of.values():
-            shares[list(numbers)] += 1 / max(len(numbers), 1)
+        for id, numbers in self._of.items():
+            shares[list(numbers)] += self._weight(id) / max(len(numbers), 1)
         self.weights = shares / max(shares.sum(), 1)
         self._shares = np.cumsum(self.weights)
         # the share of the cases of its own domains that a law judges, if it runs the loss again
-        again = [id for id, law in self.laws.items() if law.again]
-        self._again = {id: AGAIN / len(again) / max(self.weights[list(self._of[id])].sum(), 1e-9) for id in again}
+        again = {id: self._weight(id) for id, law in self.laws.items() if law.again}
+        self._again = {
+            id: AGAIN * weight / sum(again.values()) / max(self.weights[list(self._of[id])].sum(), 1e-9)
+            for id, weight in again.items()
+        }
+
+    def _weight(self, id: str) -> float:
+        """A law's share of the cases: larger if it is about this kind of device, which other runs do not judge."""
+        return ON_DEVICE if self.laws[id].on else 1.0
 
     @property
     def regions(self) -> tuple[str, ...]:
