@@ -93,10 +93,11 @@ def _enlarged(frame: Frame, what: str) -> Frame:
     return small._replace(**changed[what])
 
 
-def _repeated(drawn: Sequence[Drawn], times: int) -> list[Drawn]:
-    """The targets repeated, each time a step to the right; beyond the right edge they continue at the left edge."""
-    rows = [(d, d.row[2] + SHIFT * n) for n in range(times) for d in drawn]
-    return [d._replace(row=(*d.row[:2], x % 1.0 if x > 1 else x, *d.row[3:])) for d, x in rows]
+def _repeated(drawn: Sequence[Drawn], what: str) -> list[Drawn]:
+    """The targets repeated, each time a step to the right, or down; beyond the edge they go on at the other edge."""
+    along = 3 if what == "rows" else 2
+    rows = [(d, d.row[along] + SHIFT * n) for n in range(REPEATS[what]) for d in drawn]
+    return [d._replace(row=(*d.row[:along], v % 1.0 if v > 1 else v, *d.row[along + 1 :])) for d, v in rows]
 
 
 FRAME, CHUNK = 18, 13  # bytes
@@ -163,7 +164,7 @@ class Domain(AnyDomain):
                 drawn.append(target_of(chunk, frame, drawn, self.crowded))
         spots = [each for each in drawn if self.spots and each.spot != "nothing"]
         if what in REPEATS:
-            drawn = _repeated(drawn, REPEATS[what])
+            drawn = _repeated(drawn, what)
         scale, offset = choose.of(self.logits)
         chosen = choose.of(self.options)
         strides = frame.strides

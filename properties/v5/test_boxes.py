@@ -41,7 +41,7 @@ ONE = cases(min_targets=1, max_targets=1, dtypes=("float32", "float64"))
 SPECKS = cases(min_targets=1, max_targets=1, dtypes=("float32", "float64"), large=SMALL)
 
 
-@law("boxes.perfect-fit", source="SPEC 2", cases=ONE)
+@law("boxes.perfect-fit", source="SPEC 2", cases=ONE, again=True)
 def test_a_perfect_fit_has_no_box_loss(exam: Exam) -> None:
     """If every row's prediction equals its target, the box item is finite, and 0 within rounding."""
     fitted = exam.on(exam.case.with_logits(fit(exam)))

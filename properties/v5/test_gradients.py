@@ -111,6 +111,7 @@ def test_a_scaled_total_has_a_scaled_gradient(exam: Exam) -> None:
     "gradients.finite-difference",
     source="calculus",
     cases=cases(dtypes=("float64",), options=ONE_CALL[:1], logits=((4.0, 0.0), (1.0, 0.0)), spots=False),
+    again=True,
 )
 def test_the_objectness_gradient_is_the_slope_of_the_total(exam: Exam) -> None:
     """A small step of all objectness logits changes the total by that step x the sum of their gradients."""

@@ -173,6 +173,7 @@ def test_the_layout_in_memory_does_not_matter(exam: Exam) -> None:
     source="SPEC 1",
     cases=cases(min_targets=1, spots=False, target_dtypes=("float32",)),
     choices=("target dtype",),
+    again=True,
 )
 def test_the_dtype_of_targets_does_not_matter(exam: Exam) -> None:
     """The same targets in float64 give the same rows, bit for bit: assignment is computed in float32."""

@@ -175,7 +175,7 @@ def test_autobalance_changes_the_table_after_every_call(exam: Exam) -> None:
         exam.expect_close(f"balance after call {n}", after, balance[:shown], off, BECAUSE)
 
 
-@law("totals.autobalance-first-call", source="SPEC 3, autobalance", cases=BALANCING, choices=("balance",))
+@law("totals.autobalance-first-call", source="SPEC 3, autobalance", cases=BALANCING, choices=("balance",), again=True)
 def test_a_call_uses_the_balance_from_before_it(exam: Exam) -> None:
     """With autobalance, the first call returns the same total as without."""
     without = exam.case.options.model_copy(update={"autobalance": False, "calls": 1})

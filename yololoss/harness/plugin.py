@@ -60,7 +60,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="a baseline written by yololoss record: the loss must still do the same, and laws that it broke then may "
         "break",
     )
-    group.addoption("--cases", type=int, metavar="N", help="how many cases (default: 25 for each law, at least 100)")
+    group.addoption("--cases", type=int, metavar="N", help="how many cases (default: 30 for each law, at least 100)")
     group.addoption(
         "--no-shrink",
         action="store_true",

@@ -30,7 +30,7 @@ CASES_A_WORKER = 100  # with fewer, starting one more process costs as much time
 @click.option("--baseline", type=options.FILE, help="A recorded baseline: the loss must still do the same.")
 @options.corpus
 @click.option(
-    "--cases", type=click.IntRange(min=1), metavar="N", help="How many cases.  [default: 25 for each law, at least 100]"
+    "--cases", type=click.IntRange(min=1), metavar="N", help="How many cases.  [default: 30 for each law, at least 100]"
 )
 @options.workers
 @options.findings

@@ -77,6 +77,12 @@ class Run:
         """What the subject did with the case. The subject is run on first use."""
         return execute(self.subject, self.case)
 
+    @cached_property
+    def finite(self) -> tuple[bool, bool]:
+        """Whether all that the calls returned is finite, and all gradients."""
+        calls = [value for call in self.outcome.calls for value in (call.total, *call.items)]
+        return bool(np.isfinite(calls).all()), all(np.isfinite(g).all() for g in self.outcome.gradients)
+
     def of(self, make: Callable[[Any], T]) -> T:
         """``make(case)``, such as a reference model, computed once."""
         if make not in self._made:
@@ -119,7 +125,7 @@ class Exam:
         """What every call returned. If a call raised, the law does not apply: `run.no-exception` reports it."""
         if len(self.outcome.calls) < self.case.calls:
             self._raised()
-        self._must_be_finite("totals.finite", [(c.total, *c.items) for c in self.outcome.calls])
+        self._must_be("totals.finite", self.run.finite[0])
         return self.outcome.calls
 
     @property
@@ -139,7 +145,7 @@ class Exam:
         """The gradient of the last call's total, one array for each layer."""
         if not self.outcome.gradients:
             self._raised()
-        self._must_be_finite("gradients.finite", self.outcome.gradients)
+        self._must_be("gradients.finite", self.run.finite[1])
         return self.outcome.gradients
 
     def _raised(self) -> NoReturn:
@@ -160,9 +166,9 @@ class Exam:
         if any(t.kind == "raised in construction" for t in self.outcome.troubles):
             raise NotApplicable(f"the subject could not be constructed: {self._complaints[0]}")
 
-    def _must_be_finite(self, judge: str, values: Iterable[ArrayLike]) -> None:
+    def _must_be(self, judge: str, finite: bool) -> None:
         """Only one law reports a NaN, and not every law that compares it. In a second run a NaN is a difference."""
-        if self._base and not self.law.infinite and not all(np.isfinite(v).all() for v in values):
+        if self._base and not self.law.infinite and not finite:
             raise NotApplicable(f"not finite, as {judge} says")
 
     def of(self, make: Callable[[Any], T]) -> T:
