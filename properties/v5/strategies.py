@@ -95,9 +95,18 @@ def _enlarged(frame: Frame, what: str) -> Frame:
 
 def _repeated(drawn: Sequence[Drawn], what: str) -> list[Drawn]:
     """The targets repeated, each time a step to the right, or down; beyond the edge they go on at the other edge."""
-    along = 3 if what == "rows" else 2
-    rows = [(d, d.row[along] + SHIFT * n) for n in range(REPEATS[what]) for d in drawn]
-    return [d._replace(row=(*d.row[:along], v % 1.0 if v > 1 else v, *d.row[along + 1 :])) for d, v in rows]
+    found = []
+    for n in range(REPEATS[what]):
+        for each in drawn:
+            image, cls, x, y, w, h = each.row
+            x, y = (x, _stepped(y, n)) if what == "rows" else (_stepped(x, n), y)
+            found.append(each._replace(row=(image, cls, x, y, w, h)))
+    return found
+
+
+def _stepped(centre: float, steps: int) -> float:
+    moved = centre + SHIFT * steps
+    return moved % 1.0 if moved > 1 else moved
 
 
 FRAME, CHUNK = 18, 13  # bytes

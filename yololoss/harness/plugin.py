@@ -5,6 +5,7 @@ one of its options is given.
 """
 
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -230,7 +231,9 @@ def _result(item: pytest.Item, law: "Law") -> "tuple[dict[str, Any], list[str]]"
     mine = [each for each in _law_items(item.session) if _device(each) == device]
     tested = {_known_law(each).id for each in mine}
     findings = [f for f in judged.findings if f.law == law.id or (item is mine[0] and f.law not in tested)]
-    row = next(row for row in judged.rows if row["id"] == law.id)
+    row = next((row for row in judged.rows if row["id"] == law.id), None)
+    if row is None:
+        pytest.fail("the process that ran the session for all workers ended", pytrace=False)
     named = {**row, "id": " ".join((law.id, *_params(item)))}
     item.user_properties.append((PROPERTY, json.dumps(named)))
     item.user_properties += [(FINDING, finding.model_dump_json()) for finding in findings]
@@ -291,6 +294,7 @@ class _Shown:
 
 def _shared(item: pytest.Item, device: str, folder: Path) -> "Judged":
     """Of xdist's workers one runs the session, with as many processes; the others wait for the result."""
+    import psutil  # noqa: PLC0415
     from pydantic import TypeAdapter  # noqa: PLC0415
 
     from yololoss.harness.cases.files import write_whole  # noqa: PLC0415
@@ -299,12 +303,13 @@ def _shared(item: pytest.Item, device: str, folder: Path) -> "Judged":
     adapter = TypeAdapter(Judged)
     result, lock = folder / f"{device}.json", folder / f"{device}.lock"
     try:
-        lock.open("x").close()
+        with lock.open("x") as file:
+            file.write(str(os.getpid()))
     except FileExistsError:
-        while not result.exists():
+        while not result.exists() and psutil.pid_exists(int(lock.read_text(encoding="utf-8") or os.getpid())):
             time.sleep(STEP)
-        return adapter.validate_json(result.read_bytes())
-    judged = Judged(failures={"": "the worker that ran the session ended"})
+        return adapter.validate_json(result.read_bytes()) if result.exists() else Judged()
+    judged = Judged()
     try:
         judged = _run(item, device, int(item.config.workerinput["workercount"]))  # type: ignore[attr-defined]
     finally:

@@ -128,6 +128,7 @@ class Session:
         except KeyboardInterrupt:  # a resumed session minimises the rest
             self.interrupted = True
         self._dismiss_clerks()
+        show(self)
         self._ended = self._ended or time.monotonic()
         self._save()
 
