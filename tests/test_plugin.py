@@ -147,7 +147,7 @@ def test_the_workers_of_xdist_share_one_session(tmp_path: Path):
     status, output = run_apart("properties/v5/test_assign.py", *options)
     assert status == 1, output
     assert re.search(r"^assign.neighbours broke after \d+ s: ", output, re.MULTILINE)
-    assert "FAILED properties/v5/test_assign.py" in output
+    assert "3 failed" in output
     tried = [int(n) for n in re.findall(r"^ assign\.\S+ +(?:held|BROKE) +(\d+)", output, re.MULTILINE)]
     assert len(tried) > 10
     assert max(tried) <= 60

@@ -285,10 +285,10 @@ class _Shown:
             finding = session.findings[kind].finding
             assert finding is not None
             line = f"{finding.law} broke after {session.used:.0f} s: {finding.path}"
-            if self._reporter is not None:
-                self._reporter.write_line(f"\n{line}")
-            elif self._folder is not None:
+            if self._folder is not None:  # a worker of xdist, whose own reporter is not heard
                 (Path(self._folder) / f"{kind}.line").write_text(line, encoding="utf-8")
+            elif self._reporter is not None:
+                self._reporter.write_line(f"\n{line}")
         return bool(self._most and len(self._known) >= self._most)
 
 
