@@ -125,7 +125,7 @@ def test_a_case_is_judged_by_every_law_that_is_about_it():
 
 
 def test_laws_that_run_the_loss_again_judge_a_share_of_the_cases():
-    """All of them together about one law a case, each as often as the others; alone, one judges every case."""
+    """All of them together about one law for every second case; alone, one judges every second."""
     subject = load_loss(BUNDLED, torch.device("cpu"), "yololoss")
     plan = Plan((), subject)
     tried = Counter()
@@ -134,11 +134,11 @@ def test_laws_that_run_the_loss_again_judge_a_share_of_the_cases():
         origin = plan.origin(number, chance)
         tried.update(law.id for law in plan.judges(plan.case(origin), origin.domain, chance) if law.again)
     again = [law for law in plan.laws.values() if law.again]
-    assert 0.6 < tried.total() / 1000 < 1.4
+    assert 0.4 < tried.total() / 1000 < 0.6
     assert set(tried) == {law.id for law in again}
     one = Plan(("state.deep-copy",), subject)
     chance = np.random.default_rng(0)
-    assert all(one.judges(one.case(one.origin(n, chance)), 0, chance) for n in range(20))
+    assert 20 < sum(bool(one.judges(one.case(one.origin(n, chance)), 0, chance)) for n in range(60)) < 40
 
 
 def test_every_domain_has_its_share_early_on():
@@ -297,7 +297,7 @@ def test_bytes_are_made_as_plain_as_they_may_be():
 def _raw_of(folder: Path, name: str, one_in: int = 1, *, outside: bool = False) -> tuple[clerk.Duty, Path]:
     """What a worker that died on a loss leaves in the session's folder, and the clerk's duty."""
     task = Task(rarely(folder, name, one_in), "cpu", "upstream", memory=1500, limit=4.0)
-    given = orders(folder, task=task)
+    given = orders(folder, task=task, start=3)  # no large case, and targets that laws judge here
     with patch.object(worker.Worker, "_judge", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
         worker.run(given)
     journal = Journal(worker.journal_path(folder, 0))

@@ -61,6 +61,7 @@ def test_a_process_that_is_gone_has_no_memory():
 def test_a_machine_that_stood_still_makes_no_process_late():
     """Time counts while it is watched: at most a second between two checks."""
     watched = guard.Guarded(time.sleep, (600,), 4096)
+    watched._used = lambda: (0.0, True)
     with patch.object(guard, "time") as time_of_guard:
         clock = time_of_guard.monotonic
         for now in (100.0, 100.5, 140.0, 140.5):  # 40 s of which were no one's
@@ -73,6 +74,23 @@ def test_a_machine_that_stood_still_makes_no_process_late():
             assert watched.watch(141.3, 3.0) is None
         clock.return_value = 145.0
         assert watched.watch(141.3, 3.0) == guard.Death("run.time-limit", "did not return within 3 s")
+
+
+def test_a_busy_machine_makes_no_process_late():
+    """While a process waits for a processor, only its processor time counts."""
+    watched = guard.Guarded(time.sleep, (600,), 4096)
+    spent = 0.0
+    watched._used = lambda: (spent, False)
+    with patch.object(guard, "time") as time_of_guard:
+        for now in range(100, 120):
+            time_of_guard.monotonic.return_value = float(now)
+            spent += 0.1
+            assert watched.watch(99.0, 3.0) is None
+        for now in range(120, 123):
+            time_of_guard.monotonic.return_value = float(now)
+            spent += 1.0
+            late = watched.watch(99.0, 3.0)
+    assert late == guard.Death("run.time-limit", "did not return within 3 s")
 
 
 @pytest.mark.parametrize("lost", [False, True])

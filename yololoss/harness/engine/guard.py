@@ -41,6 +41,9 @@ class Death(NamedTuple):
 
 def server() -> Any:
     """The multiprocessing context that starts the harness's processes."""
+    if SERVER == "forkserver" and multiprocessing.parent_process() is not None:
+        # A clerk, which has not run the loss when it starts a process. Another server would take two seconds to start.
+        return multiprocessing.get_context("fork")
     context: Any = multiprocessing.get_context(SERVER)
     if SERVER == "forkserver":
         context.set_forkserver_preload(PRELOADED)

@@ -5,7 +5,7 @@ import sys
 import time
 from dataclasses import dataclass, replace
 from importlib import import_module
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -192,7 +192,11 @@ def serve(pipe: Connection, task: Task) -> None:
     subject = task.under_test()
     laws, vectors = find_laws(subject.family), kind(subject.family.name).vector
     pipe.send("ready")
+    asker = multiprocessing.parent_process()
+    ends: list[Any] = [pipe, *([] if asker is None else [asker.sentinel])]
     while is_watched(WAITS):
+        if pipe not in wait(ends):
+            return  # a forked process also holds the other end of the pipe, so that end does not close
         try:
             vector = vectors.model_validate_json(pipe.recv())
         except EOFError:
