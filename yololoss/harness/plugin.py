@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 GATE: "pytest.StashKey[Gate]" = pytest.StashKey()
 JUDGED: "pytest.StashKey[dict[str, Judged]]" = pytest.StashKey()  # by device
-SHARED = "yololoss_folder"  # of xdist's workers: the folder in which they share results
+SHARED = "yololoss_folder"  # in the input of xdist's workers: the folder in which they share results
+FOLDER: "pytest.StashKey[Path]" = pytest.StashKey()  # the same, in the process that starts them
 STEP = 0.1  # seconds between two looks into that folder
 
 
@@ -320,11 +321,10 @@ def _shared(item: pytest.Item, device: str, folder: Path) -> "Judged":
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     """Give xdist's workers a folder to share results in, and show what they find while they wait."""
-    if SHARED not in node.config.__dict__:
-        folder = tempfile.mkdtemp(prefix="yololoss-")
-        setattr(node.config, SHARED, folder)
-        Thread(target=_tell, args=(node.config, Path(folder)), daemon=True).start()
-    node.workerinput[SHARED] = getattr(node.config, SHARED)
+    if FOLDER not in node.config.stash:
+        node.config.stash[FOLDER] = Path(tempfile.mkdtemp(prefix="yololoss-"))
+        Thread(target=_tell, args=(node.config, node.config.stash[FOLDER]), daemon=True).start()
+    node.workerinput[SHARED] = str(node.config.stash[FOLDER])
 
 
 def _tell(config: pytest.Config, folder: Path) -> None:
@@ -340,8 +340,8 @@ def _tell(config: pytest.Config, folder: Path) -> None:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Delete the shared folder."""
-    if hasattr(config, SHARED):
-        shutil.rmtree(getattr(config, SHARED), ignore_errors=True)
+    if FOLDER in config.stash:
+        shutil.rmtree(config.stash[FOLDER], ignore_errors=True)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -62,6 +62,10 @@ class Session:
         self._start = self._saved = time.monotonic()
         self._ended: float | None = None
         self._recover()
+        reached = self.state.reached
+        if reached and len(reached) != self.settings.workers:  # another number of workers than before shares the rest
+            anew = {place: max(reached.values()) + place for place in range(self.settings.workers)}
+            self.state = self.state.model_copy(update={"reached": anew})
 
     # Its state
 
@@ -135,7 +139,7 @@ class Session:
     def _start_worker(self, place: int) -> None:
         state, settings = self.state, self.settings
         number = state.next
-        waiting = settings.workers - place if not state.reached.keys() else 1  # workers that share the given cases
+        waiting = settings.workers - place if not state.reached else 1  # workers that share the given cases
         share = -(-len(state.first) // waiting)
         first, left = state.first[:share], state.first[share:]
         start = state.reached.get(place, place)
@@ -252,9 +256,8 @@ class Session:
                 guarded.process.join()
                 self._take_record(path)
                 del self.clerks[path]
-        for path, raw in self._waiting():
-            if len(self.clerks) >= (1 if self.workers else self.settings.workers):
-                break
+        room = (1 if self.workers else self.settings.workers) - len(self.clerks)
+        for path, raw in self._waiting()[:room] if room else ():
             same = self._known(raw.told.law)
             small = self.settings.shrink and same < EACH
             duty = Duty(
