@@ -18,7 +18,7 @@ from yololoss.harness.engine.guard import UNWATCHED, is_watched
 from yololoss.harness.engine.journal import Journal
 from yololoss.harness.engine.judge import Task, Told, judged, lost
 from yololoss.harness.engine.plan import Counters, Origin, Plan
-from yololoss.harness.engine.raw import Raw, in_flight, raw_path, write_raw
+from yololoss.harness.engine.raw import Raw, in_flight, write_raw
 from yololoss.harness.laws.exam import Run
 from yololoss.harness.laws.law import Law
 from yololoss.harness.subjects.family import with_record
@@ -27,9 +27,6 @@ BAD_DISK = 74  # exit status of a worker that could not write
 POOL = 64  # cases kept that lie in a rare region
 VARIED = 0.4  # share of cases that are variations of an earlier one
 NOTED = 1.0  # seconds between two writes of the notes
-HUNG = "did not return"
-# After such an observation, laws that run the loss again skip the case: the loss gave no result, and would give none.
-NO_ANSWER = ("raised", HUNG, "exited", "killed")
 
 
 class Orders(NamedTuple):
@@ -48,7 +45,7 @@ class Orders(NamedTuple):
     crew: int = 1  # workers at the same time: each takes the cases of every so many-th number
     cases: int | None = None  # it ends at this number
     gate: bool = False  # see `Settings.gate`
-    broken: tuple[str, ...] = ()  # laws that broke in a worker before it: in a gate that is enough
+    broken: tuple[str, ...] = ()  # laws that broke in a worker before it
 
 
 def run(orders: Orders) -> None:
@@ -81,8 +78,7 @@ class Worker:
         self.guide = Guide(self.plan)
         self.first = deque(map(kind(self.subject.family.name).vector.model_validate_json, orders.first))
         self.number = orders.start  # of the next case
-        # laws that broke, with the fingerprint: see `_rests`
-        self._resting: dict[str, str] = dict.fromkeys(orders.broken if orders.gate else (), "")
+        self._done = set(orders.broken if orders.gate else ())  # in a gate one finding of a law is enough
         self._noted = time.monotonic()
 
     @property
@@ -131,9 +127,8 @@ class Worker:
     def _judge(self, run: Run, laws: list[Law], origin: Origin | None) -> dict[str, float]:
         """Judge a run by these laws. Returns each law's largest error as a share of the tolerance."""
         score: dict[str, float] = {}
-        answered = True
         for law in laws:
-            if (law.again and not answered) or self._rests(law):
+            if (law.again and not run.answered) or law.id in self._done:
                 continue
             self.journal.counters[self.counters.at["law"]] = self.plan.number[law.id]
             try:
@@ -147,25 +142,15 @@ class Worker:
             law.tally.judged = 0
             if broken is not None:
                 self._note(broken, run.case, origin)
-                answered = answered and not broken.observed.startswith(NO_ANSWER)
-                self._count("hung", broken.observed.startswith(HUNG))
+        self._count("hung", run.hung)
         return score
-
-    def _rests(self, law: Law) -> bool:
-        """Whether the law broke, and its finding is not minimised yet. In a gate one finding of a law is enough."""
-        kind = self._resting.get(law.id)
-        if kind is None:
-            return False
-        if self.orders.gate or raw_path(self.orders.folder, kind).exists():
-            return True
-        del self._resting[law.id]
-        return False
 
     def _note(self, broken: Told, case: Case, origin: Origin | None) -> None:
         """Count a broken law, and write the finding to a file if it is new."""
         raw = Raw(broken, case, origin, self.number)
         self._count(f"broke {broken.law}")
-        self._resting[broken.law] = raw.kind
+        if self.orders.gate:
+            self._done.add(broken.law)
         if broken.law in self.orders.waived:
             return
         at = self.counters.kinds + 2 * self.kinds.setdefault(raw.kind, len(self.kinds))

@@ -16,10 +16,12 @@ from yololoss.harness.subjects.comparison import Aspect, Comparison
 from yololoss.harness.subjects.compiled import Compiled
 from yololoss.harness.subjects.execute import execute
 from yololoss.harness.subjects.family import Budget, LossUnderTest
-from yololoss.harness.subjects.outcome import Call, Grid, Outcome
+from yololoss.harness.subjects.outcome import Call, Grid, Outcome, Trouble
 from yololoss.harness.subjects.subject import CalledSo, Calling, Subject
 
 T = TypeVar("T")
+HUNG = "did not return"
+NO_ANSWER = ("raised", HUNG, "exited", "killed")  # kinds of trouble after which there is no result
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,20 @@ class Run:
     def outcome(self) -> Outcome:
         """What the subject did with the case. The subject is run on first use."""
         return execute(self.subject, self.case)
+
+    @property
+    def answered(self) -> bool:
+        """Whether the loss gave a result, if it ran. If not, laws that run it again need not: it would give none."""
+        return not any(trouble.kind.startswith(NO_ANSWER) for trouble in self._troubles)
+
+    @property
+    def hung(self) -> bool:
+        """Whether the loss was interrupted, since it did not return."""
+        return any(trouble.kind == HUNG for trouble in self._troubles)
+
+    @property
+    def _troubles(self) -> tuple[Trouble, ...]:
+        return self.outcome.troubles if "outcome" in vars(self) else ()
 
     @cached_property
     def finite(self) -> tuple[bool, bool]:
