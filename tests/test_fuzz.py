@@ -125,7 +125,7 @@ def test_a_case_is_judged_by_every_law_that_is_about_it():
 
 
 def test_laws_that_run_the_loss_again_judge_a_share_of_the_cases():
-    """All of them together about one law for every second case; alone, one judges every second."""
+    """All of them together about three laws for every four cases; alone, one judges as many."""
     subject = load_loss(BUNDLED, torch.device("cpu"), "yololoss")
     plan = Plan((), subject)
     tried = Counter()
@@ -134,11 +134,11 @@ def test_laws_that_run_the_loss_again_judge_a_share_of_the_cases():
         origin = plan.origin(number, chance)
         tried.update(law.id for law in plan.judges(plan.case(origin), origin.domain, chance) if law.again)
     again = [law for law in plan.laws.values() if law.again]
-    assert 0.4 < tried.total() / 1000 < 0.6
+    assert 0.6 < tried.total() / 1000 < 0.9
     assert set(tried) == {law.id for law in again}
     one = Plan(("state.deep-copy",), subject)
     chance = np.random.default_rng(0)
-    assert 20 < sum(bool(one.judges(one.case(one.origin(n, chance)), 0, chance)) for n in range(60)) < 40
+    assert 35 < sum(bool(one.judges(one.case(one.origin(n, chance)), 0, chance)) for n in range(60)) < 55
 
 
 def test_every_domain_has_its_share_early_on():
