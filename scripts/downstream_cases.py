@@ -7,63 +7,82 @@ its law, among cases that are narrowed to it.
 """
 
 import sys
-from dataclasses import replace
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
 from yololoss.harness.cases.vectors import make_vector, write_vectors
+from yololoss.harness.engine.judge import judged
+from yololoss.harness.engine.minimise import smallest
 from yololoss.harness.findings.draw import draw
-from yololoss.harness.laws.exam import LawBroken
-from yololoss.harness.laws.law import GATE, GATE_SEED, find_laws
+from yololoss.harness.laws.exam import LawBroken, Run
+from yololoss.harness.laws.law import SEED, Law, find_laws
 from yololoss.harness.subjects.execute import execute
-from yololoss.harness.subjects.family import find_family
+from yololoss.harness.subjects.family import LossUnderTest, find_family
 from yololoss.harness.subjects.load import load_loss
 
+MADE, ENOUGH = 2000, 60.0  # cases that are made, at most; seconds to minimise a case in
 V5 = find_family("v5")
-made, pools, Options = V5.module("strategies"), V5.module("pools"), V5.module("case").Options
+strategies, pools, Options = V5.module("strategies"), V5.module("pools"), V5.module("case").Options
 plain = {"hyps": pools.HYPS[:1], "options": pools.ONE_CALL[:1]}
-weak = [hyp for hyp in pools.HYPS if 0 < hyp.fl_gamma < 1]
-FAULTS = {
-    "no-size": ("totals.finite", made.cases(**plain)),
-    "no-height": (
-        "gradients.finite",
-        made.cases(**plain, logits=((4.0, 0.0),)).filter(
-            lambda case: {o.channel for o in case.predictions.overrides} == {3}
-        ),
-    ),
-    "focal": (
-        "gradients.finite",
-        made.cases(hyps=weak, options=pools.ONE_CALL[:1]).filter(
-            lambda case: all(o.channel >= 4 for o in case.predictions.overrides)
-        ),
-    ),
-    "one-row-sorted": ("run.no-exception", made.cases(options=(Options(sort_obj_iou=True),))),
-    "autobalance": ("run.no-exception", made.cases(options=(Options(autobalance=True, calls=2),))),
-    "perfect-fit": (
-        "boxes.perfect-fit",
-        made.cases(**plain, min_targets=1, max_targets=1, dtypes=("float32",), target_dtypes=("float32",)).filter(
-            lambda case: case.layers == 1
-        ),
-    ),
+weak = tuple(hyp for hyp in pools.HYPS if 0 < hyp.fl_gamma < 1)
+one_target = {"min_targets": 1, "max_targets": 1, "dtypes": ("float32",), "target_dtypes": ("float32",)}
+
+
+def any_case(_: Any) -> bool:
+    """Every case is wanted."""
+    return True
+
+
+def channels(case: Any) -> set[int]:
+    """The channels of the logits that have values of their own."""
+    return {override.channel for override in case.predictions.overrides}
+
+
+# By name: the law, what the cases are narrowed to, and which of those are wanted.
+FAULTS: dict[str, tuple[str, dict[str, Any], Callable[[Any], bool]]] = {
+    "no-size": ("totals.finite", plain, any_case),
+    "no-height": ("gradients.finite", {**plain, "logits": ((4.0, 0.0),)}, lambda case: channels(case) == {3}),
+    "focal": ("gradients.finite", {**plain, "hyps": weak}, lambda case: min(channels(case), default=4) >= 4),
+    "one-row-sorted": ("run.no-exception", {"options": (Options(sort_obj_iou=True),)}, any_case),
+    "autobalance": ("run.no-exception", {"options": (Options(autobalance=True, calls=2),)}, any_case),
+    "perfect-fit": ("boxes.perfect-fit", {**plain, **one_target}, lambda case: case.layers == 1),
 }
+
+
+def search(law: Law, domain: Any, wanted: Callable[[Any], bool], subject: LossUnderTest) -> LawBroken | None:
+    """How the law breaks on the smallest such case; None if it holds."""
+
+    def broken(data: bytes) -> LawBroken | None:
+        case = domain.case(data)
+        told = judged(law, Run(subject, case))[0] if wanted(case) else None
+        return None if told is None else told.broken(law, case)
+
+    chance = np.random.default_rng(SEED)
+    found = next((data for data in (chance.bytes(domain.size) for _ in range(MADE)) if broken(data)), None)
+    if found is None:
+        return None
+    return broken(smallest(found, lambda data: broken(data) is not None, time.monotonic() + ENOUGH))
 
 
 def main() -> None:
     """Search for each, save and draw it; a fault that is not found ends the run."""
+    torch.set_num_threads(1)
     spec, folder = sys.argv[1], Path(sys.argv[2])
     subject, laws = load_loss(spec, torch.device("cpu"), "upstream"), find_laws(V5)
-    for name, (law, cases) in FAULTS.items():
-        try:
-            replace(laws[law], cases=cases).search(subject, GATE, GATE_SEED)
-        except LawBroken as broken:
-            comment = f"{broken.what}: expected {broken.expected}, observed {broken.observed}"
-            vector = make_vector(broken.case, id=name, flags=("FINDING",), comment=comment, law=law)
-            write_vectors(folder / f"{name}.json", {"loss": spec}, [vector])
-            draw(broken.case, folder / f"{name}.png", f"{law}: {comment}", execute(subject, broken.case))
-            print(f"{name}\n{broken}\n")
-        else:
+    for name, (law, narrowing, wanted) in FAULTS.items():
+        broken = search(laws[law], strategies.Domain(**narrowing), wanted, subject)
+        if broken is None:
             raise SystemExit(f"{name}: {law} holds")
+        comment = f"{broken.what}: expected {broken.expected}, observed {broken.observed}"
+        vector = make_vector(broken.case, id=name, flags=("FINDING",), comment=comment, law=law)
+        write_vectors(folder / f"{name}.json", {"loss": spec}, [vector])
+        draw(broken.case, folder / f"{name}.png", f"{law}: {comment}", execute(subject, broken.case))
+        print(f"{name}\n{broken}\n")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """What the gate makes of every planted fault: ``python -m tests.detection > docs/measured/detection.md``.
 
-For each fault of the catalogue the laws are run in the order of the gate, with its settings and its seed, until one
-breaks: that is the first law, and the time to it includes making the smallest case. Then the law that the fault names
-is run, which must break as well; with ``--all`` every other law too, without making cases small. A first law that says
-nothing about the step at fault is a failure, as is a fault that no law notices.
+For each fault of the catalogue the gate's cases are judged in their order, in one process, until a law breaks. Its case
+is made small. The gate judges all its cases, and its report names the earliest law that broke. So `AFTER` more cases
+are judged by the laws before that one; if one of these breaks, it is the first law. Then the law that the fault names
+must break on some case of the gate; with ``--all`` every law is tried on every case. A first law that says nothing
+about the step at fault is a failure, as is a fault that no law notices.
 
 ``--check`` is quick, for every CI run: the law that a fault names must break within the gate's cases, and speak of the
 step at fault.
@@ -17,21 +18,24 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from pydantic import TypeAdapter
 
-from tests.all_laws import LAWS
 from tests.faults import STEPS, Fault, plant
 from tests.faults.catalogue import FAULTS
 from tests.faults.unnoticeable import UNNOTICEABLE
-from tests.judging import QUICK, apart, on_its_device, search
+from tests.judging import Made, apart, breaks, minimised, on_its_device, whole
+from yololoss.harness.config import BUNDLED
+from yololoss.harness.engine.clerk import repeats
+from yololoss.harness.engine.plan import Plan
 from yololoss.harness.laws.exam import LawBroken
-from yololoss.harness.laws.law import GATE
 
 Mode = Literal["first", "all", "check"]
+AFTER = 100
 # The steps that a law speaks of. Laws that compare all with the reference, or the loss with itself, speak of the
 # step that their finding shows, so they are given only what their statement names.
 ABOUT = {
@@ -97,11 +101,12 @@ OF_ITEM = {"box": "DECODE IOU INDEX", "obj": "OBJ BCE/FOCAL", "cls": "CLS BCE/FO
 
 @dataclass(frozen=True)
 class Finding:
-    """A law that broke on a fault, and with which case."""
+    """The law that is named first of those that broke on a fault, and its smallest case."""
 
     law: str
-    cases: int  # in which it was noticed, those of the laws before it included
-    seconds: float  # of one processor, to the smallest case, the laws before it included
+    cases: int  # to the first broken law
+    seconds: float  # of one processor, to the first broken law
+    smallest: float  # of one processor, to the smallest case
     targets: int
     logits: int
     about: frozenset[str]
@@ -119,7 +124,7 @@ class Detection:
     def complaints(self) -> Iterator[str]:
         """What is wrong with it."""
         if self.first is None:
-            yield f"{self.fault.name}: no law notices it"
+            yield f"{self.fault.name}: {self.fault.law} holds, and no other law that was run breaks"
             return
         if not self.first.about & {*self.fault.steps}:
             yield f"{self.fault.name}: {self.fault.step}, but first {self.first.law}"
@@ -133,6 +138,9 @@ def about(broken: LawBroken) -> frozenset[str]:
     found = {*(ABOUT[law] if law in ABOUT else ABOUT[law.partition(".")[0]]).split()}
     if law == "totals.finite":
         found |= {*OF_ITEM.get(broken.what.partition(" ")[0], "SCALE").split()}
+    if law == "gradients.value":  # it shows the channel of the logit
+        channel = int(broken.what.rpartition(", ")[2].rstrip("]"))
+        found |= {*OF_ITEM["box" if channel < 4 else "obj" if channel == 4 else "cls"].split()}
     case = broken.case
     if case.dtype != "float32" or case.targets_dtype != "float32":
         found.add("DTYPE")
@@ -141,32 +149,56 @@ def about(broken: LawBroken) -> frozenset[str]:
     return frozenset(found)
 
 
+SEQUENCES: dict[str, list[Made]] = {}  # the gate's cases by device, in the processes that `main` makes
+
+
 def detect(task: tuple[Fault, Mode, bool]) -> Detection:
     """Run the gate on a fault, in a process of its own; in the loss as it is, or with its checks off."""
     fault, mode, checks = task
-    first, laws, cases = None, [], 0
-    order = [LAWS[fault.law]] if mode == "check" else list(LAWS.values())
     with tempfile.TemporaryDirectory() as folder:
-        subject = on_its_device(plant(fault, Path(folder), checks), fault.device)
+        plan = Plan((), on_its_device(plant(fault, Path(folder), checks), fault.device))
         start = time.process_time()
-        for law in order:
-            if first is not None and mode != "all" and law.id != fault.law:
-                continue
-            broken = search(law, subject, GATE if first is None and mode != "check" else QUICK)
-            if broken is not None:
-                laws.append(law.id)
-            if broken is not None and first is None:
-                first = Finding(
-                    law.id,
-                    cases + law.tally.broke_at,
-                    time.process_time() - start,
-                    len(broken.case.targets),
-                    sum(math.prod(broken.case.shape(i)) for i in range(broken.case.layers)),
-                    about(broken),
-                )
-            cases += law.tally.tried
-        spent = time.process_time() - start
-    return Detection(fault, first, tuple(laws), spent)
+        first = named_law(plan, fault) if mode == "check" else first_law(plan)
+        laws = [] if first is None else [first.law]
+        if mode == "all" or (mode == "first" and fault.law not in laws):
+            only = None if mode == "all" else [fault.law]
+            laws += [raw.told.law for raw in breaks(plan.subject, SEQUENCES[fault.device], only)]
+        return Detection(fault, first, tuple(dict.fromkeys(laws)), time.process_time() - start)
+
+
+def named_law(plan: Plan, fault: Fault) -> Finding | None:
+    """How the law that the fault names breaks first. Cases are not made small."""
+    start = time.process_time()
+    raw = next(breaks(plan.subject, SEQUENCES[fault.device], [fault.law]), None)
+    if raw is None:
+        return None
+    seconds = time.process_time() - start
+    broken = raw.told.broken(plan.laws[fault.law], raw.case)
+    broken.repeats = repeats(plan.subject, broken.case)
+    return finding(broken, raw.number + 1, seconds, seconds)
+
+
+def first_law(plan: Plan) -> Finding | None:
+    """What the gate's report names first, with the smallest case."""
+    start, cases = time.process_time(), whole(plan)
+    raw = next(breaks(plan.subject, cases), None)
+    if raw is None:
+        return None
+    seconds, judged = time.process_time() - start, raw.number + 1
+    broken = minimised(raw, plan)
+    earlier = list(plan.laws)[: plan.number[raw.told.law]]
+    others = breaks(plan.subject, islice(cases, AFTER), earlier)
+    first = min(others, key=lambda other: plan.number[other.told.law], default=None)
+    if first is not None:
+        broken = minimised(first, plan)
+    return finding(broken, judged, seconds, time.process_time() - start)
+
+
+def finding(broken: LawBroken, cases: int, seconds: float, smallest: float) -> Finding:
+    """A broken law with the size of its case."""
+    case = broken.case
+    logits = sum(math.prod(case.shape(i)) for i in range(case.layers))
+    return Finding(broken.law.id, cases, seconds, smallest, len(case.targets), logits, about(broken))
 
 
 DETECTIONS = TypeAdapter(list[Detection])
@@ -181,31 +213,38 @@ def kept(path: Path | None) -> list[Detection]:
 def page(found: list[Detection]) -> Iterator[str]:
     """The Markdown page."""
     firsts = [d.first for d in found if d.first is not None]
-    times = [first.seconds for first in firsts]
-    cases = [first.cases for first in firsts]
+    columns = {
+        "seconds to the first broken law": [first.seconds for first in firsts],
+        "seconds to its smallest case": [first.smallest for first in firsts],
+        "cases to the first broken law": [float(first.cases) for first in firsts],
+    }
     minutes = sum(d.spent for d in found) / 60
     targets = statistics.mean(first.targets for first in firsts)
     logits = statistics.median(first.logits for first in firsts)
     yield "# What the gate notices\n"
     yield f"{len(found)} planted faults (`tests/faults/`), each a single careless edit of the bundled loss. On each the"
-    yield "laws were run in their order, with the gate's settings, in one process, until one broke."
+    yield "gate's cases were judged in their order, in one process, until a law broke. The first law is the earliest in"
+    yield f"the order of laws that broke on that case or on the next {AFTER}: the one that the gate's report names."
     yield f"**{len(firsts)} of {len(found)} faults were noticed.**"
     yield "Made by `python -m tests.detection > docs/measured/detection.md`"
     yield f"in {minutes:.0f} minutes of one processor, and so are the seconds."
     yield "`.ci/run` fails where the law named for a fault no longer breaks, or says nothing about the step at fault."
     yield "Faults of the step DEVICE were run on the mirror, a simulated accelerator, one also under torch.compile.\n"
-    yield "| to the first broken law, with its smallest case | median | 90 % | worst |\n|---|---:|---:|---:|"
-    for name, values in (("seconds", times), ("cases", [float(n) for n in cases])):
+    yield "| | median | 90 % | worst |\n|---|---:|---:|---:|"
+    for name, values in columns.items():
         ninth = np.quantile(values, 0.9)
         yield f"| {name} | {statistics.median(values):.3g} | {ninth:.3g} | {max(values):.3g} |"
     yield f"\nThe smallest case has {targets:.1f} targets on average, and {logits:.0f} logits in the median. F01 to"
     yield "F73: faults seen in losses of this family that the project began with.\n"
-    yield "| fault | step | kind | known as | first law | cases | seconds | targets | logits | law named for it |"
-    yield "|---|---|---|---|---|---:|---:|---:|---:|---|"
+    yield "In the table, cases and seconds are those to the first broken law, and smallest the seconds to its smallest"
+    yield "case.\n"
+    yield "| fault | step | kind | known as | first law | cases | seconds | smallest | targets | logits | named law |"
+    yield "|---|---|---|---|---|---:|---:|---:|---:|---:|---|"
     for d in sorted(found, key=lambda d: min(map(STEPS.index, d.fault.steps))):
         name, kind, known, law = d.fault.name, d.fault.kind, d.fault.field, d.fault.law
         if d.first is not None:
-            first = f"`{d.first.law}` | {d.first.cases} | {d.first.seconds:.1f} | {d.first.targets} | {d.first.logits}"
+            times = f"{d.first.cases} | {d.first.seconds:.1f} | {d.first.smallest:.1f}"
+            first = f"`{d.first.law}` | {times} | {d.first.targets} | {d.first.logits}"
             named = "the same" if law == d.first.law else f"`{law}`"
             yield f"| {name} | {d.fault.step} | {kind} | {known} | {first} | {named} |"
     yield "\n## What cannot be noticed\n"
@@ -220,7 +259,7 @@ def main() -> int:
     parser.add_argument(
         "--check", action="store_true", help="run only the laws that the faults name; print only what is wrong"
     )
-    parser.add_argument("--all", action="store_true", help="run every law on every fault")
+    parser.add_argument("--all", action="store_true", help="try every law on every case of every fault")
     parser.add_argument("--unchecked", action="store_true", help="plant them in the loss with its checks off")
     parser.add_argument("--results", type=Path, help="plant only what this file does not have, and add to it")
     parser.add_argument("names", nargs="*", help="only these faults, and no page")
@@ -232,6 +271,8 @@ def main() -> int:
         faults = [f for f in faults if "INPUT" not in f.steps and f.name not in ONLY_WITH_CHECKS]
     known = [each.fault for each in before]
     tasks = [(fault, mode, not given.unchecked) for fault in faults if fault not in known]
+    for device in {fault.device for fault, _, _ in tasks}:
+        SEQUENCES[device] = list(whole(Plan((), on_its_device(BUNDLED, device))))
     found = list(before)
     for detection in apart(detect, tasks, "faults"):
         found.append(detection)

@@ -2,9 +2,9 @@
 
 It needs the extra ``mutation``: ``python -m pip install -c constraints.txt -e '.[mutation]'``.
 
-Every mutant is judged by the gate: the laws in their order, with the gate's cases, until one breaks. What the gate
-cannot reach (GIoU, the quality focal loss, error texts) is judged by the tests of it; they come after the first `SOON`
-of each law's cases, because they are quicker than the rest. What survives both must be argued to be equivalent in
+Every mutant is judged by the gate: its cases in their order, each by all laws about it, until a law breaks. What the
+gate cannot reach (GIoU, the quality focal loss, error texts) is judged by the tests of it; they come after the first
+`SOON` cases, because they are quicker than the rest. What survives both must be argued to be equivalent in
 `tests.equivalent`; an argument for a mutant that does not survive is an error.
 
 The cases of the gate, and what the reference makes of them, are the same for every mutant: they are made once, and
@@ -26,6 +26,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -34,18 +35,18 @@ from coverage import Coverage
 from rich.console import Console
 from rich.progress import track
 
-from properties.v5.case import Case
 from tests.all_laws import LAWS, ROOT
 from tests.equivalent import argument, unused
 from tests.faults import HOME, plant_text
-from tests.judging import apart, search
+from tests.judging import Made, apart, breaks, on_its_device, whole
 from tests.mutants import MODULES, Mutant, mutants
+from yololoss.harness.config import BUNDLED
+from yololoss.harness.engine.judge import judged as judged_by
+from yololoss.harness.engine.plan import Plan
 from yololoss.harness.errors import UsageError
-from yololoss.harness.laws import law as law_module
-from yololoss.harness.laws.exam import LawBroken
-from yololoss.harness.laws.law import Law
+from yololoss.harness.laws.exam import Run
 from yololoss.harness.subjects.family import LossUnderTest
-from yololoss.harness.subjects.load import find_device, load_loss
+from yololoss.harness.subjects.load import find_device
 
 # The tests of what the gate cannot reach, by module of the loss.
 BESIDE = {
@@ -56,7 +57,8 @@ BESIDE = {
     "loss": ("loss", "contract", "unchecked"),
     "checks": ("contract",),
 }
-SOON = 3
+SOON = 300
+ON_MIRROR = 30
 NOTICED, TESTS, SURVIVED = "a law", "tests beside the gate", "nothing"
 
 
@@ -72,9 +74,9 @@ class Judged:
 
 @dataclass(frozen=True)
 class Gate:
-    """What the gate makes of the bundled loss: its cases by law, and the lines of the loss that run."""
+    """The gate on the bundled loss: its cases, what is computed of each, and the lines of the loss that run."""
 
-    cases: dict[str, list[Case]]
+    cases: list[tuple[Made, dict[Any, Any]]]
     lines: dict[str, set[int]]
 
     def reaches(self, mutant: Mutant) -> bool:
@@ -84,23 +86,17 @@ class Gate:
 
 def run_gate() -> Gate:
     """Run the gate on the bundled loss, remember all that the reference makes of its cases, and watch the lines."""
-    for name in ("_made", "_executed"):
-        setattr(law_module, name, lru_cache(maxsize=None)(getattr(law_module, name).__wrapped__))
-    subject = load_loss("yololoss:ComputeLoss", torch.device("cpu"), "yololoss")
-    cases: dict[str, list[Case]] = {law: [] for law in LAWS}
-    examine = Law.examine
-
-    def noted(self: Law, subject: LossUnderTest, case: Case) -> None:
-        cases[self.id].append(case)
-        examine(self, subject, case)
-
+    subject = on_its_device(BUNDLED, "cpu")
+    sequence = list(whole(Plan((), subject)))
+    cases = []
     watch = Coverage(data_file=None, config_file=False, source=[str(HOME)])
     # threads that OpenMP once had here, the processes that judge would wait for in vain
-    one_thread = patch.object(torch, "set_num_threads", lambda n: None)
-    with watch.collect(), one_thread, patch.object(Law, "examine", noted):
-        for law in track(LAWS.values(), "the gate", console=Console(stderr=True)):
-            search(law, subject)
-    law_module._executed.cache_clear()
+    with watch.collect(), patch.object(torch, "set_num_threads", lambda n: None):
+        for each in track(sequence, "the gate", console=Console(stderr=True)):
+            run = Run(subject, each.case)
+            if any(judged_by(law, run)[0] for law in each.laws):
+                raise SystemExit(f"the gate breaks on the loss as it is, on case {each.number}")
+            cases.append((each, run._made))
     lines = {module: set(watch.get_data().lines(str(HOME / f"{module}.py")) or ()) for module in MODULES}
     gc.freeze()  # so that the processes that judge share it
     return Gate(cases, lines)
@@ -127,7 +123,7 @@ def _judge(mutant: Mutant) -> tuple[str, str]:
     with tempfile.TemporaryDirectory() as folder:
         try:
             spec = plant_text("mutant", {mutant.module: mutant.text}, Path(folder))
-            subject = load_loss(spec, torch.device("cpu"), "yololoss")
+            subject = on_its_device(spec, "cpu")
         except UsageError:
             return NOTICED, "it cannot be imported"
         reached = GATE.reaches(mutant)
@@ -139,25 +135,20 @@ def _judge(mutant: Mutant) -> tuple[str, str]:
 
 
 def _by_gate(subject: LossUnderTest, part: slice) -> str | None:
-    # most mutants raise, and input checks are noticed by the laws about them
-    for law in sorted(LAWS.values(), key=lambda law: not law.id.startswith(("run.no-exception", "input."))):
-        try:
-            for case in GATE.cases[law.id][part]:
-                law.examine(subject, case)
-        except LawBroken:
-            return law.id
+    for each, known in GATE.cases[part]:
+        run = Run(subject, each.case)
+        run._made.update(known)
+        for law in each.laws:
+            if judged_by(law, run)[0] is not None:
+                return law.id
     return None
 
 
 def _on_mirror(subject: LossUnderTest) -> str | None:
     """The same on the pretend accelerator, for what lies on the wrong device."""
     law, there = LAWS["run.no-exception"], replace(subject, device=find_device("mirror"))
-    try:
-        for case in GATE.cases[law.id][: 10 * SOON]:
-            law.examine(there, case)
-    except LawBroken:
-        return f"{law.id}, on the mirror"
-    return None
+    cases = [each for each, _ in GATE.cases if law in each.laws][:ON_MIRROR]
+    return f"{law.id}, on the mirror" if any(breaks(there, cases, [law.id])) else None
 
 
 def _by_tests(mutant: Mutant) -> bool:
@@ -165,7 +156,7 @@ def _by_tests(mutant: Mutant) -> bool:
     for module in MODULES:  # each takes what it needs from those before it
         path = HOME / f"{module}.py"
         text = mutant.text if module == mutant.module else path.read_text(encoding="utf-8")
-        names = vars(import_module(f"yololoss.{module}"))
+        names = vars(import_module(f"yololoss.v5.{module}"))
         for name in [name for name in names if not name.startswith("__")]:
             del names[name]
         exec(compile(text, str(path), "exec"), names)

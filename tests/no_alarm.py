@@ -1,53 +1,54 @@
-"""Every conforming loss through all laws: ``python -m tests.no_alarm``; a table, and exit status 1 for an accusation.
+"""Every conforming loss through the gate: ``python -m tests.no_alarm``; a table, and exit status 1 for an accusation.
 
-``--cases N``, ``--explore`` and ``--laws`` as for pytest: other cases every time, more of them, and only some laws.
+The gate's cases are judged in their order until a loss has had ``--judgements N``: the default are about as many as in
+the gate of the bundled loss, and with more the same sequence goes on. ``--seed N`` judges other cases, and ``--laws``
+only some laws. A judgement is one law on one case, also where it had nothing to compare.
 """
 
 import argparse
 import sys
+from itertools import takewhile
 
-import hypothesis
-
-from tests.all_laws import LAWS, V5
-from tests.judging import QUICK, apart, search
+from tests.all_laws import V5
+from tests.judging import apart, gate
 from tests.test_conforming import VARIANTS, load
-from yololoss.harness.laws.law import GATE_SEED, find_laws
+from yololoss.harness.engine.plan import Plan
+from yololoss.harness.laws.law import SEED, find_laws
 from yololoss.harness.subjects.load import find_device
 
 FORMS = ("OlderLoss", "compute_loss", "ImageLoss", "ModuleLoss", "BlackBox", "DictAdapter")
 OTHERS = ("tests.subjects.plain:PlainLoss", *(f"tests.subjects.forms:{name}" for name in FORMS))
+Task = tuple[str, str, int, int, tuple[str, ...]]
 
 
-def accusations(task: tuple[str, str, int, int | None, tuple[str, ...]]) -> tuple[str, int, int, dict[str, str]]:
-    """The loss, how many laws apply to it, in how many cases they judged it, and which of them broke."""
-    spec, device, cases, seed, laws = task
-    subject = load(spec, find_device(device))
-    settings = hypothesis.settings(QUICK, max_examples=cases)
-    judged, applied, broken = 0, 0, {}
-    for law in (LAWS[name] for name in laws):
-        if law.assumes(subject) is not None:
-            continue
-        found = search(law, subject, settings, seed)
-        if found is not None:
-            broken[law.id] = str(found)
-        judged += law.tally.judged
-        applied += law.tally.judged > 0
-    return spec, applied, judged, broken
+def accusations(task: Task) -> tuple[str, int, int, dict[str, str]]:
+    """The loss, how many laws judged it, in how many judgements, and which of them broke."""
+    spec, device, enough, seed, patterns = task
+    plan = Plan(patterns, load(spec, find_device(device)))
+
+    def tried() -> int:
+        return sum(law.tally.tried for law in plan.laws.values())
+
+    cases = range(enough)  # an end, since a law that broke is tried no more
+    numbers = takewhile(lambda _: plan.domains and tried() < enough, cases)
+    found = {raw.told.law: raw for raw in gate(plan, numbers, seed)}
+    broken = {id: str(raw.told.broken(plan.laws[id], raw.case)) for id, raw in found.items()}
+    return spec, sum(law.tally.judged > 0 for law in plan.laws.values()), tried(), broken
 
 
 def main() -> int:
     """Run them all, as many at once as there are processors."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", type=int, default=100)
+    parser.add_argument("--judgements", type=int, default=100_000, metavar="N", help="of each loss (default: 100,000)")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--explore", action="store_true", help="other cases every time")
-    parser.add_argument("--laws", action="append", metavar="PATTERN", help="only these laws")
+    parser.add_argument("--seed", type=int, default=SEED, metavar="N", help="of the cases (default: the gate's)")
+    parser.add_argument("--laws", action="append", default=[], metavar="PATTERN", help="only these laws")
     given = parser.parse_args()
-    seed = None if given.explore else GATE_SEED
-    laws = tuple(find_laws(V5, given.laws)) if given.laws else tuple(LAWS)
-    tasks = [(spec, given.device, given.cases, seed, laws) for spec in (*VARIANTS, *OTHERS)]
+    find_laws(V5, given.laws)  # a pattern that fits no law ends the run here
+    specs = (*VARIANTS, *OTHERS)
+    tasks = [(spec, given.device, given.judgements, given.seed, tuple(given.laws)) for spec in specs]
     done = list(apart(accusations, tasks, "losses"))
-    print("| loss | laws | cases judged | accused by |\n|---|---:|---:|---|")
+    print("| loss | laws | judgements | accused by |\n|---|---:|---:|---|")
     for spec, applied, judged, broken in done:
         print(f"| `{spec}` | {applied} | {judged:,} | {', '.join(broken) or 'none'} |")
     print("\n\n".join(f"{spec}\n{text}" for spec, _, _, broken in done for text in broken.values()), file=sys.stderr)

@@ -11,34 +11,35 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from unittest.mock import patch
 
-import torch
-
-from properties.v5.case import Case
 from properties.v5.regions import REGIONS, regions
 from tests.all_laws import LAWS, V5
-from tests.judging import apart, on_its_device
-from yololoss.harness.laws.law import GATE, GATE_SEED, Law
-from yololoss.harness.subjects.family import LossUnderTest
+from tests.judging import apart, how_many, made, on_its_device
+from yololoss.harness.config import BUNDLED
+from yololoss.harness.engine.judge import judged
+from yololoss.harness.engine.plan import Plan
+from yololoss.harness.laws.exam import Run
 
 ENOUGH = 20
 JUDGED = "judged"
+Part = tuple[str, int, int]  # the device, the number of the first case, and the step to the next
 
 
-def reach(law: Law, subject: LossUnderTest) -> Counter[str]:
-    """How many of the gate's cases the law judges, in all (`JUDGED`) and by region."""
-    found: Counter[str] = Counter()
-    examine = Law.examine
-
-    def counted(self: Law, subject: LossUnderTest, case: Case) -> None:
-        before = self.tally.judged
-        examine(self, subject, case)
-        if self.tally.judged > before:
-            found.update([JUDGED, *regions(case)])
-
-    with patch.object(Law, "examine", counted):
-        law.search(subject, GATE, GATE_SEED)
+def reach(part: Part) -> dict[str, Counter[str]]:
+    """How many of these cases each law judges, in all (`JUDGED`) and by region; in a process of its own."""
+    device, start, step = part
+    plan = Plan((), on_its_device(BUNDLED, device))
+    found: dict[str, Counter[str]] = {id: Counter() for id in plan.laws}
+    for _, _, case, laws in made(plan, range(start, how_many(plan), step)):
+        run = Run(plan.subject, case)
+        reached = [JUDGED, *regions(case)]
+        for law in laws:
+            if bool(law.on) == (device == "mirror"):
+                before = law.tally.judged
+                broken, _ = judged(law, run)
+                assert broken is None, broken
+                if law.tally.judged > before:
+                    found[law.id].update(reached)
     return found
 
 
@@ -55,16 +56,10 @@ def page(table: dict[str, Counter[str]]) -> Iterator[str]:
         yield f"| `{law}` | {' | '.join(str(table[law][name]) for name in (JUDGED, *REGIONS))} |"
 
 
-def _reached(laws: list[str]) -> dict[str, Counter[str]]:
-    """The same of several laws, in a process of its own: laws over the same strategy share what runs on its cases."""
-    subjects = {device: on_its_device("yololoss:ComputeLoss", device) for device in ("cpu", "mirror")}
-    return {name: reach(LAWS[name], subjects["mirror" if LAWS[name].on else "cpu"]) for name in laws}
-
-
-def _parts(laws: list[str]) -> list[list[str]]:
-    """One a processor, each with every so many-th law: neighbours take about as long."""
+def parts() -> list[Part]:
+    """As many parts of each device's cases as there are processors."""
     count = os.cpu_count() or 1
-    return [laws[start::count] for start in range(count)]
+    return [(device, start, count) for device in ("cpu", "mirror") for start in range(count)]
 
 
 def judged_in(file: Path) -> dict[str, int]:
@@ -79,19 +74,21 @@ def judged_in(file: Path) -> dict[str, int]:
 def main(arguments: Sequence[str]) -> int:
     """Print the page, or with --check the laws that judge too few cases."""
     # compiling takes a minute a case, so those laws have a few cases of their own; a baseline has its own
-    laws = [name for name, law in LAWS.items() if law.on != ("compile",) and law.strategy(V5) is not None]
+    laws = [name for name, law in LAWS.items() if law.strategy(V5) is not None]
     match arguments:
         case []:
-            torch.set_num_threads(1)
-            table = dict(pair for part in apart(_reached, _parts(laws), "laws") for pair in part.items())
+            table: dict[str, Counter[str]] = {name: Counter() for name in laws}
+            for part in apart(reach, parts(), "parts of the gate"):
+                for name, counts in part.items():
+                    table[name] += counts
             print("\n".join(page(table)))
-            judged = {name: table[name][JUDGED] for name in laws}
+            counted = {name: table[name][JUDGED] for name in laws}
         case ["--check", file]:
-            judged = judged_in(Path(file))
+            counted = judged_in(Path(file))
         case _:
             print(__doc__, file=sys.stderr)
             return 2
-    few = [f"{name} judges {judged.get(name, 0)} cases" for name in laws if judged.get(name, 0) < ENOUGH]
+    few = [f"{name} judges {counted.get(name, 0)} cases" for name in laws if counted.get(name, 0) < ENOUGH]
     print("\n".join(few), file=sys.stderr)
     return 1 if few else 0
 

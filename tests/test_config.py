@@ -117,10 +117,10 @@ def test_bad_settings_end_the_run_with_exit_status_2(tmp_path):
     assert "did you mean 'loss'?" in output
 
 
-def test_the_explorer_draws_as_many_cases_as_asked_for():
-    """--profile explorer --cases N: N other cases for each law."""
+def test_a_gate_has_as_many_cases_as_asked_for():
+    """--cases N: N cases, which all laws share."""
     law = "properties/v5/test_totals.py::test_the_items_are_detached"
-    status, output = run(law, "--profile", "explorer", "--cases", "7", "-v")
+    status, output = run(law, "--cases", "7", "-v")
     assert status == 0, output
     assert re.search(r"totals.items-detached +held +7", output)
     assert "laws: 1 of 1 held, 7 cases" in output

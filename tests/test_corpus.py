@@ -1,18 +1,15 @@
 """A corpus: folders of case files, and the gate that judges them first."""
 
 import json
-from dataclasses import replace
 
 import pytest
 
-from tests.all_laws import LAWS
 from tests.faults import plant
 from tests.faults.catalogue import BY_NAME
 from tests.fork import said
 from tests.test_cli import GOOD, run
 from tests.test_fuzz import rarely
 from yololoss.harness.cases.vectors import make_vector, name_of, read_corpus, read_vectors, write_vectors
-from yololoss.harness.plugin import TRIAL
 
 CASE = GOOD.changed(batch=2)
 LARGER = CASE.changed(targets=(*CASE.targets, *CASE.targets))
@@ -93,7 +90,7 @@ def test_the_gate_judges_the_corpus_first(tmp_path):
     common = ("check", spec, "--laws", "totals.sum", "--workers", 1, "--json")
     status, output, errors = run(*common, "--corpus", "one", cwd=tmp_path)
     assert status == 1, errors
-    assert json.loads(output)["laws"][0]["broke_at"] == 1
+    assert json.loads(output)["laws"][0]["tried"] == 1
     (tmp_path / "yololoss.toml").write_text('corpus = "one"\n', encoding="utf-8")
     status, output, errors = run(*common, cwd=tmp_path)
     assert json.loads(output)["laws"][0]["tried"] == 1, errors
@@ -129,10 +126,8 @@ def test_the_gate_outlives_a_case_that_ends_its_process(tmp_path):
     status, output, errors = run("check", spec, *options, "--json", cwd=tmp_path)
     assert status == 1, errors
     told = json.loads(output)
-    assert [(law["id"], law["word"], law["tried"]) for law in told["laws"]] == [
-        ("run.no-exception", "BROKE", 1),
-        ("totals.shape-and-dtype", "held", 5),
-    ]
+    words = {law["id"]: law["word"] for law in told["laws"]}
+    assert words == {"totals.shape-and-dtype": "held", "run.no-exception": "BROKE"}
     (found,) = told["findings"]
     assert (found["observed"], found["picture"]) == ("killed by SIGSEGV", None)
     assert said(found["replay"], tmp_path)[0] == 1
@@ -147,11 +142,3 @@ def test_a_session_judges_the_corpus_first(tmp_path):
     assert status == 1, errors
     (found,) = json.loads(output)["verdict"]["findings"]
     assert read_vectors(tmp_path / found["path"]).vectors[0].case == CASE
-
-
-def test_a_law_of_the_users_own_is_asked_in_this_process(request, subject):
-    """Another process does not know the law, so it does not judge by it."""
-    law = replace(LAWS["totals.sum"], id="own.law")
-    trial = request.config.stash[TRIAL]
-    trial._outlive(law, vector("own.law"), "cpu")
-    assert not trial._judges

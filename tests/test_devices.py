@@ -7,11 +7,9 @@ import torch
 from torch import Tensor
 
 from tests.all_laws import LAWS, V5
-from tests.judging import QUICK, on_its_device
+from tests.judging import on_its_device, search
 from tests.test_case import CASE
 from yololoss.harness.devices.devices import Around, Wait
-from yololoss.harness.laws.exam import LawBroken
-from yololoss.harness.laws.law import GATE_SEED
 from yololoss.harness.subjects import compiled
 from yololoss.harness.subjects.compiled import Compiled, graph_breaks
 from yololoss.harness.subjects.execute import execute
@@ -153,8 +151,7 @@ def test_a_loss_that_is_otherwise_when_compiled_is_found(monkeypatch):
     """On the pseudo-device compile only the laws of compilation judge it, and they judge nowhere else."""
     monkeypatch.setattr(compiled.shutil, "which", lambda name: None)
     under_test = on_its_device("tests.test_devices:Halved", "compile")
-    with pytest.raises(LawBroken, match="total of call 0"):
-        LAWS["compile.values"].search(under_test, QUICK, GATE_SEED)
+    assert "total of call 0" in str(search(LAWS["compile.values"], under_test))
     assert LAWS["totals.sum"].assumes(under_test) == "is not about compilation"
 
 

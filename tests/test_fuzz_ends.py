@@ -17,7 +17,8 @@ from tests.all_laws import ROOT
 from tests.test_cli import GOOD
 from tests.test_fuzz import BUNDLED, _raw_of, orders, quiet, rarely, settings
 from yololoss.harness.cases.vectors import make_vector
-from yololoss.harness.cli.fuzz import View, _tell
+from yololoss.harness.cli.fuzz import _tell
+from yololoss.harness.cli.view import View
 from yololoss.harness.devices.devices import DeviceLost
 from yololoss.harness.engine import clerk, guard, judge, session, worker
 from yololoss.harness.engine.plan import Origin
@@ -60,6 +61,7 @@ def test_a_process_that_is_gone_has_no_memory():
 def test_a_machine_that_stood_still_makes_no_process_late():
     """Time counts while it is watched: at most a second between two checks."""
     watched = guard.Guarded(time.sleep, (600,), 4096)
+    watched._used = lambda: (0.0, True)
     with patch.object(guard, "time") as time_of_guard:
         clock = time_of_guard.monotonic
         for now in (100.0, 100.5, 140.0, 140.5):  # 40 s of which were no one's
@@ -72,6 +74,23 @@ def test_a_machine_that_stood_still_makes_no_process_late():
             assert watched.watch(141.3, 3.0) is None
         clock.return_value = 145.0
         assert watched.watch(141.3, 3.0) == guard.Death("run.time-limit", "did not return within 3 s")
+
+
+def test_a_busy_machine_makes_no_process_late():
+    """While a process waits for a processor, only its processor time counts."""
+    watched = guard.Guarded(time.sleep, (600,), 4096)
+    spent = 0.0
+    watched._used = lambda: (spent, False)
+    with patch.object(guard, "time") as time_of_guard:
+        for now in range(100, 120):
+            time_of_guard.monotonic.return_value = float(now)
+            spent += 0.1
+            assert watched.watch(99.0, 3.0) is None
+        for now in range(120, 123):
+            time_of_guard.monotonic.return_value = float(now)
+            spent += 1.0
+            late = watched.watch(99.0, 3.0)
+    assert late == guard.Death("run.time-limit", "did not return within 3 s")
 
 
 @pytest.mark.parametrize("lost", [False, True])
@@ -117,8 +136,7 @@ def test_a_worker_says_what_ended_it(tmp_path):
 def test_laws_that_run_the_loss_anew_are_spared_one_that_does_not_answer(tmp_path):
     """Each of them would wait for it again."""
     task = judge.Task(rarely(tmp_path, "Raises", 1), "cpu", "upstream")
-    with patch("yololoss.harness.engine.plan.ANEW", 100.0):
-        worker.run(orders(tmp_path, task=task, laws=("run", "state.deep-copy")), cases=20)
+    worker.run(orders(tmp_path, task=task, laws=("run", "state.deep-copy"), cases=20))
     plan = worker.Plan(("run", "state.deep-copy"), task.under_test())
     named, _ = worker.Counters(plan).read(worker.Journal(worker.journal_path(tmp_path, 0)).counters)
     assert named["broke run.no-exception"] > 0
@@ -145,15 +163,16 @@ def test_what_is_known_or_cannot_be_read_keeps_no_clerk_busy(tmp_path):
     """The first is only counted; the second is kept for a person to look at, and does not end the session."""
     made, kind = _waiting(tmp_path)
     made.records[kind] = clerk.Record(kind=kind, nothing="a kill from outside hides no crash of the same kind")
-    assert made._look_after_clerk(1.0)
-    made.clerk[0].kill()
-    made.clerk = None
+    assert made._look_after_clerks(1.0)
+    ((guarded, _),) = made.clerks.values()
+    guarded.kill()
+    made.clerks = {}
     made._take_record(raw_path(tmp_path, kind))
     write_raw(tmp_path, BUNDLED, Raw(clerk.Told("totals.sum", "total", "1", "2", "none"), GOOD, None))
-    assert not made._look_after_clerk(1.0)
+    assert not made._look_after_clerks(1.0)
     assert not list((tmp_path / "raw").iterdir())
     raw_path(tmp_path, "00ff").write_text("{", encoding="utf-8")
-    assert not made._look_after_clerk(1.0)
+    assert not made._look_after_clerks(1.0)
     assert [path.name for path in (tmp_path / "raw").iterdir()] == ["00ff.unreadable"]
 
 
@@ -163,7 +182,7 @@ def test_ctrl_c_while_the_last_are_made_small_leaves_them_for_later(tmp_path):
     clerks = []
 
     def interrupted(_: float) -> None:
-        clerks.append(made.clerk[0])
+        clerks.extend(guarded for guarded, _ in made.clerks.values())
         raise KeyboardInterrupt
 
     with patch.object(session.time, "sleep", interrupted):
@@ -176,8 +195,9 @@ def test_ctrl_c_while_the_last_are_made_small_leaves_them_for_later(tmp_path):
 def test_what_the_clerk_has_done_when_the_session_ends_is_told(tmp_path):
     """Also if the session has not checked yet: its file is no longer among those that wait."""
     made, kind = _waiting(tmp_path)
-    assert made._look_after_clerk(60.0)
-    made.clerk[0].process.join()
+    assert made._look_after_clerks(60.0)
+    ((guarded, _),) = made.clerks.values()
+    guarded.process.join()
     assert not raw_path(tmp_path, kind).exists()
     made._end(quiet)
     assert list(made.findings) == [kind]
@@ -185,16 +205,16 @@ def test_what_the_clerk_has_done_when_the_session_ends_is_told(tmp_path):
 
 def test_what_a_worker_was_to_judge_first_goes_to_the_next(tmp_path):
     """Cases that it did not judge are judged later, if it dies and if the session does."""
-    first = tuple(f"\n{GOOD.changed(batch=n).key}" for n in (2, 3, 4))
+    first = tuple(make_vector(GOOD.changed(batch=n), id="a").model_dump_json() for n in (2, 3, 4))
     start_worker = Mock()
     made = session.begin(tmp_path, settings(workers=2), first, start_worker)
     for place in (0, 1):
         made._start_worker(place)
-    assert [call.args[0].first for call in start_worker.call_args_list] == [first, ()]
-    worker.run(start_worker.call_args_list[0].args[0], cases=1)
+    assert [call.args[0].first for call in start_worker.call_args_list] == [first[:2], first[2:]]
+    worker.run(start_worker.call_args_list[0].args[0]._replace(cases=0, first=first[:1]))
     made.workers = [Mock(orders=call.args[0]) for call in start_worker.call_args_list]
     again = session.resume(tmp_path)
-    assert again.state.first == first[1:]
+    assert again.state.first == (first[2], first[1])
     assert not again.state.given
 
 
@@ -204,7 +224,7 @@ def test_a_session_is_shown_as_a_line_that_changes_on_a_terminal(tmp_path):
     made.settings = made.settings.model_copy(update={"seconds": 60.0})
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=200)
-    with patch("yololoss.harness.cli.fuzz.Console", return_value=console), View(quiet=False) as view:
+    with patch("yololoss.harness.cli.view.Console", return_value=console), View("title", quiet=False) as view:
         view._every = 0.0
         view.show(made)
     assert "0 cases" in screen.getvalue()
@@ -217,14 +237,14 @@ def test_what_is_found_is_said_once_while_the_session_goes_on(tmp_path):
     made, kind = _waiting(tmp_path)
     made._take_record(raw_path(tmp_path, kind))
     screen = io.StringIO()
-    with patch("yololoss.harness.cli.fuzz.Console", return_value=Console(file=screen, width=200, soft_wrap=True)):
-        view = View(quiet=False)
+    with patch("yololoss.harness.cli.view.Console", return_value=Console(file=screen, width=200, soft_wrap=True)):
+        view = View("title", quiet=False)
     for _ in range(2):
         view.show(made)
-    assert screen.getvalue() == f"totals.sum broke: {made.findings[kind].finding.path}\n"
+    assert screen.getvalue() == f"title\ntotals.sum broke: {made.findings[kind].finding.path}\n"
     view._every = 0.0
     view.show(made)
-    assert screen.getvalue().splitlines()[1].startswith("0 cases")
+    assert screen.getvalue().splitlines()[2].startswith("0 cases")
 
 
 def test_a_kill_from_outside_is_counted_and_no_finding(tmp_path):

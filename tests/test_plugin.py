@@ -16,6 +16,7 @@ from tests.faults import Fault, plant
 from tests.faults.catalogue import BY_NAME, FOUR
 from tests.test_case import CASE, GOOD
 from tests.test_docs import README
+from yololoss.harness import plugin
 from yololoss.harness.cases.vectors import make_vector, read_vectors, write_vectors
 from yololoss.harness.errors import UsageError
 from yololoss.harness.subjects.load import find_device, load_loss
@@ -124,25 +125,70 @@ class Loss(PlainLoss):
 
 
 @pytest.mark.slow
-def test_a_lost_device_is_a_finding_and_the_run_goes_on_in_another_worker(tmp_path: Path):
-    """The case is saved and shown for each law; without xdist the run stops, since the device cannot be used again."""
+def test_a_lost_device_is_a_finding_and_the_session_goes_on(tmp_path: Path):
+    """The case is saved and shown for each law: every process that loses the device is replaced."""
     (tmp_path / "lost.py").write_text(SUBJECT, encoding="utf-8")
     names = ("total_is_the_sum_of_the_items_times_the_batch", "total_of_every_call_is_that_of_the_reference")
-    given = [
-        *(f"properties/v5/test_totals.py::test_the_{name}" for name in names),
-        "--loss",
-        f"{tmp_path}/lost.py:Loss",
-    ]
-    for options, findings in ((["-n", "1"], 2), ([], 1)):
-        status, output = run_apart(*given, *options, "--findings", str(tmp_path / "found"))
-        assert status in (1, 2), output
-        assert output.count("the device, after this case") == findings
-        assert output.count("observed   RuntimeError: CUDA error: device-side assert triggered") == findings
-        assert output.count("replay     yololoss replay ") == findings
-    assert "the device is lost; with -n 1 the run continues in another process" in output
+    laws = [f"properties/v5/test_totals.py::test_the_{name}" for name in names]
+    options = ("--loss", f"{tmp_path}/lost.py:Loss", "--findings", str(tmp_path / "found"))
+    status, output = run_apart(*laws, *options, "-n", "1")
+    assert status == 1, output
+    assert output.count("the device, after this case") == 2
+    assert output.count("observed   RuntimeError: CUDA error: device-side assert triggered") == 2
+    assert output.count("replay     yololoss replay ") == 2
     assert len(list((tmp_path / "found").iterdir())) == 2
 
 
+@pytest.mark.slow
+def test_the_workers_of_xdist_share_one_session(tmp_path: Path):
+    """Each case is judged once for all tests; what breaks is shown at once, and told by the law's own test."""
+    spec = plant(BY_NAME["neighbour_sign"], tmp_path)
+    options = ("--loss", spec, "--findings", str(tmp_path / "found"), "--cases", "60", "-n", "2", "-v")
+    status, output = run_apart("properties/v5/test_assign.py", *options)
+    assert status == 1, output
+    assert re.search(r"^assign.neighbours broke after \d+ s: ", output, re.MULTILINE)
+    assert "3 failed" in output
+    tried = [int(n) for n in re.findall(r"^ assign\.\S+ +(?:held|BROKE) +(\d+)", output, re.MULTILINE)]
+    assert len(tried) > 10
+    assert max(tried) <= 60
+
+
+def test_workers_that_wait_for_one_that_is_gone_say_so(tmp_path: Path, request: pytest.FixtureRequest):
+    """A worker that ran the session may have been killed: its lock names a process that does not exist."""
+    (tmp_path / "cpu.lock").write_text(str(2**22 + 1), encoding="utf-8")
+    assert plugin._shared(request.node, "cpu", tmp_path).rows == []
+
+
+def test_the_session_ends_with_as_many_findings_as_pytest_was_told(tmp_path: Path):
+    """-x: the first finding ends it, whatever is left."""
+    spec = plant(BY_NAME["clamp_dropped"], tmp_path)
+    options = ("--loss", spec, "--findings", str(tmp_path / "found"), "--no-shrink", "--cases", "100000", "-x")
+    status, output = run("properties/v5/test_assign.py", *options)
+    assert status == 1, output
+    assert re.search(r"1 failed(, \d+ passed)? in", output)
+
+
+@pytest.mark.slow
+def test_what_no_test_is_about_is_told_by_the_first(tmp_path: Path):
+    """A loss that ends its process, judged by a law of totals."""
+    (tmp_path / "ends.py").write_text(ENDS, encoding="utf-8")
+    law = "properties/v5/test_totals.py::test_the_total_is_the_sum_of_the_items_times_the_batch"
+    options = ("--loss", f"{tmp_path}/ends.py:Loss", "--findings", str(tmp_path / "found"), "--cases", "20")
+    status, output = run(law, *options)
+    assert status == 1, output
+    assert "run.no-exception broke: " in output
+    assert "observed   killed by SIGKILL" not in output
+    assert "observed   killed by SIGABRT" in output
+
+
+ENDS = """
+import os
+from tests.subjects.plain import PlainLoss
+
+class Loss(PlainLoss):
+    def __call__(self, p, targets):
+        os.abort()
+"""
 ROWS = "rows_are_those_of_the_cpu"
 
 

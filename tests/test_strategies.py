@@ -6,43 +6,30 @@ import hypothesis
 import pytest
 import torch
 
-from properties.v5.case import Case
 from properties.v5.pools import SPOTS
 from properties.v5.regions import REGIONS, regions
 from properties.v5.strategies import cases
 from properties.v5.targets import nudged
-from tests.all_laws import LAWS
 from tests.faults import plant
 from tests.faults.catalogue import BY_NAME
-from yololoss.harness.laws.exam import LawBroken
-from yololoss.harness.laws.law import GATE, GATE_SEED
+from tests.judging import gate, minimised
+from yololoss.harness.engine.plan import Plan
+from yololoss.harness.laws.law import drawn
 from yololoss.harness.subjects.load import load_loss
-
-
-def drawn(strategy: hypothesis.strategies.SearchStrategy[Case]) -> list[Case]:
-    """What the gate draws from a strategy."""
-    found: list[Case] = []
-
-    @hypothesis.seed(GATE_SEED)
-    @GATE
-    @hypothesis.given(strategy)
-    def run(case: Case) -> None:
-        found.append(case)
-
-    run()
-    return found
 
 
 def test_every_region_is_reached_in_the_gates_budget():
     """Each place where losses go wrong is in at least three of the cases that every law over `cases` sees."""
-    reached = Counter(region for case in drawn(cases()) for region in regions(case))
+    reached = Counter(region for case in drawn(cases(), 100) for region in regions(case))
     assert set(reached) <= set(REGIONS)
     assert not [region for region in REGIONS if reached[region] < 3], reached
 
 
 def test_cases_are_what_they_were_asked_to_be():
     """The arguments of `cases` narrow what is drawn."""
-    for case in drawn(cases(min_targets=2, max_targets=3, dtypes=("float64",), classes=(1,), exact=True, spots=False)):
+    for case in drawn(
+        cases(min_targets=2, max_targets=3, dtypes=("float64",), classes=(1,), exact=True, spots=False), 100
+    ):
         assert 2 <= len(case.targets) <= 3
         assert (case.dtype, case.classes, case.predictions.overrides) == ("float64", 1, ())
         assert not {"on a grid line", "at half a cell", "beside a grid line"} & set(regions(case))
@@ -50,7 +37,7 @@ def test_cases_are_what_they_were_asked_to_be():
 
 def test_a_crowded_case_has_shared_cells():
     """Most targets lie where an earlier one does."""
-    crowded = drawn(cases(min_targets=2, crowded=True))
+    crowded = drawn(cases(min_targets=2, crowded=True), 100)
     assert sum("same centre, other size" in regions(case) for case in crowded) > len(crowded) / 3
 
 
@@ -75,7 +62,7 @@ def test_neighbours_of_a_float32_are_one_ulp_away():
 
 def test_logits_set_by_hand_are_of_every_kind():
     """Perfect fits, boxes without size or height, certainty and its opposite all occur."""
-    values = {(o.channel, o.value) for case in drawn(cases(min_targets=1)) for o in case.predictions.overrides}
+    values = {(o.channel, o.value) for case in drawn(cases(min_targets=1), 100) for o in case.predictions.overrides}
     assert {(0, 60.0), (1, -60.0), (2, -30.0), (2, -60.0), (3, -60.0), (4, 60.0), (4, -60.0)} <= values
     assert {(channel, 0.0) for channel in range(4)} <= values, "an exact fit"
     assert len(values) > 20, "fits have logits of their own"
@@ -98,13 +85,12 @@ SMALLEST = [
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "law", "targets"), SMALLEST)
 def test_the_smallest_case_of_a_fault_can_be_checked_by_hand(name, law, targets, tmp_path):
-    """As few targets as the fault needs, one image, small grids, no more layers than it takes, few anchors."""
+    """As few targets as the fault needs, one image, few cells in all layers together, few anchors."""
     subject = load_loss(plant(BY_NAME[name], tmp_path), torch.device("cpu"))
-    with pytest.raises(LawBroken) as broken:
-        LAWS[law].search(subject, GATE, GATE_SEED)
-    case = broken.value.case
+    plan = Plan((law,), subject)
+    case = minimised(next(gate(plan, range(100))), plan).case
     assert len(case.targets) <= targets
     assert case.batch == 1
     assert len(case.anchors[0]) <= 3
-    assert case.layers == 1
+    assert sum(rows * columns for rows, columns in case.grids) <= 6
     assert len(str(case).splitlines()) <= 10

@@ -1,23 +1,25 @@
-"""What a run of the gate spends its time on: ``python -m tests.where_time_goes``.
+"""What the gate spends its time on: ``python -m tests.where_time_goes [CASES]``.
 
-Every law is run as the gate runs it, in one process; the processor time of each part is added up by wrapping the
-functions where one part calls another. The subject's time is that of the loss itself: its construction,
+So many of the gate's cases, by default all, are judged in one process; the processor time of each part is added up by
+wrapping the functions where one part calls another. The subject's time is that of the loss itself: its construction,
 build_targets, the call and the backward pass.
 """
 
+import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 from unittest.mock import patch
 
 import torch
 
-from properties.v5 import budget, forms, reference, strategies
-from tests.all_laws import LAWS
+from properties.v5 import budget, forms, reference
+from tests.judging import gate, how_many, on_its_device
+from yololoss.harness.config import BUNDLED
+from yololoss.harness.engine.plan import Plan
 from yololoss.harness.laws import exam, law
-from yololoss.harness.subjects.load import load_loss
 
 SPENT: Counter[str] = Counter()
 STACK: list[str] = []
@@ -54,10 +56,11 @@ def lazily(cls: type, part: str) -> list[Any]:
     return patches
 
 
-def main(laws: Sequence[str] = tuple(LAWS)) -> None:
-    """Run every law once and print the table."""
+def main(cases: int | None = None) -> None:
+    """Judge the cases and print the table."""
     torch.set_num_threads(1)
-    subject = load_loss("yololoss:ComputeLoss", torch.device("cpu"))
+    plan = Plan((), on_its_device(BUNDLED, "cpu"))
+    cases = cases or how_many(plan)
     parts = [
         *(
             patch.object(forms.ClassSubject, n, timed("subject", getattr(forms.ClassSubject, n)))
@@ -68,23 +71,19 @@ def main(laws: Sequence[str] = tuple(LAWS)) -> None:
         patch.object(law.Law, "examine", timed("judging", law.Law.examine)),
         *lazily(reference.Reference, "reference and budget"),
         *lazily(budget.Budget, "reference and budget"),
-        *(
-            patch.object(strategies, n, timed("strategies", getattr(strategies, n)))
-            for n in ("_frame", "target_of", "spot_of", "Case", "regions")
-        ),
     ]
     SPENT.clear()
     start = time.process_time()
-    cases = 0
     with ExitStack() as patches:
         for each in parts:
             patches.enter_context(each)
-        for name in laws:
-            LAWS[name].search(subject, law.GATE, law.GATE_SEED)
-            cases += LAWS[name].tally.tried
+        broken = [raw.told for raw in gate(plan, range(cases))]
     whole = time.process_time() - start
-    SPENT["Hypothesis"] = whole - sum(SPENT.values())
-    print(f"{len(laws)} laws, {cases} cases, {whole:.0f} s of one processor\n")
+    if broken:
+        raise SystemExit(f"the bundled loss breaks {broken[0].law}")
+    SPENT["plan"] = whole - sum(SPENT.values())
+    tried = sum(law.tally.tried for law in plan.laws.values())
+    print(f"{len(plan.laws)} laws, {cases} cases, {tried} judgements, {whole:.0f} s of one processor\n")
     print("| part | share | times the subject |\n|---|---:|---:|")
     for part, seconds in SPENT.most_common():
         print(f"| {part} | {seconds / whole:.0%} | {seconds / SPENT['subject']:.2f} |")
@@ -93,4 +92,4 @@ def main(laws: Sequence[str] = tuple(LAWS)) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(*map(int, sys.argv[1:]))

@@ -34,7 +34,7 @@ import numpy as np
 from yololoss.harness.subjects.outcome import Grid
 
 from .case import Case
-from .formulas import box_logit_gradient, ciou, ciou_gradient, criterion, criterion_gradient, sigmoid
+from .formulas import Logits, Overlap, criterion, criterion_gradient
 from .reference import LEAST_LOSS, Reference, rebalanced
 
 BECAUSE = "rounding, see properties/v5/budget.py"
@@ -52,6 +52,8 @@ U = UNITS["float32"]
 FLAT = 8 * math.exp(-30)
 ANYTHING = 1e100  # finite, so that 0 times it is 0
 SMALLEST = {"float16": 2.0**-24, "bfloat16": 2.0**-126, "float32": 2.0**-126, "float64": 2.0**-126}
+# Of a box's coordinates and its angle, (20, 5): each moved up and down by one error, then by two.
+MOVES = np.concatenate((np.eye(5), -np.eye(5), 2 * np.eye(5), -2 * np.eye(5)))
 QUARTER = math.pi / 2  # the largest possible error of a box's angle
 
 
@@ -67,65 +69,81 @@ class Budget:
         self.half = HALF_CHAIN * self.unit if case.dtype in ("float16", "bfloat16") else 0.0
 
     @cached_property
-    def _moved(self) -> tuple[tuple[Grid, Grid], ...]:
-        """Per layer: boxes (20, n, 4) and angles (20, n), moved both ways by one and by two errors of each quantity."""
-        out = []
+    def _moved(self) -> tuple[Overlap, Grid]:
+        """All rows' boxes (20, n, 4), laid over the targets', and their angles (20, n).
+
+        They are moved both ways by one and by two errors of each quantity.
+        """
         r = self.reference
-        for box, angle, target, rows in zip(r.decoded, r.angles, r.boxes, r.rows, strict=True):
-            reach = 1 + abs(box[:, :2]) + abs(target[:, :2]) + box[:, 2:] + target[:, 2:]
-            size = box[:, 2:] + reach / 4  # sides are differences of edges, and each edge is rounded at its own size
-            error = CHAIN * U * np.concatenate((reach, size, np.ones((len(box), 1))), axis=1)
-            if self.half:
-                share = box[:, 2:] / rows.anchor_wh  # (2 sigmoid)^2, which may be subnormal or 0
-                relative = self.half / 2 + SMALLEST[self.case.dtype] / np.maximum(share, 1e-300)
-                turn = np.minimum(relative.sum(axis=1, keepdims=True) / 2, QUARTER)  # atan(w / h): at most half of it
-                half = (np.full_like(reach, self.half / 2), relative * box[:, 2:], turn)
-                error += np.concatenate(half, axis=1)
-            steps = np.concatenate((np.eye(5), -np.eye(5), 2 * np.eye(5), -2 * np.eye(5)))[:, None] * error
-            out.append((np.maximum(box + steps[..., :4], [-np.inf, -np.inf, 0, 0]), angle + steps[..., 4]))
-        return tuple(out)
+        box, target = r.all_predicted.box, r.all_boxes
+        reach = 1 + abs(box[:, :2]) + abs(target[:, :2]) + box[:, 2:] + target[:, 2:]
+        size = box[:, 2:] + reach / 4  # sides are differences of edges, and each edge is rounded at its own size
+        error = CHAIN * U * np.concatenate((reach, size, np.ones((len(box), 1))), axis=1)
+        if self.half:
+            share = box[:, 2:] / r.all_anchors  # (2 sigmoid)^2, which may be subnormal or 0
+            relative = self.half / 2 + SMALLEST[self.case.dtype] / np.maximum(share, 1e-300)
+            turn = np.minimum(relative.sum(axis=1, keepdims=True) / 2, QUARTER)  # atan(w / h): at most half of it
+            half = (np.full_like(reach, self.half / 2), relative * box[:, 2:], turn)
+            error += np.concatenate(half, axis=1)
+        # Each coordinate's values are contiguous in memory: NumPy is slow where its inner loop has 2 or 4 numbers.
+        steps = MOVES.T[..., None] * error.T[:, None]
+        moved = box.T[:, None] + steps[:4]
+        np.maximum(moved[2:], 0, out=moved[2:])
+        return Overlap(np.moveaxis(moved, 0, -1), np.asfortranarray(target)), r.all_predicted.angle + steps[4]
+
+    @cached_property
+    def _all_overlaps(self) -> Grid:
+        """Of the CIoU of each row of all layers, (n,)."""
+        laid, angles = self._moved
+        return _around(laid.ciou(angles) - self.reference.all_overlaps) + RESULT * U
 
     @cached_property
     def overlaps(self) -> tuple[Grid, ...]:
         """Of each row's CIoU, (n,) per layer."""
-        r = self.reference
-        moved = (ciou(*m, t) - o for m, t, o in zip(self._moved, r.boxes, r.overlaps, strict=True))
-        return tuple(_around(change) + RESULT * U for change in moved)
+        return tuple(self._all_overlaps[part] for part in self.reference.row_parts)
+
+    @cached_property
+    def _all_objectness(self) -> Grid:
+        """Of each cell's objectness target, (cells,); 0 in cells without a row."""
+        # a loss may also cast the value to the predictions' dtype
+        return np.asarray(np.append(self._all_overlaps + self.unit, 0.0)[self.reference.all_winners])
 
     @cached_property
     def objectness(self) -> tuple[Grid, ...]:
         """Of each cell's objectness target, (B, A, H, W) per layer; 0 in cells without a row."""
-        pairs = zip(self.overlaps, self.reference.winner, strict=True)
-        # a loss may also cast the value to the predictions' dtype
-        return tuple(np.append(o + self.unit, 0.0)[winner] for o, winner in pairs)
+        return self.reference.grids(self._all_objectness)
 
     @cached_property
     def _terms(self) -> Grid:
         """Of the unweighted box, objectness and class means, (L, 3)."""
-        return np.array([self._layer_terms(i) for i in range(self.case.layers)])
-
-    def _layer_terms(self, i: int) -> tuple[float, float, float]:
         r, hyp = self.reference, self.case.hyp
-        x, t = r.logits[i][..., 4], r.objectness[i]
-        objectness = self._criterion_error(x, t, self.objectness[i], hyp.obj_pw)
-        if not len(r.rows[i]):
-            return 0.0, objectness, 0.0
-        box = float(self.overlaps[i].mean()) + self._mean_error(1 - r.overlaps[i])
-        cls = 0.0
-        if self.case.classes > 1:
-            cls = self._criterion_error(r.selected[i][:, 5:], r.class_targets[i], 0.0, hyp.cls_pw)
-        return box, objectness, cls
-
-    def _criterion_error(self, x: Grid, t: Grid, off: Grid | float, weight: float) -> float:
-        """Of a mean of BCE or focal losses whose targets have an error of up to ``off``."""
-        gamma = self.case.hyp.fl_gamma
-        value = criterion(x, t, weight, gamma)
-        by_target = np.maximum(
-            abs(criterion(x, np.minimum(t + off, 1), weight, gamma) - value),
-            abs(criterion(x, np.maximum(t - off, 0), weight, gamma) - value),
+        objectness = self._criterion_errors(
+            r.all_objectness_logits, r.all_objectness, self._all_objectness, hyp.obj_pw, r.cell_parts
         )
-        elements = by_target + RESULT * self.unit * (self._bce_size(x, weight) + value)
-        return float(elements.mean()) + self._mean_error(value)
+        cls = [0.0] * self.case.layers
+        if self.case.classes > 1:
+            cls = self._criterion_errors(r.all_class_logits, r.all_class_targets, None, hyp.cls_pw, r.row_parts)
+        box = [
+            float(self._all_overlaps[part].mean()) + self._mean_error(1 - r.all_overlaps[part])
+            if part.stop > part.start
+            else 0.0
+            for part in r.row_parts
+        ]
+        return np.array((box, objectness, cls)).T
+
+    def _criterion_errors(
+        self, x: Logits, t: Grid, off: Grid | None, weight: float, parts: tuple[slice, ...]
+    ) -> list[float]:
+        """Of each part's mean of BCE or focal losses; their targets are exact, or have an error of up to ``off``."""
+        gamma = self.case.hyp.fl_gamma
+        value, *moved = criterion(x, _moved_targets(t, off), weight, gamma)
+        elements = RESULT * self.unit * (self._bce_size(x.x, weight) + value)
+        if moved:
+            elements = np.maximum(*(abs(m - value) for m in moved)) + elements
+        return [
+            float(elements[part].mean()) + self._mean_error(value[part]) if part.stop > part.start else 0.0
+            for part in parts
+        ]
 
     def _bce_size(self, x: Grid, weight: float) -> Grid:
         """The size of the numbers whose difference a BCE is; a focal factor, below 1, adds only its own rounding."""
@@ -179,62 +197,65 @@ class Budget:
     @cached_property
     def gradients(self) -> tuple[Grid, ...]:
         """Of the last call's gradient, (B, A, H, W, 5 + C) per layer."""
-        out = []
-        for i, (box, objectness, cls) in enumerate(self.reference.weights):
-            r = self.reference
-            grid = np.zeros(self.case.shape(i))
-            rows = np.zeros((len(r.rows[i]), grid.shape[-1]))
-            rows[:, :4] = box * self._box_gradient(i) + SMALLEST[self.case.dtype]
-            rows[:, 5:] = cls * self._criterion_gradient(r.selected[i][:, 5:], r.class_targets[i], 0.0, True)
-            np.add.at(grid, r.cells[i], rows + self._summing(i))
-            by_cell = self._criterion_gradient(r.logits[i][..., 4], r.objectness[i], self.objectness[i], False)
-            used = self.balances[-2][i] / r.calls[-1].balance[i]
-            grid[..., 4] = objectness * by_cell + used * abs(r.gradients[i][..., 4])
-            out.append(grid + (RESULT * U + self.half) * abs(r.gradients[i]) + SMALLEST[self.case.dtype])
-        return tuple(out)
+        r = self.reference
+        box, _, cls = r.all_row_weights.T[..., None]
+        rows = np.zeros((len(box), 5 + self.case.classes))
+        rows[:, :4] = box * self._box_gradient() + SMALLEST[self.case.dtype]
+        rows[:, 5:] = cls * self._criterion_gradient(r.all_class_logits, r.all_class_targets, None, True)
+        grid = np.zeros_like(r.all_gradients)
+        np.add.at(grid, r.all_cells, rows + self._summing())
+        by_cell = self._criterion_gradient(r.all_objectness_logits, r.all_objectness, self._all_objectness, False)
+        used = self.balances[-2][: self.case.layers] / r.calls[-1].balance[: self.case.layers]
+        used = np.repeat(used, [part.stop - part.start for part in r.cell_parts])
+        size = abs(r.all_gradients)
+        grid[:, 4] = r.all_cell_weights * by_cell + used * size[:, 4]
+        return r.grids(grid + (RESULT * U + self.half) * size + SMALLEST[self.case.dtype])
 
-    def _summing(self, i: int) -> Grid:
+    def _summing(self) -> Grid:
         """Of each row's gradient, (n, 5 + C): with k rows in its cell, it is part of at most k - 1 additions."""
         r = self.reference
-        count = np.zeros(self.case.shape(i)[:4])
-        np.add.at(count, r.cells[i], 1)
-        return np.asarray((count[r.cells[i]] - 1)[:, None] * self.unit * abs(r.row_gradients[i]))
+        count = np.bincount(r.all_cells)[r.all_cells]
+        return np.asarray((count - 1)[:, None] * self.unit * abs(r.all_row_gradients))
 
-    def _box_gradient(self, i: int) -> Grid:
+    def _box_gradient(self) -> Grid:
         """Of each row's gradient of CIoU with respect to its logits, (n, 4)."""
         r = self.reference
-        logits, anchors = r.selected[i][:, :4], r.rows[i].anchor_wh.astype(np.float64)
-        by_box, by_angle = ciou_gradient(r.decoded[i], r.angles[i], r.boxes[i])
-        base = box_logit_gradient(logits, anchors, by_box, by_angle)
-        moved, angles = self._moved[i]
-        change = box_logit_gradient(logits, anchors, *ciou_gradient(moved, angles, r.boxes[i])) - base
+        predicted, (by_box, by_angle) = r.all_predicted, r.all_overlap_gradients
+        laid, angles = self._moved
+        change = predicted.gradient(*laid.ciou_gradient(angles)) - predicted.gradient(by_box, by_angle)
         # Each part of CIoU's gradient for a coordinate is at most a few times 1 / the larger box's side, and for the
         # angle at most 2. The error of sigmoid, of its slope and of the slope of atan(e^u) is u,
         # however small they are: computed by tanh, for example, they are 1 + t and 1 - t^2. So the error of 2 p' is u,
         # that of 8 a p p' is 8 a u (p + u), and that of 2 q turn is 2 q u.
-        slope = 8 / np.maximum(r.decoded[i][:, 2:], r.boxes[i][:, 2:])
-        p = sigmoid(logits)
-        size = np.concatenate((2 * slope, 8 * anchors * (p[:, 2:] + U) * slope), axis=1)
-        turn = abs(box_logit_gradient(logits, anchors, np.zeros_like(logits), np.full(len(logits), 2.0)))
+        slope = 8 / np.maximum(predicted.box[:, 2:], r.all_boxes[:, 2:])
+        p = predicted.sigmoid
+        size = np.concatenate((2 * slope, 8 * r.all_anchors * (p[:, 2:] + U) * slope), axis=1)
+        turn = abs(predicted.gradient(np.zeros_like(p), np.full(len(p), 2.0)))
         exact = U * (size + turn)
-        exact[:, 2:] += 2 * U * sigmoid(-logits[:, 2:]) * abs(by_angle)[:, None]
+        exact[:, 2:] += 2 * U * predicted.opposite[:, 2:] * abs(by_angle)[:, None]
         # in half precision sigmoid's slope is p (1 - p), with an error of u p
-        half = np.concatenate((2 * p[:, :2] * slope, 2 * r.decoded[i][:, 2:] * slope), axis=1) / 4 + turn
+        half = np.concatenate((2 * p[:, :2] * slope, 2 * predicted.box[:, 2:] * slope), axis=1) / 4 + turn
         return _around(change) + RESULT * exact + self.half * half + FLAT
 
-    def _criterion_gradient(self, x: Grid, t: Grid, off: Grid | float, classes: bool) -> Grid:
-        """Of the gradient of BCE or focal losses whose targets have an error of up to ``off``."""
+    def _criterion_gradient(self, x: Logits, t: Grid, off: Grid | None, classes: bool) -> Grid:
+        """Of the gradient of BCE or focal losses; their targets are exact, or have an error of up to ``off``."""
         hyp = self.case.hyp
         weight, gamma = hyp.cls_pw if classes else hyp.obj_pw, hyp.fl_gamma
-        base = criterion_gradient(x, t, weight, gamma)
-        up, down = (criterion_gradient(x, np.clip(t + s, 0, 1), weight, gamma) - base for s in (off, -off))
-        by_target = np.maximum(abs(up), abs(down))
-        size = (1 + weight) * (1 + np.minimum(abs(x), 1e30) if gamma > 0 else 1)
+        by_target: Grid | float = 0.0
+        if off is not None:
+            base, *moved = criterion_gradient(x, _moved_targets(t, off), weight, gamma)
+            by_target = np.maximum(*(abs(m - base) for m in moved))
         if gamma > 0 or self.half:
+            size = (1 + weight) * (1 + np.minimum(abs(x.x), 1e30) if gamma > 0 else np.ones_like(x.x))
             return np.asarray(by_target + (RESULT * U + self.half) * size)
         # (1 - t) sigma and w t (1 - sigma): a loss may compute one sigma as 1 minus the other, with an error of u
-        parts = (1 - t) * sigmoid(x) + weight * t * sigmoid(-x)
+        parts = (1 - t) * x.sigmoid + weight * t * x.opposite
         return np.asarray(by_target + U * (RESULT * parts + COMPLEMENT * (1 + weight)))
+
+
+def _moved_targets(t: Grid, off: Grid | None) -> Grid:
+    """The targets of a criterion; and moved up and down by their error, if they have one. They stay in [0, 1]."""
+    return t[None] if off is None else np.stack((t, np.minimum(t + off, 1), np.maximum(t - off, 0)))
 
 
 def _either_way(changes: Grid) -> Grid:

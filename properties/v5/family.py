@@ -102,10 +102,6 @@ class V5(Family):
         return None
 
     @override
-    def only_noted(self, law: str, dialect: str) -> bool:
-        return law.startswith("input.") and self.differs(dialect, "bad input")
-
-    @override
     def proofs(self, task: Any, **asked: Any) -> Iterator[Any]:
         from .prove.proofs import proofs  # noqa: PLC0415  # heavy, and needed by one command only
 

@@ -6,6 +6,7 @@ moved boxes at once.
 """
 
 import math
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,37 +19,66 @@ STEEPEST = 700.0  # bound of log(w / h), far beyond where the angle is constant;
 TINY = 1e-300
 
 
+class Logits:
+    """Logits of any shape, and the functions of them that the formulas share, each computed once."""
+
+    def __init__(self, x: Reals) -> None:
+        self.x = x
+
+    @cached_property
+    def _decayed(self) -> Reals:
+        return np.exp(-np.abs(self.x))
+
+    @cached_property
+    def sigmoid(self) -> Reals:
+        """Logistic function, with full relative precision on both sides (SPEC, notation)."""
+        return np.asarray(np.where(self.x >= 0, 1.0, self._decayed) / (1 + self._decayed))
+
+    @cached_property
+    def opposite(self) -> Reals:
+        """sigmoid(-x), with full relative precision on both sides."""
+        return np.asarray(np.where(self.x <= 0, 1.0, self._decayed) / (1 + self._decayed))
+
+    @cached_property
+    def _tail(self) -> Reals:
+        return np.log1p(self._decayed)
+
+    @cached_property
+    def no_cost(self) -> Reals:
+        """-log(1 - sigmoid(x)), without cancellation (SPEC 5)."""
+        return np.maximum(self.x, 0) + self._tail
+
+    @cached_property
+    def yes_cost(self) -> Reals:
+        """-log(sigmoid(x)), without cancellation (SPEC 5)."""
+        return np.maximum(-self.x, 0) + self._tail
+
+
 def sigmoid(x: Reals) -> Reals:
-    """Logistic function of any shape, with full relative precision on both sides (SPEC, notation)."""
-    e = np.exp(-np.abs(x))
-    return np.asarray(np.where(x >= 0, 1.0, e) / (1 + e))
+    """Logistic function of any shape (`Logits.sigmoid`)."""
+    return Logits(x).sigmoid
 
 
-def softplus(x: Reals) -> Reals:
-    """-log(1 - sigmoid(x)) of any shape, without cancellation (SPEC 5)."""
-    return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
-
-
-def bce(logits: Reals, targets: Reals, pos_weight: float = 1.0) -> Reals:
+def bce(logits: Logits, targets: Reals, pos_weight: float = 1.0) -> Reals:
     """BCE with logits and positive weight, elementwise, soft targets allowed (SPEC 5)."""
-    return pos_weight * targets * softplus(-logits) + (1 - targets) * softplus(logits)
+    return pos_weight * targets * logits.yes_cost + (1 - targets) * logits.no_cost
 
 
-def bce_gradient(logits: Reals, targets: Reals, pos_weight: float = 1.0) -> Reals:
+def bce_gradient(logits: Logits, targets: Reals, pos_weight: float = 1.0) -> Reals:
     """Derivative of ``bce`` with respect to the logits, elementwise (SPEC 5)."""
-    return (1 - targets) * sigmoid(logits) - pos_weight * targets * sigmoid(-logits)
+    return (1 - targets) * logits.sigmoid - pos_weight * targets * logits.opposite
 
 
-def focal(logits: Reals, targets: Reals, pos_weight: float, gamma: float, alpha: float = 0.25) -> Reals:
+def focal(logits: Logits, targets: Reals, pos_weight: float, gamma: float, alpha: float = 0.25) -> Reals:
     """Focal loss, elementwise, finite for every finite logit (SPEC 5)."""
     weight = targets * alpha + (1 - targets) * (1 - alpha)
-    miss = targets * sigmoid(-logits) + (1 - targets) * sigmoid(logits)
+    miss = targets * logits.opposite + (1 - targets) * logits.sigmoid
     return bce(logits, targets, pos_weight) * weight * miss**gamma
 
 
-def focal_gradient(logits: Reals, targets: Reals, pos_weight: float, gamma: float, alpha: float = 0.25) -> Reals:
+def focal_gradient(logits: Logits, targets: Reals, pos_weight: float, gamma: float, alpha: float = 0.25) -> Reals:
     """Derivative of ``focal`` with respect to the logits, elementwise, also finite for 0 < gamma < 1 (SPEC 5, 7)."""
-    p, q = sigmoid(logits), sigmoid(-logits)
+    p, q = logits.sigmoid, logits.opposite
     weight = targets * alpha + (1 - targets) * (1 - alpha)
     miss = targets * q + (1 - targets) * p
     # d log(miss) / d logit is bounded, while miss^(gamma - 1) is not. Where miss is 0, p q is 0 too.
@@ -59,117 +89,144 @@ def focal_gradient(logits: Reals, targets: Reals, pos_weight: float, gamma: floa
 
 def quality_focal(logits: Reals, targets: Reals, pos_weight: float, gamma: float, alpha: float = 0.25) -> Reals:
     """Quality focal loss, elementwise: as ``focal``, with |t - sigmoid|^gamma (SPEC 5)."""
-    weight = targets * alpha + (1 - targets) * (1 - alpha)
-    return np.asarray(bce(logits, targets, pos_weight) * weight * np.abs(targets - sigmoid(logits)) ** gamma)
+    weight, own = targets * alpha + (1 - targets) * (1 - alpha), Logits(logits)
+    return np.asarray(bce(own, targets, pos_weight) * weight * np.abs(targets - own.sigmoid) ** gamma)
 
 
 def bce_blur(logits: Reals, targets: Reals, alpha: float = 0.05) -> Reals:
     """BCE, elementwise, reduced where a label seems to be missing (SPEC 5)."""
-    return np.asarray(bce(logits, targets) * (1 - np.exp((sigmoid(logits) - targets - 1) / (alpha + 1e-4))))
+    own = Logits(logits)
+    return np.asarray(bce(own, targets) * (1 - np.exp((own.sigmoid - targets - 1) / (alpha + 1e-4))))
+
+
+class Overlap:
+    """Boxes (..., 4) laid over others, and the measures of their overlap, (...) (SPEC 2)."""
+
+    def __init__(self, box1: Reals, box2: Reals) -> None:
+        self.box1, self.box2 = box1, box2
+        # from sides and distances, not edges: the rounding of an edge would lose a side far smaller than its centre
+        reach, apart = (box1[..., 2:] + box2[..., 2:]) / 2, abs(box1[..., :2] - box2[..., :2])
+        # sides of the overlap (negative if apart) and of the enclosing box, (..., 2)
+        self._gap = np.minimum(np.minimum(box1[..., 2:], box2[..., 2:]), reach - apart)
+        self._hull = np.maximum(np.maximum(box1[..., 2:], box2[..., 2:]), reach + apart)
+        self._side = np.maximum(self._gap, 0)
+        self._inter = _area(self._side)
+        self._union = _area(box1[..., 2:]) + _area(box2[..., 2:]) - self._inter + EPS
+
+    @cached_property
+    def iou(self) -> Reals:
+        """Intersection over union."""
+        return self._inter / self._union
+
+    @property
+    def giou(self) -> Reals:
+        """IoU minus the empty share of the enclosing box."""
+        enclosing = _area(self._hull) + EPS
+        return self.iou - (enclosing - self._union) / enclosing
+
+    @cached_property
+    def _diagonal(self) -> Reals:
+        return np.asarray((self._hull**2).sum(-1) + EPS)
+
+    @cached_property
+    def _distance(self) -> Reals:
+        return np.asarray(((self.box1[..., :2] - self.box2[..., :2]) ** 2).sum(-1))
+
+    @property
+    def diou(self) -> Reals:
+        """IoU minus the squared distance of the centres / the squared diagonal of the enclosing box."""
+        return np.asarray(self.iou - self._distance / self._diagonal)
+
+    def _turned(self, angle1: Reals) -> Reals:
+        return np.arctan2(self.box2[..., 2], self.box2[..., 3]) - angle1
+
+    def ciou(self, angle1: Reals) -> Reals:
+        """DIoU minus alpha v, from the angles atan(w / h) (...) of ``box1``."""
+        v = ASPECT * self._turned(angle1) ** 2
+        return self.diou - _alpha(v, self.iou) * v
+
+    def ciou_gradient(self, angle1: Reals) -> tuple[Reals, Reals]:
+        """Derivative of ``ciou`` by box1 (..., 4) and angle1 (...), alpha constant; the mean at ties."""
+        box1, box2, side = self.box1, self.box2, self._side
+        # an edge of the overlap is box1's if that lies inside box2, an edge of the enclosing box if it lies outside
+        apart, wider = box1[..., :2] - box2[..., :2], (box1[..., 2:] - box2[..., 2:]) / 2
+        start, end = np.heaviside(apart - wider, 0.5), np.heaviside(-apart - wider, 0.5)
+        by_centre, both = end - start, end + start
+        open_other = np.heaviside(self._gap, 0.5) * side[..., ::-1]  # d inter / d gap: the other side, if boxes overlap
+        d_inter = np.concatenate((by_centre * open_other, both / 2 * open_other), axis=-1)
+        d_area = np.concatenate((np.zeros_like(side), box1[..., :1:-1]), axis=-1)  # of w h: h, w
+        union, inter = self._union[..., None], self._inter[..., None]
+        d_iou = (d_inter * union - inter * (d_area - d_inter)) / union**2
+
+        diagonal, distance = self._diagonal[..., None], self._distance[..., None]
+        d_hull = np.concatenate((-by_centre * self._hull, (2 - start - end) / 2 * self._hull), axis=-1) * 2
+        d_moved = np.concatenate((2 * apart, np.zeros_like(apart)), axis=-1)
+        d_distance = (d_moved * diagonal - distance * d_hull) / diagonal**2
+
+        turned = self._turned(angle1)
+        return d_iou - d_distance, 2 * _alpha(ASPECT * turned**2, self.iou) * ASPECT * turned
 
 
 def iou(box1: Reals, box2: Reals) -> Reals:
     """Intersection over union of boxes (..., 4) (SPEC 2)."""
-    gap, _, union = _lay_over(box1, box2)
-    return _area(np.maximum(gap, 0)) / union
+    return Overlap(box1, box2).iou
 
 
 def giou(box1: Reals, box2: Reals) -> Reals:
     """IoU minus the empty share of the enclosing box, (..., 4) to (...) (SPEC 2)."""
-    _, hull, union = _lay_over(box1, box2)
-    enclosing = _area(hull) + EPS
-    return iou(box1, box2) - (enclosing - union) / enclosing
+    return Overlap(box1, box2).giou
 
 
 def diou(box1: Reals, box2: Reals) -> Reals:
     """IoU minus the squared distance of the centres / the squared diagonal of the enclosing box (SPEC 2)."""
-    _, hull, _ = _lay_over(box1, box2)
-    moved = box2[..., :2] - box1[..., :2]
-    return np.asarray(iou(box1, box2) - (moved**2).sum(-1) / ((hull**2).sum(-1) + EPS))
+    return Overlap(box1, box2).diou
 
 
 def ciou(box1: Reals, angle1: Reals, box2: Reals) -> Reals:
     """DIoU minus alpha v, from boxes (..., 4) and the angles atan(w / h) (...) of ``box1`` (SPEC 2)."""
-    v = ASPECT * (_angle(box2) - angle1) ** 2
-    return diou(box1, box2) - _alpha(v, iou(box1, box2)) * v
+    return Overlap(box1, box2).ciou(angle1)
 
 
-def ciou_gradient(box1: Reals, angle1: Reals, box2: Reals) -> tuple[Reals, Reals]:
-    """Derivative of ``ciou`` by box1 (..., 4) and angle1 (...), alpha constant; the mean at ties (SPEC 2)."""
-    gap, hull, union = _lay_over(box1, box2)
-    side = np.maximum(gap, 0)
-    inter = _area(side)
-    # an edge of the overlap is box1's if that lies inside box2, an edge of the enclosing box if it lies outside
-    apart, wider = box1[..., :2] - box2[..., :2], (box1[..., 2:] - box2[..., 2:]) / 2
-    start, end = np.heaviside(apart - wider, 0.5), np.heaviside(-apart - wider, 0.5)
-    by_centre, by_size = end - start, (end + start) / 2
-    open_other = np.heaviside(gap, 0.5) * side[..., ::-1]  # d inter / d gap: the other side, if boxes overlap
-    d_inter = np.concatenate((by_centre * open_other, by_size * open_other), axis=-1)
-    d_area = np.concatenate((np.zeros_like(side), box1[..., :1:-1]), axis=-1)  # of w h: h, w
-    d_iou = ((d_inter * union[..., None]) - inter[..., None] * (d_area - d_inter)) / union[..., None] ** 2
+class BoxLogits:
+    """Logits x, y, w, h (n, 4) that predict boxes from anchors' sides (n, 2) (SPEC 2, 7)."""
 
-    diagonal = ((hull**2).sum(-1) + EPS)[..., None]
-    distance = (apart**2).sum(-1)[..., None]
-    d_hull = np.concatenate(((start - end) * hull, (2 - start - end) / 2 * hull), axis=-1) * 2
-    d_moved = np.concatenate((2 * apart, np.zeros_like(apart)), axis=-1)
-    d_distance = (d_moved * diagonal - distance * d_hull) / diagonal**2
+    def __init__(self, logits: Reals, anchors: Reals) -> None:
+        self.anchors = anchors
+        self._own = own = Logits(logits)
+        self.sigmoid, self.opposite = own.sigmoid, own.opposite
+        self.box = np.concatenate((2 * own.sigmoid[:, :2] - 0.5, 4 * own.sigmoid[:, 2:] ** 2 * anchors), axis=-1)
+        # log(w / h), computed from logits, since the sides may underflow
+        log_p = -own.yes_cost[:, 2:]
+        log_ratio = np.log(anchors[:, 0] / anchors[:, 1]) + 2 * (log_p[:, 0] - log_p[:, 1])
+        self._log_ratio = np.clip(log_ratio, -STEEPEST, STEEPEST)
+        self.angle = np.arctan(np.exp(self._log_ratio))  # atan(w / h)
 
-    turned = _angle(box2) - angle1
-    alpha = _alpha(ASPECT * turned**2, inter / union)
-    return d_iou - d_distance, 2 * alpha * ASPECT * turned
+    @cached_property
+    def _flatness(self) -> Reals:
+        return np.cosh(self._log_ratio)
 
-
-def box_logit_gradient(logits: Reals, anchors: Reals, d_box: Reals, d_angle: Reals) -> Reals:
-    """Gradient for the logits x, y, w, h (..., 4), from that of decoded box (..., 4) and angle (...) (SPEC 2)."""
-    p, q = sigmoid(logits), sigmoid(-logits)
-    size = 4 * p[..., 2:] ** 2 * anchors
-    turn = d_angle * 0.5 / np.cosh(_log_ratio(logits, anchors))  # d atan(e^u) / d u
-    by_size = 2 * q[..., 2:] * (d_box[..., 2:] * size + np.stack((turn, -turn), axis=-1))
-    return np.concatenate((d_box[..., :2] * 2 * p[..., :2] * q[..., :2], by_size), axis=-1)
-
-
-def decode(logits: Reals, anchors: Reals) -> tuple[Reals, Reals]:
-    """Boxes (..., 4) and their angles atan(w / h) (...), from logits x, y, w, h (SPEC 2, 7)."""
-    p = sigmoid(logits)
-    box = np.concatenate((2 * p[..., :2] - 0.5, 4 * p[..., 2:] ** 2 * anchors), axis=-1)
-    return box, np.arctan(np.exp(_log_ratio(logits, anchors)))
-
-
-def _log_ratio(logits: Reals, anchors: Reals) -> Reals:
-    """log(w / h) of decoded boxes, computed from logits, since the sides may underflow."""
-    log_p = -softplus(-logits[..., 2:])
-    log_ratio = np.log(anchors[..., 0] / anchors[..., 1]) + 2 * (log_p[..., 0] - log_p[..., 1])
-    return np.clip(log_ratio, -STEEPEST, STEEPEST)
-
-
-def _lay_over(box1: Reals, box2: Reals) -> tuple[Reals, Reals, Reals]:
-    """Sides of the overlap (negative if apart) and of the enclosing box, (..., 2), and the area of the union."""
-    # from sides and distances, not edges: the rounding of an edge would lose a side far smaller than its centre
-    reach, apart = (box1[..., 2:] + box2[..., 2:]) / 2, abs(box1[..., :2] - box2[..., :2])
-    gap = np.minimum(np.minimum(box1[..., 2:], box2[..., 2:]), reach - apart)
-    hull = np.maximum(np.maximum(box1[..., 2:], box2[..., 2:]), reach + apart)
-    union = _area(box1[..., 2:]) + _area(box2[..., 2:]) - _area(np.maximum(gap, 0)) + EPS
-    return gap, hull, union
+    def gradient(self, d_box: Reals, d_angle: Reals) -> Reals:
+        """Gradient for the logits (..., n, 4), from that of the boxes (..., n, 4) and angles (..., n)."""
+        p, q = self.sigmoid, self.opposite
+        turn = d_angle * 0.5 / self._flatness  # d atan(e^u) / d u
+        by_size = 2 * q[:, 2:] * (d_box[..., 2:] * self.box[:, 2:] + np.stack((turn, -turn), axis=-1))
+        return np.concatenate((d_box[..., :2] * 2 * p[:, :2] * q[:, :2], by_size), axis=-1)
 
 
 def _area(sides: Reals) -> Reals:
     return sides[..., 0] * sides[..., 1]
 
 
-def _angle(box: Reals) -> Reals:
-    return np.arctan2(box[..., 2], box[..., 3])
-
-
 def _alpha(v: Reals, overlap: Reals) -> Reals:
     return v / np.maximum(1 - overlap + v + EPS, EPS)
 
 
-def criterion(logits: Reals, targets: Reals, pos_weight: float, gamma: float) -> Reals:
+def criterion(logits: Logits, targets: Reals, pos_weight: float, gamma: float) -> Reals:
     """BCE, or focal loss if gamma is above 0, elementwise (SPEC 5)."""
     return focal(logits, targets, pos_weight, gamma) if gamma > 0 else bce(logits, targets, pos_weight)
 
 
-def criterion_gradient(logits: Reals, targets: Reals, pos_weight: float, gamma: float) -> Reals:
+def criterion_gradient(logits: Logits, targets: Reals, pos_weight: float, gamma: float) -> Reals:
     """Derivative of ``criterion`` with respect to the logits, elementwise (SPEC 5)."""
     return (
         focal_gradient(logits, targets, pos_weight, gamma) if gamma > 0 else bce_gradient(logits, targets, pos_weight)

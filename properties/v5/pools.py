@@ -64,8 +64,8 @@ ULPS = (0, 0, 0, 1, -1, 4, -4)
 LARGE = ("targets", "images", "classes", "anchors", "sides", "columns", "rows")
 SMALL = ("specks",)
 VERY_LARGE = ("cells", "crowd")  # sizes beyond 16 bits, or beyond float16; beyond 24 bits in total
-# How often targets are repeated, and the step to the right of each repetition.
-REPEATS, SHIFT = {"targets": 25, "cells": 50, "crowd": 300}, 0.0390625
+# How often targets are repeated, and the step of each repetition: right along a grid that is long.
+REPEATS, SHIFT = {"targets": 25, "columns": 25, "rows": 25, "cells": 50, "crowd": 300}, 0.0390625
 # Sides of a target as multiples of its anchor's, as exponents of anchor_t and factors: a fit, inside the
 # limit, at the limit both ways, beyond it both ways.
 RATIOS = ((0, 1.0), (0, 1.5), (0, 0.4), (1, 1.0), (-1, 1.0), (0, 2.7), (1, 1.1), (-1, 0.9))

@@ -5,14 +5,17 @@ comparisons (SPEC 1).
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .case import Case
-from .formulas import Reals, box_logit_gradient, ciou, ciou_gradient, criterion, criterion_gradient, decode
+from .formulas import BoxLogits, Logits, Overlap, Reals, criterion, criterion_gradient
 from .rows import Rows
 
 Singles = NDArray[np.float32]
@@ -83,10 +86,16 @@ class ReferenceCall:
 
 
 class Reference:
-    """What SPEC requires for a case. Tuples have one entry per layer; each property is computed on first use."""
+    """What SPEC requires for a case. Each property is computed on first use.
+
+    Tuples have one entry per layer. Layers are small, and a NumPy call costs more than its numbers: so what is computed
+    in the same way for all layers is computed at once. Names with ``all_`` hold the rows, or the cells, of all layers,
+    one layer after the other; `row_parts` and `cell_parts` are the parts of the layers.
+    """
 
     def __init__(self, case: Case) -> None:
         self.case = case
+        self.cell_parts = parts([math.prod(case.shape(i)[:4]) for i in range(case.layers)])
 
     @cached_property
     def logits(self) -> tuple[Reals, ...]:
@@ -107,84 +116,116 @@ class Reference:
         return tuple(a.rows for a in self.assignments)
 
     @cached_property
-    def cells(self) -> tuple[tuple[Ints, Ints, Ints, Ints], ...]:
-        """Where each row reads its prediction: image, anchor, grid row, grid column, (n,) each."""
-        return tuple((r.image, r.anchor, r.row, r.column) for r in self.rows)
+    def row_parts(self) -> tuple[slice, ...]:
+        """The part of each layer in the rows of all layers."""
+        return parts([len(r) for r in self.rows])
 
     @cached_property
-    def selected(self) -> tuple[Reals, ...]:
-        """Each row's logits, (n, 5 + C)."""
-        return tuple(x[at] for x, at in zip(self.logits, self.cells, strict=True))
+    def all_cells(self) -> Ints:
+        """The cell from which each row reads its prediction: its index among the cells of all layers, (n,)."""
+        found = []
+        for i, (r, part) in enumerate(zip(self.rows, self.cell_parts, strict=True)):
+            _, anchors, rows, columns, _ = self.case.shape(i)
+            found.append(part.start + ((r.image * anchors + r.anchor) * rows + r.row) * columns + r.column)
+        return np.concatenate(found)
 
     @cached_property
-    def _boxes(self) -> tuple[tuple[Reals, Reals], ...]:
-        pairs = zip(self.selected, self.rows, strict=True)
-        return tuple(decode(x[:, :4], r.anchor_wh.astype(np.float64)) for x, r in pairs)
+    def _all_logits(self) -> Reals:
+        """The predictions of every cell of all layers, (cells, 5 + C)."""
+        return np.concatenate([x.reshape(-1, x.shape[-1]) for x in self.logits])
 
     @cached_property
-    def decoded(self) -> tuple[Reals, ...]:
-        """Each row's predicted box, (n, 4) (SPEC 2)."""
-        return tuple(box for box, _ in self._boxes)
+    def all_objectness_logits(self) -> Logits:
+        """The objectness logits of all cells, (cells,)."""
+        return Logits(self._all_logits[:, 4].copy())
 
     @cached_property
-    def angles(self) -> tuple[Reals, ...]:
-        """Each row's predicted atan(w / h), (n,) (SPEC 2)."""
-        return tuple(angle for _, angle in self._boxes)
+    def all_class_logits(self) -> Logits:
+        """The class logits that each row reads, (n, C)."""
+        return Logits(self._all_logits[self.all_cells, 5:])
 
     @cached_property
-    def boxes(self) -> tuple[Reals, ...]:
+    def all_anchors(self) -> Reals:
+        """The sides of each row's anchor, (n, 2)."""
+        return np.concatenate([r.anchor_wh for r in self.rows], dtype=np.float64)
+
+    @cached_property
+    def all_predicted(self) -> BoxLogits:
+        """The box that each row predicts (SPEC 2)."""
+        return BoxLogits(self._all_logits[self.all_cells, :4], self.all_anchors)
+
+    @cached_property
+    def all_boxes(self) -> Reals:
         """Each row's target box, (n, 4)."""
-        return tuple(r.box.astype(np.float64) for r in self.rows)
+        return np.concatenate([r.box for r in self.rows], dtype=np.float64)
+
+    @cached_property
+    def _all_laid(self) -> Overlap:
+        return Overlap(self.all_predicted.box, self.all_boxes)
+
+    @cached_property
+    def all_overlaps(self) -> Reals:
+        """Each row's CIoU, (n,) (SPEC 2)."""
+        return self._all_laid.ciou(self.all_predicted.angle)
 
     @cached_property
     def overlaps(self) -> tuple[Reals, ...]:
         """Each row's CIoU, (n,) (SPEC 2)."""
-        return tuple(ciou(b, a, t) for b, a, t in zip(self.decoded, self.angles, self.boxes, strict=True))
+        return tuple(self.all_overlaps[part] for part in self.row_parts)
+
+    @cached_property
+    def all_winners(self) -> Ints:
+        """(cells,): the row of all layers that gives a cell its objectness target, -1 without one (SPEC 3)."""
+        winner = np.full(self.cell_parts[-1].stop, -1)
+        value = np.maximum(self.all_overlaps, 0)
+        order = np.argsort(value, kind="stable") if self.case.options.sort_obj_iou else np.arange(len(value))
+        winner[self.all_cells[order]] = order  # NumPy assigns in order, so the last one stays
+        return winner
 
     @cached_property
     def winner(self) -> tuple[Ints, ...]:
-        """(B, A, H, W): the row that gives a cell its objectness target, -1 without one (SPEC 3)."""
-        found = []
-        for i, at in enumerate(self.cells):
-            grid = np.full(self.case.shape(i)[:4], -1)
-            value = np.maximum(self.overlaps[i], 0)
-            order = np.argsort(value, kind="stable") if self.case.options.sort_obj_iou else np.arange(len(value))
-            grid[tuple(index[order] for index in at)] = order  # NumPy assigns in order, so the last one stays
-            found.append(grid)
-        return tuple(found)
+        """(B, A, H, W): the row of all layers that gives a cell its objectness target, -1 without one (SPEC 3)."""
+        return self.grids(self.all_winners)
+
+    @cached_property
+    def all_objectness(self) -> Reals:
+        """(cells,): the objectness target of every cell (SPEC 3)."""
+        gr = self.case.options.gr
+        value = np.append((1 - gr) + gr * np.maximum(self.all_overlaps, 0), 0.0)  # index -1 selects the 0 at the end
+        return value[self.all_winners]
 
     @cached_property
     def objectness(self) -> tuple[Reals, ...]:
         """(B, A, H, W): the objectness target of every cell (SPEC 3)."""
-        gr = self.case.options.gr
-        found = []
-        for winner, overlap in zip(self.winner, self.overlaps, strict=True):
-            value = np.append((1 - gr) + gr * np.maximum(overlap, 0), 0.0)  # index -1 selects the 0 at the end
-            found.append(value[winner])
-        return tuple(found)
+        return self.grids(self.all_objectness)
+
+    def grids(self, values: NDArray[Any]) -> tuple[NDArray[Any], ...]:
+        """Values of all cells, (cells, ...), as one grid (B, A, H, W, ...) for each layer."""
+        return tuple(
+            values[part].reshape(*self.case.shape(i)[:4], *values.shape[1:]) for i, part in enumerate(self.cell_parts)
+        )
 
     @cached_property
-    def class_targets(self) -> tuple[Reals, ...]:
+    def all_class_targets(self) -> Reals:
         """Each row's binary targets, (n, C), smoothed (SPEC 4)."""
         off = self.case.hyp.label_smoothing / 2
-        own = [r.cls[:, None] == np.arange(self.case.classes) for r in self.rows]
-        return tuple(np.where(mine, 1 - off, off) for mine in own)
+        cls = np.concatenate([r.cls for r in self.rows])
+        return np.where(cls[:, None] == np.arange(self.case.classes), 1 - off, off)
 
     @cached_property
     def layer_terms(self) -> tuple[tuple[float, float, float], ...]:
         """Unweighted box, objectness (before balance) and class means of each layer, 0 where absent (SPEC 2 to 4)."""
         hyp = self.case.hyp
+        objectness = criterion(self.all_objectness_logits, self.all_objectness, hyp.obj_pw, hyp.fl_gamma)
+        classes = criterion(self.all_class_logits, self.all_class_targets, hyp.cls_pw, hyp.fl_gamma)
         out = []
-        for i, overlap in enumerate(self.overlaps):
-            x = self.logits[i][..., 4]
-            objectness = float(criterion(x, self.objectness[i], hyp.obj_pw, hyp.fl_gamma).mean())
+        for rows, cells in zip(self.row_parts, self.cell_parts, strict=True):
             box = cls = 0.0
-            if len(overlap):
-                box = float((1 - overlap).mean())
+            if rows.stop > rows.start:
+                box = float((1 - self.all_overlaps[rows]).mean())
                 if self.case.classes > 1:
-                    x = self.selected[i][:, 5:]
-                    cls = float(criterion(x, self.class_targets[i], hyp.cls_pw, hyp.fl_gamma).mean())
-            out.append((box, objectness, cls))
+                    cls = float(classes[rows].mean())
+            out.append((box, float(objectness[cells].mean()), cls))
         return tuple(out)
 
     @cached_property
@@ -219,32 +260,49 @@ class Reference:
         return tuple(out)
 
     @cached_property
-    def row_gradients(self) -> tuple[Reals, ...]:
+    def all_row_weights(self) -> Reals:
+        """The `weights` of each row, (n, 3)."""
+        return np.repeat(np.array(self.weights), [part.stop - part.start for part in self.row_parts], axis=0)
+
+    @cached_property
+    def all_cell_weights(self) -> Reals:
+        """The weight of each cell's objectness loss, (cells,)."""
+        return np.repeat([w for _, w, _ in self.weights], [part.stop - part.start for part in self.cell_parts])
+
+    @cached_property
+    def all_overlap_gradients(self) -> tuple[Reals, Reals]:
+        """Derivative of each row's CIoU by its predicted box (n, 4) and angle (n,) (SPEC 2)."""
+        return self._all_laid.ciou_gradient(self.all_predicted.angle)
+
+    @cached_property
+    def all_row_gradients(self) -> Reals:
         """(n, 5 + C): gradient of each row's own loss for the logits that it reads; 0 for objectness (SPEC 6)."""
-        hyp = self.case.hyp
-        out = []
-        for i, (box, _, cls) in enumerate(self.weights):
-            anchors = self.rows[i].anchor_wh.astype(np.float64)
-            by_box = ciou_gradient(self.decoded[i], self.angles[i], self.boxes[i])
-            mine = np.zeros((len(anchors), 5 + self.case.classes))
-            mine[:, :4] = -box * box_logit_gradient(self.selected[i][:, :4], anchors, *by_box)
-            slope = criterion_gradient(self.selected[i][:, 5:], self.class_targets[i], hyp.cls_pw, hyp.fl_gamma)
-            mine[:, 5:] = cls * slope
-            out.append(mine)
-        return tuple(out)
+        hyp, weights = self.case.hyp, self.all_row_weights
+        mine = np.zeros((len(weights), 5 + self.case.classes))
+        mine[:, :4] = -weights[:, :1] * self.all_predicted.gradient(*self.all_overlap_gradients)
+        slope = criterion_gradient(self.all_class_logits, self.all_class_targets, hyp.cls_pw, hyp.fl_gamma)
+        mine[:, 5:] = weights[:, 2:] * slope
+        return mine
+
+    @cached_property
+    def all_gradients(self) -> Reals:
+        """(cells, 5 + C): gradient of the last call's total for the predictions (SPEC 6)."""
+        hyp, x = self.case.hyp, self.all_objectness_logits
+        grid = np.zeros((len(x.x), 5 + self.case.classes))
+        np.add.at(grid, self.all_cells, self.all_row_gradients)
+        grid[:, 4] = self.all_cell_weights * criterion_gradient(x, self.all_objectness, hyp.obj_pw, hyp.fl_gamma)
+        return grid
 
     @cached_property
     def gradients(self) -> tuple[Reals, ...]:
         """(B, A, H, W, 5 + C): gradient of the last call's total for the predictions (SPEC 6)."""
-        hyp = self.case.hyp
-        out = []
-        for i, (_, objectness, _) in enumerate(self.weights):
-            x = self.logits[i][..., 4]
-            grid = np.zeros(self.case.shape(i))
-            np.add.at(grid, self.cells[i], self.row_gradients[i])
-            grid[..., 4] = objectness * criterion_gradient(x, self.objectness[i], hyp.obj_pw, hyp.fl_gamma)
-            out.append(grid)
-        return tuple(out)
+        return self.grids(self.all_gradients)
+
+
+def parts(sizes: Sequence[int]) -> tuple[slice, ...]:
+    """Slices of these sizes, one after the other."""
+    ends = list(accumulate(sizes))
+    return tuple(slice(end - size, end) for end, size in zip(ends, sizes, strict=True))
 
 
 def rebalanced(balance: tuple[float, ...], losses: Reals, kept: int) -> tuple[float, ...]:

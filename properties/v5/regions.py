@@ -69,43 +69,37 @@ def _same_centre(case: Case) -> bool:
 
 def _geometry(case: Case) -> set[str]:
     targets = case.target_rows.numpy().astype(np.float32)
-    found: set[str] = set()
-    for (rows, columns), anchors in zip(case.grids, case.anchors, strict=True):
-        extent = np.array((columns, rows), dtype=np.float32)
-        centre, size = targets[:, 2:4] * extent, targets[:, 4:] * extent
-        found |= _centres(centre, extent)
-        ratio = size[None] / np.array(anchors, dtype=np.float32)[:, None]
-        worst = np.maximum(ratio, 1 / ratio)
-        limit = np.float32(case.hyp.anchor_t)
-        pairs = int((worst.max(axis=2) < limit).sum())
-        found |= {
-            name
-            for name, holds in (
-                ("ratio at the limit", (worst == limit).any()),
-                ("ratio beside the limit", (abs(worst / limit - 1) < 1e-6).any() and (worst != limit).any()),
-                ("layer without a match", pairs == 0),
-                ("layer with one pair", pairs == 1),
-            )
-            if holds
-        }
-    return found
+    extent = np.array(case.grids, dtype=np.float32)[:, None, ::-1]  # (layers, 1, 2), so all layers are computed at once
+    centre, size = targets[:, 2:4] * extent, targets[:, 4:] * extent
+    ratio = size[:, None] / np.array(case.anchors, dtype=np.float32)[:, :, None]  # (layers, anchors, targets, 2)
+    worst = np.maximum(ratio, 1 / ratio)
+    limit = np.float32(case.hyp.anchor_t)
+    pairs = (worst.max(axis=3) < limit).sum(axis=(1, 2))
+    beside, at = (abs(worst / limit - 1) < 1e-6).any(axis=(1, 2, 3)), worst == limit
+    tests = {
+        **_centres(centre, extent),
+        "ratio at the limit": at,
+        "ratio beside the limit": beside & ~at.all(axis=(1, 2, 3)),
+        "layer without a match": pairs == 0,
+        "layer with one pair": pairs == 1,
+    }
+    return {name for name, holds in tests.items() if holds.any()}
 
 
-def _centres(centre: np.ndarray, extent: np.ndarray) -> set[str]:
+def _centres(centre: np.ndarray, extent: np.ndarray) -> dict[str, np.ndarray]:
     halves = 2 * centre
     nearest = np.round(halves)
     on, odd = halves == nearest, nearest % 2 == 1
     beside = ~on & (abs(halves - nearest) < 2e-5)
     inside = (centre > 0) & (centre < extent)
-    edge = (centre == 0) | (centre == extent)
-    tests = {
+    near, far = centre == 0, centre == extent
+    return {
         "on a grid line": on & ~odd & inside,
         "beside a grid line": beside & ~odd & inside,
         "at half a cell": on & odd,
         "beside half a cell": beside & odd,
-        "on the near edge": centre == 0,
-        "on the far edge": centre == extent,
-        "in a corner": edge.all(axis=1),
+        "on the near edge": near,
+        "on the far edge": far,
+        "in a corner": (near | far).all(axis=-1),
         "outermost half cell": inside & ((centre < 0.5) | (extent - centre < 0.5)),
     }
-    return {name for name, holds in tests.items() if holds.any()}

@@ -20,7 +20,7 @@ from .strategies import cases
 FEW_ROWS = cases(min_targets=1)
 
 
-@law("boxes.item", source="SPEC 2", cases=FEW_ROWS, choices=("iou", "grid lines"), most=150)
+@law("boxes.item", source="SPEC 2", cases=FEW_ROWS, choices=("iou", "grid lines"))
 def test_the_box_item_is_that_of_the_reference(exam: Exam) -> None:
     """The box item is the gain times the sum over layers of the mean of 1 - CIoU over rows."""
     budget = exam.of(Budget)
@@ -41,7 +41,7 @@ ONE = cases(min_targets=1, max_targets=1, dtypes=("float32", "float64"))
 SPECKS = cases(min_targets=1, max_targets=1, dtypes=("float32", "float64"), large=SMALL)
 
 
-@law("boxes.perfect-fit", source="SPEC 2", cases=ONE)
+@law("boxes.perfect-fit", source="SPEC 2", cases=ONE, again=True)
 def test_a_perfect_fit_has_no_box_loss(exam: Exam) -> None:
     """If every row's prediction equals its target, the box item is finite, and 0 within rounding."""
     fitted = exam.on(exam.case.with_logits(fit(exam)))
@@ -81,7 +81,7 @@ def fit(exam: Exam, off: float = 0.0) -> tuple[Tensor, ...]:
     return tuple(out)
 
 
-@law("boxes.near-fit", source="SPEC 2", cases=any_of(ONE, SPECKS), choices=("iou", "grid lines"), most=60)
+@law("boxes.near-fit", source="SPEC 2", cases=any_of(ONE, SPECKS), choices=("iou", "grid lines"), again=True)
 def test_a_box_a_little_off_its_target_is_judged_as_by_the_reference(exam: Exam) -> None:
     """If predictions differ from their targets by a third of the sides, box item and gradient equal the reference's."""
     near = exam.on(exam.case.with_logits(fit(exam, off=1 / 3)))
@@ -94,7 +94,7 @@ def test_a_box_a_little_off_its_target_is_judged_as_by_the_reference(exam: Exam)
         exam.expect_close(place, grid[..., :4], near.gradients[i][..., :4], off[..., :4], BECAUSE)
 
 
-@law("boxes.gradient", source="SPEC 2, 7", cases=FEW_ROWS, choices=("iou", "grid lines"), most=150)
+@law("boxes.gradient", source="SPEC 2, 7", cases=FEW_ROWS, choices=("iou", "grid lines"))
 def test_the_gradient_of_the_box_logits_is_that_of_the_reference(exam: Exam) -> None:
     """The gradient of the x, y, w, h logits is gain x batch / rows x that of 1 - CIoU, with alpha held constant."""
     budget = exam.of(Budget)

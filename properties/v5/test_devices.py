@@ -13,7 +13,7 @@ from .budget import BECAUSE, Budget
 from .strategies import CROWDED, cases
 
 
-@law("devices.shared-cells", source="SPEC 7", cases=CROWDED, choices=("shared cells",), most=30, on=ACCELERATOR)
+@law("devices.shared-cells", source="SPEC 7", cases=CROWDED, choices=("shared cells",), again=True, on=ACCELERATOR)
 def test_shared_cells_are_decided_as_on_the_cpu(exam: Exam) -> None:
     """If rows share a cell, its objectness target comes from the same row as on the CPU, in every run."""
     cpu = on_cpu(exam)
@@ -23,7 +23,7 @@ def test_shared_cells_are_decided_as_on_the_cpu(exam: Exam) -> None:
             exam.expect_close(f"objectness gradient of layer {i}", want, got, 2 * off[..., 4], BECAUSE)
 
 
-@law("devices.targets-on-cpu", source="SPEC 7", cases=cases(min_targets=1), most=30, on=ACCELERATOR)
+@law("devices.targets-on-cpu", source="SPEC 7", cases=cases(min_targets=1), again=True, on=ACCELERATOR)
 def test_targets_on_the_cpu_are_refused_or_used(exam: Exam) -> None:
     """Targets on the CPU are refused, or give the same results, on the device of the predictions."""
     host = exam.on(exam.case, around=Around(targets_on_host=True))
@@ -39,7 +39,7 @@ def test_targets_on_the_cpu_are_refused_or_used(exam: Exam) -> None:
     source="SPEC 7",
     # under autocast, torch itself refuses to concatenate tensors of the other half-precision dtype
     cases=cases(min_targets=1, dtypes=("float32", "float16", "bfloat16"), target_dtypes=("float32",)),
-    most=60,
+    again=True,
 )
 def test_autocast_changes_rounding_only(exam: Exam) -> None:
     """Under autocast rows stay the same, and total and gradients change at most by rounding to the predictions' dtype.

@@ -18,7 +18,6 @@ from .case import Options
 from .pools import HYPS, ONE_CALL
 from .strategies import ANY, cases
 
-MOST = 40
 ATTRIBUTES = (
     *("sort_obj_iou", "gr", "balance", "autobalance", "anchors", "na", "nc", "nl", "hyp"),
     *("cp", "cn", "ssi", "device", "BCEcls", "BCEobj"),
@@ -26,7 +25,7 @@ ATTRIBUTES = (
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
-@law("form.wrapped-model", source="SPEC, drop-in form", cases=ANY, choices=("drop-in",), most=MOST)
+@law("form.wrapped-model", source="SPEC, drop-in form", cases=ANY, choices=("drop-in",), again=True)
 def test_a_wrapped_model_gives_the_same_loss(exam: Exam) -> None:
     """Built from a model inside DataParallel or DistributedDataParallel, the loss gives the same results."""
     kind: Any = WRAPPERS[exam.case.layers % len(WRAPPERS)]
@@ -45,7 +44,7 @@ def test_a_wrapped_model_gives_the_same_loss(exam: Exam) -> None:
     close(exam, exam.on(exam.case, lambda subject: subject.rebuild(wrapped)))
 
 
-@law("form.model-unchanged", source="DESIGN", cases=ANY, most=MOST)
+@law("form.model-unchanged", source="DESIGN", cases=ANY, again=True)
 def test_a_second_loss_of_the_same_model_is_the_same(exam: Exam) -> None:
     """Building a loss does not change the model: a second loss built from it gives the same results."""
     states = []
@@ -72,7 +71,7 @@ def state(model: nn.Module) -> list[str]:
     source="SPEC, hyperparameters",
     cases=cases(hyps=[h for h in HYPS if h.label_smoothing == 0]),
     choices=("drop-in",),
-    most=MOST,
+    again=True,
 )
 def test_label_smoothing_may_be_missing(exam: Exam) -> None:
     """If the hyperparameters lack label_smoothing, as in older files, it counts as 0."""
@@ -89,7 +88,7 @@ def test_label_smoothing_may_be_missing(exam: Exam) -> None:
     "form.set-options",
     source="SPEC, drop-in form",
     cases=cases(min_targets=1, options=[o for o in ONE_CALL if o != Options()]),
-    most=MOST,
+    again=True,
 )
 def test_options_may_be_set_between_calls(exam: Exam) -> None:
     """gr and sort_obj_iou, set between calls, take effect from the next call."""
@@ -105,7 +104,7 @@ def test_options_may_be_set_between_calls(exam: Exam) -> None:
     close(exam, exam.on(exam.case.changed(options=usual), later))
 
 
-@law("form.set-hyperparameters", source="SPEC, drop-in form", cases=cases(), choices=("drop-in",), most=MOST)
+@law("form.set-hyperparameters", source="SPEC, drop-in form", cases=cases(), choices=("drop-in",), again=True)
 def test_gains_and_the_ratio_limit_may_be_set(exam: Exam) -> None:
     """Hyperparameters with other gains and another anchor_t, set between calls, take effect from the next call."""
     hyp = exam.case.hyp
@@ -120,7 +119,7 @@ def test_gains_and_the_ratio_limit_may_be_set(exam: Exam) -> None:
     close(exam, exam.on(exam.case.changed(hyp=hyp.model_copy(update=others)), later))
 
 
-@law("form.interface", source="SPEC, drop-in form", cases=ANY, choices=("interface",), most=MOST)
+@law("form.interface", source="SPEC, drop-in form", cases=ANY, choices=("interface",), again=True)
 def test_the_loss_has_upstreams_whole_interface(exam: Exam) -> None:
     """The loss has upstream's attributes, accepts autobalance, and build_targets returns upstream's four lists."""
     try:
@@ -141,7 +140,7 @@ def test_the_loss_has_upstreams_whole_interface(exam: Exam) -> None:
     exam.expect(not missing, "attributes of the loss", "all of upstream's", f"no {', '.join(sorted(missing))}")
 
 
-@law("form.set-balance", source="SPEC, drop-in form", cases=cases(), choices=("balance",), most=MOST)
+@law("form.set-balance", source="SPEC, drop-in form", cases=cases(), choices=("balance",), again=True)
 def test_the_balance_may_be_set(exam: Exam) -> None:
     """Doubling the balance of every layer doubles the objectness item and does not change the others."""
 

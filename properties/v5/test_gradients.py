@@ -16,7 +16,6 @@ from yololoss.harness.subjects.subject import Subject
 
 from .budget import BECAUSE, Budget
 from .pools import HYPS, ONE_CALL
-from .reference import Reference
 from .rows import Rows
 from .strategies import ANY, cases
 
@@ -55,7 +54,7 @@ def used(exam: Exam, i: int, rows: Rows) -> NDArray[np.bool_]:
 @law("gradients.zero-unassigned-cells", source="SPEC 6", cases=cases(), choices=("grid lines",))
 def test_a_cell_without_a_row_has_no_box_or_class_gradient(exam: Exam) -> None:
     """In a cell that no row uses, the gradient of the x, y, w, h and class logits is exactly 0."""
-    for i, rows in enumerate(exam.of(Reference).rows):
+    for i, rows in enumerate(exam.of(Budget).reference.rows):
         rest = np.delete(exam.gradients[i], 4, axis=-1)
         rest[used(exam, i, rows)] = 0
         place = f"layer {i}, gradient outside objectness at image, anchor, row, column"
@@ -77,7 +76,7 @@ TELLING = cases(
 @law("gradients.assignment", source="FAMILIES, call forms", cases=TELLING, choices=("grid lines",))
 def test_the_assignment_read_off_the_gradient_is_that_of_the_reference(exam: Exam) -> None:
     """The cells with a box or class gradient are exactly the cells of the reference's rows."""
-    for i, rows in enumerate(exam.of(Reference).rows):
+    for i, rows in enumerate(exam.of(Budget).reference.rows):
         seen = np.delete(exam.gradients[i], 4, axis=-1).any(axis=-1)
         exam.expect_equal(f"layer {i}, assigned at image, anchor, row, column", used(exam, i, rows), seen)
 
@@ -93,7 +92,7 @@ def test_the_assignment_read_off_the_gradient_is_that_of_the_rows(exam: Exam) ->
 SCALE = 2.0**16  # the initial scale of torch's GradScaler
 
 
-@law("gradients.loss-scaling", source="calculus", cases=cases(dtypes=("float32", "float64")), most=50)
+@law("gradients.loss-scaling", source="calculus", cases=cases(dtypes=("float32", "float64")), again=True)
 def test_a_scaled_total_has_a_scaled_gradient(exam: Exam) -> None:
     """The gradient of 65,536 x the total is 65,536 x the total's gradient, as mixed-precision training requires."""
 
@@ -112,6 +111,7 @@ def test_a_scaled_total_has_a_scaled_gradient(exam: Exam) -> None:
     "gradients.finite-difference",
     source="calculus",
     cases=cases(dtypes=("float64",), options=ONE_CALL[:1], logits=((4.0, 0.0), (1.0, 0.0)), spots=False),
+    again=True,
 )
 def test_the_objectness_gradient_is_the_slope_of_the_total(exam: Exam) -> None:
     """A small step of all objectness logits changes the total by that step x the sum of their gradients."""
@@ -122,7 +122,7 @@ def test_the_objectness_gradient_is_the_slope_of_the_total(exam: Exam) -> None:
     rounding = (up.of(Budget).totals[0] + down.of(Budget).totals[0]) / (2 * step)
     # The third derivative of BCE is below 1 + its positive weight, that of focal loss below 8 (1 + gamma)^3 times that.
     hyp = exam.case.hyp
-    size = hyp.obj * exam.case.batch * sum(exam.of(Reference).calls[0].balance) * (1 + hyp.obj_pw)
+    size = hyp.obj * exam.case.batch * sum(exam.of(Budget).reference.calls[0].balance) * (1 + hyp.obj_pw)
     curved = step**2 * size * (8 * (1 + hyp.fl_gamma) ** 3 if hyp.fl_gamma else 1)
     exam.expect_close("sum of objectness gradients", slope, summed, rounding + curved, "central difference")
 

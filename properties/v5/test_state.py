@@ -26,7 +26,7 @@ def test_a_second_call_gives_the_same_loss(exam: Exam) -> None:
         same_numbers(exam, n, first, call)
 
 
-@law("state.after-other-case", source="DESIGN", cases=cases(min_targets=1, options=ALL_OPTIONS), most=60)
+@law("state.after-other-case", source="DESIGN", cases=cases(min_targets=1, options=ALL_OPTIONS), again=True)
 def test_another_case_in_between_changes_nothing(exam: Exam) -> None:
     """If another case runs first in the same process, the results of this case do not change."""
     _ = exam.calls
@@ -34,7 +34,7 @@ def test_another_case_in_between_changes_nothing(exam: Exam) -> None:
     close(exam, exam.on(exam.case))
 
 
-@law("state.after-other-sizes", source="DESIGN", cases=cases(), most=60)
+@law("state.after-other-sizes", source="DESIGN", cases=cases(), again=True)
 def test_what_the_same_object_was_called_on_before_changes_nothing(exam: Exam) -> None:
     """Earlier calls of the same object, with other grids, batches and numbers of targets, do not change the results."""
     case = exam.case
@@ -74,7 +74,7 @@ def turned(targets: Tensor) -> Tensor:
     return copy
 
 
-@law("state.reused-target-memory", source="DESIGN", cases=cases(min_targets=1), most=50)
+@law("state.reused-target-memory", source="DESIGN", cases=cases(min_targets=1), again=True)
 def test_what_stood_in_the_same_tensors_before_changes_nothing(exam: Exam) -> None:
     """If new targets of the same shape take the memory of earlier targets, the next call uses the new ones."""
 
@@ -101,7 +101,7 @@ def test_what_stood_in_the_same_tensors_before_changes_nothing(exam: Exam) -> No
     close(exam, exam.on(exam.case, calling=freed_and_taken))
 
 
-@law("state.call-before-backward", source="DESIGN", cases=cases(min_targets=1), most=50)
+@law("state.call-before-backward", source="DESIGN", cases=cases(min_targets=1), again=True)
 def test_a_call_before_the_backward_pass_changes_nothing(exam: Exam) -> None:
     """The results of a call, and its gradient, do not change when the same object is then called on other targets."""
 
@@ -118,7 +118,7 @@ def test_a_call_before_the_backward_pass_changes_nothing(exam: Exam) -> None:
     "state.after-validation",
     source="DESIGN",
     cases=cases(options=[Options(calls=2), Options(sort_obj_iou=True, calls=2)]),
-    most=50,
+    again=True,
 )
 def test_validation_gives_the_same_loss_and_training_goes_on(exam: Exam) -> None:
     """A call under torch.no_grad or inference_mode returns the same numbers, and so does the training call after it."""
@@ -135,7 +135,7 @@ def test_validation_gives_the_same_loss_and_training_goes_on(exam: Exam) -> None
     close(exam, exam.on(exam.case, calling=calling))
 
 
-@law("state.frees-memory", source="DESIGN", cases=cases(min_targets=1), most=20)
+@law("state.frees-memory", source="DESIGN", cases=cases(min_targets=1), again=True)
 def test_the_memory_of_earlier_calls_is_freed(exam: Exam) -> None:
     """The predictions of a finished training step are freed by the time that the next call returns."""
     kept: list[int] = []
@@ -161,7 +161,7 @@ def test_the_memory_of_earlier_calls_is_freed(exam: Exam) -> None:
     "state.non-contiguous",
     source="DESIGN",
     cases=cases(layouts=("channels_last", "sliced", "transposed"), options=ALL_OPTIONS),
-    most=60,
+    again=True,
 )
 def test_the_layout_in_memory_does_not_matter(exam: Exam) -> None:
     """Predictions that are not contiguous give the same loss as contiguous ones."""
@@ -173,6 +173,7 @@ def test_the_layout_in_memory_does_not_matter(exam: Exam) -> None:
     source="SPEC 1",
     cases=cases(min_targets=1, spots=False, target_dtypes=("float32",)),
     choices=("target dtype",),
+    again=True,
 )
 def test_the_dtype_of_targets_does_not_matter(exam: Exam) -> None:
     """The same targets in float64 give the same rows, bit for bit: assignment is computed in float32."""
@@ -182,7 +183,7 @@ def test_the_dtype_of_targets_does_not_matter(exam: Exam) -> None:
         exam.expect_equal(f"layer {i}, boxes", here.box, there.box)
 
 
-@law("state.thread-count", source="DESIGN", cases=cases(min_targets=1, dtypes=("float32",)), most=30)
+@law("state.thread-count", source="DESIGN", cases=cases(min_targets=1, dtypes=("float32",)), again=True)
 def test_the_number_of_threads_does_not_matter(exam: Exam) -> None:
     """Two threads give the same loss as one."""
     one = exam.calls[-1].total

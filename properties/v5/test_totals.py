@@ -53,7 +53,7 @@ def test_the_total_of_every_call_is_that_of_the_reference(exam: Exam) -> None:
     # nothing is extreme except the sizes
     cases=cases(min_targets=1, large=LARGE, layouts=("contiguous",), logits=((4.0, 0.0), (1.0, 0.0)), spots=False),
     choices=("batch", "iou", "grid lines", "balance", "shared cells", "label smoothing"),
-    most=60,
+    again=True,
     infinite=True,
 )
 def test_large_sizes_are_treated_like_small_ones(exam: Exam) -> None:
@@ -66,6 +66,7 @@ def test_large_sizes_are_treated_like_small_ones(exam: Exam) -> None:
     source="SPEC 6",
     cases=cases(
         min_targets=2,
+        max_targets=6,
         large=VERY_LARGE,
         layouts=("contiguous",),
         dtypes=("float32", "float16"),
@@ -73,7 +74,7 @@ def test_large_sizes_are_treated_like_small_ones(exam: Exam) -> None:
         spots=False,
     ),
     choices=("batch", "iou", "grid lines", "balance", "shared cells", "label smoothing"),
-    most=26,
+    again=True,
     infinite=True,
 )
 def test_sizes_beyond_16_bits_are_treated_like_small_ones(exam: Exam) -> None:
@@ -104,19 +105,19 @@ def gain_is_linear(exam: Exam, name: str) -> None:
         exam.expect_close(place, want, other.items, 2.0**-22 * abs(want), "two roundings to float32")
 
 
-@law("totals.box-gain", source="SPEC 6", cases=cases(min_targets=1), most=40)
+@law("totals.box-gain", source="SPEC 6", cases=cases(min_targets=1), again=True)
 def test_the_box_item_grows_with_its_gain(exam: Exam) -> None:
     """A doubled gain ``box`` doubles the box item, a gain of 0 makes it 0, and the other items do not change."""
     gain_is_linear(exam, "box")
 
 
-@law("totals.obj-gain", source="SPEC 6", cases=cases(), most=40)
+@law("totals.obj-gain", source="SPEC 6", cases=cases(), again=True)
 def test_the_objectness_item_grows_with_its_gain(exam: Exam) -> None:
     """A doubled gain ``obj`` doubles the objectness item, a gain of 0 makes it 0, and the other items do not change."""
     gain_is_linear(exam, "obj")
 
 
-@law("totals.cls-gain", source="SPEC 6", cases=cases(min_targets=1), most=40)
+@law("totals.cls-gain", source="SPEC 6", cases=cases(min_targets=1), again=True)
 def test_the_class_item_grows_with_its_gain(exam: Exam) -> None:
     """A doubled gain ``cls`` doubles the class item, a gain of 0 makes it 0, and the other items do not change."""
     gain_is_linear(exam, "cls")
@@ -142,7 +143,7 @@ def test_layers_are_weighted_by_the_balance_table(exam: Exam) -> None:
     exam.expect_close("sum of a layer's objectness gradients", np.array(table) * share, summed, allowed, BECAUSE)
 
 
-@law("totals.layers-independent", source="SPEC 6", cases=cases(dtypes=("float32", "float64"), spots=False), most=60)
+@law("totals.layers-independent", source="SPEC 6", cases=cases(dtypes=("float32", "float64"), spots=False), again=True)
 def test_layers_contribute_independently(exam: Exam) -> None:
     """The effect of one layer's logits on the total does not depend on the logits of another layer."""
     exam.only_if(exam.case.layers > 1, "one layer")
@@ -174,7 +175,7 @@ def test_autobalance_changes_the_table_after_every_call(exam: Exam) -> None:
         exam.expect_close(f"balance after call {n}", after, balance[:shown], off, BECAUSE)
 
 
-@law("totals.autobalance-first-call", source="SPEC 3, autobalance", cases=BALANCING, choices=("balance",))
+@law("totals.autobalance-first-call", source="SPEC 3, autobalance", cases=BALANCING, choices=("balance",), again=True)
 def test_a_call_uses_the_balance_from_before_it(exam: Exam) -> None:
     """With autobalance, the first call returns the same total as without."""
     without = exam.case.options.model_copy(update={"autobalance": False, "calls": 1})
@@ -188,7 +189,7 @@ def test_a_call_uses_the_balance_from_before_it(exam: Exam) -> None:
     source="SPEC 3, balance; autobalance",
     cases=any_of(cases(min_targets=1, spots=False), cases(options=AUTOBALANCED, spots=False)),
     choices=("batch", "iou", "grid lines", "balance", "shared cells", "label smoothing"),
-    most=60,
+    again=True,
 )
 def test_the_balance_follows_the_order_of_layers(exam: Exam) -> None:
     """With the layers in reverse order, from large to small strides, the total of every call equals the reference's."""

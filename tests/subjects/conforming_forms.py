@@ -71,7 +71,7 @@ class WorksByTarget(RowsByTarget):
     """Shows its rows in upstream's order and works on them by target."""
 
     def build_targets(self, p: Any, targets: Tensor) -> Any:
-        shown = ComputeLoss.assign(self, p, targets)
+        shown = ComputeLoss._assign(self, p, targets, every_row=False)
         return [[get(r) for r in shown] for get in map(attrgetter, ("cls", "box", "indices", "anchor_wh"))]
 
 

@@ -42,7 +42,7 @@ def test_the_gradients_of_an_example_sum_to_zero(exam: Exam) -> None:
     exam.expect_close("sum of the gradients of example", np.zeros(len(sums)), sums, allowed, budget.because)
 
 
-@law("symmetry.other-labels", source="README", cases=SEVERAL, most=50)
+@law("symmetry.other-labels", source="README", cases=SEVERAL, again=True)
 def test_other_labels_give_their_total(exam: Exam) -> None:
     """With every label one class further, the total is that of those labels."""
     case = exam.case

@@ -6,10 +6,13 @@ one of its options is given.
 
 import json
 import os
+import shutil
+import tempfile
+import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from hashlib import sha256
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,13 +21,16 @@ from yololoss.harness.errors import USAGE, UsageError
 from yololoss.harness.findings.rows import ABSENT, FINDING, NOTHING, PROPERTY, nothing_judged
 
 if TYPE_CHECKING:
-    from yololoss.harness.engine.trial import Trial
-    from yololoss.harness.findings.finding import Finding
-    from yololoss.harness.laws.exam import LawBroken
+    from yololoss.harness.engine.gate import Gate, Judged
+    from yololoss.harness.engine.session import Session
     from yololoss.harness.laws.law import Law
     from yololoss.harness.subjects.family import Family, LossUnderTest
 
-TRIAL: "pytest.StashKey[Trial]" = pytest.StashKey()
+GATE: "pytest.StashKey[Gate]" = pytest.StashKey()
+JUDGED: "pytest.StashKey[dict[str, Judged]]" = pytest.StashKey()  # by device
+SHARED = "yololoss_folder"  # in the input of xdist's workers: the folder in which they share results
+FOLDER: "pytest.StashKey[Path]" = pytest.StashKey()  # the same, in the process that starts them
+STEP = 0.1  # seconds between two looks into that folder
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -43,12 +49,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "bundled loss: yololoss; an unknown name lists all dialects)",
     )
     group.addoption(
-        "--profile",
-        choices=["gate", "explorer"],
-        default="gate",
-        help="gate: the same cases in every run; explorer: other cases in every run (default: %(default)s)",
-    )
-    group.addoption(
         "--laws",
         action="append",
         default=[],
@@ -62,7 +62,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="a baseline written by yololoss record: the loss must still do the same, and laws that it broke then may "
         "break",
     )
-    group.addoption("--cases", type=int, metavar="N", help="cases per law (default: as in the gate)")
+    group.addoption("--cases", type=int, metavar="N", help="how many cases (default: 30 for each law, at least 100)")
     group.addoption(
         "--no-shrink",
         action="store_true",
@@ -90,7 +90,7 @@ def pytest_configure(config: pytest.Config) -> None:
     given = ("loss", "device", "dialect", "baseline", "replay", "corpus", "cases")
     if any(getattr(config.option, name) not in (None, []) for name in given):
         with _told():
-            _trial(config).prepare()
+            _gate(config).prepare()
 
 
 @contextmanager
@@ -102,24 +102,24 @@ def _told() -> Iterator[None]:
         pytest.exit(str(error), returncode=USAGE)
 
 
-def _trial(config: pytest.Config) -> "Trial":
-    from yololoss.harness.engine.trial import Trial  # noqa: PLC0415
+def _gate(config: pytest.Config) -> "Gate":
+    from yololoss.harness.engine.gate import Gate, Options  # noqa: PLC0415
 
-    if TRIAL not in config.stash:
-        worker = int(getattr(config, "workerinput", {"workerid": "gw0"})["workerid"].removeprefix("gw"))
-        config.stash[TRIAL] = Trial(config.option, config.invocation_params.dir, worker)
-    return config.stash[TRIAL]
+    if GATE not in config.stash:
+        given = {name: getattr(config.option, name) for name in Options.__dataclass_fields__}
+        config.stash[GATE] = Gate(Options(**given), config.invocation_params.dir)
+    return config.stash[GATE]
 
 
 def _subjects(config: pytest.Config) -> "dict[str, LossUnderTest]":
     with _told():
-        config.stash[ABSENT] = _trial(config).absent
-        return _trial(config).subjects
+        config.stash[ABSENT] = _gate(config).absent
+        return _gate(config).subjects
 
 
 def _family(config: pytest.Config) -> "Family":
     with _told():
-        return _trial(config).family
+        return _gate(config).family
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -173,7 +173,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _replayed(config: pytest.Config, laws: "dict[pytest.Item, Law]") -> list[pytest.Item]:
-    wanted = {vector.law for vector in _trial(config).replayed}
+    wanted = {vector.law for vector in _gate(config).replayed}
     kept = [item for item, law in laws.items() if law.id in wanted]
     if wanted and not kept:
         files = " ".join(map(str, config.option.replay))
@@ -196,7 +196,7 @@ def _wanted(config: pytest.Config) -> "dict[str, Law]":
 
 
 def _check_waivers(config: pytest.Config) -> None:
-    if not _trial(config).config.waivers:
+    if not _gate(config).config.waivers:
         return
     from datetime import datetime, timezone  # noqa: PLC0415
 
@@ -205,107 +205,156 @@ def _check_waivers(config: pytest.Config) -> None:
 
     # a waiver may name a law of a module that this run does not collect
     known = find_laws(_family(config))
-    check_waivers(_trial(config).config, known, datetime.now(tz=timezone.utc).date())
+    check_waivers(_gate(config).config, known, datetime.now(tz=timezone.utc).date())
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """Judge the subject by a law."""
+    """Report what the session found about a law."""
     law = _law(pyfuncitem)
     if law is None:
         return None
-    law.tally.clear()
-    device = _device(pyfuncitem)
-    otherwise = law.assumes(_subjects(pyfuncitem.config)[device])
-    if otherwise:
-        pytest.skip(otherwise)
     with _told():
-        _trial(pyfuncitem.config).examine(law, device)
+        row, texts = _result(pyfuncitem, law)
+    if row["word"] == "waived":
+        pytest.xfail(row["why"])
+    if texts:
+        pytest.fail("\n\n".join(texts), pytrace=False)
+    if row["word"] == "not applicable" and row["why"]:
+        pytest.skip(row["why"])
     return True
 
 
+def _result(item: pytest.Item, law: "Law") -> "tuple[dict[str, Any], list[str]]":
+    """The row of a law, and what to say if its test fails. The first law's test also tells what no test is about."""
+    device = _device(item)
+    judged = _judged(item, device)
+    mine = [each for each in _law_items(item.session) if _device(each) == device]
+    tested = {_known_law(each).id for each in mine}
+    findings = [f for f in judged.findings if f.law == law.id or (item is mine[0] and f.law not in tested)]
+    row = next((row for row in judged.rows if row["id"] == law.id), None)
+    if row is None:
+        pytest.fail("the process that ran the session for all workers ended", pytrace=False)
+    named = {**row, "id": " ".join((law.id, *_params(item)))}
+    item.user_properties.append((PROPERTY, json.dumps(named)))
+    item.user_properties += [(FINDING, finding.model_dump_json()) for finding in findings]
+    return row, [*map(str, findings), *([judged.failures[law.id]] if law.id in judged.failures else [])]
+
+
+def _law_items(session: pytest.Session) -> list[pytest.Item]:
+    return [item for item in session.items if _law(item) is not None]
+
+
+def _known_law(item: pytest.Item) -> "Law":
+    law = _law(item)
+    assert law is not None
+    return law
+
+
+def _judged(item: pytest.Item, device: str) -> "Judged":
+    """The result of the session on a device. The first test runs it; with xdist, of one worker for all."""
+    known = item.config.stash.setdefault(JUDGED, {})
+    if device not in known:
+        folder = getattr(item.config, "workerinput", {}).get(SHARED)
+        known[device] = _run(item, device) if folder is None else _shared(item, device, Path(folder))
+    return known[device]
+
+
+def _run(item: pytest.Item, device: str, workers: int = 1) -> "Judged":
+    """Judge the loss by the laws of all tests of a device."""
+    items = [each for each in _law_items(item.session) if _device(each) == device]
+    laws = {law.id: law for law in map(_known_law, items)}
+    judged = _gate(item.config).judge(device, laws, workers, _Shown(item.config))
+    if judged.interrupted:
+        raise KeyboardInterrupt
+    return judged
+
+
+class _Shown:
+    """Shows findings while a session runs, and ends it after as many as ``--maxfail`` says."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._most = config.option.maxfail
+        self._reporter = config.pluginmanager.get_plugin("terminalreporter")
+        self._folder = getattr(config, "workerinput", {}).get(SHARED)
+        self._known: set[str] = set()
+
+    def __call__(self, session: "Session") -> bool:
+        """Called again and again."""
+        for kind in session.findings.keys() - self._known:
+            self._known.add(kind)
+            finding = session.findings[kind].finding
+            assert finding is not None
+            line = f"{finding.law} broke after {session.used:.0f} s: {finding.path}"
+            if self._folder is not None:  # a worker of xdist, whose own reporter is not heard
+                (Path(self._folder) / f"{kind}.line").write_text(line, encoding="utf-8")
+            elif self._reporter is not None:
+                self._reporter.write_line(f"\n{line}")
+        return bool(self._most and len(self._known) >= self._most)
+
+
+def _shared(item: pytest.Item, device: str, folder: Path) -> "Judged":
+    """Of xdist's workers one runs the session, with as many processes; the others wait for the result."""
+    import psutil  # noqa: PLC0415
+    from pydantic import TypeAdapter  # noqa: PLC0415
+
+    from yololoss.harness.cases.files import write_whole  # noqa: PLC0415
+    from yololoss.harness.engine.gate import Judged  # noqa: PLC0415
+
+    adapter = TypeAdapter(Judged)
+    result, lock = folder / f"{device}.json", folder / f"{device}.lock"
+    try:
+        with lock.open("x") as file:
+            file.write(str(os.getpid()))
+    except FileExistsError:
+        while not result.exists() and psutil.pid_exists(int(lock.read_text(encoding="utf-8") or os.getpid())):
+            time.sleep(STEP)
+        return adapter.validate_json(result.read_bytes()) if result.exists() else Judged()
+    judged = Judged()
+    try:
+        judged = _run(item, device, int(item.config.workerinput["workercount"]))  # type: ignore[attr-defined]
+    finally:
+        write_whole(result, adapter.dump_json(judged).decode())
+    return judged
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Give xdist's workers a folder to share results in, and show what they find while they wait."""
+    if FOLDER not in node.config.stash:
+        node.config.stash[FOLDER] = Path(tempfile.mkdtemp(prefix="yololoss-"))
+        Thread(target=_tell, args=(node.config, node.config.stash[FOLDER]), daemon=True).start()
+    node.workerinput[SHARED] = str(node.config.stash[FOLDER])
+
+
+def _tell(config: pytest.Config, folder: Path) -> None:
+    """Print the lines that a worker writes into the shared folder, until that is deleted."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    while folder.exists():
+        for path in sorted(folder.glob("*.line")):
+            if reporter is not None:
+                reporter.write_line(f"\n{path.read_text(encoding='utf-8')}")
+            path.unlink()
+        time.sleep(STEP)
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """End the processes of the run."""
-    if TRIAL in config.stash:
-        config.stash[TRIAL].close()
+    """Delete the shared folder."""
+    if FOLDER in config.stash:
+        shutil.rmtree(config.stash[FOLDER], ignore_errors=True)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Report a broken law as a finding: save it, and show it without a traceback."""
+    """Show a finding without a line of the harness before it."""
     report = yield
-    law = _law(item)
-    if law is None or call.when != "call":
-        return report
-    from yololoss.harness.laws.exam import LawBroken  # noqa: PLC0415
-
-    if call.excinfo is not None and isinstance(call.excinfo.value, LawBroken):
-        finding = _finding(call.excinfo.value, item)
-        report.longrepr = str(finding)
-        report.user_properties.append((FINDING, finding.model_dump_json()))
-        if call.excinfo.value.lost:
-            _leave(item, finding)
-    why = getattr(report, "wasxfail", None) or _skipped_because(report)
-    row = {"id": " ".join((law.id, *_params(item))), "word": _word(report, law), "why": why, **vars(law.tally)}
-    report.user_properties.append((PROPERTY, json.dumps(row)))
+    if _law(item) is not None and report.failed and isinstance(call.excinfo, pytest.ExceptionInfo):
+        said = call.excinfo.value
+        if isinstance(said, pytest.fail.Exception):
+            report.longrepr = str(said.msg)
     return report
-
-
-def _leave(item: pytest.Item, finding: "Finding") -> None:
-    """End this process, which cannot use the lost device any more. xdist replaces the worker and continues."""
-    if hasattr(item.config, "workerinput"):  # pragma: no cover  # a process that ends like this saves no coverage
-        _farewell(item.config, item.nodeid).write_text(finding.model_dump_json(), encoding="utf-8")
-        os._exit(1)
-    item.session.shouldstop = "the device is lost; with -n 1 the run continues in another process"
-
-
-def _farewell(config: pytest.Config, test: str) -> Path:
-    """The file in which a worker saves its last finding."""
-    return Path(config.option.findings) / f"lost-{sha256(test.encode()).hexdigest()[:8]}.tmp"
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_handlecrashitem(crashitem: str, report: pytest.TestReport, sched: Any) -> None:
-    """Report the finding of a worker that ended with a lost device."""
-    farewell = _farewell(sched.config, crashitem)
-    if farewell.exists():
-        from yololoss.harness.findings.finding import Finding  # noqa: PLC0415
-
-        text = farewell.read_text(encoding="utf-8")
-        report.longrepr = str(Finding.model_validate_json(text))
-        report.user_properties.append((FINDING, text))
-        farewell.unlink()
-
-
-def _skipped_because(report: pytest.TestReport) -> str:
-    return report.longrepr[2].removeprefix("Skipped: ") if isinstance(report.longrepr, tuple) else ""
-
-
-def _word(report: pytest.TestReport, law: "Law") -> str:
-    """The outcome, in the words of the table of laws."""
-    if hasattr(report, "wasxfail"):
-        return "waived"
-    if report.skipped or (report.passed and law.tally.vacuous):
-        return "not applicable"
-    if report.passed:
-        return "held"
-    return "BROKE" if law.tally.broke_at else "failed"  # a waiver that is not needed, an error of the harness
-
-
-def _finding(broken: "LawBroken", item: pytest.Item) -> "Finding":
-    from yololoss.harness.findings.finding import keep  # noqa: PLC0415
-
-    given = item.config.option
-    device = next(iter(_params(item)), given.device)
-    return keep(
-        broken,
-        _subjects(item.config)[_device(item)],
-        Path(given.findings),
-        {"loss": given.loss, "device": device, "dialect": given.dialect},
-        drawn=not given.no_shrink,
-    )
 
 
 def _rows(reporter: pytest.TerminalReporter) -> list[dict[str, Any]]:

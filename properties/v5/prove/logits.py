@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 
 from yololoss.harness.cases.case import DTYPES
-from yololoss.harness.engine.guard import is_watched
+from yololoss.harness.engine.guard import UNWATCHED, is_watched
 from yololoss.harness.engine.judge import Told, judged
-from yololoss.harness.laws.exam import forget
+from yololoss.harness.laws.exam import Run
 from yololoss.harness.laws.law import Law, find_laws
 from yololoss.harness.prove.proof import Unprovable
 from yololoss.harness.subjects.family import LossUnderTest
@@ -128,20 +128,19 @@ def _batches(dtype: Half, channels: tuple[int, ...], bits: list[tuple[int, ...]]
 
 def broken_in(subject: LossUnderTest, batch: Batch) -> tuple[Batch, Told] | None:
     """The first law that breaks on these logits, with a smallest batch that shows it. Raises Unprovable."""
-    laws, patient = find_laws(subject.family), replace(subject, limit=LIMIT)
-    forget()  # the previous batch
+    laws, run = find_laws(subject.family), Run(replace(subject, limit=LIMIT), batch.case)
     for name in (each for each in laws if each in batch.laws):
-        told = _judged(laws[name], patient, batch)
+        told = _judged(laws[name], run)
         if told is not None:
-            return _smaller(laws[name], patient, batch, told)
+            return _smaller(laws[name], run.subject, batch, told)
     return None
 
 
-def _judged(law: Law, subject: LossUnderTest, batch: Batch) -> Told | None:
-    is_watched(2 * LIMIT)
-    reason = law.assumes(subject)
+def _judged(law: Law, run: Run) -> Told | None:
+    is_watched(UNWATCHED * LIMIT)
+    reason = law.assumes(run.subject)
     law.tally.clear()
-    told = judged(law, subject, batch.case)[0] if reason is None else None
+    told = judged(law, run)[0] if reason is None else None
     if told is None and not law.tally.judged and law.id in MUST:
         raise Unprovable(f"{law.id} has nothing to judge: {reason or next(iter(law.tally.not_applicable), 'no value')}")
     return told
@@ -150,7 +149,7 @@ def _judged(law: Law, subject: LossUnderTest, batch: Batch) -> Told | None:
 def _smaller(law: Law, subject: LossUnderTest, batch: Batch, told: Told) -> tuple[Batch, Told]:
     """Halve the batch as long as one half also breaks the law."""
     for half in batch.halves:
-        found = _judged(law, subject, half)
+        found = _judged(law, Run(subject, half.case))
         if found is not None:
             return _smaller(law, subject, half, found)
     return batch, told

@@ -7,7 +7,7 @@ from typing_extensions import override
 
 from yololoss.harness.engine.judge import Task, Told, judged
 from yololoss.harness.errors import UsageError, closest
-from yololoss.harness.laws.exam import LawBroken
+from yololoss.harness.laws.exam import LawBroken, Run
 from yololoss.harness.laws.law import find_laws
 from yololoss.harness.prove.certificate import Enumerated, claimed
 from yololoss.harness.prove.proof import Proof, Unprovable, subject
@@ -88,7 +88,7 @@ class OfAssignment(Proof[Shard]):
         expected, observed = assignment.shown(subject, odd)
         line = f"{place}: expected {expected}, observed {observed}"
         for name in (*TELLING, ALL):
-            told, _ = judged(laws[name], subject, case)
+            told, _ = judged(laws[name], Run(subject, case))
             if told is not None:
                 return line, told.broken(laws[name], case)
         broken = LawBroken(laws[ALL], case, place, expected, f"{observed}; other rows with other targets", ALONE)

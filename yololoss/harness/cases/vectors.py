@@ -48,6 +48,11 @@ class VectorFile(_Named, Generic[C, E]):
     broken: tuple[str, ...] = ()  # laws that a recorded loss broke when it was recorded
     vectors: tuple[Vector[C, E], ...]
 
+    @property
+    def recorded(self) -> dict[C, E]:
+        """What a loss did, by case, in the order of the file."""
+        return {vector.case: vector.expected for vector in self.vectors if vector.expected is not None}
+
 
 class Kind(NamedTuple):
     """The types of a family's vectors and files."""

@@ -5,19 +5,21 @@ import os
 import shlex
 import shutil
 import sys
+import time
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from yololoss.harness.cli import options
+from yololoss.harness.cli.view import View
 from yololoss.harness.errors import UsageError
 
 if TYPE_CHECKING:
     from yololoss.harness.findings.verdict import Verdict
-    from yololoss.harness.subjects.family import Family
 
-LAWS_A_WORKER = 12  # with fewer, starting one more process costs as much time as it saves
+CASES_A_WORKER = 100  # with fewer, starting one more process costs as much time as it saves
 
 
 @click.command()
@@ -28,13 +30,8 @@ LAWS_A_WORKER = 12  # with fewer, starting one more process costs as much time a
 @click.option("--baseline", type=options.FILE, help="A recorded baseline: the loss must still do the same.")
 @options.corpus
 @click.option(
-    "--profile",
-    type=click.Choice(["gate", "explorer"]),
-    default="gate",
-    show_default=True,
-    help="gate: the same cases in every run; explorer: other cases in every run.",
+    "--cases", type=click.IntRange(min=1), metavar="N", help="How many cases.  [default: 30 for each law, at least 100]"
 )
-@click.option("--cases", type=click.IntRange(min=1), metavar="N", help="Cases per law.  [default: 100, fewer for some]")
 @options.workers
 @options.findings
 @click.option("--no-shrink", is_flag=True, help="Do not minimise or draw failing cases.")
@@ -48,6 +45,7 @@ def check(
     report: Path | None,
     junit: Path | None,
     workers: int | None,
+    cases: int | None,
     no_shrink: bool,
     verbose: bool,
     as_json: bool,
@@ -65,24 +63,27 @@ def check(
       yololoss check utils/loss.py:ComputeLoss --laws assign --laws 'boxes.*' --device cpu,mirror
       yololoss check utils/loss.py:ComputeLoss --baseline loss-baseline.json
     """
-    from yololoss.harness.engine.gate import run_suite  # noqa: PLC0415
+    from yololoss.harness.config import check_waivers  # noqa: PLC0415
+    from yololoss.harness.engine.gate import Gate, Options  # noqa: PLC0415
     from yololoss.harness.findings.about import about  # noqa: PLC0415
+    from yololoss.harness.laws.law import find_laws  # noqa: PLC0415
 
-    chosen = options.settings(loss=loss, **{name: given[name] for name in ("device", "dialect")})
-    subject = options.under_test(chosen)
-    wanted = _named(subject.family, laws)
-    what = about(subject, chosen.device, shlex.join(["yololoss", *sys.argv[1:]]))
-    passed = [f"--{name}={value}" for name, value in {"loss": loss, **given}.items() if value is not None]
-    passed += [f"--laws={pattern}" for pattern in laws]
-    passed += [*(["--no-shrink"] if no_shrink else []), *([f"--junit-xml={junit}"] if junit else [])]
-    with options.progress(f"laws on {chosen.loss}", quiet=as_json) as bar:
-        task = bar.add_task("", total=None)
-        verdict = run_suite(
-            subject.family,
-            passed,
-            workers or min(os.cpu_count() or 1, 8, math.ceil(wanted / LAWS_A_WORKER)),
-            lambda done, total: bar.update(task, completed=done, total=total),
-        )
+    gate = Gate(
+        Options(loss=loss, no_shrink=no_shrink, **{n: v and str(v) for n, v in given.items()}, cases=cases), Path.cwd()
+    )
+    gate.prepare()
+    subject = next(iter(gate.subjects.values()))
+    check_waivers(gate.config, find_laws(subject.family), datetime.now(tz=timezone.utc).date())
+    wanted = find_laws(subject.family, laws)
+    what = about(subject, gate.chosen.device, shlex.join(["yololoss", *sys.argv[1:]]))
+    start = time.monotonic()
+    with View(f"{len(wanted)} laws on {gate.chosen.loss}", quiet=as_json) as view:
+        verdict = gate.verdict(wanted, workers or _workers(len(wanted), cases), view.show)
+    verdict = verdict.model_copy(update={"seconds": time.monotonic() - start})
+    if junit is not None:
+        from yololoss.harness.findings.junit import write_junit  # noqa: PLC0415
+
+        write_junit(verdict, junit)
     if report is not None:
         from yololoss.harness.findings.report import write_report  # noqa: PLC0415
 
@@ -94,15 +95,11 @@ def check(
     sys.exit(verdict.status)
 
 
-def _named(family: "Family", patterns: tuple[str, ...]) -> int:
-    """How many laws the patterns name. Raises UsageError here, once, and not in each of several workers."""
-    from datetime import datetime, timezone  # noqa: PLC0415
+def _workers(laws: int, cases: int | None) -> int:
+    """Processes for a gate: one for each core, fewer for few cases."""
+    from yololoss.harness.engine.gate import CASES, LEAST  # noqa: PLC0415
 
-    from yololoss.harness.config import check_waivers, read_config  # noqa: PLC0415
-    from yololoss.harness.laws.law import find_laws  # noqa: PLC0415
-
-    check_waivers(read_config(Path.cwd()), find_laws(family), datetime.now(tz=timezone.utc).date())
-    return len(find_laws(family, patterns))
+    return min(os.cpu_count() or 1, 8, math.ceil((cases or max(LEAST, CASES * laws)) / CASES_A_WORKER))
 
 
 def _show(verdict: "Verdict", report: Path | None, *, verbose: bool) -> None:

@@ -91,7 +91,7 @@ def diff(
 
     Exit status: 0 no difference; 1 they differ; 2 one of them could not run.
     """
-    from yololoss.harness.findings.diff import Remote, differences  # noqa: PLC0415
+    from yololoss.harness.engine.diff import Remote, differences  # noqa: PLC0415
     from yololoss.harness.laws.law import find_laws  # noqa: PLC0415
 
     chosen = options.settings(loss=two, dialect=dialect, device=device)

@@ -2,17 +2,14 @@
 
 import shlex
 import sys
-import time
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
-from rich.live import Live
-from rich.text import Text
 
 from yololoss.harness.cli import options
+from yololoss.harness.cli.view import View
 from yololoss.harness.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,8 +18,6 @@ if TYPE_CHECKING:
     from yololoss.harness.engine.cluster import Cluster
     from yololoss.harness.engine.session import Session
     from yololoss.harness.engine.session_summary import Summary
-
-PLAIN = 30.0  # seconds between two lines if there is no terminal
 
 
 @click.command()
@@ -113,8 +108,8 @@ def _run(session: "Session", cluster: "Cluster | None", cache: "ExampleDatabase 
 
     chosen = session.settings
     what = about(session.subject, chosen.device, shlex.join(["yololoss", *sys.argv[1:]]))
-    with View(quiet=quiet) as view, cluster.joined() if cluster else nullcontext():
-        view.say(f"session of seed {chosen.seed} on {chosen.loss}, {chosen.workers} worker(s), in {session.folder}")
+    title = f"session of seed {chosen.seed} on {chosen.loss}, {chosen.workers} worker(s), in {session.folder}"
+    with View(title, quiet=quiet) as view, cluster.joined() if cluster else nullcontext():
         session.run(view.show)
     summary = summarise(session, what)
     if cache is not None:
@@ -149,7 +144,7 @@ def _begun(
     if cache is not None:
         family = options.under_test(chosen).family
         known += fetch(cache, family.name, find_laws(family, laws))
-    first = dict.fromkeys(f"{vector.law or ''}\n{vector.case.key}" for vector in known)
+    first = dict.fromkeys(vector.model_dump_json() for vector in known)
     room = options.usual_workers if cluster is None else cluster.room
     settings = Settings(
         loss=chosen.loss,
@@ -177,47 +172,6 @@ def _resumed(out: Path, seconds: float | None, cluster: "Cluster | None", given:
         raise UsageError(f"--resume keeps the session's own {' and '.join(fixed)}; for another, give another --out")
     changed = {name: given[name] for name in ("workers", "memory", "limit", "cases")}
     return resume(out, LocalWorker if cluster is None else cluster.start_worker, seconds=seconds, **changed)
-
-
-class View:
-    """Progress of a session, on standard error: on a terminal one line that is updated, else a line every 30 s."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True, quiet=quiet)
-        self._live = Live(console=self._console, transient=True) if self._console.is_terminal and not quiet else None
-        self._every = 0.5 if self._live else PLAIN
-        self._shown = time.monotonic()
-        self._known: set[str] = set()
-
-    def __enter__(self) -> "View":
-        if self._live is not None:
-            self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._live is not None:
-            self._live.stop()
-
-    def say(self, text: str) -> None:
-        """Print a line that stays."""
-        self._console.print(Text(text))
-
-    def show(self, session: "Session") -> None:
-        """Print new findings, and progress if enough time has passed since the last line."""
-        from yololoss.harness.engine.session_summary import line  # noqa: PLC0415
-
-        for kind in session.findings.keys() - self._known:
-            finding = session.findings[kind].finding
-            assert finding is not None
-            self.say(f"{finding.law} broke: {finding.path}")
-            self._known.add(kind)
-        if time.monotonic() - self._shown < self._every:
-            return
-        self._shown = time.monotonic()
-        if self._live is not None:
-            self._live.update(Text(line(session)))
-        else:
-            self.say(line(session))
 
 
 def _tell(summary: "Summary", out: Path, *, verbose: bool) -> None:

@@ -88,8 +88,6 @@ def laws(id: str | None, loss: str | None, as_json: bool) -> None:
 
 
 def _told(law: "Law", family: "Family") -> dict[str, Any]:
-    from yololoss.harness.laws.law import GATE  # noqa: PLC0415
-
     otherwise = [name for name, chosen in family.dialects.items() if set(law.choices) & chosen]
     assumed = "; ".join(family.choices[choice] for choice in law.choices)
     return {
@@ -98,24 +96,34 @@ def _told(law: "Law", family: "Family") -> dict[str, Any]:
         "source": law.source,
         "dialects": f"all but {', '.join(otherwise)}, since it assumes: {assumed}" if otherwise else "all",
         "devices": ", ".join(law.on) or "all",
-        "cases": "those of --baseline" if law.cases is None else f"{law.most or GATE.max_examples} in the gate",
+        "cases": _cases(law),
     }
+
+
+def _cases(law: "Law") -> str:
+    if law.cases is None:
+        return "those of --baseline"
+    if isinstance(law.cases, tuple):
+        return f"{len(law.cases)} of its own"
+    return "a share of those that it is about, since it runs the loss again" if law.again else "all that it is about"
 
 
 def _example(law: "Law", family: "Family") -> list[str]:
     """A case that the law judges on the bundled loss, as lines of text."""
     import torch  # noqa: PLC0415
 
-    from yololoss.harness.laws.exam import Exam, NotApplicable  # noqa: PLC0415
+    from yololoss.harness.laws.exam import Exam, NotApplicable, Run  # noqa: PLC0415
     from yololoss.harness.laws.law import drawn  # noqa: PLC0415
     from yololoss.harness.subjects.load import load_loss  # noqa: PLC0415
 
     strategy = law.strategy(family)
-    if strategy is None:
+    own = law.cases if isinstance(law.cases, tuple) else ()
+    made = list(own) if strategy is None else drawn(strategy, 30)
+    if not made:
         return ["any case written by yololoss record"]
-    cases = sorted(drawn(strategy, 30), key=lambda case: (not case.size[0], len(str(case)), str(case)))
+    cases = sorted(made, key=lambda case: (not case.size[0], len(str(case)), str(case)))
     for case in cases if not law.on else ():
-        exam = Exam(law, load_loss(family.bundled, torch.device("cpu"), family.own_dialect), case)
+        exam = Exam(law, Run(load_loss(family.bundled, torch.device("cpu"), family.own_dialect), case))
         try:
             law.judge(exam)
         except NotApplicable:

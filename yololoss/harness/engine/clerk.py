@@ -1,7 +1,7 @@
 """The clerk: confirms a worker's finding in a new process, minimises its case there, and saves it."""
 
 import time
-from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,11 +10,15 @@ from yololoss.harness.cases.case import Case, Data
 from yololoss.harness.cases.files import read_file, write_whole
 from yololoss.harness.cases.vectors import Vector, make_vector
 from yololoss.harness.engine.judge import Judge, Task, Told
-from yololoss.harness.engine.plan import Plan
-from yololoss.harness.engine.raw import Raw, fingerprint, read_raw, write_raw
+from yololoss.harness.engine.minimise import smallest
+from yololoss.harness.engine.plan import Origin, Plan
+from yololoss.harness.engine.raw import Raw, fingerprint, made, origin, read_raw, write_raw
 from yololoss.harness.errors import BadFile
 from yololoss.harness.findings.finding import Finding, keep
 from yololoss.harness.laws.law import find_laws
+from yololoss.harness.subjects.execute import execute
+from yololoss.harness.subjects.family import LossUnderTest
+from yololoss.harness.subjects.subject import Unsupported
 
 HANG = 4.0  # seconds that a case may take while it is minimised: a hundred times as long as usual
 
@@ -23,6 +27,7 @@ class Record(Data):
     """The clerk's result for something that a worker found."""
 
     kind: str  # the fingerprint
+    made: str = ""  # what the minimised case is made from
     finding: Finding | None = None
     nothing: str | None = None  # why it is no finding
 
@@ -32,10 +37,12 @@ class Duty(NamedTuple):
 
     task: Task
     laws: tuple[str, ...]
-    waived: tuple[str, ...]
     folder: Path
+    findings: Path  # the folder for findings
     options: dict[str, str | None]  # that a replay needs
     seconds: float  # to minimise a case in
+    drawn: bool = True  # whether findings are drawn
+    gate: bool = False  # one finding of a law is enough, however the law breaks
 
 
 def record_path(folder: Path, kind: str) -> Path:
@@ -55,12 +62,20 @@ def attend(duty: Duty, path: Path) -> None:
     if raw.told.outside and (again is None or fingerprint(again) != raw.kind):
         record = Record(kind=raw.kind, nothing=_killed_from_outside(duty, raw, again))
     else:
-        small, told, repeats = _confirmed(duty, raw, again)
-        broken = told.broken(find_laws(subject.family)[told.law], small)
-        broken.repeats = repeats
-        record = Record(kind=raw.kind, finding=keep(broken, subject, duty.folder / "findings", duty.options))
+        small = _confirmed(duty, raw, again)
+        broken = small.told.broken(find_laws(subject.family)[small.told.law], small.case)
+        broken.repeats = again is not None and (broken.died or repeats(subject, small.case))
+        finding = keep(broken, subject, duty.findings, duty.options, drawn=duty.drawn)
+        record = Record(kind=raw.kind, made=made(small.origin), finding=finding)
     write_record(duty.folder, record)
     path.unlink(missing_ok=True)  # the clerk of a killed session may delete it too
+
+
+def repeats(subject: LossUnderTest, case: Case) -> bool:
+    """Whether the loss does the same when the case is run again."""
+    with suppress(Unsupported):  # the loss lacks an option of the case, in both runs
+        return execute(subject, case).same(execute(subject, case))
+    return True
 
 
 def _killed_from_outside(duty: Duty, raw: Raw, told: Told | None) -> str:
@@ -73,18 +88,18 @@ def _killed_from_outside(duty: Duty, raw: Raw, told: Told | None) -> str:
     return f"a process was killed from outside: its case, run again, {does}"
 
 
-def _confirmed(duty: Duty, raw: Raw, told: Told | None) -> tuple[Case, Told, bool]:
-    """The minimised case, how it breaks, and whether it repeats in a new process. ``told`` is from such a process."""
+def _confirmed(duty: Duty, raw: Raw, told: Told | None) -> Raw:
+    """The minimised case, and how it breaks. ``told`` is how the case broke in a new process; None if it did not."""
     if told is None:
-        return raw.case, raw.told, False
+        return raw
     raw = raw._replace(told=told)
     if raw.origin is None or duty.seconds <= 0:
-        return raw.case, told, True
-    domain = Plan(duty.laws, duty.task.under_test(), duty.waived).domains[raw.origin.domain]
-    small = domain.case(_smallest_of(raw, domain, replace(duty.task, limit=min(HANG, duty.task.limit)), duty.seconds))
-    again = _in_a_fresh_process(duty, raw, small)
+        return raw
+    plan = Plan(duty.laws, duty.task.under_test())
+    small = _smallest_of(duty, raw, plan)
+    again = _in_a_fresh_process(duty, raw, small.case)
     # if the minimised case breaks only after other cases in its process, keep the case as found, which repeats
-    return (raw.case, told, True) if again is None else (small, again, True)
+    return raw if again is None else small._replace(told=again)
 
 
 def _in_a_fresh_process(duty: Duty, raw: Raw, case: Case) -> Told | None:
@@ -96,50 +111,31 @@ def _vector(raw: Raw, case: Case) -> Vector[Any, Any]:
     return make_vector(case, id=raw.kind, law=raw.told.law)
 
 
-def _smallest_of(raw: Raw, domain: Any, task: Task, seconds: float) -> bytes:
+def _smallest_of(duty: Duty, raw: Raw, plan: Plan) -> Raw:
+    """A minimised case: that of an earlier finding if it breaks this law as well, else a smaller one than was found."""
     seen: dict[Case, bool] = {}
-    assert raw.origin is not None
+    task = replace(duty.task, limit=min(HANG, duty.task.limit))
     with Judge(task) as judge:
 
-        def breaks(data: bytes) -> bool:
-            case = domain.case(data)
+        def breaks(made_from: Origin) -> bool:
+            case = plan.case(made_from)
             if case not in seen:
                 found = judge.ask(_vector(raw, case)).told
-                seen[case] = found is not None and fingerprint(found) == raw.kind
+                seen[case] = found is not None and _same(found, raw, duty)
             return seen[case]
 
-        return smallest(raw.origin.data, breaks, time.monotonic() + seconds)
+        others = [origin(record.made) for record in read_records(duty.folder).values() if record.made]
+        found = next((other for other in others if other and breaks(other)), None)
+        if found is None:
+            assert raw.origin is not None
+            first, until = raw.origin, time.monotonic() + duty.seconds
+            found = first._replace(data=smallest(first.data, lambda data: breaks(first._replace(data=data)), until))
+    return raw._replace(origin=found, case=plan.case(found))
 
 
-def smallest(data: bytes, breaks: Callable[[bytes], bool], until: float) -> bytes:
-    """The simplest bytes that still break: as many 0 as possible, the others as low as possible.
-
-    Stops if nothing simpler breaks, or at the time ``until`` (`time.monotonic`).
-    """
-    found, better = data, True
-    while better:
-        better = False
-        for size in (64, 32, 13, 8, 4, 2, 1):
-            for start in range(0, len(found), size):
-                for candidate in _plainer(found, start, size):
-                    if time.monotonic() > until:
-                        return found
-                    if breaks(candidate):
-                        found, better = candidate, True
-                        break
-    return found
-
-
-def _plainer(data: bytes, start: int, size: int) -> Iterator[bytes]:
-    """Simpler candidates: ``size`` bytes from ``start`` set to 0; for one byte also lower values, in halving steps."""
-    part = data[start : start + size]
-    if not any(part):
-        return
-    yield data[:start] + bytes(len(part)) + data[start + size :]
-    value, step = data[start], data[start] // 2
-    while size == 1 and step:
-        yield data[:start] + bytes([value - step]) + data[start + 1 :]
-        step //= 2
+def _same(told: Told, raw: Raw, duty: Duty) -> bool:
+    """Whether a law broke as it did in the finding: in a gate in any way, else with the same fingerprint."""
+    return told.law == raw.told.law if duty.gate else fingerprint(told) == raw.kind
 
 
 def write_record(folder: Path, record: Record) -> None:

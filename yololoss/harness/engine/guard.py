@@ -11,6 +11,7 @@ from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import psutil
 
@@ -20,6 +21,7 @@ SERVER = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods()
 PRELOADED = ["yololoss.harness.engine.preloaded"]
 MIB = 2**20
 BLINK = 1.0  # seconds counted at most between two checks of a process: in a longer gap nobody knows what it did
+UNWATCHED = 10.0  # times the limit of a case: a process that nobody watches ends itself after that
 ORPHANED = 255  # exit status if the server was killed, though the process itself still runs
 
 
@@ -31,12 +33,25 @@ class Death(NamedTuple):
     outside: bool = False  # perhaps killed from outside
     status: int = 0  # exit status, if it ended by itself
 
+    @property
+    def ended(self) -> bool:
+        """Whether it ended by itself, without an error."""
+        return self.law == "run.no-exit" and self.status == 0
+
 
 def server() -> Any:
     """The multiprocessing context that starts the harness's processes."""
+    if SERVER == "forkserver" and multiprocessing.parent_process() is not None:
+        # A clerk, which has not run the loss when it starts a process. Another server would take two seconds to start.
+        return multiprocessing.get_context("fork")
     context: Any = multiprocessing.get_context(SERVER)
     if SERVER == "forkserver":
         context.set_forkserver_preload(PRELOADED)
+        from multiprocessing import forkserver  # noqa: PLC0415  # not on every system
+
+        # several threads that wait for work would otherwise take a core each; torch reads this when it is imported
+        with patch.dict(os.environ, {"OMP_WAIT_POLICY": "passive"}):
+            forkserver.ensure_running()
     return context
 
 
@@ -49,7 +64,7 @@ class Guarded:
         self.memory = memory  # MiB that it may use
         self._killed: Death | None = None
         self._began: float | None = None
-        self._looked = self._seen = 0.0
+        self._looked = self._seen = self._ran = 0.0
 
     @property
     def alive(self) -> bool:
@@ -77,14 +92,26 @@ class Guarded:
         return self._killed or self._ended()
 
     def _at_work(self, began: float | None) -> float:
-        """Seconds since ``began`` in which it was watched. Time in which the machine was suspended does not count."""
-        now = time.monotonic()
+        """Seconds since ``began`` in which it ran, slept or waited.
+
+        Time in which the machine was suspended, or gave the processor to others, does not count.
+        """
+        now, used, waits = time.monotonic(), *self._used()
         if began is None or began != self._began:
             self._seen = 0.0
         else:
-            self._seen += min(now - self._looked, BLINK)
-        self._began, self._looked = began, now
+            self._seen += min(now - self._looked, BLINK) if waits else min(used - self._ran, now - self._looked)
+        self._began, self._looked, self._ran = began, now, used
         return self._seen
+
+    def _used(self) -> tuple[float, bool]:
+        """Its processor time in seconds, and whether it waits for something other than a processor."""
+        try:
+            process = psutil.Process(self.process.pid)
+            times = process.cpu_times()
+            return times.user + times.system, process.status() != psutil.STATUS_RUNNING
+        except psutil.Error:
+            return self._ran, True
 
     def _ended(self) -> Death:
         code = self.process.exitcode or 0

@@ -1,16 +1,19 @@
 """Judges one case by one law in another process, which may die: for replay, and to minimise cases."""
 
 import multiprocessing
+import sys
 import time
 from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection
+from importlib import import_module
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from yololoss.harness.cases.case import Case
-from yololoss.harness.cases.vectors import Vector, kind
+from yololoss.harness.cases.vectors import Vector, kind, read_vectors
 from yololoss.harness.devices.devices import DeviceLost
-from yololoss.harness.engine.guard import Death, Guarded, is_watched
-from yololoss.harness.laws.exam import LawBroken
+from yololoss.harness.engine.guard import UNWATCHED, Death, Guarded, is_watched
+from yololoss.harness.laws.exam import LawBroken, Run
 from yololoss.harness.laws.law import Law, find_laws
 from yololoss.harness.subjects import compiled
 from yololoss.harness.subjects.compiled import NAME as COMPILE
@@ -39,6 +42,8 @@ class Task:
     dialect: str | None = None
     memory: int = MEMORY
     limit: float = LIMIT
+    baseline: str | None = None  # a file of what the loss did when it was recorded
+    modules: tuple[str, ...] = ()  # files with laws that belong to no family's package: a user's own
 
     def under_test(self, worker: int = 0) -> LossUnderTest:
         """Load the loss in this process."""
@@ -46,10 +51,21 @@ class Task:
 
         from yololoss.harness.subjects.load import find_devices, load_loss  # noqa: PLC0415
 
+        for path in self.modules:
+            _import(path)
         torch.set_num_threads(1)  # cases are small: a second thread costs more time than it saves
         name, where = next(iter(find_devices(self.device, worker)[0].items()))
         found = load_loss(self.loss, where, self.dialect, compiled=name == COMPILE)
-        return found if found.compile else replace(found, limit=min(TIME_LIMIT, self.limit / 2))
+        limit = found.limit if found.compile else min(TIME_LIMIT, self.limit / 2)
+        recorded = {} if self.baseline is None else read_vectors(Path(self.baseline)).recorded
+        return replace(found, limit=limit, recorded=recorded)
+
+
+def _import(path: str) -> None:
+    """Import a file with laws, unless this process has imported it."""
+    if all(getattr(module, "__file__", None) != path for module in list(sys.modules.values())):
+        sys.path.insert(0, str(Path(path).parent))
+        import_module(Path(path).stem)
 
 
 class Told(NamedTuple):
@@ -90,7 +106,7 @@ def died(death: Death, law: Law) -> Told:
     """
     because = "none: the process ended"
     return Told(
-        law.id if law.anew else death.law,
+        law.id if law.again else death.law,
         "the process of the loss",
         ALIVE,
         death.kind,
@@ -105,13 +121,13 @@ def lost(law: str, error: DeviceLost) -> Told:
     return Told(law, "the device, after this case", "a response", error.detail, "none: the device is lost", died=True)
 
 
-def judged(law: Law, subject: LossUnderTest, case: Case) -> tuple[Told | None, float]:
-    """How the law breaks, if it does, and the largest error as a share of the tolerance.
+def judged(law: Law, run: Run) -> tuple[Told | None, float]:
+    """How the law breaks on this run, if it does, and the largest error as a share of the tolerance.
 
     An error in a law itself is also reported: a loss may return something that the law does not expect.
     """
     try:
-        return None, law.examine(subject, case)
+        return None, law.examine(run)
     except LawBroken as broken:
         return told(broken), 1.0
     except Exception as error:
@@ -176,16 +192,20 @@ def serve(pipe: Connection, task: Task) -> None:
     subject = task.under_test()
     laws, vectors = find_laws(subject.family), kind(subject.family.name).vector
     pipe.send("ready")
+    asker = multiprocessing.parent_process()
+    ends: list[Any] = [pipe, *([] if asker is None else [asker.sentinel])]
     while is_watched(WAITS):
+        if pipe not in wait(ends):
+            return  # a forked process also holds the other end of the pipe, so that end does not close
         try:
             vector = vectors.model_validate_json(pipe.recv())
         except EOFError:
             return
         law = laws[str(vector.law)]
         law.tally.clear()
-        is_watched(2 * task.limit)
+        is_watched(UNWATCHED * task.limit)
         try:
-            broke, _ = judged(law, with_record(subject, vector), vector.case)
+            broke, _ = judged(law, Run(with_record(subject, vector), vector.case))
         except DeviceLost as error:
             broke = lost(law.id, error)
         pipe.send((None if broke is None else tuple(broke), next(iter(law.tally.not_applicable), None)))

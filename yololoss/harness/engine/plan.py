@@ -1,7 +1,7 @@
-"""What a session judges: which laws on which cases, and from which domains cases are made."""
+"""What a session judges: which laws on which cases, and the sequence in which cases are made."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,12 +12,13 @@ from yololoss.harness.cases.domain import Domain, domains
 from yololoss.harness.laws.law import Law, find_laws
 from yololoss.harness.subjects.family import LossUnderTest
 
-# A law that runs the loss again costs as much as all laws together that judge the one execution. All of the latter
-# judge each case. The former judge this share of the cases, times their share of cases in the gate. So they take about
-# half of the time.
-ANEW = 0.25
+# A law that runs the loss again costs as much as all laws together that read one run. The latter judge every case that
+# they are about. Of the former, so many judge a case on average: then they take a third of the time.
+AGAIN = 0.75
 # How many kinds of finding have a counter in the journal. A later kind has none, and counts as seen once.
 KINDS = 512
+ON_DEVICE = 6.0  # times the cases of other laws
+GOLDEN = (5**0.5 - 1) / 2  # multiples of it, modulo 1, spread evenly: every domain gets its share, early on too
 
 
 class Origin(NamedTuple):
@@ -30,61 +31,81 @@ class Origin(NamedTuple):
 class Plan:
     """The laws that apply to a subject, and the domains that their cases come from."""
 
-    def __init__(self, laws: Sequence[str], subject: LossUnderTest, waived: Sequence[str] = ()) -> None:
-        self.family = subject.family
-        self.laws: dict[str, Law] = {
-            id: law
-            for id, law in find_laws(subject.family, laws).items()
-            if domains(law.strategy(subject.family))
-            and law.assumes(subject) is None
-            and id not in waived
-            and not subject.family.only_noted(id, subject.dialect)
-        }
-        shares: dict[Domain, float] = {}
-        self._of: dict[str, tuple[Domain, ...]] = {}
-        for id, law in self.laws.items():
-            self._of[id] = domains(law.strategy(subject.family))
-            for domain in self._of[id]:
-                shares[domain] = shares.get(domain, 0.0) + 1 / len(self._of[id])
+    def __init__(self, laws: Sequence[str], subject: LossUnderTest) -> None:
+        self.subject = subject
+        self.laws = {id: law for id, law in find_laws(subject.family, laws).items() if law.assumes(subject) is None}
         self.number = {id: n for n, id in enumerate(self.laws)}
-        self.domains = list(shares)
-        weights = np.array([shares[domain] for domain in self.domains])
-        self.weights = weights / weights.sum() if len(weights) else weights
+        index: dict[Domain, int] = {}
+        self._of: dict[str, frozenset[int]] = {}  # by law: the indices of its domains
+        for id, law in self.laws.items():
+            found = domains(law.strategy(subject.family))
+            self._of[id] = frozenset(index.setdefault(domain, len(index)) for domain in found)
+        self.domains = list(index)
+        shares = np.zeros(len(self.domains))
+        for id, numbers in self._of.items():
+            shares[list(numbers)] += self._weight(id) / max(len(numbers), 1)
+        self.weights = shares / max(shares.sum(), 1)
+        self._shares = np.cumsum(self.weights)
+        # the share of the cases of its own domains that a law judges, if it runs the loss again
+        again = {id: self._weight(id) for id, law in self.laws.items() if law.again}
+        self._again = {
+            id: AGAIN * weight / sum(again.values()) / max(self.weights[list(self._of[id])].sum(), 1e-9)
+            for id, weight in again.items()
+        }
+
+    def _weight(self, id: str) -> float:
+        """A law's share of the cases: larger if it is about this kind of device, which other runs do not judge."""
+        return ON_DEVICE if self.laws[id].on else 1.0
 
     @property
     def regions(self) -> tuple[str, ...]:
         """Names of the regions that cases should reach."""
-        return self.family.regions
+        return self.subject.family.regions
 
     def regions_of(self, case: Case) -> list[str]:
         """The regions in which a case lies."""
-        return list(self.family.regions_of(case))
+        return list(self.subject.family.regions_of(case))
+
+    def own_cases(self) -> Iterator[Case]:
+        """The cases of laws that have their own, and draw none."""
+        yield from dict.fromkeys(case for law in self.laws.values() for case in law.own(self.subject))
+
+    def origin(self, number: int, chance: np.random.Generator) -> Origin:
+        """What the case of that number is made from. Domains take turns, by their weights."""
+        turn = (number + 0.5) * GOLDEN % 1
+        domain = min(int(np.searchsorted(self._shares, turn, side="right")), len(self.domains) - 1)
+        return Origin(domain, chance.bytes(self.domains[domain].size))
 
     def case(self, origin: Origin) -> Case:
         """The case made from this origin."""
         return self.domains[origin.domain].case(origin.data)
 
-    def fits(self, law: str, case: Case, domain: int | None = None) -> bool:
-        """Whether the law is about the case. ``domain`` is the domain that the case was made for."""
-        own = None if domain is None else self.domains[domain]
-        return any(each == own or each.holds(case) for each in self._of[law])
-
     def judges(self, case: Case, domain: int | None, chance: np.random.Generator, saved_under: str = "") -> list[Law]:
-        """The laws that judge the case: all that are about it, and of those that run the loss again, a random share."""
-        own = domain is not None and self.domains[domain].only_own
-        return [
-            law
-            for id, law in self.laws.items()
-            if id == saved_under
-            or ((not law.anew or own or chance.random() < ANEW * (law.most or 0) / 100) and self.fits(id, case, domain))
-        ]
+        """The laws that judge a case, in their order: all that read its run, and a share of those that run it again.
+
+        ``domain`` is the one that the case was made for; None for a given case, which all laws judge that have it as
+        their own, or that it is saved under.
+        """
+        given, only_own = domain is None, domain is not None and self.domains[domain].only_own
+        about = {n for n, each in enumerate(self.domains) if n == domain or (not only_own and each.holds(case))}
+        found = []
+        for id, law in self.laws.items():
+            if given:
+                judges = case in law.own(self.subject) or not (law.again or about.isdisjoint(self._of[id]))
+            elif law.again:
+                judges = domain in self._of[id] and (only_own or chance.random() < self._again[id])
+            else:
+                judges = not about.isdisjoint(self._of[id])
+            if judges or id == saved_under:
+                found.append(law)
+        return found
 
 
 class Counters:
     """The journal's counters by name. A fingerprint gets its own counter when it is first seen."""
 
     def __init__(self, plan: Plan) -> None:
-        words = ("cases", "first", "law", "milliseconds")
+        words = ("cases", "made", "first", "hung", "law", "milliseconds")
         self.names = [*words, *(f"{word} {id}" for id in plan.laws for word in ("tried", "judged", "broke"))]
         self.names += [f"region {name}" for name in plan.regions]
         self.at = {name: i for i, name in enumerate(self.names)}

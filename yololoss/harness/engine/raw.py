@@ -21,6 +21,7 @@ class _Raw(NamedTuple):
     told: Told
     case: Case
     origin: Origin | None  # what the case was made from, if this session made it
+    number: int = 0  # of the case, in the order of the session
 
 
 class Raw(_Raw):
@@ -55,6 +56,7 @@ def write_raw(folder: Path, loss: str, raw: Raw) -> None:
         "loss": loss,
         "told": json.dumps(raw.told),
         "made": made(raw.origin),
+        "number": str(raw.number),
     }
     vector = make_vector(raw.case, id=raw.kind, flags=("FINDING", "RAW"), law=raw.told.law)
     write_vectors(raw_path(folder, raw.kind), source, [vector])
@@ -64,7 +66,8 @@ def read_raw(path: Path) -> Raw:
     """Read a finding. Raises BadFile."""
     file = read_vectors(path)
     try:
-        return Raw(Told(*json.loads(file.source["told"])), file.vectors[0].case, origin(file.source["made"]))
+        told, made_from = Told(*json.loads(file.source["told"])), origin(file.source["made"])
+        return Raw(told, file.vectors[0].case, made_from, int(file.source["number"]))
     except (KeyError, ValueError, TypeError, IndexError) as error:
         raise BadFile(f"{path}: not in a worker's format: {error}") from error
 

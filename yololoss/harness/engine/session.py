@@ -5,6 +5,7 @@ any moment, and a resumed session continues from these files:
 
     session.json   settings, seed, counts, time used
     journal/       one file for each worker: its counts, the case in flight
+    notes/         one file for each worker: what its laws noted
     raw/           failing cases as they were found
     known/         the clerk's record of each, by fingerprint
     findings/      minimised cases, and pictures
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from yololoss.harness.cases.files import read_file, write_whole
+from yololoss.harness.cases.vectors import make_vector
 from yololoss.harness.engine.clerk import Duty, Record, attend, read_records, record_path, write_record
 from yololoss.harness.engine.guard import Death, Guarded
 from yololoss.harness.engine.handles import LocalWorker, StartWorker, WorkerHandle
@@ -34,6 +36,7 @@ SAVED = 1.0  # seconds between two saves of the session
 SMALL = 60.0  # seconds to minimise a finding in; for findings that wait at the end, SMALL_AT_END
 SMALL_AT_END = 10.0
 EACH = 3  # findings of one law that are minimised
+PATIENCE = 10  # a gate ends after so many cases that ended a worker or did not return
 FAILED = 3  # the session ends after so many workers in a row that ended before their first case
 
 
@@ -44,20 +47,25 @@ class Session:
         self.folder, self.state, self._make_worker = folder, state, start_worker
         self.settings = state.settings
         self.subject = self.settings.task.under_test()
-        self.plan = Plan(self.settings.laws, self.subject, self.settings.waived)
+        self.plan = Plan(self.settings.laws, self.subject)
         if not self.plan.laws:
-            raise UsageError("none of these laws can be fuzzed on this loss and device")
+            raise UsageError("none of these laws applies to this loss and device")
         self.counters = Counters(self.plan)
-        for name in ("journal", "raw", "known", "findings"):
+        for name in ("journal", "notes", "raw", "known", "findings"):
             (folder / name).mkdir(parents=True, exist_ok=True)
         self.records: dict[str, Record] = read_records(folder)
         self.workers: list[WorkerHandle] = []
-        self.clerk: tuple[Guarded, Path] | None = None
+        self.clerks: dict[Path, tuple[Guarded, str]] = {}  # by the finding that each minimises, with its law
         self.failed = 0
+        self.interrupted = False
         self._base = state.used
         self._start = self._saved = time.monotonic()
         self._ended: float | None = None
         self._recover()
+        reached = self.state.reached
+        if reached and len(reached) != self.settings.workers:  # another number of workers than before shares the rest
+            anew = {place: max(reached.values()) + place for place in range(self.settings.workers)}
+            self.state = self.state.model_copy(update={"reached": anew})
 
     # Its state
 
@@ -82,62 +90,78 @@ class Session:
 
     # What it does
 
-    def run(self, show: Callable[["Session"], None]) -> None:
-        """Run the session to its end. Ctrl-C ends it early, and what was found is kept."""
+    def run(self, show: Callable[["Session"], object]) -> None:
+        """Run the session to its end. Ctrl-C ends it early, and what was found is kept. So does a true ``show``."""
         try:
             for place in range(self.settings.workers):
                 self._start_worker(place)
-            while not self._over():
+            while self.workers and not self._out_of_time() and not self._out_of_patience():
                 time.sleep(STEP)
                 self._look_after_workers()
-                self._look_after_clerk(SMALL)
+                self._look_after_clerks(SMALL)
                 if time.monotonic() - self._saved > SAVED:
                     self._save()
-                show(self)
+                if show(self):
+                    break
         except KeyboardInterrupt:
-            pass
+            self.interrupted = True
         finally:
             for worker in self.workers:
                 worker.end()
         self._end(show)
 
-    def _over(self) -> bool:
-        seconds, cases = self.settings.seconds, self.settings.cases
-        return (seconds is not None and self.used >= seconds) or (
-            cases is not None and self.counts()[0]["cases"] >= cases
-        )
+    def _out_of_time(self) -> bool:
+        return self.settings.seconds is not None and self.used >= self.settings.seconds
 
-    def _end(self, show: Callable[["Session"], None]) -> None:
+    def _out_of_patience(self) -> bool:
+        """Whether cases of a gate ended its workers, or hung, so often that the rest would take hours."""
+        return self.settings.gate and self.state.restarts + self.counts()[0]["hung"] >= PATIENCE
+
+    def _end(self, show: Callable[["Session"], object]) -> None:
         """Read what the workers left, and minimise the last findings."""
-        self._ended = time.monotonic()
+        if self.settings.seconds is not None:
+            self._ended = time.monotonic()
         for worker in self.workers:
             self._absorb(worker.orders.number)
         self.workers = []
-        self._dismiss_clerk()  # it was given more time than is left: its finding is minimised again, in less time
+        if self._out_of_time():
+            self._dismiss_clerks()  # they have more time than is left: their findings are minimised again, in less time
         try:
-            while self._look_after_clerk(SMALL_AT_END):
+            while self._look_after_clerks(SMALL_AT_END) and not show(self):
                 time.sleep(STEP)
-                show(self)
         except KeyboardInterrupt:  # a resumed session minimises the rest
-            self._dismiss_clerk()
+            self.interrupted = True
+        self._dismiss_clerks()
+        show(self)
+        self._ended = self._ended or time.monotonic()
         self._save()
 
     def _start_worker(self, place: int) -> None:
-        number, first = self.state.next, self.state.first
-        given = {**self.state.given, number: first} if first else self.state.given
-        self.state = self.state.model_copy(update={"next": number + 1, "first": (), "given": given})
+        state, settings = self.state, self.settings
+        number = state.next
+        waiting = settings.workers - place if not state.reached else 1  # workers that share the given cases
+        share = -(-len(state.first) // waiting)
+        first, left = state.first[:share], state.first[share:]
+        start = state.reached.get(place, place)
+        given = {**state.given, number: first} if first else state.given
+        starts = {**state.starts, number: (place, start, settings.workers)}
+        self.state = state.model_copy(update={"next": number + 1, "first": left, "given": given, "starts": starts})
         self._save()
         orders = Orders(
-            self.settings.task,
-            self.settings.laws,
-            self.settings.waived,
+            settings.task,
+            settings.laws,
+            settings.waived,
             self.folder,
             number,
             place,
-            self.settings.seed,
+            settings.seed,
             tuple(self.findings),
             first,
-            self.settings.workers,
+            start,
+            settings.workers,
+            settings.cases,
+            settings.gate,
+            tuple(id for id in self.plan.laws if state.counts.get(f"broke {id}")),
         )
         self.workers.append(self._make_worker(orders))
 
@@ -148,10 +172,13 @@ class Session:
                 self._replace(worker, death)
 
     def _replace(self, worker: WorkerHandle, death: Death) -> None:
-        """Read what a worker left, and start another one in its place."""
+        """Read what a worker left, and start another one in its place, if there are cases left for it."""
         self.workers.remove(worker)
-        number = worker.orders.number
+        number, place, cases = worker.orders.number, worker.orders.place, self.settings.cases
         done = self._absorb(number, death)
+        no_more = not self.plan.domains or (cases is not None and self.state.reached.get(place, place) >= cases)
+        if no_more and not self.state.first and death.ended:
+            return
         error = error_path(self.folder, number)
         self.failed = 0 if done else self.failed + 1
         if death.status == BAD_DISK:
@@ -160,7 +187,7 @@ class Session:
             why = error.read_text(encoding="utf-8").splitlines()[-1] if error.exists() else death.kind
             raise UsageError(f"{self.settings.loss}: workers end before their first case: {why}")
         self.state = self.state.model_copy(update={"restarts": self.state.restarts + 1})
-        self._start_worker(worker.orders.place)
+        self._start_worker(place)
 
     def _absorb(self, number: int, death: Death | None = None) -> bool:
         """Add a worker's counts to the session's, once. If it died on a case, write that as a finding.
@@ -178,30 +205,35 @@ class Session:
         entry = journal.read()
         journal.close()
         if number not in self.state.absorbed:
+            place, start, crew = self.state.starts[number]
+            at = start + crew * named["made"]
             if entry.text and death is not None:
                 case, source = from_flight(entry.text, self.subject.family.case)
                 law = list(self.plan.laws.values())[named["law"]]
-                write_raw(self.folder, self.settings.loss, Raw(died(death, law), case, source))
+                write_raw(self.folder, self.settings.loss, Raw(died(death, law), case, source, at - crew))
             self._take_back(number, named["first"], entry.text, told=death is not None)
             del named["law"]
             update = {
                 "counts": dict(Counter(self.state.counts) + named),
                 "kinds": dict(Counter(self.state.kinds) + kinds),
                 "absorbed": (*self.state.absorbed, number),
+                "reached": {**self.state.reached, place: at},
+                "starts": {n: start for n, start in self.state.starts.items() if n != number},
             }
             self.state = self.state.model_copy(update=update)
             self._save()
         path.unlink(missing_ok=True)
         return bool(named["cases"] or entry.text)
 
-    def _take_back(self, number: int, judged: int, in_flight: str = "", *, told: bool = False) -> None:
-        """Queue again the given cases that a worker did not judge, and the case in flight unless it is a finding."""
+    def _take_back(self, number: int, begun: int, in_flight: str = "", *, told: bool = False) -> None:
+        """Queue again the given cases that a worker did not begin, and the case in flight unless it is a finding."""
         given = dict(self.state.given)
-        left = given.pop(number, ())[judged:]
-        if in_flight and told:
-            left = left[1:]
-        elif in_flight and not left:  # a case that it made; it may have ended the worker
-            left = ("\n" + in_flight.partition("\n")[2],)
+        own = given.pop(number, ())
+        left = own[begun:]
+        if in_flight:
+            case = in_flight.partition("\n")[2]
+            again = next((vector for vector in own if case in vector), f'{{"id":"in flight","case":{case}}}')
+            left = (*(() if told else (again,)), *(vector for vector in left if case not in vector))
         self.state = self.state.model_copy(update={"given": given, "first": (*left, *self.state.first)})
 
     def _recover(self) -> None:
@@ -211,49 +243,79 @@ class Session:
             self.state = self.state.model_copy(update={"next": max(self.state.next, number + 1)})
             self._absorb(number)
 
-    # The clerk
+    # The clerks
 
-    def _look_after_clerk(self, seconds: float) -> bool:
-        """Give the clerk the next finding. Returns whether it has work."""
-        if self.clerk is not None:
-            guarded, path = self.clerk
-            if guarded.alive:
-                return True
-            guarded.process.join()
-            self._take_record(path)
-            self.clerk = None
-        waiting = sorted((self.folder / "raw").glob("*.json"), key=lambda path: path.stat().st_mtime)
-        for path in waiting:
-            if path.stem in self.findings:  # two workers found it, or it was known before
-                path.unlink()
-                continue
-            try:
-                law = read_raw(path).told.law
-            except BadFile:  # not written by the harness: keep it under another name, for a person to look at
-                path.replace(path.with_suffix(".unreadable"))
-                continue
-            same = sum(record.finding is not None and record.finding.law == law for record in self.records.values())
+    def _look_after_clerks(self, seconds: float) -> bool:
+        """Give clerks the next findings: one while workers run, then as many as there were. Returns whether any works.
+
+        Findings of the earliest law come first. Of a gate's findings of one law only the earliest case's is minimised,
+        once all workers are beyond that case: so every run of the gate shows the same ones.
+        """
+        for path, (guarded, _) in list(self.clerks.items()):
+            if not guarded.alive:
+                guarded.process.join()
+                self._take_record(path)
+                del self.clerks[path]
+        room = (1 if self.workers else self.settings.workers) - len(self.clerks)
+        for path, raw in self._waiting()[:room] if room else ():
+            same = self._known(raw.told.law)
+            small = self.settings.shrink and same < EACH
             duty = Duty(
                 self.settings.task,
                 self.settings.laws,
-                self.settings.waived,
                 self.folder,
+                self.settings.findings_in(self.folder),
                 self.settings.options,
-                seconds if same < EACH else 0.0,
+                seconds if small else 0.0,
+                self.settings.shrink,
+                self.settings.gate,
             )
-            self.clerk = Guarded(attend, (duty, path), 2**30), path
-            return True
-        return False
+            self.clerks[path] = Guarded(attend, (duty, path), 2**30), raw.told.law
+        return bool(self.clerks)
 
-    def _dismiss_clerk(self) -> None:
-        """End the clerk, and read the record if it has written one."""
-        if self.clerk is None:
-            return
-        guarded, path = self.clerk
-        guarded.kill()
-        self.clerk = None
-        if record_path(self.folder, path.stem).exists():
-            self._take_record(path)
+    def _waiting(self) -> list[tuple[Path, Raw]]:
+        """The findings that no clerk has, the earliest law first."""
+        found: list[tuple[Path, Raw]] = []
+        for path in (self.folder / "raw").glob("*.json"):
+            if path.stem in self.findings:  # two workers found it, or it was known before
+                path.unlink()
+            elif path not in self.clerks:
+                try:
+                    found.append((path, read_raw(path)))
+                except BadFile:  # not written by the harness: keep it under another name, for a person to look at
+                    path.replace(path.with_suffix(".unreadable"))
+        found.sort(key=lambda each: (self.plan.number.get(each[1].told.law, 0), each[1].number))
+        return self._earliest(found) if self.settings.gate else found
+
+    def _earliest(self, found: list[tuple[Path, Raw]]) -> list[tuple[Path, Raw]]:
+        """Of a gate's findings, the one of the earliest case for each law that has none. Deletes the others."""
+        passed = min((self._at(worker) for worker in self.workers), default=None)
+        attended = {law for _, law in self.clerks.values()}
+        kept: dict[str, tuple[Path, Raw]] = {}
+        for path, raw in found:
+            law = raw.told.law
+            if law in kept or law in attended or self._known(law):
+                path.unlink()
+            elif passed is None or raw.number < passed:
+                kept[law] = (path, raw)
+        return list(kept.values())
+
+    def _at(self, worker: WorkerHandle) -> int:
+        """The number of the case that a worker is at."""
+        made = 0 if worker.journal is None else self.counters.read(worker.journal.counters)[0]["made"]
+        return worker.orders.start + worker.orders.crew * max(made - 1, 0)
+
+    def _known(self, law: str) -> int:
+        """How many findings there are of a law."""
+        return sum(record.finding is not None and record.finding.law == law for record in self.records.values())
+
+    def _dismiss_clerks(self) -> None:
+        """End the clerks, and read the records that they have written."""
+        for path, (guarded, _) in self.clerks.items():
+            guarded.kill()
+            if record_path(self.folder, path.stem).exists():
+                self._take_record(path)
+        self.clerks = {}
 
     def _take_record(self, path: Path) -> None:
         """Read the clerk's record of a finding. If there is none, the clerk died: keep the finding as it was found."""
@@ -274,7 +336,9 @@ class Session:
         broken.repeats = False
         return Record(
             kind=path.stem,
-            finding=keep(broken, self.subject, self.folder / "findings", self.settings.options, drawn=False),
+            finding=keep(
+                broken, self.subject, self.settings.findings_in(self.folder), self.settings.options, drawn=False
+            ),
         )
 
     def _save(self) -> None:
@@ -294,7 +358,11 @@ def begin(
     if path.exists():
         raise UsageError(f"{folder}: already has a session; continue it with --resume, or give another --out")
     seed = settings.seed or secrets.randbits(32)
-    return Session(folder, State(settings=settings.model_copy(update={"seed": seed}), first=first), start_worker)
+    made = Session(folder, State(settings=settings.model_copy(update={"seed": seed}), first=first), start_worker)
+    if settings.cases != 0:  # laws that draw no cases have their own, which are judged first
+        own = (make_vector(case, id="own").model_dump_json() for case in made.plan.own_cases())
+        made.state = made.state.model_copy(update={"first": (*first, *own)})
+    return made
 
 
 def resume(folder: Path, start_worker: StartWorker = LocalWorker, **changed: Any) -> Session:

@@ -1,5 +1,6 @@
 """The results of a session: a verdict like that of a check, and a line of progress."""
 
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -37,15 +38,14 @@ def summarise(session: Session, about: About) -> Summary:
     for kind, record in session.findings.items():
         assert record.finding is not None
         seen[record.finding.path] += max(kinds[kind], 1)
-    broken = {finding.law for finding in findings}
-    rows = [_row(id, named, id in broken) for id in session.plan.laws]
+    judged = rows(session)
     order = list(find_laws(session.subject.family))
-    nothing = not findings and nothing_judged(rows)
+    nothing = not findings and nothing_judged(judged)
     verdict = Verdict(
         status=1 if findings else USAGE if nothing else 0,
         problem=NOTHING if nothing else None,
         seconds=session.used,
-        laws=tuple(rows),
+        laws=tuple(judged),
         findings=tuple(sorted(findings, key=lambda finding: order.index(finding.law))),
         about=about,
     )
@@ -63,11 +63,28 @@ def summarise(session: Session, about: About) -> Summary:
     )
 
 
-def _row(id: str, named: Counter[str], broke: bool) -> dict[str, Any]:
-    tried, judged = named[f"tried {id}"], named[f"judged {id}"]
-    word = "BROKE" if broke else "held" if judged else "not applicable"
-    counts = {"tried": tried, "judged": judged, "broke_at": 0, "not_applicable": {}, "notes": {}}
-    return {"id": id, "word": word, "why": None, **counts}
+def rows(session: Session) -> list[dict[str, Any]]:
+    """The rows of the table of laws: those of the session's laws."""
+    named, _ = session.counts()
+    found = {record.finding.law for record in session.findings.values() if record.finding}
+    rows = []
+    for id, notes in _notes(session).items():
+        broke = id in found or (id in session.settings.waived and named[f"broke {id}"] > 0)
+        word = "BROKE" if broke else "held" if named[f"judged {id}"] or notes["notes"] else "not applicable"
+        counts = {"tried": named[f"tried {id}"], "judged": named[f"judged {id}"]}
+        why = None if broke or counts["tried"] else "no case was about it"
+        rows.append({"id": id, "word": word, "why": why, **counts, **notes})
+    return rows
+
+
+def _notes(session: Session) -> dict[str, dict[str, Counter[str]]]:
+    """By law: what it noted in all workers, and why it did not apply."""
+    found = {id: {"notes": Counter[str](), "not_applicable": Counter[str]()} for id in session.plan.laws}
+    for path in sorted((session.folder / "notes").glob("*.json")):
+        for id, told in json.loads(path.read_text(encoding="utf-8")).items():
+            for name, texts in told.items():
+                found[id][name].update(texts)
+    return found
 
 
 def judgements(named: Counter[str]) -> int:

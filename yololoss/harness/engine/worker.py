@@ -1,27 +1,32 @@
 """A worker: makes cases, judges each by all laws about it, and writes each case to its journal before it runs it."""
 
+import json
 import sys
 import time
 import traceback
 from collections import deque
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from yololoss.harness.cases.case import Case
+from yololoss.harness.cases.files import write_whole
+from yololoss.harness.cases.vectors import Vector, kind
 from yololoss.harness.devices.devices import DeviceLost
-from yololoss.harness.engine.guard import is_watched
+from yololoss.harness.engine.guard import UNWATCHED, is_watched
 from yololoss.harness.engine.journal import Journal
 from yololoss.harness.engine.judge import Task, Told, judged, lost
 from yololoss.harness.engine.plan import Counters, Origin, Plan
 from yololoss.harness.engine.raw import Raw, in_flight, write_raw
+from yololoss.harness.laws.exam import Run
+from yololoss.harness.laws.law import Law
+from yololoss.harness.subjects.family import with_record
 
 BAD_DISK = 74  # exit status of a worker that could not write
 POOL = 64  # cases kept that lie in a rare region
 VARIED = 0.4  # share of cases that are variations of an earlier one
-# After such an observation, laws that run the loss again skip the case: the loss gave no result, and would give none.
-NO_ANSWER = ("raised", "did not return", "exited", "killed")
+NOTED = 1.0  # seconds between two writes of the notes
 
 
 class Orders(NamedTuple):
@@ -29,22 +34,27 @@ class Orders(NamedTuple):
 
     task: Task
     laws: tuple[str, ...]
-    waived: tuple[str, ...]
+    waived: tuple[str, ...]  # laws that may break: no finding
     folder: Path
     number: int  # of the worker; a worker that replaces another has a new number
     place: int  # index of its device
     seed: int
     known: tuple[str, ...]  # fingerprints that are not written again
-    first: tuple[str, ...] = ()  # cases to judge first: the law that each is saved under, a line break, JSON
-    crew: int = 1  # workers at the same time
+    first: tuple[str, ...] = ()  # vectors as JSON, to judge first
+    start: int = 0  # number of its first case
+    crew: int = 1  # workers at the same time: each takes the cases of every so many-th number
+    cases: int | None = None  # it ends at this number
+    gate: bool = False  # see `Settings.gate`
+    broken: tuple[str, ...] = ()  # laws that broke in a worker before it
 
 
-def run(orders: Orders, cases: int | None = None) -> None:
-    """Judge cases until the process is killed, or ``cases`` of them."""
+def run(orders: Orders) -> None:
+    """Judge cases until all are judged, or the process is killed."""
     try:
         worker = Worker(orders)
-        while (cases is None or worker.done < cases) and is_watched(2 * orders.task.limit):
+        while worker.more and is_watched(UNWATCHED * orders.task.limit):
             worker.step()
+        worker.write_notes()
     except OSError as error:
         sys.exit(BAD_DISK if error.errno else str(error))
     except Exception:
@@ -58,70 +68,91 @@ class Worker:
     def __init__(self, orders: Orders) -> None:
         self.orders = orders
         self.subject = orders.task.under_test(orders.place)
-        self.plan = Plan(orders.laws, self.subject, orders.waived)
-        self.chance = np.random.default_rng((orders.seed, orders.number))
+        self.plan = Plan(orders.laws, self.subject)
         for law in self.plan.laws.values():
             law.tally.clear()
         self.counters = Counters(self.plan)
         self.journal = Journal(journal_path(orders.folder, orders.number), self.counters.size)
         self.known = set(orders.known)
         self.kinds: dict[str, int] = {}
-        self.guide = Guide(self.plan, self.chance)
-        self.first = deque(orders.first)
-        self.done = 0
+        self.guide = Guide(self.plan)
+        self.first = deque(map(kind(self.subject.family.name).vector.model_validate_json, orders.first))
+        self.number = orders.start  # of the next case
+        self._done = set(orders.broken if orders.gate else ())  # in a gate one finding of a law is enough
+        self._noted = time.monotonic()
+
+    @property
+    def more(self) -> bool:
+        """Whether there is a case left for it."""
+        made = bool(self.plan.domains) and (self.orders.cases is None or self.number < self.orders.cases)
+        return bool(self.first) or made
 
     def step(self) -> None:
-        """Make a case and judge it. Ends the process if the device is lost."""
-        origin: Origin | None = None
-        saved_under = ""
+        """Take a given case, or make one, and judge it. Ends the process if the device is lost."""
+        chance = np.random.default_rng((self.orders.seed, self.number))
         if self.first:
-            saved_under, _, text = self.first.popleft().partition("\n")
-            case = self.subject.family.case.model_validate_json(text)
+            self._given(self.first.popleft(), chance)
         else:
-            origin = self.guide.next()
-            case = self.plan.case(origin)
-        self.journal.write(in_flight(case, origin))
-        score = self._judge(case, origin, saved_under)
-        regions = self.plan.regions_of(case)
-        for region in regions:
-            self._count(f"region {region}")
-        if origin is None:
-            self._count("first")
-        else:
-            self.guide.learn(origin, score, regions)
-        self._count("cases")
+            self._made(chance)
+            self.number += self.orders.crew
         self.journal.counters[self.counters.at["milliseconds"]] = int(1000 * time.process_time())
-        self.done += 1
         self.journal.write("")
+        if time.monotonic() > self._noted + NOTED:
+            self.write_notes()
 
-    def _judge(self, case: Case, origin: Origin | None, saved_under: str) -> dict[str, float]:
-        """Judge the case by all laws about it. Returns each law's largest error as a share of the tolerance."""
+    def _given(self, vector: Vector[Any, Any], chance: np.random.Generator) -> None:
+        self._begin("first", vector.case, None)
+        run = Run(with_record(self.subject, vector), vector.case)
+        self._judge(run, self.plan.judges(vector.case, None, chance, vector.law or ""), None)
+        self._count_regions(vector.case)
+
+    def _made(self, chance: np.random.Generator) -> None:
+        origin = self.plan.origin(self.number, chance) if self.orders.gate else self.guide.next(self.number, chance)
+        case = self.plan.case(origin)
+        self._begin("made", case, origin)
+        score = self._judge(Run(self.subject, case), self.plan.judges(case, origin.domain, chance), origin)
+        self.guide.learn(origin, score, self._count_regions(case))
+
+    def _begin(self, how: str, case: Case, origin: Origin | None) -> None:
+        self.journal.write(in_flight(case, origin))
+        self._count(how)
+        self._count("cases")
+
+    def _count_regions(self, case: Case) -> list[str]:
+        found = self.plan.regions_of(case)
+        for region in found:
+            self._count(f"region {region}")
+        return found
+
+    def _judge(self, run: Run, laws: list[Law], origin: Origin | None) -> dict[str, float]:
+        """Judge a run by these laws. Returns each law's largest error as a share of the tolerance."""
         score: dict[str, float] = {}
-        answered = True
-        domain = None if origin is None else origin.domain
-        for law in self.plan.judges(case, domain, self.chance, saved_under):
-            if not answered and law.anew:
+        for law in laws:
+            if (law.again and not run.answered) or law.id in self._done:
                 continue
             self.journal.counters[self.counters.at["law"]] = self.plan.number[law.id]
             try:
-                broken, nearest = judged(law, self.subject, case)
+                broken, score[law.id] = judged(law, run)
             except DeviceLost as error:
-                self._note(lost(law.id, error), case, origin)
+                self._note(lost(law.id, error), run.case, origin)
                 self.journal.write("")
                 sys.exit(0)
             self._count(f"tried {law.id}")
             self._count(f"judged {law.id}", law.tally.judged)
-            law.tally.clear()
-            score[law.id] = nearest
+            law.tally.judged = 0
             if broken is not None:
-                self._count(f"broke {law.id}")
-                self._note(broken, case, origin)
-                answered = answered and not broken.observed.startswith(NO_ANSWER)
+                self._note(broken, run.case, origin)
+        self._count("hung", run.hung)
         return score
 
     def _note(self, broken: Told, case: Case, origin: Origin | None) -> None:
-        """Count a finding, and write it to a file if it is new."""
-        raw = Raw(broken, case, origin)
+        """Count a broken law, and write the finding to a file if it is new."""
+        raw = Raw(broken, case, origin, self.number)
+        self._count(f"broke {broken.law}")
+        if self.orders.gate:
+            self._done.add(broken.law)
+        if broken.law in self.orders.waived:
+            return
         at = self.counters.kinds + 2 * self.kinds.setdefault(raw.kind, len(self.kinds))
         if at < self.counters.size:
             self.journal.counters[at] = int(raw.kind, 16)
@@ -130,6 +161,15 @@ class Worker:
             write_raw(self.orders.folder, self.orders.task.loss, raw)
             self.known.add(raw.kind)
 
+    def write_notes(self) -> None:
+        """Write what the laws noted, and why they did not apply, for the table of laws."""
+        self._noted = time.monotonic()
+        notes = {
+            id: {"notes": law.tally.notes, "not_applicable": law.tally.not_applicable}
+            for id, law in self.plan.laws.items()
+        }
+        write_whole(notes_path(self.orders.folder, self.orders.number), json.dumps(notes))
+
     def _count(self, name: str, more: int = 1) -> None:
         self.journal.counters[self.counters.at[name]] += np.uint64(more)
 
@@ -137,25 +177,18 @@ class Worker:
 class Guide:
     """Chooses origins of cases: random ones, or variations of a case that came near a limit or lay in a rare region."""
 
-    def __init__(self, plan: Plan, chance: np.random.Generator) -> None:
-        self.plan, self.chance = plan, chance
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
         self.best: dict[str, tuple[float, Origin]] = {}  # by law: the case that came nearest to breaking it
         self.rare: deque[Origin] = deque(maxlen=POOL)
         self.seen: dict[str, int] = {}
 
-    def next(self) -> Origin:
+    def next(self, number: int, chance: np.random.Generator) -> Origin:
         """What to make the next case from."""
         pool = [origin for _, origin in self.best.values()] + list(self.rare)
-        if pool and self.chance.random() < VARIED:
-            return self._varied(pool[self.chance.integers(len(pool))])
-        domain = int(self.chance.choice(len(self.plan.domains), p=self.plan.weights))
-        return Origin(domain, self.chance.bytes(self.plan.domains[domain].size))
-
-    def _varied(self, origin: Origin) -> Origin:
-        data = bytearray(origin.data)
-        for at in self.chance.integers(len(data), size=self.chance.integers(1, 5)):
-            data[at] = self.chance.integers(256)
-        return Origin(origin.domain, bytes(data))
+        if pool and chance.random() < VARIED:
+            return _varied(pool[chance.integers(len(pool))], chance)
+        return self.plan.origin(number, chance)
 
     def learn(self, origin: Origin, score: dict[str, float], regions: list[str]) -> None:
         """Keep a case that came nearer to breaking a law than any before, or that lies in a rare region."""
@@ -169,6 +202,13 @@ class Guide:
             self.seen[region] = self.seen.get(region, 0) + 1
 
 
+def _varied(origin: Origin, chance: np.random.Generator) -> Origin:
+    data = bytearray(origin.data)
+    for at in chance.integers(len(data), size=chance.integers(1, 5)):
+        data[at] = chance.integers(256)
+    return Origin(origin.domain, bytes(data))
+
+
 def journal_path(folder: Path, number: int) -> Path:
     """The path of a worker's journal."""
     return folder / "journal" / f"{number:06d}.journal"
@@ -177,3 +217,8 @@ def journal_path(folder: Path, number: int) -> Path:
 def error_path(folder: Path, number: int) -> Path:
     """The file in which a worker writes the error that ended it, if no case did."""
     return folder / "journal" / f"{number:06d}.error"
+
+
+def notes_path(folder: Path, number: int) -> Path:
+    """The file of what the laws noted in a worker."""
+    return folder / "notes" / f"{number:06d}.json"

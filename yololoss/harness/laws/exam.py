@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any, NoReturn, TypeVar
 
 import numpy as np
@@ -16,11 +16,12 @@ from yololoss.harness.subjects.comparison import Aspect, Comparison
 from yololoss.harness.subjects.compiled import Compiled
 from yololoss.harness.subjects.execute import execute
 from yololoss.harness.subjects.family import Budget, LossUnderTest
-from yololoss.harness.subjects.outcome import Call, Grid, Outcome
+from yololoss.harness.subjects.outcome import Call, Grid, Outcome, Trouble
 from yololoss.harness.subjects.subject import CalledSo, Calling, Subject
 
 T = TypeVar("T")
-REMEMBERED = 256  # cases
+HUNG = "did not return"
+NO_ANSWER = ("raised", HUNG, "exited", "killed")  # kinds of trouble after which there is no result
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,45 @@ class NotApplicable(Exception):
     """The law does not apply to this case or subject. The message is the reason."""
 
 
+class Run:
+    """One run of a subject on a case: what it did, and what was computed of the case, once for all laws about it."""
+
+    def __init__(self, subject: LossUnderTest, case: Case) -> None:
+        self.subject, self.case = subject, case
+        self._made: dict[Callable[[Any], Any], Any] = {}
+
+    @cached_property
+    def outcome(self) -> Outcome:
+        """What the subject did with the case. The subject is run on first use."""
+        return execute(self.subject, self.case)
+
+    @property
+    def answered(self) -> bool:
+        """Whether the loss gave a result, if it ran. If not, laws that run it again need not: it would give none."""
+        return not any(trouble.kind.startswith(NO_ANSWER) for trouble in self._troubles)
+
+    @property
+    def hung(self) -> bool:
+        """Whether the loss was interrupted, since it did not return."""
+        return any(trouble.kind == HUNG for trouble in self._troubles)
+
+    @property
+    def _troubles(self) -> tuple[Trouble, ...]:
+        return self.outcome.troubles if "outcome" in vars(self) else ()
+
+    @cached_property
+    def finite(self) -> tuple[bool, bool]:
+        """Whether all that the calls returned is finite, and all gradients."""
+        calls = [value for call in self.outcome.calls for value in (call.total, *call.items)]
+        return bool(np.isfinite(calls).all()), all(np.isfinite(g).all() for g in self.outcome.gradients)
+
+    def of(self, make: Callable[[Any], T]) -> T:
+        """``make(case)``, such as a reference model, computed once."""
+        if make not in self._made:
+            self._made[make] = make(self.case)
+        return self._made[make]  # type: ignore[no-any-return]  # each ``make`` has its own type
+
+
 class Exam:
     """One law's examination of one subject on one case.
 
@@ -73,22 +113,20 @@ class Exam:
     compares it by `expect`, `expect_equal`, `expect_close`, `compare` or `fail`, and gets other runs by `on`.
     """
 
-    def __init__(
-        self, law: Rule, subject: LossUnderTest, case: Case, *, base: bool = False, first: "Exam | None" = None
-    ) -> None:
+    def __init__(self, law: Rule, run: Run, *, base: bool = False, first: "Exam | None" = None) -> None:
         self.law = law
-        self.subject = subject
-        self.case: Any = case  # of the family's case type
+        self.run = run
+        self.subject = run.subject
+        self.case: Any = run.case  # of the family's case type
         self.judged = False  # whether anything was compared
         self.nearest = 0.0  # the largest error seen, as a share of the tolerance
         self._base = base  # whether other runs are compared with this one
-        self._first = first  # the exam that this one was made from by `on`; then no cached result is used
-        self._made: dict[Any, Any] = {}
+        self._first = first  # the exam that this one was made from by `on`
 
-    @cached_property
+    @property
     def outcome(self) -> Outcome:
         """What the subject did with the case. The subject is run on first use."""
-        return execute(self.subject, self.case) if self._first else _executed(self.subject, self.case)
+        return self.run.outcome
 
     @property
     def rows(self) -> tuple[Any, ...]:
@@ -103,7 +141,7 @@ class Exam:
         """What every call returned. If a call raised, the law does not apply: `run.no-exception` reports it."""
         if len(self.outcome.calls) < self.case.calls:
             self._raised()
-        self._must_be_finite("totals.finite", [(c.total, *c.items) for c in self.outcome.calls])
+        self._must_be("totals.finite", self.run.finite[0])
         return self.outcome.calls
 
     @property
@@ -123,7 +161,7 @@ class Exam:
         """The gradient of the last call's total, one array for each layer."""
         if not self.outcome.gradients:
             self._raised()
-        self._must_be_finite("gradients.finite", self.outcome.gradients)
+        self._must_be("gradients.finite", self.run.finite[1])
         return self.outcome.gradients
 
     def _raised(self) -> NoReturn:
@@ -144,16 +182,14 @@ class Exam:
         if any(t.kind == "raised in construction" for t in self.outcome.troubles):
             raise NotApplicable(f"the subject could not be constructed: {self._complaints[0]}")
 
-    def _must_be_finite(self, judge: str, values: Iterable[ArrayLike]) -> None:
+    def _must_be(self, judge: str, finite: bool) -> None:
         """Only one law reports a NaN, and not every law that compares it. In a second run a NaN is a difference."""
-        if self._base and not self.law.infinite and not all(np.isfinite(v).all() for v in values):
+        if self._base and not self.law.infinite and not finite:
             raise NotApplicable(f"not finite, as {judge} says")
 
     def of(self, make: Callable[[Any], T]) -> T:
-        """``make(case)``, such as a reference model, computed once for each case."""
-        if make not in self._made:
-            self._made[make] = make(self.case) if self._first else _made(make, self.case)
-        return self._made[make]  # type: ignore[no-any-return]  # each ``make`` has its own type
+        """``make(case)``, such as a reference model, computed once for all laws that judge this run."""
+        return self.run.of(make)
 
     @property
     def budget(self) -> Budget:
@@ -185,7 +221,7 @@ class Exam:
             return subject if calling is None else CalledSo(subject, calling)
 
         subject = replace(own, make=make, device=device or own.device, around=around or own.around)
-        return Exam(self.law, subject, case, base=device is not None, first=self)
+        return Exam(self.law, Run(subject, case), base=device is not None, first=self)
 
     def only_if(self, condition: bool, reason: str) -> None:
         """Raise NotApplicable with the reason, unless the condition holds."""
@@ -240,22 +276,6 @@ class Exam:
         if different.any():
             at = tuple(int(i) for i in np.argwhere(different)[0])
             self.fail(f"{what}{list(at) if at else ''}", want[at], got[at])
-
-
-@lru_cache(maxsize=REMEMBERED)
-def _executed(subject: LossUnderTest, case: Case) -> Outcome:
-    return execute(subject, case)
-
-
-@lru_cache(maxsize=2 * REMEMBERED)
-def _made(make: Callable[[Case], Any], case: Case) -> Any:
-    return make(case)
-
-
-def forget() -> None:
-    """Clear the caches of outcomes and references: for large cases, each of which is used once."""
-    _executed.cache_clear()
-    _made.cache_clear()
 
 
 def _other_rows(what: str, want: NDArray[Any], got: NDArray[Any]) -> tuple[str, str, str]:

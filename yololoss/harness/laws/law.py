@@ -1,10 +1,7 @@
 """A law: one property that must hold, and the registry of all laws."""
 
-import math
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from importlib import import_module
@@ -17,21 +14,17 @@ from hypothesis.strategies import SearchStrategy
 
 from yololoss import _suite
 from yololoss.harness.cases.case import Case
-from yololoss.harness.devices.mirror import NAME as MIRROR
 from yololoss.harness.errors import UsageError, closest
-from yololoss.harness.laws.exam import Exam, LawBroken, NotApplicable, Rule
-from yololoss.harness.subjects.execute import execute
+from yololoss.harness.laws.exam import Exam, NotApplicable, Rule, Run
 from yololoss.harness.subjects.family import Family, LossUnderTest, family_of_package
 from yololoss.harness.subjects.subject import Unsupported
 
 SHARED = "shared"
 LAWS: dict[str, dict[str, "Law"]] = {}  # family name or SHARED: law id: law
-# The gate is deterministic, so that a pull request is judged on its own change: every law starts from one seed.
-# Laws over the same strategy then see the same cases, and the results of subject and reference are cached.
-# No database: Hypothesis keys it by the test's source. Findings are saved in case files instead.
-GATE_SEED = 20261122
-MIRROR_SHARE = 0.1  # of the cases of a law that is not about devices: a case takes five times as long on the mirror
-GATE = hypothesis.settings(
+SEED = 20261122  # of all that is drawn in the same way in every run
+# For tests that other tools run, and for cases that are drawn apart from a session. No database: Hypothesis keys it by
+# the test's source, and findings are saved in case files.
+DRAWING = hypothesis.settings(
     max_examples=100,
     database=None,
     deadline=None,  # a slow machine is no fault of the loss
@@ -43,11 +36,10 @@ GATE = hypothesis.settings(
 
 @dataclass
 class Tally:
-    """How often a law was tried, when it first broke, why it did not apply, and what it noted."""
+    """How often a law was tried and judged, why it did not apply, and what it noted."""
 
     tried: int = 0
     judged: int = 0  # cases in which there was something to judge
-    broke_at: int = 0  # number of the first case that broke it, from 1; 0 if none did
     not_applicable: Counter[str] = field(default_factory=Counter)
     notes: Counter[str] = field(default_factory=Counter)
 
@@ -58,7 +50,7 @@ class Tally:
 
     def clear(self) -> None:
         """Set all counts to zero."""
-        self.tried = self.judged = self.broke_at = 0
+        self.tried = self.judged = 0
         self.not_applicable.clear()
         self.notes.clear()
 
@@ -69,85 +61,52 @@ class Law(Rule):
 
     family: Family | None  # None: all families
     judge: Callable[[Exam], str | None]
-    # A string: a name in `Family.shared_cases`, for laws of all families. None: the recorded cases of the subject.
-    cases: SearchStrategy[Any] | str | None
+    # A string: a name in `Family.shared_cases`, for laws of all families. A tuple: these cases alone.
+    # None: the recorded cases of the subject.
+    cases: SearchStrategy[Any] | str | tuple[Case, ...] | None
     choices: tuple[str, ...] = ()
-    most: int | None = None
+    again: bool = False  # whether it runs the loss again: then it judges only a share of the cases
     on: tuple[str, ...] = ()  # kinds of device; empty: any
     tally: Tally = field(default_factory=Tally)
-
-    @property
-    def anew(self) -> bool:
-        """Whether it runs the loss again, instead of only judging one run: such laws see fewer cases."""
-        return self.most is not None and self.most < GATE.max_examples
 
     def place(self, family: Family) -> tuple[bool, bool, int]:
         """The sort key of a family's laws: cheap ones first, in the order of `Family.parts`."""
         part = self.id.partition(".")[0]
-        costly = self.anew and part != "input"  # laws about input are quick: the loss refuses the input
+        costly = self.again and part != "input"  # laws about input are quick: the loss refuses the input
         order = (*family.parts, part)  # parts that only shared laws have come last
         return self.id not in family.first, costly, order.index(part)
 
     def strategy(self, family: Family) -> SearchStrategy[Any] | None:
-        """The strategy that draws the law's cases, for that family; None if it judges recorded cases."""
-        return family.shared_cases[self.cases] if isinstance(self.cases, str) else self.cases
+        """The strategy that draws the law's cases, for that family; None if it has cases of its own."""
+        found = family.shared_cases[self.cases] if isinstance(self.cases, str) else self.cases
+        return found if isinstance(found, SearchStrategy) else None
 
-    def examine(self, subject: LossUnderTest, case: Case) -> float:
-        """Judge the subject on one case. Returns the largest error as a share of the tolerance. Raises LawBroken."""
+    def own(self, subject: LossUnderTest) -> tuple[Case, ...]:
+        """The law's own cases: fixed ones, or those recorded of the subject. Empty if its cases are drawn."""
+        if self.cases is None:
+            return tuple(subject.recorded)
+        return self.cases if isinstance(self.cases, tuple) else ()
+
+    def examine(self, run: Run) -> float:
+        """Judge one run of a subject. Returns the largest error as a share of the tolerance. Raises LawBroken."""
         self.tally.tried += 1
+        subject = run.subject
         # laws about accelerators compare this run with one on the CPU; other laws compare other runs with this one
-        exam = Exam(self, subject, case, base=not self.on or subject.compile)
+        exam = Exam(self, run, base=not self.on or subject.compile)
         try:
             if self.cases is not None:  # recorded cases apply whatever the dialect
-                excluded = subject.family.excludes(subject.dialect, case)
+                excluded = subject.family.excludes(subject.dialect, run.case)
                 exam.only_if(excluded is None, str(excluded))
             note = self.judge(exam)
             exam.must_be_made()
             self.tally.judged += exam.judged
             if note is not None:
                 self.tally.notes[note] += 1
-        except LawBroken:
-            self.tally.broke_at = self.tally.broke_at or self.tally.tried
-            raise
         except NotApplicable as reason:
             self.tally.not_applicable[str(reason)] += 1
         except Unsupported as option:
             self.tally.not_applicable[f"the subject has no {option}"] += 1
         return exam.nearest
-
-    def search(self, subject: LossUnderTest, settings: hypothesis.settings, seed: int | None) -> None:
-        """Judge the subject on many cases. Raises LawBroken with the smallest case that breaks the law.
-
-        A failure that does not repeat also counts: the loss's result depends on more than its inputs. A law that does
-        not apply to the subject is not tried.
-        """
-        if self.assumes(subject) is not None:
-            return
-        cases = self.strategy(subject.family)
-        if cases is None:
-            for case in subject.recorded:
-                self.examine(subject, case)
-            return
-
-        def test(case: Case) -> None:
-            self.examine(subject, case)
-
-        share = 1.0 if self.most is None else self.most / GATE.max_examples
-        if subject.device.type == MIRROR and not self.on:
-            share *= MIRROR_SHARE
-        settings = hypothesis.settings(settings, max_examples=math.ceil(settings.max_examples * share))
-        run = settings(hypothesis.given(case=cases)(test))
-        try:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "Generating overly large repr")  # nobody sees this repr
-                (run if seed is None else hypothesis.seed(seed)(run))()
-        except Exception as error:
-            broken = _broken(error)
-            if broken is None:
-                raise
-            with suppress(Unsupported):  # the loss lacks an option in both runs
-                broken.repeats = execute(subject, broken.case).same(execute(subject, broken.case))
-            raise broken from None
 
     def assumes(self, subject: LossUnderTest) -> str | None:
         """Why the law does not apply to the subject's family, dialect or device; None if it does."""
@@ -162,21 +121,14 @@ class Law(Rule):
         return f"dialect {subject.dialect} has its own {', '.join(other)}" if other else None
 
 
-def _broken(error: BaseException) -> LawBroken | None:
-    if isinstance(error, LawBroken):
-        return error
-    # Hypothesis raises an exception group if a failure does not repeat.
-    return next(filter(None, map(_broken, getattr(error, "exceptions", ()))), None)
-
-
-def drawn(strategy: SearchStrategy[Any], count: int, seed: int = GATE_SEED) -> list[Case]:
+def drawn(strategy: SearchStrategy[Any], count: int, seed: int = SEED) -> list[Case]:
     """At most ``count`` cases of a strategy, the same in every run."""
     found: list[Case] = []
 
     def collect(case: Case) -> None:
         found.append(case)
 
-    limits = hypothesis.settings(GATE, max_examples=count, phases=[hypothesis.Phase.generate])
+    limits = hypothesis.settings(DRAWING, max_examples=count, phases=[hypothesis.Phase.generate])
     hypothesis.seed(seed)(limits(hypothesis.given(case=strategy)(collect)))()
     return list(dict.fromkeys(found))
 
@@ -185,9 +137,9 @@ def law(
     id: str,
     *,
     source: str,
-    cases: SearchStrategy[Any] | str | None,
+    cases: SearchStrategy[Any] | str | tuple[Case, ...] | None,
     choices: tuple[str, ...] = (),
-    most: int | None = None,
+    again: bool = False,
     on: tuple[str, ...] = (),
     infinite: bool = False,
 ) -> Callable[[Callable[[Exam], str | None]], Callable[..., None]]:
@@ -198,10 +150,10 @@ def law(
     returns is a note for the table of laws. The first paragraph of its docstring is the law's statement.
 
     ``id`` is the law's part, a dot and a name. ``source`` says where the law comes from, such as a section of the
-    specification. ``cases`` is the strategy that draws its cases, a name in `Family.shared_cases`, or None for the
-    recorded cases of the subject. ``choices`` names the choices (`Family.choices`) that the law assumes; it does not
-    apply to dialects that differ in one. ``most`` is how many cases the law sees in the gate, if fewer than others;
-    longer runs are in proportion. ``on`` names the kinds of device that the law is about; empty means all. With
+    specification. ``cases`` is the strategy that draws its cases, a name in `Family.shared_cases`, a tuple of cases, or
+    None for the recorded cases of the subject. ``choices`` names the choices (`Family.choices`) that the law assumes;
+    it does not apply to dialects that differ in one. ``again`` says that the law runs the loss again, so that it judges
+    only a share of the cases. ``on`` names the kinds of device that the law is about; empty means all. With
     ``infinite`` it also judges NaN and infinity; other laws do not.
 
     Raises ValueError for an id that exists or has an unknown part, and for an unknown choice.
@@ -227,22 +179,23 @@ def law(
             judge=judge,
             cases=cases,
             choices=choices,
-            most=most,
+            again=again,
             on=on,
         )
 
-        def search(subject: LossUnderTest) -> None:
-            entry.search(subject, GATE, GATE_SEED)
-
         def examine(subject: LossUnderTest, case: Case) -> None:
-            entry.examine(subject, case)
+            entry.examine(Run(subject, case))
 
-        drawn = cases if isinstance(cases, SearchStrategy) else None
-        test: Callable[..., None] = search if drawn is None else examine
+        def examine_all(subject: LossUnderTest) -> None:
+            strategy = entry.strategy(subject.family)
+            for case in entry.own(subject) if strategy is None else drawn(strategy, DRAWING.max_examples):
+                examine(subject, case)
+
+        # The plugin has laws judged by a session. Other tools, and tests without it, run this function.
+        test: Callable[..., None] = examine if isinstance(cases, SearchStrategy) else examine_all
         for name in ("__name__", "__qualname__", "__module__", "__doc__"):
             setattr(test, name, getattr(judge, name))
-        # The plugin searches with its own settings. As a @given test the law can also be run by other tools.
-        test = test if drawn is None else GATE(hypothesis.given(case=drawn)(test))
+        test = DRAWING(hypothesis.given(case=cases)(test)) if isinstance(cases, SearchStrategy) else test
         examined: Callable[..., None] = pytest.mark.law(entry)(test)
         return examined
 

@@ -2,14 +2,15 @@
 
 import io
 import logging
+import operator
 import random
 import signal
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from functools import partial
-from itertools import count
 from typing import Any, NoReturn
 from unittest.mock import patch
 
@@ -28,6 +29,7 @@ from yololoss.harness.subjects.subject import Subject, UnknownForm, Unsupported
 
 TIME_LIMIT = 10.0  # seconds that a case may take: a thousand times as long as usual
 TICKS = 10  # the time limit is counted in so many ticks
+ASLEEP = 0.05  # share of a tick that a process runs at least, even on a busy machine, unless it sleeps
 # Settings that a subject must not leave changed: how to read each, and how to restore it.
 SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
     "torch.set_default_dtype": (torch.get_default_dtype, torch.set_default_dtype),
@@ -63,6 +65,19 @@ SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
         )
         for kind in ("cpu", "cuda")
     },
+}
+
+
+def _same_numpy(one: Any, two: Any) -> bool:
+    (kind, words, *rest), (other_kind, other_words, *other_rest) = one, two
+    return (kind, rest) == (other_kind, other_rest) and np.array_equal(words, other_words)
+
+
+# The global generators: how to read the state of each, how to restore it, and whether two states are the same.
+GENERATORS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any], Callable[[Any, Any], bool]]] = {
+    "torch": (torch.get_rng_state, torch.set_rng_state, torch.equal),
+    "numpy": (np.random.get_state, np.random.set_state, _same_numpy),
+    "random": (random.getstate, random.setstate, operator.eq),
 }
 
 
@@ -132,7 +147,7 @@ def _lost(case: Case, device: torch.device, troubles: list[Trouble]) -> None:
 def _written(before: list[Tensor], p: list[Tensor], targets: Tensor) -> Iterator[Trouble]:
     names = [*(f"predictions[{i}]" for i in range(len(p))), "targets"]
     for name, old, new in zip(names, before, (*p, targets), strict=True):
-        if not torch.equal(old.nan_to_num(), new.detach().nan_to_num()):
+        if not torch.equal(old, new) and not torch.equal(old.nan_to_num(), new.detach().nan_to_num()):  # NaN is kept
             yield Trouble("changed its input", name)
         if new.retains_grad and not new.is_leaf:
             yield Trouble("changed its input", f"retain_grad() was called on {name}")
@@ -162,8 +177,7 @@ def _watched(troubles: list[Trouble]) -> Iterator[None]:
     settings = {name: get() for name, (get, _) in SETTINGS.items()}
     for draw in (torch.rand, np.random.random, lambda _: random.random()):
         draw(1)  # each run starts with other generator states, so seeding them again is visible
-    found = (torch.get_rng_state(), np.random.get_state(), random.getstate())
-    generators = _generators()
+    states = {name: get() for name, (get, _, _) in GENERATORS.items()}
     with (
         redirect_stdout(printed),
         redirect_stderr(printed),
@@ -176,25 +190,14 @@ def _watched(troubles: list[Trouble]) -> Iterator[None]:
         yield
     if printed.getvalue():
         troubles.append(Trouble("printed", repr(printed.getvalue()[:200])))
-    for name, after in _generators().items():
-        if after != generators[name]:
+    for name, (get, set_back, same) in GENERATORS.items():
+        if not same(get(), states[name]):
             troubles.append(Trouble("used the global generator", name))
-    torch.set_rng_state(found[0])
-    np.random.set_state(found[1])
-    random.setstate(found[2])
+            set_back(states[name])
     for name, (get, put_back) in SETTINGS.items():
         if get() != settings[name]:
             troubles.append(Trouble("changed a setting of the process", f"{name}({get()})"))
             put_back(settings[name])
-
-
-def _generators() -> dict[str, Any]:
-    legacy = np.random.get_state(legacy=False)["state"]
-    return {
-        "torch": torch.get_rng_state().numpy().tobytes(),
-        "numpy": (legacy["pos"], legacy["key"].tobytes()),
-        "random": random.getstate(),
-    }
 
 
 def _exit_asked(status: int) -> NoReturn:
@@ -208,11 +211,17 @@ def _time_limit(seconds: float) -> Iterator[None]:
         yield
         return
 
-    ticks = count(1)
+    spent, seen = 0.0, time.process_time()
 
-    # Counted in ticks: a machine that was suspended, however long, sends only one, so the loss is not blamed for it.
+    # A tick in which the process hardly ran counts in full: it sleeps or waits. Otherwise its processor time counts, so
+    # a busy machine is not blamed on the loss. A suspended machine sends one tick, however long it stood still.
     def tick(*_: Any) -> None:
-        if next(ticks) >= TICKS:
+        nonlocal spent, seen
+        now = time.process_time()
+        used, seen = now - seen, now
+        each = seconds / TICKS
+        spent += each if used < ASLEEP * each else min(used, each)
+        if spent >= 0.99 * seconds:
             raise _Stopped("did not return", f"not within {seconds:g} s,")
 
     before = signal.signal(signal.SIGALRM, tick)
@@ -258,5 +267,4 @@ def _name(dtype: torch.dtype) -> str:
 
 
 def _grid(x: Tensor, gradient: Tensor | None) -> Grid:
-    unused = np.zeros(tuple(x.shape))
-    return unused if gradient is None else gradient.detach().cpu().double().numpy()
+    return np.zeros(tuple(x.shape)) if gradient is None else gradient.detach().cpu().double().numpy()

@@ -105,10 +105,6 @@ class Family(ABC):
         """Why losses of the dialect cannot answer the case; None if they can."""
         return None
 
-    def only_noted(self, law: str, dialect: str) -> bool:
-        """Whether the law only notes what losses of this dialect do, and judges nothing."""
-        return False
-
     def proofs(self, task: Any, **asked: Any) -> Iterator[Any]:
         """Proofs by exhaustion (`harness.prove.proof.Proof`), one after another. Raises UsageError if it has none."""
         raise UsageError(f"{task.loss}: losses of the family {self.name} have no proofs")

@@ -2,7 +2,9 @@
 
 import inspect
 from collections.abc import Callable, Sized
+from types import FunctionType, MethodType
 from typing import Any, TypeGuard
+from weakref import WeakKeyDictionary
 
 from torch import Tensor
 
@@ -11,15 +13,37 @@ from yololoss.harness.subjects.subject import UnknownForm
 OTHER_FORM = "for another form derive from yololoss.harness.subjects.subject.Subject"
 
 
+# Every case builds a new object of one class. To inspect its methods takes as long as to build it. By weak reference,
+# since a method that is made for one object may keep its tensors in memory.
+_SIGNATURES: WeakKeyDictionary[FunctionType, inspect.Signature] = WeakKeyDictionary()
+
+
+def signature(called: Callable[..., Any]) -> inspect.Signature:
+    """``inspect.signature``, remembered for each method of a class."""
+    own = called.__func__ if isinstance(called, MethodType) else _called_method(called)
+    if not isinstance(own, FunctionType):
+        return inspect.signature(called)
+    found = _SIGNATURES.get(own)
+    if found is None:
+        found = _SIGNATURES[own] = inspect.signature(called)
+    return found
+
+
+def _called_method(called: Any) -> Any:
+    """The method that an object with ``__call__`` is called by; None if it may say itself how it is called."""
+    alone = isinstance(called, type) or hasattr(called, "__signature__") or hasattr(called, "__wrapped__")
+    return None if alone else type(called).__call__
+
+
 def is_open(function: Callable[..., Any]) -> bool:
     """Whether it takes any number of positional arguments (``*args``), as a wrapper does."""
-    return any(p.kind is p.VAR_POSITIONAL for p in inspect.signature(function).parameters.values())
+    return any(p.kind is p.VAR_POSITIONAL for p in signature(function).parameters.values())
 
 
 def required(function: Callable[..., Any]) -> list[str]:
     """Names of the positional arguments without a default."""
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    given = inspect.signature(function).parameters.values()
+    given = signature(function).parameters.values()
     return [p.name for p in given if p.default is p.empty and p.kind in kinds]
 
 
@@ -31,7 +55,7 @@ def shown(names: list[str]) -> str:
 def takes(builder: Callable[..., Any] | None, given: tuple[Any, ...]) -> TypeGuard[Callable[..., Any]]:
     """Whether there is a builder that takes these arguments. A method of that name may have another purpose."""
     try:
-        return builder is not None and inspect.signature(builder).bind(*given) is not None
+        return builder is not None and signature(builder).bind(*given) is not None
     except (TypeError, ValueError):  # other arguments; no signature
         return False
 

@@ -1,18 +1,22 @@
 """Finds where two losses differ: rows, values, gradients, each with the smallest case that shows it."""
 
 import multiprocessing
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
-from hypothesis import Phase, settings
+import numpy as np
 from typing_extensions import Self
 
 from yololoss.harness.cases.case import Case
+from yololoss.harness.cases.domain import Domain, domains
+from yololoss.harness.engine.minimise import smallest
 from yololoss.harness.findings.finding import Finding, keep
-from yololoss.harness.laws.exam import Exam, LawBroken, NotApplicable
-from yololoss.harness.laws.law import GATE, GATE_SEED, Law
+from yololoss.harness.laws.exam import Exam, LawBroken, NotApplicable, Run
+from yololoss.harness.laws.law import SEED, Law
 from yololoss.harness.subjects.comparison import Aspect
 from yololoss.harness.subjects.family import LossUnderTest
 from yololoss.harness.subjects.load import find_device, load_loss
@@ -24,6 +28,7 @@ ASPECTS: dict[Aspect, str] = {
     "values": "Both return the same totals, items and balances, and raise the same errors.",
     "gradients": "Both have the same gradients.",
 }
+SMALL = 30.0  # seconds to minimise a case in
 _HERE: dict[str, LossUnderTest] = {}  # in the process of a `Remote`: its loss
 
 
@@ -72,28 +77,46 @@ def differences(one: Remote, two: LossUnderTest, cases: int, folder: Path) -> It
 
     No case has a box that fits exactly: there the gradient jumps, and two correct losses may be on different sides.
     """
+    (domain,) = domains(two.family.standard)
+    laws = [_law(aspect, one, two) for aspect in ASPECTS]
+    for number in range(cases):
+        data = np.random.default_rng((SEED, number)).bytes(domain.size)
+        run = Run(two, domain.case(data))
+        for law in list(laws):
+            if _broken(law, run) is not None:
+                laws.remove(law)
+                yield _smallest(law, one, two, domain, data, folder)
+
+
+def _law(aspect: Aspect, one: Remote, two: LossUnderTest) -> Law:
     family = two.family
-    limits = settings(GATE, max_examples=cases, phases=[Phase.generate, Phase.shrink])
-    for aspect, statement in ASPECTS.items():
 
-        def judge(exam: Exam, aspect: Aspect = aspect) -> None:
-            try:
-                expected = family.write_down(one.execute(exam.case))
-            except Unsupported as option:
-                raise NotApplicable(f"the first loss has no {option}") from None
-            exam.compare(family.comparisons(exam.case, expected, exam.outcome), aspect)
-
-        law = Law(
-            f"diff.{aspect}",
-            statement,
-            f"expected is what {one.spec} does",
-            judge=judge,
-            cases=family.standard,
-            family=family,
-        )
+    def recorded(case: Case) -> Any:
         try:
-            law.search(two, limits, GATE_SEED)
-        except LawBroken as broken:
-            # saved with what the first loss does, under a law about recorded behaviour, so that it can be replayed
-            held_to = replace(two, recorded={broken.case: family.write_down(one.execute(broken.case))})
-            yield keep(broken, held_to, folder, {"loss": two.spec}, saved_under=f"baseline.{aspect}")
+            return family.write_down(one.execute(case))
+        except Unsupported as option:
+            raise NotApplicable(f"the first loss has no {option}") from None
+
+    def judge(exam: Exam) -> None:
+        exam.compare(family.comparisons(exam.case, exam.of(recorded), exam.outcome), aspect)
+
+    about = f"expected is what {one.spec} does"
+    return Law(f"diff.{aspect}", ASPECTS[aspect], about, judge=judge, cases=family.standard, family=family)
+
+
+def _broken(law: Law, run: Run) -> LawBroken | None:
+    try:
+        law.examine(run)
+    except LawBroken as broken:
+        return broken
+    return None
+
+
+def _smallest(law: Law, one: Remote, two: LossUnderTest, domain: Domain, data: bytes, folder: Path) -> Finding:
+    """The finding of a minimised case, saved with what the first loss does, so that it can be replayed."""
+    small = smallest(data, lambda data: _broken(law, Run(two, domain.case(data))) is not None, time.monotonic() + SMALL)
+    broken = _broken(law, Run(two, domain.case(small)))
+    assert broken is not None, "a loss that differs from call to call"
+    held_to = replace(two, recorded={broken.case: two.family.write_down(one.execute(broken.case))})
+    under = law.id.replace("diff.", "baseline.")  # a law about recorded behaviour
+    return keep(broken, held_to, folder, {"loss": two.spec}, saved_under=under)
