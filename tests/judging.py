@@ -13,7 +13,7 @@ from rich.progress import track
 from yololoss.harness.cases.case import Case
 from yololoss.harness.devices.mirror import NAME as MIRROR
 from yololoss.harness.engine.clerk import repeats
-from yololoss.harness.engine.gate import CASES, LEAST, MIRROR_SHARE
+from yololoss.harness.engine.gate import LEAST, MIRROR_SHARE, usual_cases
 from yololoss.harness.engine.judge import judged
 from yololoss.harness.engine.minimise import smallest
 from yololoss.harness.engine.plan import Origin, Plan
@@ -45,7 +45,7 @@ class Made(NamedTuple):
 def how_many(plan: Plan) -> int:
     """How many cases the gate has for these laws on this device."""
     share = MIRROR_SHARE if plan.subject.device.type == MIRROR else 1
-    return int(share * max(LEAST, CASES * len(plan.laws))) if plan.domains else 0
+    return int(share * usual_cases(len(plan.laws))) if plan.domains else 0
 
 
 def made(plan: Plan, numbers: Iterable[int], seed: int = SEED) -> Iterator[Made]:

@@ -97,9 +97,9 @@ def check(
 
 def _workers(laws: int, cases: int | None) -> int:
     """Processes for a gate: one for each core, fewer for few cases."""
-    from yololoss.harness.engine.gate import CASES, LEAST  # noqa: PLC0415
+    from yololoss.harness.engine.gate import usual_cases  # noqa: PLC0415
 
-    return min(os.cpu_count() or 1, 8, math.ceil((cases or max(LEAST, CASES * laws)) / CASES_A_WORKER))
+    return min(os.cpu_count() or 1, 8, math.ceil((cases or usual_cases(laws)) / CASES_A_WORKER))
 
 
 def _show(verdict: "Verdict", report: Path | None, *, verbose: bool) -> None:

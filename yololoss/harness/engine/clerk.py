@@ -62,7 +62,7 @@ def attend(duty: Duty, path: Path) -> None:
     if raw.told.outside and (again is None or fingerprint(again) != raw.kind):
         record = Record(kind=raw.kind, nothing=_killed_from_outside(duty, raw, again))
     else:
-        small = _confirmed(duty, raw, again)
+        small = _confirmed(duty, raw, again, subject)
         broken = small.told.broken(find_laws(subject.family)[small.told.law], small.case)
         broken.repeats = again is not None and (broken.died or repeats(subject, small.case))
         finding = keep(broken, subject, duty.findings, duty.options, drawn=duty.drawn)
@@ -88,15 +88,14 @@ def _killed_from_outside(duty: Duty, raw: Raw, told: Told | None) -> str:
     return f"a process was killed from outside: its case, run again, {does}"
 
 
-def _confirmed(duty: Duty, raw: Raw, told: Told | None) -> Raw:
+def _confirmed(duty: Duty, raw: Raw, told: Told | None, subject: LossUnderTest) -> Raw:
     """The minimised case, and how it breaks. ``told`` is how the case broke in a new process; None if it did not."""
     if told is None:
         return raw
     raw = raw._replace(told=told)
     if raw.origin is None or duty.seconds <= 0:
         return raw
-    plan = Plan(duty.laws, duty.task.under_test())
-    small = _smallest_of(duty, raw, plan)
+    small = _smallest_of(duty, raw, Plan(duty.laws, subject))
     again = _in_a_fresh_process(duty, raw, small.case)
     # if the minimised case breaks only after other cases in its process, keep the case as found, which repeats
     return raw if again is None else small._replace(told=again)

@@ -36,6 +36,11 @@ KNOWN = "it was broken when the baseline was recorded"
 Show = Callable[[Session], object]  # called while a session runs; a true result ends it
 
 
+def usual_cases(laws: int) -> int:
+    """How many cases a gate of so many laws has, unless it is told."""
+    return max(LEAST, CASES * laws)
+
+
 @dataclass(frozen=True)
 class Options:
     """What may be asked of a gate: the options of ``yololoss check`` and of the pytest plugin."""
@@ -169,7 +174,7 @@ class Gate:
 
     def _settings(self, device: str, laws: tuple[str, ...], modules: tuple[str, ...], workers: int) -> state.Settings:
         chosen, options = self.chosen, self.options
-        usual = max(LEAST, CASES * len(laws)) * (MIRROR_SHARE if device.startswith(MIRROR) else 1)
+        usual = usual_cases(len(laws)) * (MIRROR_SHARE if device.startswith(MIRROR) else 1)
         waived = () if options.replay else (*self._broken_before, *(waiver.law for waiver in self.config.waivers))
         return state.Settings(
             loss=chosen.loss,

@@ -75,9 +75,7 @@ def keep(
         case=str(broken.case),
         text=str(broken),
         path=str(path),
-        picture=str(_drawn(broken, under_test, path.with_suffix(".png")))
-        if drawn and not (broken.lost or broken.died)
-        else None,
+        picture=str(_drawn(broken, under_test, path.with_suffix(".png"))) if drawn and not broken.died else None,
         replay=f"yololoss replay {quote(str(path))}{given}",
     )
 

@@ -42,7 +42,6 @@ class LawBroken(AssertionError):
         self.law, self.case = law, case
         self.what, self.expected, self.observed, self.because = what, expected, observed, because
         self.repeats = True  # whether the subject does the same when the case is run again
-        self.lost = False  # whether the device does not respond any more
         self.died = False  # whether the case ended the process in which it was judged
 
     def __str__(self) -> str:
