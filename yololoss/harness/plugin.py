@@ -229,9 +229,9 @@ def _result(item: pytest.Item, law: "Law") -> "tuple[dict[str, Any], list[str]]"
     """The row of a law, and what to say if its test fails. The first law's test also tells what no test is about."""
     device = _device(item)
     judged = _judged(item, device)
-    mine = [each for each in _law_items(item.session) if _device(each) == device]
-    tested = {_known_law(each).id for each in mine}
-    findings = [f for f in judged.findings if f.law == law.id or (item is mine[0] and f.law not in tested)]
+    tested = _laws(item.session, device)
+    first = next(iter(tested), None) == law.id
+    findings = [f for f in judged.findings if f.law == law.id or (first and f.law not in tested)]
     row = next((row for row in judged.rows if row["id"] == law.id), None)
     if row is None:
         pytest.fail("the process that ran the session for all workers ended", pytrace=False)
@@ -241,14 +241,10 @@ def _result(item: pytest.Item, law: "Law") -> "tuple[dict[str, Any], list[str]]"
     return row, [*map(str, findings), *([judged.failures[law.id]] if law.id in judged.failures else [])]
 
 
-def _law_items(session: pytest.Session) -> list[pytest.Item]:
-    return [item for item in session.items if _law(item) is not None]
-
-
-def _known_law(item: pytest.Item) -> "Law":
-    law = _law(item)
-    assert law is not None
-    return law
+def _laws(session: pytest.Session, device: str) -> "dict[str, Law]":
+    """The laws of all tests of a device, in their order."""
+    laws = [law for item in session.items if (law := _law(item)) is not None and _device(item) == device]
+    return {law.id: law for law in laws}
 
 
 def _judged(item: pytest.Item, device: str) -> "Judged":
@@ -262,8 +258,7 @@ def _judged(item: pytest.Item, device: str) -> "Judged":
 
 def _run(item: pytest.Item, device: str, workers: int = 1) -> "Judged":
     """Judge the loss by the laws of all tests of a device."""
-    items = [each for each in _law_items(item.session) if _device(each) == device]
-    laws = {law.id: law for law in map(_known_law, items)}
+    laws = _laws(item.session, device)
     judged = _gate(item.config).judge(device, laws, workers, _Shown(item.config))
     if judged.interrupted:
         raise KeyboardInterrupt
