@@ -53,15 +53,17 @@ class MirrorTensor(Tensor):
     @staticmethod
     @override
     def __new__(cls: type[Self], on_cpu: Tensor) -> Self:
-        with torch.inference_mode(False):  # a wrapper made in inference mode around a normal tensor cannot be detached
-            made: Self = Tensor._make_wrapper_subclass(
-                cls,
-                on_cpu.size(),
-                strides=on_cpu.stride(),
-                storage_offset=on_cpu.storage_offset(),
-                dtype=on_cpu.dtype,
-                device=torch.device(NAME, 0),
-            )
+        if torch.is_inference_mode_enabled():  # a wrapper made there around a normal tensor cannot be detached
+            with torch.inference_mode(False):
+                return cls.__new__(cls, on_cpu)
+        made: Self = Tensor._make_wrapper_subclass(
+            cls,
+            on_cpu.size(),
+            strides=on_cpu.stride(),
+            storage_offset=on_cpu.storage_offset(),
+            dtype=on_cpu.dtype,
+            device=_here(),
+        )
         made.on_cpu = on_cpu
         return made
 
@@ -99,6 +101,11 @@ class MirrorTensor(Tensor):
         return self.numpy()
 
 
+@cache
+def _here() -> torch.device:
+    return torch.device(NAME, 0)  # torch knows the name once the mirror is installed
+
+
 def _on_mirror(on_cpu: Tensor, requires_grad: bool) -> Tensor:
     return MirrorTensor(on_cpu).requires_grad_(requires_grad)
 
@@ -122,18 +129,20 @@ class Mirror:
         if self.dead:
             raise DeviceAssert(f"{NAME}: an assertion failed on the device before")
         op = rules.operation(func)
-        tensors = tensors_in(args) + tensors_in(kwargs.values())
-        rules.refuse_two_devices(op, args, tensors)
+        tensors: list[Tensor] = []
+        inner_args = _inner(args, tensors)
+        inner = {key: _inner(value, tensors) for key, value in kwargs.items()}
+        if not all(isinstance(t, MirrorTensor) for t in tensors):
+            rules.refuse_two_devices(op, args, tensors)
         rules.refuse_undeterministic(op.name)
         device = kwargs.get("device")
         waits = rules.waits_for(op.name, args, kwargs)
         if waits:
             self.waits[waits, place()] += 1
-        inner = {key: _mapped(_inner, value) for key, value in kwargs.items()}
         if device is not None:
             inner["device"] = CPU
         try:
-            result = rules.done(func, _mapped(_inner, args), inner, self.chance)
+            result = rules.done(op, func, inner_args, inner, self.chance)
         except (IndexError, RuntimeError) as error:
             if "out of bounds" not in str(error):
                 raise
@@ -144,8 +153,10 @@ class Mirror:
                 func(*args, **kwargs)
         if device is not None and device.type != NAME:
             return result
+        if not op.writes:
+            return _mapped(_wrapped, result)
         # a tensor that the operation writes to stays the same object
-        same = {id(_inner(t)): t for t in tensors} if op.writes else {}
+        same = {id(t.on_cpu): t for t in tensors if isinstance(t, MirrorTensor)}
         return _mapped(lambda v: same[id(v)] if id(v) in same else _wrapped(v), result)
 
 
@@ -170,8 +181,14 @@ def _mapped(change: Callable[[Any], Any], value: Any) -> Any:
     return change(value)
 
 
-def _inner(value: Any) -> Any:
-    return value.on_cpu if isinstance(value, MirrorTensor) else value
+def _inner(value: Any, tensors: list[Tensor]) -> Any:
+    """The value with the CPU's tensors in the place of the mirror's; adds all tensors that it has to ``tensors``."""
+    if isinstance(value, Tensor):
+        tensors.append(value)
+        return value.on_cpu if isinstance(value, MirrorTensor) else value
+    if isinstance(value, list | tuple):
+        return type(value)([_inner(each, tensors) for each in value])
+    return value
 
 
 def _wrapped(value: Any) -> Any:

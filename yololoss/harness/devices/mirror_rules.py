@@ -129,7 +129,7 @@ def refuse_two_devices(op: Operation, args: tuple[Any, ...], tensors: list[Tenso
 
 def refuse_undeterministic(named: str) -> None:
     """Raise RuntimeError for an operation without a deterministic form, if torch is set to use only such."""
-    if torch.are_deterministic_algorithms_enabled() and named in UNDETERMINISTIC:
+    if named in UNDETERMINISTIC and torch.are_deterministic_algorithms_enabled():
         raise RuntimeError(f"{named} does not have a deterministic implementation, but you set it to be required")
 
 
@@ -153,9 +153,8 @@ def _copy(source: Tensor, to: torch.device) -> str:
     return "copy to the host" if to.type == "cpu" else "copy from the host"
 
 
-def done(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], chance: torch.Generator) -> Any:
+def done(op: Operation, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], chance: torch.Generator) -> Any:
     """Run the operation on the CPU as an accelerator may do it. An index out of range raises as in torch."""
-    op = operation(func)
     if op.allocates:
         return _garbage(func(*args, **kwargs))
     otherwise = OTHERWISE.get(op.name)

@@ -13,8 +13,9 @@ from yololoss.harness.laws.law import Law, find_laws
 from yololoss.harness.subjects.family import LossUnderTest
 
 # A law that runs the loss again costs as much as all laws together that read one run. The latter judge every case that
-# they are about. Of the former, so many judge a case on average: then they take a third of the time.
-AGAIN = 0.75
+# they are about. Of the former, so many judge a case on average: then they take a third of a gate's time, and each has
+# the cases that it needs. A session without an end gives them less: there they have cases enough after a minute.
+AGAIN, AGAIN_FOR_LONG = 0.75, 0.25
 # How many kinds of finding have a counter in the journal. A later kind has none, and counts as seen once.
 KINDS = 512
 ON_DEVICE = 6.0  # times the cases of other laws
@@ -31,7 +32,7 @@ class Origin(NamedTuple):
 class Plan:
     """The laws that apply to a subject, and the domains that their cases come from."""
 
-    def __init__(self, laws: Sequence[str], subject: LossUnderTest) -> None:
+    def __init__(self, laws: Sequence[str], subject: LossUnderTest, again: float = AGAIN) -> None:
         self.subject = subject
         self.laws = {id: law for id, law in find_laws(subject.family, laws).items() if law.assumes(subject) is None}
         self.number = {id: n for n, id in enumerate(self.laws)}
@@ -47,10 +48,10 @@ class Plan:
         self.weights = shares / max(shares.sum(), 1)
         self._shares = np.cumsum(self.weights)
         # the share of the cases of its own domains that a law judges, if it runs the loss again
-        again = {id: self._weight(id) for id, law in self.laws.items() if law.again}
+        runs_again = {id: self._weight(id) for id, law in self.laws.items() if law.again}
         self._again = {
-            id: AGAIN * weight / sum(again.values()) / max(self.weights[list(self._of[id])].sum(), 1e-9)
-            for id, weight in again.items()
+            id: again * weight / sum(runs_again.values()) / max(self.weights[list(self._of[id])].sum(), 1e-9)
+            for id, weight in runs_again.items()
         }
 
     def _weight(self, id: str) -> float:

@@ -17,7 +17,7 @@ from yololoss.harness.devices.devices import DeviceLost
 from yololoss.harness.engine.guard import UNWATCHED, is_watched
 from yololoss.harness.engine.journal import Journal
 from yololoss.harness.engine.judge import Task, Told, judged, lost
-from yololoss.harness.engine.plan import Counters, Origin, Plan
+from yololoss.harness.engine.plan import AGAIN, AGAIN_FOR_LONG, Counters, Origin, Plan
 from yololoss.harness.engine.raw import Raw, in_flight, write_raw
 from yololoss.harness.laws.exam import Run
 from yololoss.harness.laws.law import Law
@@ -68,7 +68,7 @@ class Worker:
     def __init__(self, orders: Orders) -> None:
         self.orders = orders
         self.subject = orders.task.under_test(orders.place)
-        self.plan = Plan(orders.laws, self.subject)
+        self.plan = Plan(orders.laws, self.subject, AGAIN if orders.gate else AGAIN_FOR_LONG)
         for law in self.plan.laws.values():
             law.tally.clear()
         self.counters = Counters(self.plan)
