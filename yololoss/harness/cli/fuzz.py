@@ -27,9 +27,15 @@ if TYPE_CHECKING:
     "seconds",
     type=options.duration,
     metavar="TIME",
-    help="How long the session runs, such as 90s or 1h30m.  [default: 10m without --cases]",
+    help="How long the session runs, such as 90s or 1h30m.  [default: 10m without --cases and --until-risk]",
 )
 @click.option("--cases", type=click.IntRange(min=1), metavar="N", help="How many cases it judges in total.")
+@click.option(
+    "--until-risk",
+    type=click.FloatRange(0, 1, min_open=True),
+    metavar="RISK",
+    help="End when the next case shows a new kind of finding with at most this probability, such as 1e-4.",
+)
 @options.laws
 @options.one_device
 @options.dialect
@@ -156,8 +162,9 @@ def _begun(
         memory=given["memory"] or MEMORY,
         limit=given["limit"] or usual_limit(chosen.device),
         seed=given["seed"] or 0,
-        seconds=seconds or (None if given["cases"] else 600.0),
+        seconds=seconds or (None if given["cases"] or given["until_risk"] else 600.0),
         cases=given["cases"],
+        until_risk=given["until_risk"],
         options={**named, **{name: given[name] and f"{given[name]:g}" for name in ("memory", "limit")}},
     )
     return begin(out, settings, tuple(first), LocalWorker if cluster is None else cluster.start_worker)
@@ -170,7 +177,7 @@ def _resumed(out: Path, seconds: float | None, cluster: "Cluster | None", given:
     fixed = [name for name in ("loss", "device", "dialect", "seed") if given[name]]
     if fixed:
         raise UsageError(f"--resume keeps the session's own {' and '.join(fixed)}; for another, give another --out")
-    changed = {name: given[name] for name in ("workers", "memory", "limit", "cases")}
+    changed = {name: given[name] for name in ("workers", "memory", "limit", "cases", "until_risk")}
     return resume(out, LocalWorker if cluster is None else cluster.start_worker, seconds=seconds, **changed)
 
 
@@ -188,6 +195,8 @@ def _tell(summary: "Summary", out: Path, *, verbose: bool) -> None:
     options.say(f"{summary.cases} cases, {summary.judgements} judgements, {summary.restarts} worker restarts")
     if summary.unexplained:
         options.say(f"processes killed from outside (no fault of the loss): {summary.unexplained}")
+    for what, risk in summary.risks.items():
+        options.say(f"risk that the next case shows a new {what}: {risk}")
     if thin:
         options.say(f"regions without a case: {', '.join(thin)}")
     options.say(f"seed {summary.seed}; summary and report: {out / 'summary.json'}, {out / 'report.html'}")

@@ -25,8 +25,9 @@ from yololoss.harness.engine.guard import Death, Guarded
 from yololoss.harness.engine.handles import LocalWorker, StartWorker, WorkerHandle
 from yololoss.harness.engine.journal import Journal
 from yololoss.harness.engine.judge import died
-from yololoss.harness.engine.plan import Counters, Plan
+from yololoss.harness.engine.plan import KINDS, Counters, Plan
 from yololoss.harness.engine.raw import Raw, from_flight, read_raw, write_raw
+from yololoss.harness.engine.risk import Risk, residual
 from yololoss.harness.engine.state import Settings, State
 from yololoss.harness.engine.worker import BAD_DISK, Orders, error_path, journal_path
 from yololoss.harness.errors import BadFile, UsageError
@@ -37,6 +38,7 @@ SMALL = 60.0  # seconds to minimise a finding in; for findings that wait at the 
 SMALL_AT_END = 10.0
 EACH = 3  # findings of one law that are minimised
 PATIENCE = 10  # a gate ends after so many cases that ended a worker or did not return
+FINDING, REGION = "kind of finding", "region"  # what a case may show that is new
 FAILED = 3  # the session ends after so many workers in a row that ended before their first case
 
 
@@ -83,6 +85,15 @@ class Session:
                 named, kinds = named + more, kinds + seen
         return named, kinds
 
+    def risks(self) -> dict[str, Risk]:
+        """How likely the next case shows something new, by what; without those that cannot be estimated."""
+        named, kinds = self.counts()
+        seen = {FINDING: list(kinds.values()), REGION: [named[f"region {name}"] for name in self.plan.regions]}
+        if len(kinds) >= KINDS:  # some may not be counted
+            del seen[FINDING]
+        found = {what: residual(counts, named["made"]) for what, counts in seen.items()}
+        return {what: risk for what, risk in found.items() if risk is not None}
+
     @property
     def findings(self) -> dict[str, Record]:
         """The records of confirmed findings, by fingerprint."""
@@ -95,7 +106,7 @@ class Session:
         try:
             for place in range(self.settings.workers):
                 self._start_worker(place)
-            while self.workers and not self._out_of_time() and not self._out_of_patience():
+            while self.workers and not (self._out_of_time() or self._out_of_patience() or self._safe_enough()):
                 time.sleep(STEP)
                 self._look_after_workers()
                 self._look_after_clerks(SMALL)
@@ -116,6 +127,11 @@ class Session:
     def _out_of_patience(self) -> bool:
         """Whether cases of a gate ended its workers, or hung, so often that the rest would take hours."""
         return self.settings.gate and self.state.restarts + self.counts()[0]["hung"] >= PATIENCE
+
+    def _safe_enough(self) -> bool:
+        """Whether new findings are as unlikely as the settings ask."""
+        wanted, risk = self.settings.until_risk, self.risks().get(FINDING)
+        return wanted is not None and risk is not None and risk.high <= wanted
 
     def _end(self, show: Callable[["Session"], object]) -> None:
         """Read what the workers left, and minimise the last findings."""

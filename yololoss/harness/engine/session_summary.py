@@ -7,6 +7,7 @@ from typing import Any
 
 from yololoss.harness.cases.case import Data
 from yololoss.harness.cases.files import write_whole
+from yololoss.harness.engine.risk import Risk
 from yololoss.harness.engine.session import Session
 from yololoss.harness.errors import USAGE
 from yololoss.harness.findings.about import About
@@ -28,6 +29,7 @@ class Summary(Data):
     seen: dict[str, int]  # how often each finding was seen, by the path of its case
     unexplained: int  # processes that were killed from outside
     regions: dict[str, int]  # cases in each region
+    risks: dict[str, Risk]  # how likely the next case shows something new, by what
 
 
 def summarise(session: Session, about: About) -> Summary:
@@ -60,6 +62,7 @@ def summarise(session: Session, about: About) -> Summary:
         seen=dict(seen),
         unexplained=session.state.unexplained,
         regions={name: named[f"region {name}"] for name in session.plan.regions},
+        risks=session.risks(),
     )
 
 

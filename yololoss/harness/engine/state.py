@@ -27,6 +27,7 @@ class Settings(Data):
     seed: int = 0
     seconds: float | None = None
     cases: int | None = None  # to be made, besides given ones
+    until_risk: float | None = None  # the session ends when new findings are as unlikely as this
     options: dict[str, str | None] = Field(default_factory=dict)  # that a replay needs
 
     @property
