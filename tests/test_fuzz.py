@@ -217,7 +217,7 @@ def test_a_worker_judges_and_counts(tmp_path):
     worker.run(orders(tmp_path, cases=30))
     subject = load_loss(BUNDLED, torch.device("cpu"), "yololoss")
     journal = Journal(worker.journal_path(tmp_path, 0))
-    named, kinds = worker.Counters(Plan(FEW, subject)).read(journal.counters)
+    named, kinds, *_ = worker.Counters(Plan(FEW, subject)).read(journal.counters)
     assert (named["cases"], journal.read().text, kinds) == (30, "", {})
     assert 20 <= named["tried totals.sum"] <= 30
     assert named["judged totals.sum"] == named["tried totals.sum"]
@@ -238,7 +238,7 @@ def test_a_worker_writes_down_what_it_finds_once(tmp_path):
     worker.run(orders(tmp_path, task=task, number=1, known=(raw.kind,), first=first, cases=20))
     assert not list((tmp_path / "raw").iterdir())
     plan = Plan(FEW, task.under_test())
-    named, kinds = worker.Counters(plan).read(Journal(worker.journal_path(tmp_path, 1)).counters)
+    named, kinds, *_ = worker.Counters(plan).read(Journal(worker.journal_path(tmp_path, 1)).counters)
     assert named["first"] == 1
     assert kinds[raw.kind] == named["broke run.no-exception"] > 1
 

@@ -195,8 +195,8 @@ def _tell(summary: "Summary", out: Path, *, verbose: bool) -> None:
     options.say(f"{summary.cases} cases, {summary.judgements} judgements, {summary.restarts} worker restarts")
     if summary.unexplained:
         options.say(f"processes killed from outside (no fault of the loss): {summary.unexplained}")
-    for what, risk in summary.risks.items():
-        options.say(f"risk that the next case shows a new {what}: {risk}")
+    if summary.risk is not None:
+        options.say(f"risk that the next case shows a new kind of finding: {summary.risk}")
     if thin:
         options.say(f"regions without a case: {', '.join(thin)}")
     options.say(f"seed {summary.seed}; summary and report: {out / 'summary.json'}, {out / 'report.html'}")

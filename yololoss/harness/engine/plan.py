@@ -102,19 +102,39 @@ class Plan:
         return found
 
 
+class Counts(NamedTuple):
+    """What was counted: by name, and by fingerprint. Counts of several workers are added."""
+
+    named: Counter[str]
+    kinds: Counter[str]  # cases that showed it
+    fresh: Counter[str]  # of these, those that vary no earlier case
+    numbers: Counter[str]  # the sum of the numbers of the latter
+
+    def __add__(self, other: "Counts") -> "Counts":  # type: ignore[override]  # a tuple's is another
+        return Counts(*(mine + more for mine, more in zip(self, other, strict=True)))
+
+    @property
+    def alone(self) -> int:
+        """How many fresh cases showed a kind of finding that no other fresh case showed."""
+        return len({self.numbers[kind] for kind, count in self.fresh.items() if count == 1})
+
+
+NOTHING_COUNTED = Counts(Counter(), Counter(), Counter(), Counter())
+
+
 class Counters:
-    """The journal's counters by name. A fingerprint gets its own counter when it is first seen."""
+    """The journal's counters by name. A fingerprint gets its own counters when it is first seen."""
 
     def __init__(self, plan: Plan) -> None:
-        words = ("cases", "made", "first", "hung", "law", "milliseconds")
+        words = ("cases", "made", "fresh", "first", "hung", "law", "milliseconds")
         self.names = [*words, *(f"{word} {id}" for id in plan.laws for word in ("tried", "judged", "broke"))]
         self.names += [f"region {name}" for name in plan.regions]
         self.at = {name: i for i, name in enumerate(self.names)}
-        self.kinds = len(self.names)  # from here: fingerprint, count, fingerprint, count, ...
-        self.size = self.kinds + 2 * KINDS
+        self.kinds = len(self.names)  # from here, for each kind: its fingerprint, and three counters, as in `Counts`
+        self.size = self.kinds + 4 * KINDS
 
-    def read(self, counters: NDArray[np.uint64]) -> tuple[Counter[str], Counter[str]]:
-        """Counts by name, and by fingerprint."""
+    def read(self, counters: NDArray[np.uint64]) -> Counts:
+        """The counts."""
         named = Counter({name: int(n) for name, n in zip(self.names, counters, strict=False) if n})
-        kinds = counters[self.kinds :].reshape(-1, 2)
-        return named, Counter({f"{int(kind):016x}": int(n) for kind, n in kinds if n})
+        kinds = {f"{int(kind):016x}": counts for kind, *counts in counters[self.kinds :].reshape(-1, 4) if counts[0]}
+        return Counts(named, *(Counter({kind: int(counts[i]) for kind, counts in kinds.items()}) for i in range(3)))

@@ -13,7 +13,6 @@ any moment, and a resumed session continues from these files:
 
 import secrets
 import time
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,9 +24,9 @@ from yololoss.harness.engine.guard import Death, Guarded
 from yololoss.harness.engine.handles import LocalWorker, StartWorker, WorkerHandle
 from yololoss.harness.engine.journal import Journal
 from yololoss.harness.engine.judge import died
-from yololoss.harness.engine.plan import KINDS, Counters, Plan
+from yololoss.harness.engine.plan import KINDS, Counters, Counts, Plan
 from yololoss.harness.engine.raw import Raw, from_flight, read_raw, write_raw
-from yololoss.harness.engine.risk import Risk, residual
+from yololoss.harness.engine.residual import Risk, residual
 from yololoss.harness.engine.state import Settings, State
 from yololoss.harness.engine.worker import BAD_DISK, Orders, error_path, journal_path
 from yololoss.harness.errors import BadFile, UsageError
@@ -38,7 +37,6 @@ SMALL = 60.0  # seconds to minimise a finding in; for findings that wait at the 
 SMALL_AT_END = 10.0
 EACH = 3  # findings of one law that are minimised
 PATIENCE = 10  # a gate ends after so many cases that ended a worker or did not return
-FINDING, REGION = "kind of finding", "region"  # what a case may show that is new
 FAILED = 3  # the session ends after so many workers in a row that ended before their first case
 
 
@@ -76,23 +74,15 @@ class Session:
         """Seconds used, including those before the session was resumed."""
         return self._base + (self._ended or time.monotonic()) - self._start
 
-    def counts(self) -> tuple[Counter[str], Counter[str]]:
-        """Counts by name, and by fingerprint, of all workers so far."""
-        named, kinds = Counter(self.state.counts), Counter(self.state.kinds)
-        for worker in self.workers:
-            if worker.journal is not None:
-                more, seen = self.counters.read(worker.journal.counters)
-                named, kinds = named + more, kinds + seen
-        return named, kinds
+    def counts(self) -> Counts:
+        """The counts of all workers so far."""
+        journals = (worker.journal for worker in self.workers if worker.journal is not None)
+        return sum((self.counters.read(journal.counters) for journal in journals), self.state.counts)
 
-    def risks(self) -> dict[str, Risk]:
-        """How likely the next case shows something new, by what; without those that cannot be estimated."""
-        named, kinds = self.counts()
-        seen = {FINDING: list(kinds.values()), REGION: [named[f"region {name}"] for name in self.plan.regions]}
-        if len(kinds) >= KINDS:  # some may not be counted
-            del seen[FINDING]
-        found = {what: residual(counts, named["made"]) for what, counts in seen.items()}
-        return {what: risk for what, risk in found.items() if risk is not None}
+    def risk(self) -> Risk | None:
+        """How likely the next case shows a new kind of finding; None if that cannot be estimated."""
+        counts = self.counts()
+        return None if len(counts.kinds) >= KINDS else residual(counts.alone, counts.named["fresh"])
 
     @property
     def findings(self) -> dict[str, Record]:
@@ -126,12 +116,14 @@ class Session:
 
     def _out_of_patience(self) -> bool:
         """Whether cases of a gate ended its workers, or hung, so often that the rest would take hours."""
-        return self.settings.gate and self.state.restarts + self.counts()[0]["hung"] >= PATIENCE
+        return self.settings.gate and self.state.restarts + self.counts().named["hung"] >= PATIENCE
 
     def _safe_enough(self) -> bool:
         """Whether new findings are as unlikely as the settings ask."""
-        wanted, risk = self.settings.until_risk, self.risks().get(FINDING)
-        return wanted is not None and risk is not None and risk.high <= wanted
+        if self.settings.until_risk is None:
+            return False
+        risk = self.risk()
+        return risk is not None and risk.at_most <= self.settings.until_risk
 
     def _end(self, show: Callable[["Session"], object]) -> None:
         """Read what the workers left, and minimise the last findings."""
@@ -177,7 +169,7 @@ class Session:
             settings.workers,
             settings.cases,
             settings.gate,
-            tuple(id for id in self.plan.laws if state.counts.get(f"broke {id}")),
+            tuple(id for id in self.plan.laws if state.counts.named[f"broke {id}"]),
         )
         self.workers.append(self._make_worker(orders))
 
@@ -217,7 +209,8 @@ class Session:
             path.unlink(missing_ok=True)
             self._take_back(number, 0)
             return False
-        named, kinds = self.counters.read(journal.counters)
+        counts = self.counters.read(journal.counters)
+        named = counts.named
         entry = journal.read()
         journal.close()
         if number not in self.state.absorbed:
@@ -230,8 +223,7 @@ class Session:
             self._take_back(number, named["first"], entry.text, told=death is not None)
             del named["law"]
             update = {
-                "counts": dict(Counter(self.state.counts) + named),
-                "kinds": dict(Counter(self.state.kinds) + kinds),
+                "counts": self.state.counts + counts,
                 "absorbed": (*self.state.absorbed, number),
                 "reached": {**self.state.reached, place: at},
                 "starts": {n: start for n, start in self.state.starts.items() if n != number},
@@ -318,7 +310,7 @@ class Session:
 
     def _at(self, worker: WorkerHandle) -> int:
         """The number of the case that a worker is at."""
-        made = 0 if worker.journal is None else self.counters.read(worker.journal.counters)[0]["made"]
+        made = 0 if worker.journal is None else self.counters.read(worker.journal.counters).named["made"]
         return worker.orders.start + worker.orders.crew * max(made - 1, 0)
 
     def _known(self, law: str) -> int:

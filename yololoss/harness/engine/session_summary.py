@@ -7,7 +7,7 @@ from typing import Any
 
 from yololoss.harness.cases.case import Data
 from yololoss.harness.cases.files import write_whole
-from yololoss.harness.engine.risk import Risk
+from yololoss.harness.engine.residual import Risk
 from yololoss.harness.engine.session import Session
 from yololoss.harness.errors import USAGE
 from yololoss.harness.findings.about import About
@@ -29,12 +29,12 @@ class Summary(Data):
     seen: dict[str, int]  # how often each finding was seen, by the path of its case
     unexplained: int  # processes that were killed from outside
     regions: dict[str, int]  # cases in each region
-    risks: dict[str, Risk]  # how likely the next case shows something new, by what
+    risk: Risk | None  # how likely the next case shows a new kind of finding
 
 
 def summarise(session: Session, about: About) -> Summary:
     """The summary of a session, as it is now."""
-    named, kinds = session.counts()
+    named, kinds, *_ = session.counts()
     findings = [record.finding for record in session.findings.values() if record.finding is not None]
     seen: Counter[str] = Counter()
     for kind, record in session.findings.items():
@@ -62,13 +62,13 @@ def summarise(session: Session, about: About) -> Summary:
         seen=dict(seen),
         unexplained=session.state.unexplained,
         regions={name: named[f"region {name}"] for name in session.plan.regions},
-        risks=session.risks(),
+        risk=session.risk(),
     )
 
 
 def rows(session: Session) -> list[dict[str, Any]]:
     """The rows of the table of laws: those of the session's laws."""
-    named, _ = session.counts()
+    named = session.counts().named
     found = {record.finding.law for record in session.findings.values() if record.finding}
     rows = []
     for id, notes in _notes(session).items():
@@ -97,7 +97,7 @@ def judgements(named: Counter[str]) -> int:
 
 def line(session: Session) -> str:
     """Progress in one line."""
-    named, _ = session.counts()
+    named = session.counts().named
     used = max(session.used, 1e-9)
     reached = sum(named[f"region {name}"] > 0 for name in session.plan.regions)
     waiting = len(list((session.folder / "raw").glob("*.json")))

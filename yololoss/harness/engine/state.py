@@ -6,6 +6,7 @@ from pydantic import Field
 
 from yololoss.harness.cases.case import Data
 from yololoss.harness.engine.judge import LIMIT, MEMORY, Task
+from yololoss.harness.engine.plan import NOTHING_COUNTED, Counts
 
 
 class Settings(Data):
@@ -49,8 +50,7 @@ class State(Data):
     reached: dict[int, int] = Field(default_factory=dict)  # by a worker's place: the number of its next case
     starts: dict[int, tuple[int, int, int]] = Field(default_factory=dict)  # by worker: place, first case, crew
     absorbed: tuple[int, ...] = ()  # workers whose counts are already added
-    counts: dict[str, int] = Field(default_factory=dict)
-    kinds: dict[str, int] = Field(default_factory=dict)
+    counts: Counts = NOTHING_COUNTED
     restarts: int = 0
     unexplained: int = 0  # processes that were killed from outside
     first: tuple[str, ...] = ()  # vectors as JSON, that the next worker judges first

@@ -75,6 +75,7 @@ class Worker:
         self.journal = Journal(journal_path(orders.folder, orders.number), self.counters.size)
         self.known = set(orders.known)
         self.kinds: dict[str, int] = {}
+        self._fresh = 0  # 1 + the number of the case that it judges, unless that is given or varied
         self.guide = Guide(self.plan)
         self.first = deque(map(kind(self.subject.family.name).vector.model_validate_json, orders.first))
         self.number = orders.start  # of the next case
@@ -101,6 +102,7 @@ class Worker:
             self.write_notes()
 
     def _given(self, vector: Vector[Any, Any], chance: np.random.Generator) -> None:
+        self._fresh = 0
         self._begin("first", vector.case, None)
         run = Run(with_record(self.subject, vector), vector.case)
         self._judge(run, self.plan.judges(vector.case, None, chance, vector.law or ""), None)
@@ -109,7 +111,9 @@ class Worker:
     def _made(self, chance: np.random.Generator) -> None:
         origin = self.plan.origin(self.number, chance) if self.orders.gate else self.guide.next(self.number, chance)
         case = self.plan.case(origin)
+        self._fresh = 0 if self.guide.varies else self.number + 1
         self._begin("made", case, origin)
+        self._count("fresh", self._fresh > 0)
         score = self._judge(Run(self.subject, case), self.plan.judges(case, origin.domain, chance), origin)
         self.guide.learn(origin, score, self._count_regions(case))
 
@@ -153,10 +157,10 @@ class Worker:
             self._done.add(broken.law)
         if broken.law in self.orders.waived:
             return
-        at = self.counters.kinds + 2 * self.kinds.setdefault(raw.kind, len(self.kinds))
+        at = self.counters.kinds + 4 * self.kinds.setdefault(raw.kind, len(self.kinds))
         if at < self.counters.size:
             self.journal.counters[at] = int(raw.kind, 16)
-            self.journal.counters[at + 1] += np.uint64(1)
+            self.journal.counters[at + 1 : at + 4] += np.array((1, self._fresh > 0, self._fresh), np.uint64)
         if raw.kind not in self.known:
             write_raw(self.orders.folder, self.orders.task.loss, raw)
             self.known.add(raw.kind)
@@ -182,11 +186,13 @@ class Guide:
         self.best: dict[str, tuple[float, Origin]] = {}  # by law: the case that came nearest to breaking it
         self.rare: deque[Origin] = deque(maxlen=POOL)
         self.seen: dict[str, int] = {}
+        self.varies = False  # whether the last case was a variation
 
     def next(self, number: int, chance: np.random.Generator) -> Origin:
         """What to make the next case from."""
         pool = [origin for _, origin in self.best.values()] + list(self.rare)
-        if pool and chance.random() < VARIED:
+        self.varies = bool(pool) and chance.random() < VARIED
+        if self.varies:
             return _varied(pool[chance.integers(len(pool))], chance)
         return self.plan.origin(number, chance)
 
