@@ -26,7 +26,7 @@ from yololoss.harness.engine.handles import LocalWorker
 from yololoss.harness.engine.journal import HEAD, ROOM, Journal
 from yololoss.harness.engine.judge import Judge, Task, Told, died, judged, usual_limit
 from yololoss.harness.engine.minimise import smallest
-from yololoss.harness.engine.plan import Origin, Plan
+from yololoss.harness.engine.plan import Counts, Origin, Plan
 from yololoss.harness.engine.raw import Raw, fingerprint, from_flight, in_flight, raw_path, read_raw, write_raw
 from yololoss.harness.errors import BadFile, UsageError
 from yololoss.harness.laws.exam import Run
@@ -238,9 +238,13 @@ def test_a_worker_writes_down_what_it_finds_once(tmp_path):
     worker.run(orders(tmp_path, task=task, number=1, known=(raw.kind,), first=first, cases=20))
     assert not list((tmp_path / "raw").iterdir())
     plan = Plan(FEW, task.under_test())
-    named, kinds, *_ = worker.Counters(plan).read(Journal(worker.journal_path(tmp_path, 1)).counters)
-    assert named["first"] == 1
-    assert kinds[raw.kind] == named["broke run.no-exception"] > 1
+    counts = worker.Counters(plan).read(Journal(worker.journal_path(tmp_path, 1)).counters)
+    assert counts.named["first"] == 1
+    assert counts.kinds[raw.kind] == counts.named["broke run.no-exception"] > 1
+    assert 0 < counts.fresh[raw.kind] < counts.kinds[raw.kind]  # the given case is not counted
+    assert counts.fresh[raw.kind] <= counts.named["fresh"] <= 20
+    once = Counts(Counter(), Counter(), Counter(a=1, b=1, c=1, d=2), Counter(a=7, b=7, c=8, d=9))
+    assert (once.alone, (once + once).alone) == (2, 0)  # two kinds by one case are one case
 
 
 def test_a_worker_leaves_with_a_lost_device(tmp_path):
@@ -618,9 +622,9 @@ def test_a_case_in_flight_is_judged_first_when_it_is_resumed(tmp_path):
     state_then = state.State(settings=settings(cases=8), next=1, starts={0: (0, 0, 1)})
     made = session.Session(tmp_path, state_then)
     assert [V5_VECTOR.model_validate_json(text).case for text in made.state.first] == [case]
-    assert made.counts()[0]["cases"] == 5
+    assert made.counts().named["cases"] == 5
     journal.path.write_bytes(kept)  # as if it was killed before the journal was removed
     made = session.resume(tmp_path)
-    assert made.counts()[0]["cases"] == 5
+    assert made.counts().named["cases"] == 5
     made.run(quiet)
-    assert made.counts()[0]["first"] >= 1
+    assert made.counts().named["first"] >= 1

@@ -118,7 +118,7 @@ def test_a_waived_law_breaks_without_a_finding(tmp_path: Path):
     task = judge.Task(rarely(tmp_path, "Raises", 1), "cpu", "upstream")
     worker.run(orders(tmp_path, task=task, gate=True, waived=("run.no-exception",), cases=12))
     plan = Plan(("totals.sum", "totals.items-detached", "run"), task.under_test())
-    named, _ = worker.Counters(plan).read(worker.Journal(worker.journal_path(tmp_path, 0)).counters)
+    named = worker.Counters(plan).read(worker.Journal(worker.journal_path(tmp_path, 0)).counters).named
     assert named["broke run.no-exception"] == 1
     assert not list((tmp_path / "raw").iterdir())
 

@@ -11,7 +11,7 @@ import math
 from yololoss.harness.cases.case import Data
 
 MISSED = 0.05  # how often the risk may be above the upper limit
-ENOUGH = 50  # cases; after fewer, how often the limit holds was not measured
+ENOUGH = 100  # cases; after fewer, how often the limit holds was not measured
 STEPS = 60  # of a bisection: more digits than a float has
 
 
@@ -26,19 +26,17 @@ class Risk(Data):
 
 
 def residual(alone: int, cases: int) -> Risk | None:
-    """The risk after so many cases, of which ``alone`` showed what no other showed. None after too few cases.
-
-    The upper limit is that of a Poisson rate.
-    """
+    """The risk after so many cases, of which ``alone`` showed what no other showed. None after too few cases."""
     if cases < ENOUGH:
         return None
-    low, high = 0.0, 10.0 + 4.0 * alone
+    return Risk(estimate=alone / cases, at_most=min(poisson_limit(alone, MISSED) / cases, 1.0))
+
+
+def poisson_limit(count: int, tail: float) -> float:
+    """The rate of a Poisson number at which ``count`` or less has the probability ``tail``."""
+    low, high = 0.0, 10.0 + 4.0 * count
     for _ in range(STEPS):
         middle = (low + high) / 2
-        low, high = (middle, high) if _at_most(alone, middle) > MISSED else (low, middle)
-    return Risk(estimate=alone / cases, at_most=min(high / cases, 1.0))
-
-
-def _at_most(count: int, rate: float) -> float:
-    """How likely a Poisson number of this rate is ``count`` or less."""
-    return sum(math.exp(i * math.log(rate) - rate - math.lgamma(i + 1)) for i in range(count + 1))
+        likely = sum(math.exp(i * math.log(middle) - middle - math.lgamma(i + 1)) for i in range(count + 1))
+        low, high = (middle, high) if likely > tail else (low, middle)
+    return high
