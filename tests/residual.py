@@ -137,7 +137,7 @@ def page(streams: list[Stream]) -> Iterator[str]:
     yield "After Good and Turing: of N cases, let n be those that alone showed some kind. The next case shows a new"
     yield "kind with a probability of about n / N. The limit is the largest rate at which a Poisson number is n or less"
     yield "in 5 % of all times; for n = 0 that is 3 / N. Cases that vary an earlier one depend on it, so they do not"
-    yield f"count. There is no number after fewer than {ENOUGH} cases, nor if a session shows more than {KINDS} kinds.\n"
+    yield f"count. There is no number after fewer than {ENOUGH} cases, nor if a session shows over {KINDS} kinds.\n"
     yield "**What it does not say.** It is about cases of the kind that the session draws, and about what its laws can"
     yield "see: it does not promise that a loss is right. It was measured on sessions of a few hundred cases; that it"
     yield "holds after a million follows from the same mathematics, and was not measured.\n"
