@@ -34,6 +34,7 @@ import numpy as np
 from yololoss.harness.subjects.outcome import Grid
 
 from .case import Case
+from .dialects import UPSTREAM, Dialect
 from .formulas import Logits, Overlap, criterion, criterion_gradient
 from .reference import LEAST_LOSS, Reference, rebalanced
 
@@ -52,8 +53,17 @@ U = UNITS["float32"]
 FLAT = 8 * math.exp(-30)
 ANYTHING = 1e100  # finite, so that 0 times it is 0
 SMALLEST = {"float16": 2.0**-24, "bfloat16": 2.0**-126, "float32": 2.0**-126, "float64": 2.0**-126}
-# Of a box's coordinates and its angle, (20, 5): each moved up and down by one error, then by two.
-MOVES = np.concatenate((np.eye(5), -np.eye(5), 2 * np.eye(5), -2 * np.eye(5)))
+
+
+def _moves(quantities: int) -> Grid:
+    """Each quantity moved up and down by one error, then by two: (4 k, k)."""
+    one = np.eye(quantities)
+    return np.concatenate((one, -one, 2 * one, -2 * one))
+
+
+MOVES = _moves(5)  # of a box's coordinates and its angle
+MOVES_OF_EDGES = _moves(7)  # and of the sides of the target, which are differences of edges too
+LOST = 4  # a side of fewer errors than these has no digit left
 QUARTER = math.pi / 2  # the largest possible error of a box's angle
 
 
@@ -62,40 +72,65 @@ class Budget:
 
     because = BECAUSE
 
-    def __init__(self, case: Case) -> None:
-        self.case = case
-        self.reference = Reference(case)
+    def __init__(self, case: Case, dialect: Dialect = UPSTREAM) -> None:
+        self.case, self.dialect = case, dialect
+        self.reference = Reference(case, dialect)
         self.unit = UNITS[case.dtype]
         self.half = HALF_CHAIN * self.unit if case.dtype in ("float16", "bfloat16") else 0.0
 
     @cached_property
-    def _moved(self) -> tuple[Overlap, Grid]:
-        """All rows' boxes (20, n, 4), laid over the targets', and their angles (20, n).
-
-        They are moved both ways by one and by two errors of each quantity.
-        """
+    def _errors(self) -> Grid:
+        """Of each row's box x, y, w, h, its angle, and its target's sides, (n, 7)."""
         r = self.reference
         box, target = r.all_predicted.box, r.all_boxes
         reach = 1 + abs(box[:, :2]) + abs(target[:, :2]) + box[:, 2:] + target[:, 2:]
         size = box[:, 2:] + reach / 4  # sides are differences of edges, and each edge is rounded at its own size
-        error = CHAIN * U * np.concatenate((reach, size, np.ones((len(box), 1))), axis=1)
+        own = target[:, 2:] + reach / 4
+        error = CHAIN * U * np.concatenate((reach, size, np.ones((len(box), 1)), own), axis=1)
         if self.half:
             share = box[:, 2:] / r.all_anchors  # (2 sigmoid)^2, which may be subnormal or 0
             relative = self.half / 2 + SMALLEST[self.case.dtype] / np.maximum(share, 1e-300)
             turn = np.minimum(relative.sum(axis=1, keepdims=True) / 2, QUARTER)  # atan(w / h): at most half of it
-            half = (np.full_like(reach, self.half / 2), relative * box[:, 2:], turn)
-            error += np.concatenate(half, axis=1)
+            error[:, :5] += np.concatenate((np.full_like(reach, self.half / 2), relative * box[:, 2:], turn), axis=1)
+        return error
+
+    @cached_property
+    def _moved(self) -> tuple[Overlap, Grid, Grid | None]:
+        """All rows' boxes (4 k, n, 4), laid over the targets', their angles (4 k, n), and what `BoxLogits.turns` says.
+
+        They are moved both ways by one and by two errors of each of k quantities.
+        """
+        r = self.reference
+        box, target = r.all_predicted.box, np.asfortranarray(r.all_boxes)
+        moves = MOVES_OF_EDGES if self.dialect.edges else MOVES
         # Each coordinate's values are contiguous in memory: NumPy is slow where its inner loop has 2 or 4 numbers.
-        steps = MOVES.T[..., None] * error.T[:, None]
+        steps = moves.T[..., None] * self._errors[:, : len(moves.T)].T[:, None]
         moved = box.T[:, None] + steps[:4]
         np.maximum(moved[2:], 0, out=moved[2:])
-        return Overlap(np.moveaxis(moved, 0, -1), np.asfortranarray(target)), r.all_predicted.angle + steps[4]
+        laid, angles, turns = np.moveaxis(moved, 0, -1), r.all_predicted.angle + steps[4], None
+        if self.dialect.edges:
+            target = np.moveaxis(target.T[:, None] + np.concatenate((np.zeros_like(steps[:2]), steps[5:])), 0, -1)
+            target[..., 2:] = np.maximum(target[..., 2:], 0)
+            turns = r.all_predicted.turns(laid[..., 2:])
+            taller = self.dialect.angle * self.dialect.overlap_eps
+            angles = np.arctan2(laid[..., 2], laid[..., 3] + taller) + steps[4]
+        return Overlap(laid, target, self.dialect), angles, turns
+
+    @cached_property
+    def _lost(self) -> Grid:
+        """1 for rows of a box, or target, so small that its sides have lost their digits, (n,); else 0."""
+        if not self.dialect.edges:
+            return np.zeros(len(self._errors))
+        r = self.reference
+        sides = np.concatenate((r.all_predicted.box[:, 2:], r.all_boxes[:, 2:]), axis=1)
+        return np.asarray((sides < LOST * self._errors[:, (2, 3, 5, 6)]).any(axis=1), dtype=np.float64)
 
     @cached_property
     def _all_overlaps(self) -> Grid:
-        """Of the CIoU of each row of all layers, (n,)."""
-        laid, angles = self._moved
-        return _around(laid.ciou(angles) - self.reference.all_overlaps) + RESULT * U
+        """Of the overlap of each row of all layers, (n,)."""
+        laid, angles, _ = self._moved
+        # without digits any angle is right, and with it alpha v, which is at most 1
+        return _around(laid.value(angles) - self.reference.all_overlaps) + RESULT * U + self._lost
 
     @cached_property
     def overlaps(self) -> tuple[Grid, ...]:
@@ -116,7 +151,7 @@ class Budget:
     @cached_property
     def _terms(self) -> Grid:
         """Of the unweighted box, objectness and class means, (L, 3)."""
-        r, hyp = self.reference, self.case.hyp
+        r, hyp = self.reference, self.reference.hyp
         objectness = self._criterion_errors(
             r.all_objectness_logits, r.all_objectness, self._all_objectness, hyp.obj_pw, r.cell_parts
         )
@@ -135,7 +170,7 @@ class Budget:
         self, x: Logits, t: Grid, off: Grid | None, weight: float, parts: tuple[slice, ...]
     ) -> list[float]:
         """Of each part's mean of BCE or focal losses; their targets are exact, or have an error of up to ``off``."""
-        gamma = self.case.hyp.fl_gamma
+        gamma = self.reference.hyp.fl_gamma
         value, *moved = criterion(x, _moved_targets(t, off), weight, gamma)
         elements = RESULT * self.unit * (self._bce_size(x.x, weight) + value)
         if moved:
@@ -185,14 +220,14 @@ class Budget:
         for call, off in zip(self.reference.calls, self.balances, strict=False):
             weighted = objectness * call.balance[:layers] + losses * off[:layers]
             sums = np.array((hyp.box * box.sum(), hyp.obj * weighted.sum(), hyp.cls * cls.sum()))
-            out.append(sums + RESULT * U * np.abs(call.items))
+            out.append(sums * self.reference.scales + RESULT * U * np.abs(call.items))
         return tuple(out)
 
     @cached_property
     def totals(self) -> tuple[float, ...]:
         """Of each call's total."""
         pairs = zip(self.items, self.reference.calls, strict=True)
-        return tuple(self.case.batch * float(o.sum()) + RESULT * U * abs(c.total) for o, c in pairs)
+        return tuple(self.reference.batch * float(o.sum()) + RESULT * U * abs(c.total) for o, c in pairs)
 
     @cached_property
     def gradients(self) -> tuple[Grid, ...]:
@@ -221,8 +256,8 @@ class Budget:
         """Of each row's gradient of CIoU with respect to its logits, (n, 4)."""
         r = self.reference
         predicted, (by_box, by_angle) = r.all_predicted, r.all_overlap_gradients
-        laid, angles = self._moved
-        change = predicted.gradient(*laid.ciou_gradient(angles)) - predicted.gradient(by_box, by_angle)
+        laid, angles, turns = self._moved
+        change = predicted.gradient(*laid.gradient(angles), turns) - predicted.gradient(by_box, by_angle)
         # Each part of CIoU's gradient for a coordinate is at most a few times 1 / the larger box's side, and for the
         # angle at most 2. The error of sigmoid, of its slope and of the slope of atan(e^u) is u,
         # however small they are: computed by tanh, for example, they are 1 + t and 1 - t^2. So the error of 2 p' is u,
@@ -235,11 +270,20 @@ class Budget:
         exact[:, 2:] += 2 * U * predicted.opposite[:, 2:] * abs(by_angle)[:, None]
         # in half precision sigmoid's slope is p (1 - p), with an error of u p
         half = np.concatenate((2 * p[:, :2] * slope, 2 * predicted.box[:, 2:] * slope), axis=1) / 4 + turn
-        return _around(change) + RESULT * exact + self.half * half + FLAT
+        return _around(change) + RESULT * exact + self.half * half + FLAT + self._lost[:, None] * self._steepest
+
+    @property
+    def _steepest(self) -> Grid:
+        """How large the angle's part of the gradient can be for sides within their error, (n, 4)."""
+        predicted, off = self.reference.all_predicted, self._errors[:, 2:4]
+        least = np.maximum(predicted.box[:, 2:] - off, 0)
+        least[:, 1] += self.dialect.angle * self.dialect.overlap_eps
+        by_side = 2 * predicted.box[:, 2:] / np.maximum(least.max(axis=1, keepdims=True), 1 / ANYTHING)
+        return np.concatenate((np.zeros_like(off), 2 * predicted.opposite[:, 2:] * by_side), axis=1)
 
     def _criterion_gradient(self, x: Logits, t: Grid, off: Grid | None, classes: bool) -> Grid:
         """Of the gradient of BCE or focal losses; their targets are exact, or have an error of up to ``off``."""
-        hyp = self.case.hyp
+        hyp = self.reference.hyp
         weight, gamma = hyp.cls_pw if classes else hyp.obj_pw, hyp.fl_gamma
         by_target: Grid | float = 0.0
         if off is not None:

@@ -11,6 +11,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from .dialects import UPSTREAM, Dialect
+
 Reals = NDArray[np.float64]
 
 EPS = 1e-7
@@ -102,8 +104,9 @@ def bce_blur(logits: Reals, targets: Reals, alpha: float = 0.05) -> Reals:
 class Overlap:
     """Boxes (..., 4) laid over others, and the measures of their overlap, (...) (SPEC 2)."""
 
-    def __init__(self, box1: Reals, box2: Reals) -> None:
-        self.box1, self.box2 = box1, box2
+    def __init__(self, box1: Reals, box2: Reals, dialect: Dialect = UPSTREAM) -> None:
+        self.box1, self.box2, self.dialect = box1, box2, dialect
+        self._eps = dialect.overlap_eps
         # from sides and distances, not edges: the rounding of an edge would lose a side far smaller than its centre
         reach, apart = (box1[..., 2:] + box2[..., 2:]) / 2, abs(box1[..., :2] - box2[..., :2])
         # sides of the overlap (negative if apart) and of the enclosing box, (..., 2)
@@ -111,7 +114,9 @@ class Overlap:
         self._hull = np.maximum(np.maximum(box1[..., 2:], box2[..., 2:]), reach + apart)
         self._side = np.maximum(self._gap, 0)
         self._inter = _area(self._side)
-        self._union = _area(box1[..., 2:]) + _area(box2[..., 2:]) - self._inter + EPS
+        self._taller = dialect.sides * self._eps  # what some dialects add to each height
+        sides = (box[..., 2] * (box[..., 3] + self._taller) for box in (box1, box2))
+        self._union = sum(sides) - self._inter + self._eps
 
     @cached_property
     def iou(self) -> Reals:
@@ -121,12 +126,12 @@ class Overlap:
     @property
     def giou(self) -> Reals:
         """IoU minus the empty share of the enclosing box."""
-        enclosing = _area(self._hull) + EPS
+        enclosing = _area(self._hull) + self._eps
         return self.iou - (enclosing - self._union) / enclosing
 
     @cached_property
     def _diagonal(self) -> Reals:
-        return np.asarray((self._hull**2).sum(-1) + EPS)
+        return np.asarray((self._hull**2).sum(-1) + self._eps)
 
     @cached_property
     def _distance(self) -> Reals:
@@ -138,15 +143,24 @@ class Overlap:
         return np.asarray(self.iou - self._distance / self._diagonal)
 
     def _turned(self, angle1: Reals) -> Reals:
-        return np.arctan2(self.box2[..., 2], self.box2[..., 3]) - angle1
+        return np.arctan2(self.box2[..., 2], self.box2[..., 3] + self.dialect.angle * self._eps) - angle1
+
+    def _alpha(self, v: Reals) -> Reals:
+        return np.asarray(v / np.maximum(1 - self.iou + v + self._eps, self._eps))
 
     def ciou(self, angle1: Reals) -> Reals:
         """DIoU minus alpha v, from the angles atan(w / h) (...) of ``box1``."""
         v = ASPECT * self._turned(angle1) ** 2
-        return self.diou - _alpha(v, self.iou) * v
+        return self.diou - self._alpha(v) * v
 
-    def ciou_gradient(self, angle1: Reals) -> tuple[Reals, Reals]:
-        """Derivative of ``ciou`` by box1 (..., 4) and angle1 (...), alpha constant; the mean at ties."""
+    def value(self, angle1: Reals) -> Reals:
+        """The overlap that the dialect takes, from the angles (...) of ``box1``."""
+        kind = self.dialect.overlap
+        found = self.ciou(angle1) if kind == "ciou" else getattr(self, kind)
+        return np.clip(found, -1, 1) if self.dialect.overlap_range == "clamped" else found
+
+    def gradient(self, angle1: Reals) -> tuple[Reals, Reals]:
+        """Derivative of ``value`` by box1 (..., 4) and angle1 (...), alpha constant; the mean at ties."""
         box1, box2, side = self.box1, self.box2, self._side
         # an edge of the overlap is box1's if that lies inside box2, an edge of the enclosing box if it lies outside
         apart, wider = box1[..., :2] - box2[..., :2], (box1[..., 2:] - box2[..., 2:]) / 2
@@ -155,16 +169,27 @@ class Overlap:
         open_other = np.heaviside(self._gap, 0.5) * side[..., ::-1]  # d inter / d gap: the other side, if boxes overlap
         d_inter = np.concatenate((by_centre * open_other, both / 2 * open_other), axis=-1)
         d_area = np.concatenate((np.zeros_like(side), box1[..., :1:-1]), axis=-1)  # of w h: h, w
+        d_area[..., 2] += self._taller
         union, inter = self._union[..., None], self._inter[..., None]
-        d_iou = (d_inter * union - inter * (d_area - d_inter)) / union**2
-
-        diagonal, distance = self._diagonal[..., None], self._distance[..., None]
-        d_hull = np.concatenate((-by_centre * self._hull, (2 - start - end) / 2 * self._hull), axis=-1) * 2
-        d_moved = np.concatenate((2 * apart, np.zeros_like(apart)), axis=-1)
-        d_distance = (d_moved * diagonal - distance * d_hull) / diagonal**2
-
-        turned = self._turned(angle1)
-        return d_iou - d_distance, 2 * _alpha(ASPECT * turned**2, self.iou) * ASPECT * turned
+        d_union = d_area - d_inter
+        found = (d_inter * union - inter * d_union) / union**2
+        by_angle = np.zeros_like(angle1)
+        d_hull = np.concatenate((-by_centre, (2 - start - end) / 2), axis=-1)  # of the enclosing box's sides
+        if self.dialect.overlap == "giou":
+            enclosing = (_area(self._hull) + self._eps)[..., None]
+            d_enclosing = d_hull * np.tile(self._hull[..., ::-1], 2)
+            found = found + (d_union * enclosing - union * d_enclosing) / enclosing**2
+        if self.dialect.overlap in ("diou", "ciou"):
+            diagonal, distance = self._diagonal[..., None], self._distance[..., None]
+            d_moved = np.concatenate((2 * apart, np.zeros_like(apart)), axis=-1)
+            found = found - (d_moved * diagonal - distance * d_hull * 2 * np.tile(self._hull, 2)) / diagonal**2
+        if self.dialect.overlap == "ciou":
+            turned = self._turned(angle1)
+            by_angle = 2 * self._alpha(ASPECT * turned**2) * ASPECT * turned
+        if self.dialect.overlap_range == "clamped":
+            kept = abs(self.value(angle1)) < 1  # the clamp has no gradient
+            return found * kept[..., None], by_angle * kept
+        return found, by_angle
 
 
 def iou(box1: Reals, box2: Reals) -> Reals:
@@ -190,8 +215,9 @@ def ciou(box1: Reals, angle1: Reals, box2: Reals) -> Reals:
 class BoxLogits:
     """Logits x, y, w, h (n, 4) that predict boxes from anchors' sides (n, 2) (SPEC 2, 7)."""
 
-    def __init__(self, logits: Reals, anchors: Reals) -> None:
+    def __init__(self, logits: Reals, anchors: Reals, dialect: Dialect = UPSTREAM) -> None:
         self.anchors = anchors
+        self._taller = dialect.angle * dialect.overlap_eps  # what some dialects add to a height
         self._own = own = Logits(logits)
         self.sigmoid, self.opposite = own.sigmoid, own.opposite
         self.box = np.concatenate((2 * own.sigmoid[:, :2] - 0.5, 4 * own.sigmoid[:, 2:] ** 2 * anchors), axis=-1)
@@ -200,25 +226,36 @@ class BoxLogits:
         log_ratio = np.log(anchors[:, 0] / anchors[:, 1]) + 2 * (log_p[:, 0] - log_p[:, 1])
         self._log_ratio = np.clip(log_ratio, -STEEPEST, STEEPEST)
         self.angle = np.arctan(np.exp(self._log_ratio))  # atan(w / h)
+        if self._taller:
+            self.angle = np.arctan2(self.box[:, 2], self.box[:, 3] + self._taller)
 
     @cached_property
-    def _flatness(self) -> Reals:
-        return np.cosh(self._log_ratio)
+    def _turns(self) -> Reals:
+        """Derivative of the angle by log w and log h, (n, 2)."""
+        if self._taller:
+            return self.turns(self.box[:, 2:])
+        turn = 0.5 / np.cosh(self._log_ratio)  # d atan(e^u) / d u
+        return np.stack((turn, -turn), axis=-1)
 
-    def gradient(self, d_box: Reals, d_angle: Reals) -> Reals:
-        """Gradient for the logits (..., n, 4), from that of the boxes (..., n, 4) and angles (..., n)."""
+    def gradient(self, d_box: Reals, d_angle: Reals, turns: Reals | None = None) -> Reals:
+        """Gradient for the logits (..., n, 4), from that of the boxes (..., n, 4) and angles (..., n).
+
+        ``turns`` is for angles that were computed from other sides.
+        """
+        turns = self._turns if turns is None else turns
         p, q = self.sigmoid, self.opposite
-        turn = d_angle * 0.5 / self._flatness  # d atan(e^u) / d u
-        by_size = 2 * q[:, 2:] * (d_box[..., 2:] * self.box[:, 2:] + np.stack((turn, -turn), axis=-1))
+        by_size = 2 * q[:, 2:] * (d_box[..., 2:] * self.box[:, 2:] + d_angle[..., None] * turns)
         return np.concatenate((d_box[..., :2] * 2 * p[:, :2] * q[:, :2], by_size), axis=-1)
+
+    def turns(self, sides: Reals) -> Reals:
+        """Derivative of the angle of these sides (..., n, 2) by log w and log h of the box, (..., n, 2)."""
+        w, taller = sides[..., 0], sides[..., 1] + self._taller
+        turns = np.stack((self.box[:, 2] * taller, -self.box[:, 3] * w), axis=-1)
+        return np.asarray(turns / np.maximum(w**2 + taller**2, TINY)[..., None])
 
 
 def _area(sides: Reals) -> Reals:
     return sides[..., 0] * sides[..., 1]
-
-
-def _alpha(v: Reals, overlap: Reals) -> Reals:
-    return v / np.maximum(1 - overlap + v + EPS, EPS)
 
 
 def criterion(logits: Logits, targets: Reals, pos_weight: float, gamma: float) -> Reals:

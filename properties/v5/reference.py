@@ -14,7 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from yololoss.v5.hyp import Hyperparameters
+
 from .case import Case
+from .dialects import UPSTREAM, Dialect
 from .formulas import BoxLogits, Logits, Overlap, Reals, criterion, criterion_gradient
 from .rows import Rows
 
@@ -24,8 +27,8 @@ Bools = NDArray[np.bool_]
 
 LEAST_LOSS = 1e-6  # the project's bound on autobalance's .0001 / loss
 SHIFTS = np.array([(0, 0), (-0.5, 0), (0, -0.5), (0.5, 0), (0, 0.5)], np.float32)  # own, left, above, right, below
-THREE_LAYER_BALANCE: tuple[float, ...] = (4.0, 1.0, 0.4)
-BALANCE: tuple[float, ...] = (4.0, 1.0, 0.25, 0.06, 0.02)
+
+
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +45,9 @@ class Assignment:
     rows: Rows
 
 
-def assign(targets: Singles, anchors: Singles, grid: tuple[int, int], limit: np.float32) -> Assignment:
+def assign(
+    targets: Singles, anchors: Singles, grid: tuple[int, int], limit: np.float32, dialect: Dialect = UPSTREAM
+) -> Assignment:
     """Assign targets (N, 6) to anchors (A, 2) and cells on one layer, every step in float32 (SPEC 1)."""
     rows, columns = grid
     extent = np.array((columns, rows), np.float32)
@@ -55,12 +60,16 @@ def assign(targets: Singles, anchors: Singles, grid: tuple[int, int], limit: np.
     centre = scaled[pair_target, :2]
     to_end = extent - centre
     low = (centre - np.floor(centre) < 0.5) & (centre > 1)
-    high = (to_end - np.floor(to_end) < 0.5) & (to_end > 1)
+    if dialect.neighbours == "mirror":
+        high = (to_end - np.floor(to_end) < 0.5) & (to_end > 1)
+    else:
+        high = (centre - np.floor(centre) > 0.5) & (centre < extent - 1)
     choice = np.stack((np.ones(len(centre), bool), low[:, 0], low[:, 1], high[:, 0], high[:, 1]))
     row_choice, row_pair = np.nonzero(choice)
 
     who, mine = pair_target[row_pair], centre[row_pair]
-    cell = np.clip(np.trunc(mine + SHIFTS[row_choice]), 0, extent - 1)
+    own = np.trunc(mine + SHIFTS[row_choice])
+    cell = own if dialect.cell == "none" else np.clip(own, 0, extent - 1)
     image, cls = targets[who, 0].astype(np.int64), targets[who, 1].astype(np.int64)
     anchor = pair_anchor[row_pair]
     built = Rows(
@@ -69,7 +78,9 @@ def assign(targets: Singles, anchors: Singles, grid: tuple[int, int], limit: np.
         row=cell[:, 1].astype(np.int64),
         column=cell[:, 0].astype(np.int64),
         cls=cls,
-        box=np.concatenate((mine - cell, scaled[who, 2:]), axis=1, dtype=np.float32),
+        box=np.concatenate(
+            (mine - (own if dialect.cell == "clamp-after" else cell), scaled[who, 2:]), axis=1, dtype=np.float32
+        ),
         anchor_wh=anchors[anchor],
     )
     return Assignment(scaled, matched, pair_anchor, pair_target, choice, row_choice, row_pair, built)
@@ -93,8 +104,8 @@ class Reference:
     one layer after the other; `row_parts` and `cell_parts` are the parts of the layers.
     """
 
-    def __init__(self, case: Case) -> None:
-        self.case = case
+    def __init__(self, case: Case, dialect: Dialect = UPSTREAM) -> None:
+        self.case, self.dialect = case, dialect
         self.cell_parts = parts([math.prod(case.shape(i)[:4]) for i in range(case.layers)])
 
     @cached_property
@@ -105,10 +116,12 @@ class Reference:
     @cached_property
     def assignments(self) -> tuple[Assignment, ...]:
         """Which target matches which anchor, and the cells that are assigned (SPEC 1)."""
-        targets = self.case.target_rows.float().numpy()
+        targets = self.case.target_rows
+        own = self.dialect.target_dtype == "own" and self.case.targets_dtype == "float64"
+        targets = (targets if own else targets.float()).numpy()
         limit = np.float32(self.case.hyp.anchor_t)
         layers = zip(self.case.anchors, self.case.grids, strict=True)
-        return tuple(assign(targets, np.array(wh, np.float32), grid, limit) for wh, grid in layers)
+        return tuple(assign(targets, np.array(wh, np.float32), grid, limit, self.dialect) for wh, grid in layers)
 
     @cached_property
     def rows(self) -> tuple[Rows, ...]:
@@ -152,7 +165,7 @@ class Reference:
     @cached_property
     def all_predicted(self) -> BoxLogits:
         """The box that each row predicts (SPEC 2)."""
-        return BoxLogits(self._all_logits[self.all_cells, :4], self.all_anchors)
+        return BoxLogits(self._all_logits[self.all_cells, :4], self.all_anchors, self.dialect)
 
     @cached_property
     def all_boxes(self) -> Reals:
@@ -161,12 +174,12 @@ class Reference:
 
     @cached_property
     def _all_laid(self) -> Overlap:
-        return Overlap(self.all_predicted.box, self.all_boxes)
+        return Overlap(self.all_predicted.box, self.all_boxes, self.dialect)
 
     @cached_property
     def all_overlaps(self) -> Reals:
         """Each row's CIoU, (n,) (SPEC 2)."""
-        return self._all_laid.ciou(self.all_predicted.angle)
+        return self._all_laid.value(self.all_predicted.angle)
 
     @cached_property
     def overlaps(self) -> tuple[Reals, ...]:
@@ -178,7 +191,8 @@ class Reference:
         """(cells,): the row of all layers that gives a cell its objectness target, -1 without one (SPEC 3)."""
         winner = np.full(self.cell_parts[-1].stop, -1)
         value = np.maximum(self.all_overlaps, 0)
-        order = np.argsort(value, kind="stable") if self.case.options.sort_obj_iou else np.arange(len(value))
+        largest = self.case.options.sort_obj_iou or self.dialect.shared_cells == "largest"
+        order = np.argsort(value, kind="stable") if largest else np.arange(len(value))
         winner[self.all_cells[order]] = order  # NumPy assigns in order, so the last one stays
         return winner
 
@@ -208,14 +222,34 @@ class Reference:
     @cached_property
     def all_class_targets(self) -> Reals:
         """Each row's binary targets, (n, C), smoothed (SPEC 4)."""
-        off = self.case.hyp.label_smoothing / 2
+        smoothing, classes = self.case.hyp.label_smoothing, self.case.classes
+        on, off = {
+            "half": (1 - smoothing / 2, smoothing / 2),
+            "ignored": (1.0, 0.0),
+            "over classes": (1 - smoothing + smoothing / classes, smoothing / classes),
+        }[self.dialect.smoothing]
         cls = np.concatenate([r.cls for r in self.rows])
-        return np.where(cls[:, None] == np.arange(self.case.classes), 1 - off, off)
+        return np.where(cls[:, None] == np.arange(classes), on, off)
+
+    @cached_property
+    def hyp(self) -> Hyperparameters:
+        """The hyperparameters that the dialect heeds."""
+        ignored = {"cls_pw": 1.0, "obj_pw": 1.0} if self.dialect.positive_weights == "ignored" else {}
+        return self.case.hyp.model_copy(update=ignored | ({"fl_gamma": 0.0} if self.dialect.focal == "ignored" else {}))
+
+    @cached_property
+    def scales(self) -> tuple[float, float, float]:
+        """What the dialect multiplies the box, objectness and class terms with."""
+        layers = self.case.layers
+        every = 3 / layers if self.dialect.layer_scale != "none" else 1.0
+        larger = layers == 4 or (layers > 4 and self.dialect.objectness_gain == "1.4 from 4")
+        objectness = every if self.dialect.layer_scale == "all" else 1.0
+        return every, objectness * (1.4 if larger and self.dialect.objectness_gain != "none" else 1.0), every
 
     @cached_property
     def layer_terms(self) -> tuple[tuple[float, float, float], ...]:
         """Unweighted box, objectness (before balance) and class means of each layer, 0 where absent (SPEC 2 to 4)."""
-        hyp = self.case.hyp
+        hyp = self.hyp
         objectness = criterion(self.all_objectness_logits, self.all_objectness, hyp.obj_pw, hyp.fl_gamma)
         classes = criterion(self.all_class_logits, self.all_class_targets, hyp.cls_pw, hyp.fl_gamma)
         out = []
@@ -232,31 +266,38 @@ class Reference:
     def calls(self) -> tuple[ReferenceCall, ...]:
         """All ``options.calls`` calls of one object (SPEC 3, 6)."""
         hyp, options, layers = self.case.hyp, self.case.options, self.case.layers
-        balance = THREE_LAYER_BALANCE if layers == 3 else BALANCE
+        balance = self.dialect.balance_of(layers)
+        of_box, of_objectness, of_cls = self.scales
         box, objectness, cls = (np.array(term) for term in zip(*self.layer_terms, strict=True))
         out = []
         for _ in range(options.calls):
             used = balance
             items = (
-                hyp.box * float(box.sum()),
-                hyp.obj * float((objectness * used[:layers]).sum()),
-                hyp.cls * float(cls.sum()),
+                hyp.box * of_box * float(box.sum()),
+                hyp.obj * of_objectness * float((objectness * used[:layers]).sum()),
+                hyp.cls * of_cls * float(cls.sum()),
             )
             if options.autobalance:
                 balance = rebalanced(used, objectness, self.case.strides.index(16))
-            out.append(ReferenceCall(self.case.batch * sum(items), items, used, balance))
+            out.append(ReferenceCall(self.batch * sum(items), items, used, balance))
         return tuple(out)
+
+    @property
+    def batch(self) -> int:
+        """What the sum of the items is multiplied with."""
+        return self.case.batch if self.dialect.batch == "times" else 1
 
     @cached_property
     def weights(self) -> tuple[tuple[float, float, float], ...]:
         """Weights in the last total: of a row's 1 - CIoU, a cell's objectness loss, a row's loss per class (SPEC 6)."""
-        hyp, batch, used = self.case.hyp, self.case.batch, self.calls[-1].balance
+        hyp, batch, used = self.case.hyp, self.batch, self.calls[-1].balance
+        of_box, of_objectness, of_cls = self.scales
         out = []
         for i, rows in enumerate(self.rows):
             n = max(len(rows), 1)
             cells = math.prod(self.case.shape(i)[:4])
-            cls = hyp.cls * batch / (n * self.case.classes) if self.case.classes > 1 else 0.0
-            out.append((hyp.box * batch / n, hyp.obj * batch * used[i] / cells, cls))
+            cls = hyp.cls * of_cls * batch / (n * self.case.classes) if self.case.classes > 1 else 0.0
+            out.append((hyp.box * of_box * batch / n, hyp.obj * of_objectness * batch * used[i] / cells, cls))
         return tuple(out)
 
     @cached_property
@@ -272,12 +313,12 @@ class Reference:
     @cached_property
     def all_overlap_gradients(self) -> tuple[Reals, Reals]:
         """Derivative of each row's CIoU by its predicted box (n, 4) and angle (n,) (SPEC 2)."""
-        return self._all_laid.ciou_gradient(self.all_predicted.angle)
+        return self._all_laid.gradient(self.all_predicted.angle)
 
     @cached_property
     def all_row_gradients(self) -> Reals:
         """(n, 5 + C): gradient of each row's own loss for the logits that it reads; 0 for objectness (SPEC 6)."""
-        hyp, weights = self.case.hyp, self.all_row_weights
+        hyp, weights = self.hyp, self.all_row_weights
         mine = np.zeros((len(weights), 5 + self.case.classes))
         mine[:, :4] = -weights[:, :1] * self.all_predicted.gradient(*self.all_overlap_gradients)
         slope = criterion_gradient(self.all_class_logits, self.all_class_targets, hyp.cls_pw, hyp.fl_gamma)
@@ -287,7 +328,7 @@ class Reference:
     @cached_property
     def all_gradients(self) -> Reals:
         """(cells, 5 + C): gradient of the last call's total for the predictions (SPEC 6)."""
-        hyp, x = self.case.hyp, self.all_objectness_logits
+        hyp, x = self.hyp, self.all_objectness_logits
         grid = np.zeros((len(x.x), 5 + self.case.classes))
         np.add.at(grid, self.all_cells, self.all_row_gradients)
         grid[:, 4] = self.all_cell_weights * criterion_gradient(x, self.all_objectness, hyp.obj_pw, hyp.fl_gamma)
