@@ -157,7 +157,9 @@ class Budget:
         )
         cls = [0.0] * self.case.layers
         if self.case.classes > 1:
-            cls = self._criterion_errors(r.all_class_logits, r.all_class_targets, None, hyp.cls_pw, r.row_parts)
+            cls = self._criterion_errors(
+                r.all_class_logits, r.all_class_targets, None, hyp.cls_pw, r.row_parts, r.class_weights
+            )
         box = [
             float(self._all_overlaps[part].mean()) + self._mean_error(1 - r.all_overlaps[part])
             if part.stop > part.start
@@ -167,7 +169,13 @@ class Budget:
         return np.array((box, objectness, cls)).T
 
     def _criterion_errors(
-        self, x: Logits, t: Grid, off: Grid | None, weight: float, parts: tuple[slice, ...]
+        self,
+        x: Logits,
+        t: Grid,
+        off: Grid | None,
+        weight: float,
+        parts: tuple[slice, ...],
+        factor: Grid | float = 1.0,
     ) -> list[float]:
         """Of each part's mean of BCE or focal losses; their targets are exact, or have an error of up to ``off``."""
         gamma = self.reference.hyp.fl_gamma
@@ -175,6 +183,7 @@ class Budget:
         elements = RESULT * self.unit * (self._bce_size(x.x, weight) + value)
         if moved:
             elements = np.maximum(*(abs(m - value) for m in moved)) + elements
+        elements, value = elements * factor, value * factor
         return [
             float(elements[part].mean()) + self._mean_error(value[part]) if part.stop > part.start else 0.0
             for part in parts
@@ -236,7 +245,8 @@ class Budget:
         box, _, cls = r.all_row_weights.T[..., None]
         rows = np.zeros((len(box), 5 + self.case.classes))
         rows[:, :4] = box * self._box_gradient() + SMALLEST[self.case.dtype]
-        rows[:, 5:] = cls * self._criterion_gradient(r.all_class_logits, r.all_class_targets, None, True)
+        by_class = self._criterion_gradient(r.all_class_logits, r.all_class_targets, None, True)
+        rows[:, 5:] = cls * by_class * r.class_weights
         grid = np.zeros_like(r.all_gradients)
         np.add.at(grid, r.all_cells, rows + self._summing())
         by_cell = self._criterion_gradient(r.all_objectness_logits, r.all_objectness, self._all_objectness, False)

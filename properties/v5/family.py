@@ -5,6 +5,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
 
+import numpy as np
 from typing_extensions import override
 
 from yololoss.harness.cases.case import Case as AnyCase
@@ -17,11 +18,18 @@ from yololoss.harness.subjects.subject import Make
 from . import drawing, forms, pools, recorded, regions, strategies
 from .budget import Budget
 from .case import Case
-from .dialects import CHOICES, DIALECTS
+from .dialects import DIALECTS, Dialect
 from .recorded import Expected
 from .reference import Reference
 
 UPSTREAM = Path(__file__).parents[2] / "golden" / "v5" / "upstream-5081342f04fb.json"
+
+
+def _beyond(case: Case) -> bool:
+    """Whether a centre reaches the end of a grid, in float32."""
+    centres = case.target_rows.float().numpy()[:, 2:4]
+    ends = np.array([grid[::-1] for grid in case.grids], np.float32)[:, None]
+    return bool((centres * ends >= ends).any())
 
 
 class V5(Family):
@@ -54,7 +62,6 @@ class V5(Family):
         "baseline",
     )
     first = ("totals.shape-and-dtype", "totals.sum")  # about the total itself, before its parts
-    choices = CHOICES
     dialects = DIALECTS
     usual_dialect = "upstream"
     own_dialect = "yololoss"
@@ -93,11 +100,15 @@ class V5(Family):
         return {vector.id: vector.case for vector in read_vectors(UPSTREAM).vectors}
 
     @override
-    def excludes(self, dialect: str, case: Any) -> str | None:
-        """Excludes centres on the far edge if cells are not clamped, and float64 targets if not assigned in float32."""
-        if self.differs(dialect, "far edge") and any(t[2] >= 1 or t[3] >= 1 for t in case.targets):
-            return f"dialect {dialect} has its own far edge"
-        if self.differs(dialect, "target dtype") and case.targets_dtype == "float64":
+    def excludes(self, dialect: Dialect, case: Any) -> str | None:
+        """Excludes what the dialect has no answer to: it is an error in every loss of it."""
+        if dialect.cell == "none" and _beyond(case):
+            return "a centre on the far edge, which this dialect leaves outside the grid"
+        if len(dialect.balance_of(case.layers)) < case.layers:
+            return f"{case.layers} layers: this dialect has a balance for fewer"
+        if dialect.class_weights and len(dialect.class_weights) != case.classes:
+            return f"{case.classes} classes: this dialect has weights for {len(dialect.class_weights)}"
+        if dialect.target_dtype == "own" and case.targets_dtype == "float64":
             return "float64 targets, which losses of this dialect need not assign in float32"
         return None
 

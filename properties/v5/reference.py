@@ -29,8 +29,6 @@ LEAST_LOSS = 1e-6  # the project's bound on autobalance's .0001 / loss
 SHIFTS = np.array([(0, 0), (-0.5, 0), (0, -0.5), (0.5, 0), (0, 0.5)], np.float32)  # own, left, above, right, below
 
 
-
-
 @dataclass(frozen=True, eq=False)
 class Assignment:
     """The assignment of one layer: N targets, A anchors, m pairs, n rows; lengths are float32, in cells (SPEC 1)."""
@@ -66,6 +64,9 @@ def assign(
         high = (centre - np.floor(centre) > 0.5) & (centre < extent - 1)
     choice = np.stack((np.ones(len(centre), bool), low[:, 0], low[:, 1], high[:, 0], high[:, 1]))
     row_choice, row_pair = np.nonzero(choice)
+    if dialect.row_order == "anchor-choice-target":
+        order = np.argsort(pair_anchor[row_pair], kind="stable")
+        row_choice, row_pair = row_choice[order], row_pair[order]
 
     who, mine = pair_target[row_pair], centre[row_pair]
     own = np.trunc(mine + SHIFTS[row_choice])
@@ -116,9 +117,9 @@ class Reference:
     @cached_property
     def assignments(self) -> tuple[Assignment, ...]:
         """Which target matches which anchor, and the cells that are assigned (SPEC 1)."""
-        targets = self.case.target_rows
         own = self.dialect.target_dtype == "own" and self.case.targets_dtype == "float64"
-        targets = (targets if own else targets.float()).numpy()
+        rows = self.case.target_rows
+        targets: NDArray[Any] = (rows if own else rows.float()).numpy()
         limit = np.float32(self.case.hyp.anchor_t)
         layers = zip(self.case.anchors, self.case.grids, strict=True)
         return tuple(assign(targets, np.array(wh, np.float32), grid, limit, self.dialect) for wh, grid in layers)
@@ -237,6 +238,11 @@ class Reference:
         ignored = {"cls_pw": 1.0, "obj_pw": 1.0} if self.dialect.positive_weights == "ignored" else {}
         return self.case.hyp.model_copy(update=ignored | ({"fl_gamma": 0.0} if self.dialect.focal == "ignored" else {}))
 
+    @property
+    def class_weights(self) -> Reals:
+        """What the dialect multiplies the loss of each class with, (C,)."""
+        return np.array(self.dialect.class_weights or (1.0,) * self.case.classes)
+
     @cached_property
     def scales(self) -> tuple[float, float, float]:
         """What the dialect multiplies the box, objectness and class terms with."""
@@ -258,7 +264,7 @@ class Reference:
             if rows.stop > rows.start:
                 box = float((1 - self.all_overlaps[rows]).mean())
                 if self.case.classes > 1:
-                    cls = float(classes[rows].mean())
+                    cls = float((classes[rows] * self.class_weights).mean())
             out.append((box, float(objectness[cells].mean()), cls))
         return tuple(out)
 
@@ -322,7 +328,7 @@ class Reference:
         mine = np.zeros((len(weights), 5 + self.case.classes))
         mine[:, :4] = -weights[:, :1] * self.all_predicted.gradient(*self.all_overlap_gradients)
         slope = criterion_gradient(self.all_class_logits, self.all_class_targets, hyp.cls_pw, hyp.fl_gamma)
-        mine[:, 5:] = weights[:, 2:] * slope
+        mine[:, 5:] = weights[:, 2:] * slope * self.class_weights
         return mine
 
     @cached_property

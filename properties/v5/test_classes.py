@@ -10,7 +10,7 @@ from hypothesis.strategies import SearchStrategy
 from yololoss.harness.laws.exam import Exam
 from yololoss.harness.laws.law import law
 
-from .budget import BECAUSE, Budget
+from .budget import BECAUSE
 from .case import Case
 from .pools import HYPS
 from .strategies import cases
@@ -26,7 +26,7 @@ def with_hyp(*names: str) -> SearchStrategy[Case]:
 
 def item_and_gradient(exam: Exam) -> None:
     """The class item, if the subject returns items, and the gradient of the class logits equal the reference's."""
-    budget = exam.of(Budget)
+    budget = exam.budget
     if exam.has_items:
         want = budget.reference.calls[-1].items[2]
         exam.expect_close("class item", want, exam.items[2], budget.items[-1][2], BECAUSE)
@@ -35,15 +35,15 @@ def item_and_gradient(exam: Exam) -> None:
         exam.expect_close(place, grid[..., 5:], exam.gradients[i][..., 5:], off[..., 5:], BECAUSE)
 
 
-@law("classes.item", source="SPEC 4", cases=ROWS, choices=("grid lines", "label smoothing"))
+@law("classes.item", source="SPEC 4", cases=ROWS)
 def test_the_class_item_is_that_of_the_reference(exam: Exam) -> None:
     """The class item is the gain times the sum over layers of the mean BCE over rows and classes."""
-    budget = exam.of(Budget)
+    budget = exam.budget
     want = budget.reference.calls[-1].items[2]
     exam.expect_close("class item", want, exam.items[2], budget.items[-1][2], BECAUSE)
 
 
-@law("classes.gradient", source="SPEC 4", cases=ROWS, choices=("grid lines", "label smoothing"))
+@law("classes.gradient", source="SPEC 4", cases=ROWS)
 def test_the_gradient_of_the_class_logits_is_that_of_the_reference(exam: Exam) -> None:
     """The gradient of a row's class logits is the criterion's derivative, summed over the rows of one cell."""
     item_and_gradient(exam)
@@ -53,7 +53,6 @@ def test_the_gradient_of_the_class_logits_is_that_of_the_reference(exam: Exam) -
     "classes.label-smoothing",
     source="SPEC 4",
     cases=with_hyp("label_smoothing"),
-    choices=("grid lines", "label smoothing"),
 )
 def test_label_smoothing_takes_half_from_the_class_and_gives_half_to_the_others(exam: Exam) -> None:
     """With label smoothing s the targets are 1 - s/2 at the class and s/2 elsewhere."""
@@ -61,14 +60,14 @@ def test_label_smoothing_takes_half_from_the_class_and_gives_half_to_the_others(
     item_and_gradient(exam)
 
 
-@law("classes.positive-weight", source="SPEC 5", cases=with_hyp("cls_pw"), choices=("grid lines", "label smoothing"))
+@law("classes.positive-weight", source="SPEC 5", cases=with_hyp("cls_pw"))
 def test_the_positive_weight_multiplies_the_positive_part(exam: Exam) -> None:
     """cls_pw multiplies the positive part of each BCE, the part that increases the logit."""
     exam.only_if(exam.case.classes > 1, "one class")
     item_and_gradient(exam)
 
 
-@law("classes.focal", source="SPEC 5", cases=with_hyp("fl_gamma"), choices=("grid lines", "label smoothing"))
+@law("classes.focal", source="SPEC 5", cases=with_hyp("fl_gamma"))
 def test_focal_loss_discounts_what_is_already_right(exam: Exam) -> None:
     """With fl_gamma above 0 the class loss is a focal loss: BCE x the alpha factor x (1 - p_t)^gamma."""
     exam.only_if(exam.case.classes > 1, "one class")
@@ -94,7 +93,7 @@ def test_a_single_class_is_not_learnt(exam: Exam) -> None:
 def test_the_right_class_is_pulled_up_and_all_others_down(exam: Exam) -> None:
     """In a row, the logit of the target's class has a negative gradient, and every other class logit a positive one."""
     cls = int(exam.case.targets[0][1])
-    for i, rows in enumerate(exam.of(Budget).reference.rows):
+    for i, rows in enumerate(exam.budget.reference.rows):
         sign = np.where(np.arange(exam.case.classes) == cls, -1, 1)
         mine = exam.gradients[i][rows.image, rows.anchor, rows.row, rows.column, 5:]
         exam.expect(mine * sign > 0, f"layer {i}, class gradient of row", "below 0 at the class, above elsewhere", mine)

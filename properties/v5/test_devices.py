@@ -9,16 +9,16 @@ from yololoss.harness.laws.exam import Exam
 from yololoss.harness.laws.law import law
 
 from ..shared.comparing import ACCELERATOR, AGAIN, close, complaints, no_trouble, on_cpu, results_there, same_rows
-from .budget import BECAUSE, Budget
+from .budget import BECAUSE
 from .strategies import CROWDED, cases
 
 
-@law("devices.shared-cells", source="SPEC 7", cases=CROWDED, choices=("shared cells",), again=True, on=ACCELERATOR)
+@law("devices.shared-cells", source="SPEC 7", cases=CROWDED, again=True, on=ACCELERATOR)
 def test_shared_cells_are_decided_as_on_the_cpu(exam: Exam) -> None:
     """If rows share a cell, its objectness target comes from the same row as on the CPU, in every run."""
     cpu = on_cpu(exam)
     for run in (exam, exam.on(exam.case, around=AGAIN)):
-        for i, off in enumerate(exam.of(Budget).gradients):
+        for i, off in enumerate(exam.budget.gradients):
             want, got = cpu.gradients[i][..., 4], run.gradients[i][..., 4]
             exam.expect_close(f"objectness gradient of layer {i}", want, got, 2 * off[..., 4], BECAUSE)
 

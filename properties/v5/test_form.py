@@ -13,7 +13,7 @@ from yololoss.harness.laws.law import law
 from yololoss.harness.subjects.subject import Subject, Unsupported
 
 from ..shared.comparing import close
-from .budget import BECAUSE, Budget
+from .budget import BECAUSE
 from .case import Options
 from .pools import HYPS, ONE_CALL
 from .strategies import ANY, cases
@@ -25,7 +25,7 @@ ATTRIBUTES = (
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
-@law("form.wrapped-model", source="SPEC, drop-in form", cases=ANY, choices=("drop-in",), again=True)
+@law("form.wrapped-model", source="SPEC, drop-in form", cases=ANY, only={"drop_in": "yes"}, again=True)
 def test_a_wrapped_model_gives_the_same_loss(exam: Exam) -> None:
     """Built from a model inside DataParallel or DistributedDataParallel, the loss gives the same results."""
     kind: Any = WRAPPERS[exam.case.layers % len(WRAPPERS)]
@@ -70,7 +70,7 @@ def state(model: nn.Module) -> list[str]:
     "form.missing-label-smoothing",
     source="SPEC, hyperparameters",
     cases=cases(hyps=[h for h in HYPS if h.label_smoothing == 0]),
-    choices=("drop-in",),
+    only={"drop_in": "yes"},
     again=True,
 )
 def test_label_smoothing_may_be_missing(exam: Exam) -> None:
@@ -104,7 +104,7 @@ def test_options_may_be_set_between_calls(exam: Exam) -> None:
     close(exam, exam.on(exam.case.changed(options=usual), later))
 
 
-@law("form.set-hyperparameters", source="SPEC, drop-in form", cases=cases(), choices=("drop-in",), again=True)
+@law("form.set-hyperparameters", source="SPEC, drop-in form", cases=cases(), only={"drop_in": "yes"}, again=True)
 def test_gains_and_the_ratio_limit_may_be_set(exam: Exam) -> None:
     """Hyperparameters with other gains and another anchor_t, set between calls, take effect from the next call."""
     hyp = exam.case.hyp
@@ -119,7 +119,7 @@ def test_gains_and_the_ratio_limit_may_be_set(exam: Exam) -> None:
     close(exam, exam.on(exam.case.changed(hyp=hyp.model_copy(update=others)), later))
 
 
-@law("form.interface", source="SPEC, drop-in form", cases=ANY, choices=("interface",), again=True)
+@law("form.interface", source="SPEC, drop-in form", cases=ANY, only={"interface": "whole"}, again=True)
 def test_the_loss_has_upstreams_whole_interface(exam: Exam) -> None:
     """The loss has upstream's attributes, accepts autobalance, and build_targets returns upstream's four lists."""
     try:
@@ -140,7 +140,7 @@ def test_the_loss_has_upstreams_whole_interface(exam: Exam) -> None:
     exam.expect(not missing, "attributes of the loss", "all of upstream's", f"no {', '.join(sorted(missing))}")
 
 
-@law("form.set-balance", source="SPEC, drop-in form", cases=cases(), choices=("balance",), again=True)
+@law("form.set-balance", source="SPEC, drop-in form", cases=cases(), again=True)
 def test_the_balance_may_be_set(exam: Exam) -> None:
     """Doubling the balance of every layer doubles the objectness item and does not change the others."""
 
@@ -151,5 +151,5 @@ def test_the_balance_may_be_set(exam: Exam) -> None:
         subject.set_option("balance", [2 * b for b in table])
 
     factors = (1, 2, 1)
-    want, off = exam.items * factors, exam.of(Budget).items[-1] * factors
+    want, off = exam.items * factors, exam.budget.items[-1] * factors
     exam.expect_close("items (box, obj, cls)", want, exam.on(exam.case, doubled).items, 2 * off, BECAUSE)

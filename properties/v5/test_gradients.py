@@ -14,7 +14,7 @@ from yololoss.harness.laws.exam import Exam
 from yololoss.harness.laws.law import law
 from yololoss.harness.subjects.subject import Subject
 
-from .budget import BECAUSE, Budget
+from .budget import BECAUSE
 from .pools import HYPS, ONE_CALL
 from .rows import Rows
 from .strategies import ANY, cases
@@ -32,11 +32,10 @@ def test_every_gradient_is_finite(exam: Exam) -> None:
     "gradients.value",
     source="SPEC 6",
     cases=ANY,
-    choices=("batch", "iou", "grid lines", "balance", "shared cells", "label smoothing"),
 )
 def test_every_gradient_is_that_of_the_reference(exam: Exam) -> None:
     """The gradient of the total with respect to every logit equals the reference's."""
-    budget = exam.of(Budget)
+    budget = exam.budget
     for i, (want, off) in enumerate(zip(budget.reference.gradients, budget.gradients, strict=True)):
         place = f"layer {i}, gradient at image, anchor, row, column, channel"
         exam.expect_close(place, want, exam.gradients[i], off, BECAUSE)
@@ -51,10 +50,10 @@ def used(exam: Exam, i: int, rows: Rows) -> NDArray[np.bool_]:
     return mask
 
 
-@law("gradients.zero-unassigned-cells", source="SPEC 6", cases=cases(), choices=("grid lines",))
+@law("gradients.zero-unassigned-cells", source="SPEC 6", cases=cases())
 def test_a_cell_without_a_row_has_no_box_or_class_gradient(exam: Exam) -> None:
     """In a cell that no row uses, the gradient of the x, y, w, h and class logits is exactly 0."""
-    for i, rows in enumerate(exam.of(Budget).reference.rows):
+    for i, rows in enumerate(exam.budget.reference.rows):
         rest = np.delete(exam.gradients[i], 4, axis=-1)
         rest[used(exam, i, rows)] = 0
         place = f"layer {i}, gradient outside objectness at image, anchor, row, column"
@@ -73,10 +72,10 @@ TELLING = cases(
 )
 
 
-@law("gradients.assignment", source="FAMILIES, call forms", cases=TELLING, choices=("grid lines",))
+@law("gradients.assignment", source="FAMILIES, call forms", cases=TELLING)
 def test_the_assignment_read_off_the_gradient_is_that_of_the_reference(exam: Exam) -> None:
     """The cells with a box or class gradient are exactly the cells of the reference's rows."""
-    for i, rows in enumerate(exam.of(Budget).reference.rows):
+    for i, rows in enumerate(exam.budget.reference.rows):
         seen = np.delete(exam.gradients[i], 4, axis=-1).any(axis=-1)
         exam.expect_equal(f"layer {i}, assigned at image, anchor, row, column", used(exam, i, rows), seen)
 
@@ -104,7 +103,7 @@ def test_a_scaled_total_has_a_scaled_gradient(exam: Exam) -> None:
     scaled = exam.on(exam.case, calling=calling)
     for i, (here, there) in enumerate(zip(exam.gradients, scaled.gradients, strict=True)):
         place = f"layer {i}, gradient of the scaled total at image, anchor, row, column, channel"
-        exam.expect_close(place, SCALE * here, there, 2 * SCALE * exam.of(Budget).gradients[i], BECAUSE)
+        exam.expect_close(place, SCALE * here, there, 2 * SCALE * exam.budget.gradients[i], BECAUSE)
 
 
 @law(
@@ -119,10 +118,11 @@ def test_the_objectness_gradient_is_the_slope_of_the_total(exam: Exam) -> None:
     up, down = (exam.on(exam.case.with_logits(tuple(raised(x, s) for x in exam.case.logits))) for s in (step, -step))
     slope = (up.calls[0].total - down.calls[0].total) / (2 * step)
     summed = float(sum(g[..., 4].sum() for g in exam.gradients))
-    rounding = (up.of(Budget).totals[0] + down.of(Budget).totals[0]) / (2 * step)
+    rounding = (up.budget.totals[0] + down.budget.totals[0]) / (2 * step)
     # The third derivative of BCE is below 1 + its positive weight, that of focal loss below 8 (1 + gamma)^3 times that.
     hyp = exam.case.hyp
-    size = hyp.obj * exam.case.batch * sum(exam.of(Budget).reference.calls[0].balance) * (1 + hyp.obj_pw)
+    reference = exam.budget.reference
+    size = hyp.obj * reference.scales[1] * reference.batch * sum(reference.calls[0].balance) * (1 + hyp.obj_pw)
     curved = step**2 * size * (8 * (1 + hyp.fl_gamma) ** 3 if hyp.fl_gamma else 1)
     exam.expect_close("sum of objectness gradients", slope, summed, rounding + curved, "central difference")
 

@@ -34,7 +34,7 @@ IMAGE, CLASS, CENTRE, SIZE = (0,), (1,), (2, 3), (4, 5)  # columns of targets
 def what_happens(exam: Exam, other: Exam, what: str = "bad input") -> str:
     """Note what happens in ``other``, on bad input; if the subject's dialect refuses bad input, require an error."""
     note = _noted(other)
-    if not exam.subject.differs("bad input"):
+    if exam.subject.dialect.bad_input == "refused":
         refused = note in ("error: ValueError", "error: TypeError")
         exam.expect(refused, what, "refused with a ValueError or TypeError", note)
     return note

@@ -14,7 +14,7 @@ from yololoss.harness.laws.exam import Exam
 from yololoss.harness.laws.law import law
 from yololoss.harness.subjects.outcome import Grid
 
-from .budget import BECAUSE, Budget
+from .budget import BECAUSE
 from .formulas import sigmoid
 from .pools import HYPS, ONE_CALL
 from .strategies import cases
@@ -30,30 +30,30 @@ READABLE = cases(
 
 def recovered(exam: Exam, i: int) -> tuple[Grid, Grid]:
     """The objectness targets of a layer, computed from the gradient, and their tolerances."""
-    reference = exam.of(Budget).reference
+    reference = exam.budget.reference
     weight = reference.weights[i][1]
-    off = exam.of(Budget).gradients[i][..., 4] / weight
+    off = exam.budget.gradients[i][..., 4] / weight
     return sigmoid(reference.logits[i][..., 4]) - exam.gradients[i][..., 4] / weight, off
 
 
-@law("objectness.item", source="SPEC 3", cases=cases(), choices=("iou", "grid lines", "balance", "shared cells"))
+@law("objectness.item", source="SPEC 3", cases=cases())
 def test_the_objectness_item_is_that_of_the_reference(exam: Exam) -> None:
     """The item is the gain times the sum over layers of balance times the mean BCE over all cells."""
-    budget = exam.of(Budget)
+    budget = exam.budget
     want = budget.reference.calls[-1].items[1]
     exam.expect_close("objectness item", want, exam.items[1], budget.items[-1][1], BECAUSE)
 
 
-@law("objectness.gradient", source="SPEC 3, 6", cases=cases(), choices=("iou", "grid lines", "balance", "shared cells"))
+@law("objectness.gradient", source="SPEC 3, 6", cases=cases())
 def test_the_gradient_of_every_objectness_logit_is_that_of_the_reference(exam: Exam) -> None:
     """The gradient of every objectness logit is balance x gain x batch / cells x the criterion's derivative."""
-    budget = exam.of(Budget)
+    budget = exam.budget
     for i, (want, off) in enumerate(zip(budget.reference.gradients, budget.gradients, strict=True)):
         place = f"layer {i}, gradient at image, anchor, row, column"
         exam.expect_close(place, want[..., 4], exam.gradients[i][..., 4], off[..., 4], BECAUSE)
 
 
-@law("objectness.target-range", source="SPEC 3", cases=READABLE, choices=("balance",))
+@law("objectness.target-range", source="SPEC 3", cases=READABLE)
 def test_objectness_targets_lie_between_0_and_1(exam: Exam) -> None:
     """The target, computed from the gradient, lies in [0, 1] in every cell."""
     for i in range(exam.case.layers):
@@ -62,27 +62,27 @@ def test_objectness_targets_lie_between_0_and_1(exam: Exam) -> None:
         exam.expect(holds, f"layer {i}, target at image, anchor, row, column", "from 0 to 1", target)
 
 
-@law("objectness.background", source="SPEC 3", cases=READABLE, choices=("balance", "grid lines"))
+@law("objectness.background", source="SPEC 3", cases=READABLE)
 def test_cells_without_a_row_have_target_0(exam: Exam) -> None:
     """The target, computed from the gradient, is 0 in every cell that no row uses."""
-    for i, winner in enumerate(exam.of(Budget).reference.winner):
+    for i, winner in enumerate(exam.budget.reference.winner):
         target, off = recovered(exam, i)
         empty = winner < 0
         place = f"layer {i}, target of the empty cells"
         exam.expect_close(place, 0.0, np.where(empty, target, 0), off, BECAUSE)
 
 
-@law("objectness.target", source="SPEC 3", cases=READABLE, choices=("balance", "grid lines", "iou", "shared cells"))
+@law("objectness.target", source="SPEC 3", cases=READABLE)
 def test_the_target_of_a_cell_is_the_overlap_of_its_row(exam: Exam) -> None:
     """The target, computed from the gradient, is (1 - gr) + gr max(CIoU, 0) of the row that wins the cell."""
-    for i, want in enumerate(exam.of(Budget).reference.objectness):
+    for i, want in enumerate(exam.budget.reference.objectness):
         target, off = recovered(exam, i)
         exam.expect_close(f"layer {i}, target at image, anchor, row, column", want, target, off, BECAUSE)
 
 
 def shared(exam: Exam, i: int) -> NDArray[np.bool_]:
     """The cells that more than one row uses."""
-    rows = exam.of(Budget).reference.rows[i]
+    rows = exam.budget.reference.rows[i]
     count = np.zeros(exam.case.shape(i)[:4])
     np.add.at(count, (rows.image, rows.anchor, rows.row, rows.column), 1)
     return np.asarray(count > 1)
@@ -97,14 +97,12 @@ SHARED = cases(
 )
 
 
-@law(
-    "objectness.last-row-wins", source="SPEC 3", cases=SHARED, choices=("grid lines", "iou", "shared cells", "balance")
-)
+@law("objectness.last-row-wins", source="SPEC 3", cases=SHARED, only={"shared_cells": "last"})
 def test_the_last_row_wins_a_shared_cell(exam: Exam) -> None:
     """If rows share a cell, its target is that of the last row in upstream's order."""
     shares = [shared(exam, i) for i in range(exam.case.layers)]
     exam.only_if(any(s.any() for s in shares), "no cell is shared")
-    for i, want in enumerate(exam.of(Budget).reference.objectness):
+    for i, want in enumerate(exam.budget.reference.objectness):
         target, off = recovered(exam, i)
         observed = np.where(shares[i], target, want)
         exam.expect_close(f"layer {i}, target of the shared cells", want, observed, off, BECAUSE)
@@ -120,11 +118,10 @@ def test_the_last_row_wins_a_shared_cell(exam: Exam) -> None:
         logits=((4.0, 0.0), (1.0, 0.0)),
         crowded=True,
     ),
-    choices=("grid lines", "iou", "balance"),
 )
 def test_with_sorting_the_largest_overlap_wins_a_shared_cell(exam: Exam) -> None:
     """With sort_obj_iou, no row of a cell has a larger CIoU than the cell's target."""
-    reference = exam.of(Budget).reference
+    reference = exam.budget.reference
     for i, rows in enumerate(reference.rows):
         target, off = recovered(exam, i)
         at = (rows.image, rows.anchor, rows.row, rows.column)
@@ -136,12 +133,11 @@ def test_with_sorting_the_largest_overlap_wins_a_shared_cell(exam: Exam) -> None
     "objectness.gr",
     source="SPEC 3, gr",
     cases=cases(min_targets=1, hyps=HYPS[:1], options=[o for o in ONE_CALL if o.gr < 1], logits=((1.0, 0.0),)),
-    choices=("balance", "grid lines"),
 )
 def test_a_smaller_gr_moves_targets_towards_1(exam: Exam) -> None:
     """With gr below 1 the target of every cell with a row is at least 1 - gr, and 1 if gr is 0."""
     least = 1 - exam.case.options.gr
-    for i, winner in enumerate(exam.of(Budget).reference.winner):
+    for i, winner in enumerate(exam.budget.reference.winner):
         target, off = recovered(exam, i)
         exam.expect((target >= least - off) | (winner < 0), f"layer {i}, target", f"at least {least:g}", target)
 
@@ -152,8 +148,8 @@ def test_a_smaller_gr_moves_targets_towards_1(exam: Exam) -> None:
 def test_a_layer_without_rows_still_learns_that_it_is_empty(exam: Exam) -> None:
     """The objectness logits of cells with target 0 have a gradient, also on layers that no target matches."""
     for i, gradient in enumerate(exam.gradients):
-        target = exam.of(Budget).reference.objectness[i]
-        telling = abs(sigmoid(exam.of(Budget).reference.logits[i][..., 4]) - target) > 1e-2
+        target = exam.budget.reference.objectness[i]
+        telling = abs(sigmoid(exam.budget.reference.logits[i][..., 4]) - target) > 1e-2
         dead = telling & (gradient[..., 4] == 0) & (target == 0)
         exam.expect(~dead, f"layer {i}, objectness gradient", "not 0", gradient[..., 4])
 

@@ -12,7 +12,7 @@ from yololoss.harness.laws.law import law
 from yololoss.harness.subjects.subject import Subject
 
 from ..shared.comparing import close, same_numbers
-from .budget import BECAUSE, Budget
+from .budget import BECAUSE
 from .case import Options
 from .pools import ALL_OPTIONS
 from .strategies import cases
@@ -68,9 +68,9 @@ def test_what_the_same_object_was_called_on_before_changes_nothing(exam: Exam) -
 
 
 def turned(targets: Tensor) -> Tensor:
-    """A copy with every centre rotated by 180 degrees about the centre of the image."""
+    """A copy with every centre elsewhere, none on the far edge, where some dialects have no cell."""
     copy = targets.clone()
-    copy[:, 2:4] = 1 - copy[:, 2:4]
+    copy[:, 2:4] = (1 - copy[:, 2:4]) * 0.875
     return copy
 
 
@@ -172,7 +172,7 @@ def test_the_layout_in_memory_does_not_matter(exam: Exam) -> None:
     "state.target-dtype",
     source="SPEC 1",
     cases=cases(min_targets=1, spots=False, target_dtypes=("float32",)),
-    choices=("target dtype",),
+    only={"target_dtype": "float32"},
     again=True,
 )
 def test_the_dtype_of_targets_does_not_matter(exam: Exam) -> None:
@@ -193,4 +193,4 @@ def test_the_number_of_threads_does_not_matter(exam: Exam) -> None:
         other = exam.on(exam.case).calls[-1].total
     finally:
         torch.set_num_threads(threads)
-    exam.expect_close("total", one, other, 2 * exam.of(Budget).totals[-1], BECAUSE)
+    exam.expect_close("total", one, other, 2 * exam.budget.totals[-1], BECAUSE)

@@ -14,7 +14,7 @@ from yololoss.harness.laws.exam import Exam
 from yololoss.harness.laws.law import law
 
 from ..shared.comparing import no_trouble
-from .budget import BECAUSE, Budget
+from .budget import BECAUSE
 from .case import Options
 from .pools import AUTOBALANCED, HYPS, LARGE, VERY_LARGE
 from .strategies import ANY, cases
@@ -23,14 +23,15 @@ from .test_symmetry import reversed_layers
 GAINS = ("box", "obj", "cls")
 
 
-@law("totals.sum", source="SPEC 6", cases=ANY, choices=("batch",))
+@law("totals.sum", source="SPEC 6", cases=ANY)
 def test_the_total_is_the_sum_of_the_items_times_the_batch(exam: Exam) -> None:
     """total = (box + obj + cls) x batch."""
     for call in exam.calls:
         exam.only_if(len(call.items) >= 3, "the subject returns no items")
-        want = exam.case.batch * sum(call.items[:3])
+        batch = exam.budget.reference.batch
+        want = batch * sum(call.items[:3])
         # three roundings of float32 sums, whatever the dtype of the predictions
-        allowed = 8 * 2.0**-24 * exam.case.batch * float(np.abs(call.items[:3]).sum())
+        allowed = 8 * 2.0**-24 * batch * float(np.abs(call.items[:3]).sum())
         exam.expect_close("total", want, call.total, allowed, "8 roundings to float32")
 
 
@@ -38,11 +39,10 @@ def test_the_total_is_the_sum_of_the_items_times_the_batch(exam: Exam) -> None:
     "totals.value",
     source="SPEC 6",
     cases=ANY,
-    choices=("batch", "iou", "grid lines", "balance", "shared cells", "label smoothing"),
 )
 def test_the_total_of_every_call_is_that_of_the_reference(exam: Exam) -> None:
     """The total of every call equals the reference's."""
-    budget = exam.of(Budget)
+    budget = exam.budget
     for n, (call, want) in enumerate(zip(exam.calls, budget.reference.calls, strict=True)):
         exam.expect_close(f"total of call {n}", want.total, call.total, budget.totals[n], BECAUSE)
 
@@ -52,7 +52,6 @@ def test_the_total_of_every_call_is_that_of_the_reference(exam: Exam) -> None:
     source="SPEC 6",
     # nothing is extreme except the sizes
     cases=cases(min_targets=1, large=LARGE, layouts=("contiguous",), logits=((4.0, 0.0), (1.0, 0.0)), spots=False),
-    choices=("batch", "iou", "grid lines", "balance", "shared cells", "label smoothing"),
     again=True,
     infinite=True,
 )
@@ -73,7 +72,6 @@ def test_large_sizes_are_treated_like_small_ones(exam: Exam) -> None:
         logits=((4.0, 0.0), (8.0, 0.0)),
         spots=False,
     ),
-    choices=("batch", "iou", "grid lines", "balance", "shared cells", "label smoothing"),
     again=True,
     infinite=True,
 )
@@ -88,7 +86,7 @@ def test_sizes_beyond_16_bits_are_treated_like_small_ones(exam: Exam) -> None:
 
 def as_the_reference(exam: Exam) -> None:
     """Total and gradient of a case with one layer equal the reference's."""
-    budget = exam.of(Budget)
+    budget = exam.budget
     exam.expect_close("total", budget.reference.calls[-1].total, exam.calls[-1].total, budget.totals[-1], BECAUSE)
     place = "gradient at image, anchor, row, column, channel"
     exam.expect_close(place, budget.reference.gradients[0], exam.gradients[0], budget.gradients[0], BECAUSE)
@@ -132,14 +130,15 @@ FLAT = cases(
 )
 
 
-@law("totals.balance", source="SPEC 3, balance", cases=FLAT, choices=("balance",))
+@law("totals.balance", source="SPEC 3, balance", cases=FLAT)
 def test_layers_are_weighted_by_the_balance_table(exam: Exam) -> None:
     """Without targets and with equal logits, a layer's summed objectness gradient is proportional to its balance."""
-    table = (4.0, 1.0, 0.4) if exam.case.layers == 3 else (4.0, 1.0, 0.25, 0.06, 0.02)[: exam.case.layers]
+    reference, layers = exam.budget.reference, exam.case.layers
+    table = exam.subject.dialect.balance_of(layers)[:layers]
     logit = float(exam.case.logits[0][0, 0, 0, 0, 4])
-    share = exam.case.hyp.obj * exam.case.batch * float(1 / (1 + np.exp(-logit)))
+    share = exam.case.hyp.obj * reference.scales[1] * reference.batch * float(1 / (1 + np.exp(-logit)))
     summed = [float(gradient[..., 4].sum()) for gradient in exam.gradients]
-    allowed = [float(off[..., 4].sum()) for off in exam.of(Budget).gradients]
+    allowed = [float(off[..., 4].sum()) for off in exam.budget.gradients]
     exam.expect_close("sum of a layer's objectness gradients", np.array(table) * share, summed, allowed, BECAUSE)
 
 
@@ -150,7 +149,7 @@ def test_layers_contribute_independently(exam: Exam) -> None:
     first, *middle, last = exam.case.logits
     changed = [exam.on(exam.case.with_logits((a, *middle, b))) for a in (first, first / 2) for b in (last, last / 2)]
     one, two, three, four = (e.calls[0].total for e in changed)
-    off = sum(e.of(Budget).totals[0] for e in changed)
+    off = sum(e.budget.totals[0] for e in changed)
     exam.expect_close("total with both changed", two + three - one, four, off, BECAUSE)
 
 
@@ -161,11 +160,10 @@ BALANCING = cases(options=AUTOBALANCED)
     "totals.autobalance",
     source="SPEC 3, autobalance",
     cases=BALANCING,
-    choices=("balance", "iou", "grid lines", "shared cells"),
 )
 def test_autobalance_changes_the_table_after_every_call(exam: Exam) -> None:
     """After each call, a balance becomes 0.9999 balance + 0.0001 / loss; then all are divided by that of stride 16."""
-    budget = exam.of(Budget)
+    budget = exam.budget
     for n, (call, want) in enumerate(zip(exam.calls, budget.reference.calls, strict=True)):
         balance = np.array(call.state or ())
         exam.only_if(len(balance) > 0, "the subject shows no balance")
@@ -175,12 +173,12 @@ def test_autobalance_changes_the_table_after_every_call(exam: Exam) -> None:
         exam.expect_close(f"balance after call {n}", after, balance[:shown], off, BECAUSE)
 
 
-@law("totals.autobalance-first-call", source="SPEC 3, autobalance", cases=BALANCING, choices=("balance",), again=True)
+@law("totals.autobalance-first-call", source="SPEC 3, autobalance", cases=BALANCING, again=True)
 def test_a_call_uses_the_balance_from_before_it(exam: Exam) -> None:
     """With autobalance, the first call returns the same total as without."""
     without = exam.case.options.model_copy(update={"autobalance": False, "calls": 1})
     plain = exam.on(exam.case.changed(options=without))
-    off = exam.of(Budget).totals[0]
+    off = exam.budget.totals[0]
     exam.expect_close("total of the first call", plain.calls[0].total, exam.calls[0].total, off, BECAUSE)
 
 
@@ -188,14 +186,13 @@ def test_a_call_uses_the_balance_from_before_it(exam: Exam) -> None:
     "totals.layers-reversed",
     source="SPEC 3, balance; autobalance",
     cases=any_of(cases(min_targets=1, spots=False), cases(options=AUTOBALANCED, spots=False)),
-    choices=("batch", "iou", "grid lines", "balance", "shared cells", "label smoothing"),
     again=True,
 )
 def test_the_balance_follows_the_order_of_layers(exam: Exam) -> None:
     """With the layers in reverse order, from large to small strides, the total of every call equals the reference's."""
     exam.only_if(exam.case.layers > 1, "one layer")
     other = exam.on(reversed_layers(exam.case))
-    budget = other.of(Budget)
+    budget = other.budget
     for n, (call, want) in enumerate(zip(other.calls, budget.reference.calls, strict=True)):
         exam.expect_close(f"total of call {n}", want.total, call.total, budget.totals[n], BECAUSE)
 
@@ -238,4 +235,4 @@ def test_every_number_returned_is_finite(exam: Exam) -> None:
 @law("totals.not-negative", source="SPEC 2 to 5", cases=ANY)
 def test_no_item_is_negative(exam: Exam) -> None:
     """No item is negative, up to rounding: each is a mean of losses that are 0 or more."""
-    exam.expect(exam.items >= -exam.of(Budget).items[-1], "items (box, obj, cls)", "0 or more", exam.items)
+    exam.expect(exam.items >= -exam.budget.items[-1], "items (box, obj, cls)", "0 or more", exam.items)

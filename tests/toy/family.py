@@ -82,7 +82,7 @@ class Budget:
 
     because = "16 roundings to float32"
 
-    def __init__(self, case: ToyCase) -> None:
+    def __init__(self, case: ToyCase, dialect: Any) -> None:
         off = 16 * 2.0**-24
         size = 1 + 2 * float(np.abs(case.logits).max())
         self.totals = (off * size,)
@@ -111,6 +111,10 @@ class ToySubject(Subject):
         return total, total.detach().reshape(1)
 
 
+class Plain(Data):
+    """The only dialect: it has no choice."""
+
+
 class Toy(Family):
     """Plain classification."""
 
@@ -123,8 +127,7 @@ class Toy(Family):
     budget = Budget
     items = ("cross_entropy",)
     parts = ("totals", "gradients", "symmetry")
-    choices: ClassVar[Any] = {}
-    dialects: ClassVar[Any] = {"plain": frozenset()}
+    dialects: ClassVar[Any] = {"plain": Plain()}
     usual_dialect = own_dialect = "plain"
     standard = strategy(ToyDomain())
     shared_cases: ClassVar[Any] = dict.fromkeys(("any", "every kind", "with targets", "crowded"), standard)
@@ -138,7 +141,7 @@ class Toy(Family):
         return Expected(totals=tuple(call.total for call in outcome.calls), gradient=rows)
 
     def comparisons(self, case: Any, expected: Any, outcome: Outcome) -> Iterator[Comparison]:
-        budget = Budget(case)
+        budget = Budget(case, Plain())
         totals = np.array([call.total for call in outcome.calls])
         yield Comparison("values", "total", np.array(expected.totals), totals, 2 * budget.totals[0], budget.because)
         gradient = np.array(expected.gradient)

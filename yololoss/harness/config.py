@@ -4,11 +4,12 @@ import sys
 from collections.abc import Iterable
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from yololoss.harness.errors import UsageError, closest
+from yololoss.harness.subjects.dialect import text_of_table
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -36,7 +37,7 @@ class Config(BaseModel):
 
     loss: str | None = None
     device: str | None = None
-    dialect: str | None = None
+    dialect: Annotated[str | None, BeforeValidator(text_of_table)] = None
     baseline: str | None = None
     corpus: str | None = None
     waivers: list[Waiver] = []

@@ -13,6 +13,7 @@ from yololoss.harness.prove.certificate import Enumerated, claimed
 from yololoss.harness.prove.proof import Proof, Unprovable, subject
 from yololoss.harness.subjects.family import LossUnderTest
 
+from ..dialects import UPSTREAM
 from . import assignment, logits
 from .assignment import Grid, Odd, passes
 from .exact import bits
@@ -35,7 +36,7 @@ TELLING = (
 )
 ALL = "assign.rows"
 ALONE = "none: this is exact"
-OWN = ("grid lines", "far edge")  # choices that change the assignment
+OWN = ("neighbours", "cell")  # choices that change the assignment
 
 
 class Shard:
@@ -65,9 +66,9 @@ class OfAssignment(Proof[Shard]):
 
     @override
     def require(self, subject: LossUnderTest) -> None:
-        theirs = [choice for choice in OWN if subject.differs(choice)]
+        theirs = [choice for choice in OWN if getattr(subject.dialect, choice) != getattr(UPSTREAM, choice)]
         if theirs:
-            raise Unprovable(f"dialect {subject.dialect} has its own {', '.join(theirs)}")
+            raise Unprovable(f"dialect {subject.dialect_text} has its own {', '.join(theirs)}")
 
     @staticmethod
     @override

@@ -100,7 +100,7 @@ def diff(
     with options.progress(f"{one} against {two}", quiet=as_json) as bar, Remote(one, chosen.device) as remote:
         bar.add_task("", total=None)
         found = list(differences(remote, subject, cases, findings))
-        told = {} if no_laws else _verdicts(one, two, laws, subject.dialect, chosen.device)
+        told = {} if no_laws else _verdicts(one, two, laws, subject.dialect_text, chosen.device)
     if as_json:
         given = {"differences": [each.model_dump() for each in found], "laws": told}
         click.echo(json.dumps(given, indent=1))

@@ -88,13 +88,12 @@ def laws(id: str | None, loss: str | None, as_json: bool) -> None:
 
 
 def _told(law: "Law", family: "Family") -> dict[str, Any]:
-    otherwise = [name for name, chosen in family.dialects.items() if set(law.choices) & chosen]
-    assumed = "; ".join(family.choices[choice] for choice in law.choices)
+    only = ", ".join(f"{choice} = {option}" for choice, option in law.only.items())
     return {
         "id": law.id,
         "statement": law.statement,
         "source": law.source,
-        "dialects": f"all but {', '.join(otherwise)}, since it assumes: {assumed}" if otherwise else "all",
+        "dialects": f"those with {only}" if only else "all",
         "devices": ", ".join(law.on) or "all",
         "cases": _cases(law),
     }

@@ -40,7 +40,7 @@ def about(loss: LossUnderTest, device: str, command: str) -> About:
         loss=loss.spec,
         device=device,
         family=loss.family.name,
-        dialect=loss.dialect,
+        dialect=loss.dialect_text,
         date=datetime.now(tz=timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         command=command,
         file=file,

@@ -104,6 +104,14 @@ class Run:
             self._made[make] = make(self.case)
         return self._made[make]  # type: ignore[no-any-return]  # each ``make`` has its own type
 
+    @property
+    def budget(self) -> Budget:
+        """How far rounding may take a right loss of its dialect from the reference; made once."""
+        kind = self.subject.family.budget
+        if kind not in self._made:
+            self._made[kind] = kind(self.case, self.subject.dialect)
+        return self._made[kind]  # type: ignore[no-any-return]  # what is made has many types
+
 
 class Exam:
     """One law's examination of one subject on one case.
@@ -191,9 +199,9 @@ class Exam:
         return self.run.of(make)
 
     @property
-    def budget(self) -> Budget:
-        """How far rounding may take a right loss from the reference on this case."""
-        return self.of(self.subject.family.budget)
+    def budget(self) -> Any:
+        """How far rounding may take a right loss of its dialect from the reference (the family's `Budget`)."""
+        return self.run.budget
 
     def on(
         self,
@@ -210,6 +218,8 @@ class Exam:
         run it on another device or in other surroundings.
         """
         own = self.subject
+        excluded = own.family.excludes(own.dialect, case)
+        self.only_if(excluded is None, str(excluded))
 
         def make(case: Case, device: torch.device) -> Subject:
             subject = own.make(case, device)

@@ -1,7 +1,7 @@
 """A law: one property that must hold, and the registry of all laws."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from importlib import import_module
@@ -64,7 +64,7 @@ class Law(Rule):
     # A string: a name in `Family.shared_cases`, for laws of all families. A tuple: these cases alone.
     # None: the recorded cases of the subject.
     cases: SearchStrategy[Any] | str | tuple[Case, ...] | None
-    choices: tuple[str, ...] = ()
+    only: Mapping[str, str] = field(default_factory=dict)  # the dialects that it is about: choice, option
     again: bool = False  # whether it runs the loss again: then it judges only a share of the cases
     on: tuple[str, ...] = ()  # kinds of device; empty: any
     tally: Tally = field(default_factory=Tally)
@@ -117,8 +117,9 @@ class Law(Rule):
         kind = "compile" if subject.compile else subject.device.type
         if kind not in (self.on or (subject.device.type,)):
             return f"needs --device {' or '.join(self.on)}" if self.on else "is not about compilation"
-        other = [choice for choice in self.choices if subject.differs(choice)]
-        return f"dialect {subject.dialect} has its own {', '.join(other)}" if other else None
+        options = {choice: getattr(subject.dialect, choice) for choice in self.only}
+        other = [f"{choice} = {option}" for choice, option in options.items() if option != self.only[choice]]
+        return f"is not about dialects with {', '.join(other)}" if other else None
 
 
 def drawn(strategy: SearchStrategy[Any], count: int, seed: int = SEED) -> list[Case]:
@@ -138,7 +139,7 @@ def law(
     *,
     source: str,
     cases: SearchStrategy[Any] | str | tuple[Case, ...] | None,
-    choices: tuple[str, ...] = (),
+    only: Mapping[str, str] | None = None,
     again: bool = False,
     on: tuple[str, ...] = (),
     infinite: bool = False,
@@ -151,12 +152,12 @@ def law(
 
     ``id`` is the law's part, a dot and a name. ``source`` says where the law comes from, such as a section of the
     specification. ``cases`` is the strategy that draws its cases, a name in `Family.shared_cases`, a tuple of cases, or
-    None for the recorded cases of the subject. ``choices`` names the choices (`Family.choices`) that the law assumes;
-    it does not apply to dialects that differ in one. ``again`` says that the law runs the loss again, so that it judges
-    only a share of the cases. ``on`` names the kinds of device that the law is about; empty means all. With
+    None for the recorded cases of the subject. ``only`` says which dialects the law is about, by the options of some
+    choices; without it, all. ``again`` says that the law runs the loss again, so that it judges only a share of the
+    cases. ``on`` names the kinds of device that the law is about; empty means all. With
     ``infinite`` it also judges NaN and infinity; other laws do not.
 
-    Raises ValueError for an id that exists or has an unknown part, and for an unknown choice.
+    Raises ValueError for an id that exists or has an unknown part, and for an unknown choice in ``only``.
     """
 
     def decorate(judge: Callable[[Exam], str | None]) -> Callable[..., None]:
@@ -167,9 +168,10 @@ def law(
         if family and id.partition(".")[0] not in family.parts:
             raise ValueError(f"law {id!r}: an id begins with its part (one of {', '.join(family.parts)}) and a dot")
         statement = " ".join((judge.__doc__ or "").split("\n\n")[0].split())
-        unknown = [choice for choice in choices if family and choice not in family.choices]
-        if family and unknown:
-            raise ValueError(f"law {id!r}: no such choice as {unknown[0]!r} (known: {', '.join(family.choices)})")
+        choices = type(family.dialects[family.usual_dialect]).model_fields if family else {}
+        unknown = [choice for choice in only or () if choice not in choices]
+        if unknown:
+            raise ValueError(f"law {id!r}: no such choice as {unknown[0]!r} (known: {', '.join(choices)})")
         entry = known[id] = Law(
             id,
             statement,
@@ -178,7 +180,7 @@ def law(
             family=family,
             judge=judge,
             cases=cases,
-            choices=choices,
+            only=only or {},
             again=again,
             on=on,
         )

@@ -1,7 +1,7 @@
 """A family of losses: everything that the harness knows about one.
 
 No other module of the harness refers to a particular family. A family is a kind of loss with its own specification,
-reference, laws and vectors. A dialect is a set of choices that a correct loss of the family may make.
+reference, laws and vectors. A dialect is one option for every choice that a correct loss of the family may make.
 ``properties/v5/family.py`` is an example.
 """
 
@@ -21,6 +21,7 @@ from yololoss.harness.cases.vectors import Vector, register
 from yololoss.harness.devices.devices import Around
 from yololoss.harness.errors import UsageError, closest
 from yololoss.harness.subjects.comparison import Comparison
+from yololoss.harness.subjects.dialect import write_dialect
 from yololoss.harness.subjects.outcome import Grid, Outcome
 from yololoss.harness.subjects.subject import Make, Subject
 
@@ -32,7 +33,7 @@ class Budget(Protocol):
 
     because: str  # why, for the message of a law
 
-    def __init__(self, case: Any) -> None: ...
+    def __init__(self, case: Any, dialect: Any) -> None: ...
 
     @property
     def totals(self) -> Sequence[float]:
@@ -59,12 +60,11 @@ class Family(ABC):
     case: type[Case]
     expected: type[Data]  # what a vector records of an outcome
     reference: type[Any]  # the independent model of a case
-    budget: type["Budget"]  # of a case: how far rounding may take a correct loss from the reference
+    budget: type["Budget"]  # of a case: how far rounding may take a correct loss of a dialect from the reference
     items: tuple[str, ...]  # names of what a loss returns besides its total, in order
     parts: tuple[str, ...]  # the parts of law ids, in the order in which the loss works: laws run in this order
     first: tuple[str, ...] = ()  # ids of laws that run before all others
-    choices: Mapping[str, str]  # where a correct loss may differ from upstream: name, and what upstream does
-    dialects: Mapping[str, frozenset[str]]  # the choices in which each dialect differs
+    dialects: Mapping[str, Data]  # the known ones by name, all of one type, whose fields are the choices
     usual_dialect: str  # the default
     own_dialect: str  # the bundled loss's
     regions: tuple[str, ...] = ()  # names of the places that cases should reach
@@ -101,17 +101,13 @@ class Family(ABC):
         """Recorded cases by id. Every baseline contains them."""
         return {}
 
-    def excludes(self, dialect: str, case: Case) -> str | None:
+    def excludes(self, dialect: Any, case: Case) -> str | None:
         """Why losses of the dialect cannot answer the case; None if they can."""
         return None
 
     def proofs(self, task: Any, **asked: Any) -> Iterator[Any]:
         """Proofs by exhaustion (`harness.prove.proof.Proof`), one after another. Raises UsageError if it has none."""
         raise UsageError(f"{task.loss}: losses of the family {self.name} have no proofs")
-
-    def differs(self, dialect: str, choice: str) -> bool:
-        """Whether the dialect differs from upstream in a choice."""
-        return choice in self.dialects[dialect]
 
     def module(self, name: str) -> Any:
         """A module of the family's package, such as its strategies."""
@@ -149,16 +145,17 @@ class LossUnderTest:
     make: Callable[[Any, torch.device], Subject]
     device: torch.device
     family: Family
-    dialect: str  # a key of the family's dialects
+    dialect: Any  # one of the family's type of dialect
     around: Around = USUAL
     compile: bool = False  # judged only by the laws about compilation
     limit: float | None = None  # seconds that a case may take; None: the default
     # What the loss did with some cases when they were recorded, the smallest first (`--baseline`).
     recorded: Mapping[Case, Any] = field(default_factory=dict, compare=False)
 
-    def differs(self, choice: str) -> bool:
-        """Whether its dialect differs from upstream in a choice."""
-        return self.family.differs(self.dialect, choice)
+    @property
+    def dialect_text(self) -> str:
+        """Its dialect, as ``--dialect`` takes it."""
+        return write_dialect(self.dialect, self.family.dialects)
 
 
 def with_record(under_test: LossUnderTest, vector: Vector[Any, Any]) -> LossUnderTest:

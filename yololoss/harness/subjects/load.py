@@ -18,6 +18,7 @@ from yololoss import _suite
 from yololoss.harness.devices.devices import get_device
 from yololoss.harness.errors import UsageError, closest
 from yololoss.harness.subjects.compiled import NAME as COMPILE
+from yololoss.harness.subjects.dialect import read_dialect
 from yololoss.harness.subjects.family import Family, LossUnderTest, find_family
 from yololoss.harness.subjects.subject import Make, Subject
 
@@ -57,10 +58,8 @@ def load_loss(spec: str, device: torch.device, dialect: str | None = None, *, co
         raise UsageError(f"--loss {spec}: {error}") from error
     if dialect is None:
         dialect = family.own_dialect if spec == family.bundled else family.usual_dialect
-    if dialect not in family.dialects:
-        known = ", ".join(family.dialects)
-        raise UsageError(f"--dialect {dialect}: no such dialect{closest(dialect, family.dialects)} (known: {known})")
-    return LossUnderTest(spec, make, device, family, dialect, compile=compiled)
+    chosen = read_dialect(dialect, family.dialects, family.usual_dialect)
+    return LossUnderTest(spec, make, device, family, chosen, compile=compiled)
 
 
 def _adapted(found: Any, module: ModuleType) -> tuple[Family, Make]:
