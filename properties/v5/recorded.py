@@ -49,7 +49,7 @@ class CallResult(Data):
     items_shape: tuple[int, ...] = (3,)
     total_dtype: str = "float32"
     items_dtype: str = "float32"
-    balance_after: tuple[float, ...] | None = None
+    balance_after: tuple[Number, ...] | None = None
 
 
 class LayerGradient(Data):
@@ -69,9 +69,9 @@ class RowSteps(Data):
     """How some consecutive rows were assigned to their cells."""
 
     first: Index
-    grid_xy: tuple[tuple[float, float], ...]
-    offset: tuple[tuple[float, float], ...]
-    shifted_xy: tuple[tuple[float, float], ...]
+    grid_xy: tuple[tuple[Number, Number], ...]
+    offset: tuple[tuple[Number, Number], ...]
+    shifted_xy: tuple[tuple[Number, Number], ...]
     cell_ij: tuple[tuple[int, int], ...]  # column, row
 
 
@@ -82,15 +82,15 @@ class AssignmentSteps(Data):
     decimals: Index
     targets_per_anchor_shape: tuple[int, ...]
     anchor_index: tuple[tuple[int, ...], ...]
-    gain: tuple[float, ...]
-    scaled_targets: tuple[tuple[float, ...], ...]  # image, class, x, y, w, h
+    gain: tuple[Number, ...]
+    scaled_targets: tuple[tuple[Number, ...], ...]  # image, class, x, y, w, h
     ratio_match: tuple[tuple[bool, ...], ...]
-    matched_rows: tuple[tuple[float, ...], ...]  # image, class, x, y, w, h, anchor
+    matched_rows: tuple[tuple[Number, ...], ...]  # image, class, x, y, w, h, anchor
     cell_choice: tuple[tuple[bool, ...], ...]  # own, left, above, right, below
     rows: RowSteps
     built_rows: int
-    xy_range: tuple[float, float]
-    class_targets: tuple[float, float]  # positive, negative
+    xy_range: tuple[Number, Number]
+    class_targets: tuple[Number, Number]  # positive, negative
 
 
 class Expected(Data):

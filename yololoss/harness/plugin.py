@@ -74,6 +74,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="DIR",
         help="where failing cases are saved (default: %(default)s)",
     )
+    group.addoption(
+        "--vectors",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="for pytest golden: a file of recorded values, to which the reference is held, in the dialect that the "
+        "file or --dialect names (may be repeated)",
+    )
     group.addoption("--corpus", help="a folder of case files: each law first judges the cases saved under it")
     group.addoption(
         "--replay",
