@@ -149,7 +149,7 @@ FAULTY = '[[tool.yololoss.waivers]]\nlaw = "totals.balanc"\nreason = "x"\n'
         ("check --laws nosuch", "--laws nosuch: no such law; yololoss laws lists them"),
         ("check --dialect yolo", "--dialect yolo: no such dialect"),
         ("check --baseline b.json", "--baseline b.json: cannot be read: No such file or directory"),
-        ("check --laws totals.balance --dialect yolor --workers 1", "nothing was judged"),
+        ("check --laws form.wrapped-model --dialect yolor --workers 1", "nothing was judged"),
         ("check yololoss.v5.los:ComputeLoss", "--loss yololoss.v5.los: no such module"),
         ("record a.py:Loss -o b.json", "--loss a.py: no such file"),
         ("diff a.py:Loss yololoss:ComputeLoss", "--loss a.py: no such file"),
@@ -400,7 +400,7 @@ def test_laws_are_listed_and_explained(tmp_path):
     assert [line.split()[0] for line in lines] == list(LAWS)
     assert len(run("laws", "boxes", cwd=tmp_path)[1].splitlines()) == sum(law.startswith("boxes.") for law in LAWS)
     told = run("laws", "boxes.item", cwd=tmp_path)[1]
-    for part in ("  statement  The box item is", "  source     SPEC 2", "all but yolov5-1.0", "  example", "layer 0: "):
+    for part in ("  statement  The box item is", "  source     SPEC 2", "  dialects   all", "  example", "layer 0: "):
         assert part in told
     assert "needs" not in told
     assert run("laws", "totals.layers-independent", cwd=tmp_path)[1].count("layer ") > 1, (

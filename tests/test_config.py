@@ -79,6 +79,7 @@ def test_a_waiver_of_no_law_or_out_of_date_is_an_error():
 
 
 BALANCE = "layers_are_weighted_by_the_balance_table"
+WRAPPED = "form.py::test_a_wrapped_model_gives_the_same_loss"
 WAIVER = '[tool.yololoss]\nloss = "{loss}"\n[[tool.yololoss.waivers]]\nlaw = "{law}"\nreason = "own balance"\n'
 
 
@@ -128,14 +129,14 @@ def test_a_gate_has_as_many_cases_as_asked_for():
 
 def test_a_law_that_does_not_apply_to_the_family_is_skipped_with_the_reason():
     """The table says not applicable; the skip says why."""
-    laws = [f"properties/v5/test_totals.py::test_{name}" for name in (BALANCE, "the_items_are_detached")]
+    laws = [f"properties/v5/test_{name}" for name in (WRAPPED, "totals.py::test_the_items_are_detached")]
     status, output = run(*laws, "--dialect", "yolor", "-v")
     assert status == 0, output
-    assert re.search(r"totals.balance +not applicable +0 +dialect yolor has its own\s+balance", output)
+    assert re.search(r"form.wrapped-model +not applicable +0 +is not about dialects with drop_in\s+= no", output)
 
 
 def test_a_run_that_judged_nothing_is_no_success():
     """Exit status 2, and a line that says so: a guard that guards nothing must not be green."""
-    status, output = run(f"properties/v5/test_totals.py::test_{BALANCE}", "--dialect", "yolor")
+    status, output = run(f"properties/v5/test_{WRAPPED}", "--dialect", "yolor")
     assert status == 2, output
     assert "nothing was judged: none of these laws applies to this loss and these cases" in output

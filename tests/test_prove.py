@@ -120,7 +120,7 @@ def test_the_bundled_loss_holds_where_cells_change(grids):
 )
 def test_rows_may_come_in_any_form_and_order(spec):
     """The proof holds for losses that differ in what SPEC leaves open."""
-    subject, grids = Task(spec, "cpu", "own-order").under_test(), ((2, 3), (3, 2))
+    subject, grids = Task(spec, "cpu", "upstream, row_order = any").under_test(), ((2, 3), (3, 2))
     assert all(odd_in(subject, grids, *bits) is None for bits in turns(grids, 0, ONE_BITS + 1))
 
 
@@ -230,7 +230,7 @@ def test_what_cannot_be_proven_is_told_in_one_line(tmp_path):
     assert "logits, every logit: 2 values hold" in output
     quick = (*quick, "--part", "assignment")
     status, _, errors = run("prove", BUNDLED, *quick, "--dialect", "yolor", cwd=tmp_path)
-    assert (status, "dialect yolor has its own grid lines" in errors.splitlines()[-1]) == (2, True)
+    assert (status, "dialect yolor has its own neighbours" in errors.splitlines()[-1]) == (2, True)
     status, _, errors = run("prove", faulty(tmp_path, "many", START, MANY), *quick, cwd=tmp_path)
     assert (status, " targets at once: MemoryError: many; " in errors.splitlines()[-1]) == (2, True)
 
@@ -301,10 +301,11 @@ def test_a_logit_with_a_wrong_gradient_is_named(tmp_path):
 
 
 def test_a_law_without_anything_to_judge_proves_nothing(tmp_path):
-    """A dialect with another overlap: no law judges the gradient, and this is reported."""
+    """A dialect for losses of seven classes: no law judges the gradient, and this is reported."""
     batch = logits.Batch("float16", (0,), ((0,),))
-    with pytest.raises(Unprovable, match=r"gradients\.value has nothing to judge: dialect giou has its own iou"):
-        logits.broken_in(Task(BUNDLED, "cpu", "giou").under_test(), batch)
+    seven = f"upstream, class_weights = {[1] * 7}"
+    with pytest.raises(Unprovable, match=r"gradients\.value has nothing to judge: .* this dialect has weights for 7"):
+        logits.broken_in(Task(BUNDLED, "cpu", seven).under_test(), batch)
 
 
 # Certificates
@@ -361,7 +362,7 @@ def test_an_interrupted_proof_goes_on_where_it_was(tmp_path):
     path.write_text("{}", encoding="utf-8")
     status, _, errors = small(tmp_path)
     assert (status, f"{path.name}: claim: Field required" in errors) == (2, True), errors
-    assert small(tmp_path, "--dialect", "own-order")[0] == 0
+    assert small(tmp_path, "--dialect", "upstream, row_order = any")[0] == 0
     assert len(list((tmp_path / ".yololoss/proof").glob("*.json"))) == 2
 
 

@@ -33,12 +33,6 @@ Count = Callable[[int], None]
 execute = lru_cache(maxsize=len(UPSTREAM))(execute_anew)  # three tests compare what one execution gave
 
 
-@pytest.fixture
-def count(record_property: Callable[[str, object], None]) -> Count:
-    """Adds to the number of recorded numbers that were compared; the terminal summary prints the sum."""
-    return lambda numbers: record_property("numbers compared", numbers)
-
-
 def close(observed: object, expected: object, tolerance: float, what: str, scale: float | None = None) -> int:
     """Compare within ``tolerance`` of ``scale`` (default: each expected value); return how many."""
     got, want = np.asarray(observed, dtype=np.float64), np.asarray(expected, dtype=np.float64)

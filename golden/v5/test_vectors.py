@@ -16,8 +16,9 @@ from yololoss.harness.errors import UsageError
 from yololoss.harness.subjects.dialect import read_dialect
 from yololoss.harness.subjects.family import find_family
 
-from .test_golden import Count, count  # noqa: F401  # a fixture
+from .test_golden import Count
 
+Recorded = Vector[Any, Any]
 HERE = Path(__file__).parent
 V5 = find_family("v5")
 
@@ -37,7 +38,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize(("vector", "dialect"), found)
 
 
-def test_the_reference_gives_the_recorded_rows_bit_for_bit(vector: Vector[Any, Any], dialect: Any, count: Count) -> None:
+def test_the_reference_gives_the_recorded_rows_bit_for_bit(vector: Recorded, dialect: Any, count: Count) -> None:
     """Indices, classes, order, and boxes to the last bit."""
     if vector.expected.built is None:
         pytest.skip("no rows are recorded")
@@ -55,7 +56,7 @@ def test_the_reference_gives_the_recorded_rows_bit_for_bit(vector: Vector[Any, A
         count(9 * len(rows))
 
 
-def test_the_reference_gives_the_recorded_values(vector: Vector[Any, Any], dialect: Any, count: Count) -> None:
+def test_the_reference_gives_the_recorded_values(vector: Recorded, dialect: Any, count: Count) -> None:
     """Total and items of every call, within the error budget."""
     if not vector.expected.calls:
         pytest.skip("no value is recorded")
@@ -69,7 +70,7 @@ def test_the_reference_gives_the_recorded_values(vector: Vector[Any, Any], diale
         count(int(known.sum()))
 
 
-def test_the_reference_gives_the_recorded_gradients(vector: Vector[Any, Any], dialect: Any, count: Count) -> None:
+def test_the_reference_gives_the_recorded_gradients(vector: Recorded, dialect: Any, count: Count) -> None:
     """In the recorded cells, and summed over objectness, within the error budget; elsewhere none outside objectness."""
     if not vector.expected.gradients:
         pytest.skip("no gradient is recorded")

@@ -6,18 +6,11 @@ loss is held to its own choices, whatever they are. Source: FAMILIES, DIALECTS.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from yololoss.harness.cases.case import Data, Positive
 
 Table = tuple[Positive, ...]
-
-
-def _tables(value: Any) -> Any:
-    """A number or a list stands for every number of layers."""
-    if isinstance(value, dict):
-        return {str(layers): tuple(table) if isinstance(table, list) else table for layers, table in value.items()}
-    return {"else": tuple(value) if isinstance(value, list | tuple) else value}
 
 
 class Dialect(Data):
@@ -48,7 +41,7 @@ class Dialect(Data):
     objectness_gain: Literal["none", "1.4 at 4", "1.4 from 4"] = Field(
         "none", description="a factor on objectness: at 4 layers, or from 4 layers"
     )
-    balance: Annotated[dict[str, Table | Positive], BeforeValidator(_tables)] = Field(
+    balance: Table | Positive | dict[str, Table | Positive] = Field(
         {"3": (4.0, 1.0, 0.4), "else": (4.0, 1.0, 0.25, 0.06, 0.02)},
         description="the weight of each layer's objectness: a list, a number, or one of them for a number of layers",
     )
@@ -77,7 +70,9 @@ class Dialect(Data):
 
     def balance_of(self, layers: int) -> tuple[float, ...]:
         """The table for a loss of so many layers."""
-        table = self.balance.get(str(layers), self.balance.get("else", 1.0))
+        table = self.balance
+        if isinstance(table, dict):
+            table = table.get(str(layers), table.get("else", 1.0))
         return table if isinstance(table, tuple) else (table,) * layers
 
     @property

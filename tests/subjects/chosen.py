@@ -113,8 +113,8 @@ class Chosen:
         on, off = (1 - s / 2, s / 2) if d.smoothing == "half" else (1 - s + s / self.nc, s / self.nc)
         box = cls = obj = torch.zeros((), dtype=torch.float64, device=p[0].device)
         losses = []
-        for i, (x, c, b, at, a) in enumerate(zip(p, *self.build_targets(p, targets), strict=True)):
-            x = x.double()
+        for i, (layer, c, b, at, a) in enumerate(zip(p, *self.build_targets(p, targets), strict=True)):
+            x = layer.double()
             goal = torch.zeros_like(x[..., 4])
             if len(c):
                 mine = x[at]
@@ -131,9 +131,7 @@ class Chosen:
                 if self.nc > 1:
                     wanted = torch.where(torch.arange(self.nc, device=x.device) == c[:, None], on, off).double()
                     weights = x.new_tensor(d.class_weights or [1.0] * self.nc)
-                    each = torch.stack(
-                        [criterion(mine[:, 5 + k], wanted[:, k], cls_pw, gamma) for k in range(self.nc)]
-                    )
+                    each = torch.stack([criterion(mine[:, 5 + k], wanted[:, k], cls_pw, gamma) for k in range(self.nc)])
                     cls = cls + (each * weights).mean()
             losses.append(criterion(x[..., 4], goal, obj_pw, gamma))
             obj = obj + losses[-1] * self.balance[i]

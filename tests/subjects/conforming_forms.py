@@ -1,6 +1,6 @@
 """Conforming losses that differ from the bundled one in the form of what they show, or in the state they keep.
 
-Those that build rows in another order, `RowsByTarget` and `RowsReversed`, need `--dialect own-order`.
+Those that build rows in another order, `RowsByTarget` and `RowsReversed`, need `--dialect "row_order = any"`.
 """
 
 import logging

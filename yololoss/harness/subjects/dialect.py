@@ -75,6 +75,9 @@ def _change(text: str, kind: type[Data]) -> tuple[str, Any]:
 
 
 def _fixed(value: Any) -> Any:
+    """The value as data that does not change: lists as tuples, and the keys of tables as text."""
+    if isinstance(value, dict):
+        return {str(key): _fixed(each) for key, each in value.items()}
     return tuple(map(_fixed, value)) if isinstance(value, list) else value
 
 
