@@ -115,7 +115,8 @@ def page(streams: list[Stream]) -> Iterator[str]:
     yield "# Residual risk\n"
     yield "A fuzz session ends with a number: how likely the next case shows a kind of finding that no case has shown."
     yield "This page says how far you can trust it."
-    yield f"Made by `python -m tests.residual > docs/measured/residual.md`, on {len(streams)} planted faults, chosen\nat random (20 minutes on two cores).\n"
+    yield f"Made by `python -m tests.residual > docs/measured/residual.md`, on {len(streams)} planted faults, chosen"
+    yield "at random (20 minutes on two cores).\n"
     yield "Each fault is a loss that shows several kinds of finding, some of them rarely. A session's worker judged"
     yield f"{IN_ALL} cases of each. After some of them the risk was estimated. The truth is the share of the cases"
     yield "after these that show a new kind. The limit holds if the truth is not above it; it should hold for 95 %.\n"
@@ -164,7 +165,7 @@ def page(streams: list[Stream]) -> Iterator[str]:
 def main() -> None:
     """Print the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--faults", type=int, default=200, metavar="N", help="how many, chosen at random (default: 200)")
+    parser.add_argument("--faults", type=int, default=200, metavar="N", help="how many, at random (default: 200)")
     parser.add_argument("--results", type=Path, help="judge only what this file does not have, and add to it")
     given = parser.parse_args()
     faults = [fault for fault in FAULTS if fault.device == "cpu"]
