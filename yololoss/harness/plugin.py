@@ -278,8 +278,7 @@ class _Shown:
         """Called again and again."""
         for kind in session.findings.keys() - self._known:
             self._known.add(kind)
-            finding = session.findings[kind].finding
-            assert finding is not None
+            finding = session.findings[kind]
             line = f"{finding.law} broke after {session.used:.0f} s: {finding.path}"
             if self._folder is not None:  # a worker of xdist, whose own reporter is not heard
                 (Path(self._folder) / f"{kind}.line").write_text(line, encoding="utf-8")

@@ -200,10 +200,10 @@ class Cluster:
         Raises UsageError if the cluster itself is lost; Ray would end this process.
         """
         self._started += 1
-        if self._started > orders.crew:  # it replaces a lost one
+        if self._started > orders.settings.workers:  # it replaces a lost one
             _answers(self._address)
-        gpus = self.room("cuda") if orders.task.device == "cuda" else 0
-        return RemoteWorker(orders, min(1.0, int(100 * gpus / orders.crew) / 100))
+        gpus = self.room("cuda") if orders.settings.device == "cuda" else 0
+        return RemoteWorker(orders, min(1.0, int(100 * gpus / orders.settings.workers) / 100))
 
     @contextmanager
     def joined(self) -> Iterator[None]:

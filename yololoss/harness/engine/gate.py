@@ -162,7 +162,7 @@ class Gate:
                 session = begin(folder, self._settings(device, apply, modules, workers), self._first(apply))
                 session.run(show)
                 counted = {row["id"]: row for row in rows(session)}
-                judged.findings = [record.finding for record in session.findings.values() if record.finding]
+                judged.findings = list(session.findings.values())
                 judged.interrupted = session.interrupted
             finally:
                 shutil.rmtree(folder, ignore_errors=True)

@@ -1,11 +1,11 @@
 """Residual risk: how likely the next case shows what no case of a session has shown.
 
 After Good and Turing: of N cases, the share of those that were the only one to show something estimates how likely the
-next case shows something new. The interval is that of a Poisson count. ``docs/measured/risk.md`` says how often it holds.
+next case shows something new. The interval is that of a Poisson count; ``docs/measured/risk.md`` says how often it is
+right.
 """
 
 import math
-from collections import Counter
 from collections.abc import Callable, Collection
 
 from yololoss.harness.cases.case import Data

@@ -35,11 +35,10 @@ class Summary(Data):
 def summarise(session: Session, about: About) -> Summary:
     """The summary of a session, as it is now."""
     named, kinds = session.counts()
-    findings = [record.finding for record in session.findings.values() if record.finding is not None]
+    findings = session.findings.values()
     seen: Counter[str] = Counter()
-    for kind, record in session.findings.items():
-        assert record.finding is not None
-        seen[record.finding.path] += max(kinds[kind], 1)
+    for kind, finding in session.findings.items():
+        seen[finding.path] += max(kinds[kind], 1)
     judged = rows(session)
     order = list(find_laws(session.subject.family))
     nothing = not findings and nothing_judged(judged)
@@ -69,7 +68,7 @@ def summarise(session: Session, about: About) -> Summary:
 def rows(session: Session) -> list[dict[str, Any]]:
     """The rows of the table of laws: those of the session's laws."""
     named, _ = session.counts()
-    found = {record.finding.law for record in session.findings.values() if record.finding}
+    found = {finding.law for finding in session.findings.values()}
     rows = []
     for id, notes in _notes(session).items():
         broke = id in found or (id in session.settings.waived and named[f"broke {id}"] > 0)
