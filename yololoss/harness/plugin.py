@@ -64,11 +64,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "break",
     )
     group.addoption("--cases", type=int, metavar="N", help="how many cases (default: 30 for each law, at least 100)")
-    group.addoption(
-        "--no-shrink",
-        action="store_true",
-        help="do not minimise or draw failing cases",
-    )
+    group.addoption("--no-shrink", action="store_true", help="do not minimise or draw failing cases")
     group.addoption(
         "--findings",
         default=".yololoss/findings",
@@ -144,8 +140,7 @@ def _params(item: pytest.Item) -> tuple[str, ...]:
 
 def _law(item: pytest.Item) -> "Law | None":
     mark = item.get_closest_marker("law")
-    law: Law | None = mark.args[0] if mark is not None else None
-    return law
+    return mark.args[0] if mark is not None else None
 
 
 @pytest.hookimpl(trylast=True)

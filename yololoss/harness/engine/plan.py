@@ -63,10 +63,6 @@ class Plan:
         """Names of the regions that cases should reach."""
         return self.subject.family.regions
 
-    def regions_of(self, case: Case) -> list[str]:
-        """The regions in which a case lies."""
-        return list(self.subject.family.regions_of(case))
-
     def own_cases(self) -> Iterator[Case]:
         """The cases of laws that have their own, and draw none."""
         yield from dict.fromkeys(case for law in self.laws.values() for case in law.own(self.subject))

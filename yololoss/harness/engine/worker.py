@@ -5,6 +5,7 @@ import sys
 import time
 import traceback
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -113,8 +114,8 @@ class Worker:
         self._count(how)
         self._count("cases")
 
-    def _count_regions(self, case: Case) -> list[str]:
-        found = self.plan.regions_of(case)
+    def _count_regions(self, case: Case) -> Sequence[str]:
+        found = self.subject.family.regions_of(case)
         for region in found:
             self._count(f"region {region}")
         return found
@@ -185,7 +186,7 @@ class Guide:
             return _varied(pool[chance.integers(len(pool))], chance)
         return self.plan.origin(number, chance)
 
-    def learn(self, origin: Origin, score: dict[str, float], regions: list[str]) -> None:
+    def learn(self, origin: Origin, score: dict[str, float], regions: Sequence[str]) -> None:
         """Keep a case that came nearer to breaking a law than any before, or that lies in a rare region."""
         for law, value in score.items():
             if 0 < value < 1 and value > self.best.get(law, (0.0, origin))[0]:

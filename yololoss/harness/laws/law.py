@@ -43,11 +43,6 @@ class Tally:
     not_applicable: Counter[str] = field(default_factory=Counter)
     notes: Counter[str] = field(default_factory=Counter)
 
-    @property
-    def vacuous(self) -> bool:
-        """Whether there was nothing to judge or to note in any case."""
-        return self.judged == 0 and not self.notes
-
     def clear(self) -> None:
         """Set all counts to zero."""
         self.tried = self.judged = 0
