@@ -617,7 +617,7 @@ def test_a_case_in_flight_is_judged_first_when_it_is_resumed(tmp_path):
     journal = Journal(worker.journal_path(tmp_path, 0))
     journal.write(in_flight(case, None))
     kept = journal.path.read_bytes()
-    state_then = state.State(settings=settings(cases=8), next=1, starts={0: (0, 0, 1)})
+    state_then = state.State(settings=settings(cases=8), next=1, running={0: (0, 0, 1, ())})
     made = session.Session(tmp_path, state_then)
     assert [V5_VECTOR.model_validate_json(text).case for text in made.state.first] == [case]
     assert made.counts()[0]["cases"] == 5

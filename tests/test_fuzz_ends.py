@@ -217,7 +217,7 @@ def test_what_a_worker_was_to_judge_first_goes_to_the_next(tmp_path):
     made.workers = [Mock(orders=call.args[0]) for call in start_worker.call_args_list]
     again = session.resume(tmp_path)
     assert again.state.first == (first[2], first[1])
-    assert not again.state.given
+    assert not again.state.running
 
 
 def test_a_session_is_shown_as_a_line_that_changes_on_a_terminal(tmp_path):

@@ -3,6 +3,7 @@
 import time
 from contextlib import suppress
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -119,15 +120,15 @@ def _vector(raw: Raw, case: Case) -> Vector[Any, Any]:
 
 def _smallest_of(duty: Duty, raw: Raw, plan: Plan) -> Raw:
     """A minimised case: that of an earlier finding if it breaks this law as well, else a smaller one than was found."""
-    seen: dict[Case, bool] = {}
     with Judge(replace(duty.settings, limit=min(HANG, duty.settings.limit))) as judge:
 
+        @cache  # bytes may differ and make the same case
+        def shows(case: Case) -> bool:
+            found = judge.ask(_vector(raw, case)).told
+            return found is not None and _same(found, raw, duty)
+
         def breaks(made_from: Origin) -> bool:
-            case = plan.case(made_from)
-            if case not in seen:
-                found = judge.ask(_vector(raw, case)).told
-                seen[case] = found is not None and _same(found, raw, duty)
-            return seen[case]
+            return shows(plan.case(made_from))
 
         others = [origin(record.made) for record in read_records(duty.folder).values() if record.made]
         found = next((other for other in others if other and breaks(other)), None)

@@ -159,9 +159,7 @@ class Session:
         waiting = settings.workers - place if not state.reached else 1  # workers that share the given cases
         share = -(-len(state.first) // waiting)
         first, state.first = state.first[:share], state.first[share:]
-        if first:
-            state.given[number] = first
-        state.starts[number] = place, start, settings.workers
+        state.running[number] = place, start, settings.workers, first
         state.next += 1
         self._save()
         broken = tuple(id for id in self.plan.laws if state.counts.get(f"broke {id}"))
@@ -197,49 +195,39 @@ class Session:
 
         Returns whether the worker began any case.
         """
-        path = journal_path(self.folder, number)
+        path, state = journal_path(self.folder, number), self.state
         try:
             journal = Journal(path)
         except (FileNotFoundError, BadFile):
             path.unlink(missing_ok=True)
-            self._take_back(number, 0)
+            *_, given = state.running.pop(number, ((),))
+            state.first = (*given, *state.first)
             return False
         named, kinds = self.counters.read(journal.counters)
         entry = journal.read()
         journal.close()
-        state = self.state
-        if number not in state.absorbed:
-            place, start, crew = state.starts[number]
+        if number in state.running:
+            place, start, crew, given = state.running[number]
             at = start + crew * named["made"]
             if entry.text and death is not None:
                 case, source = from_flight(entry.text, self.subject.family.case)
                 law = list(self.plan.laws.values())[named["law"]]
                 write_raw(self.folder, self.settings.loss, Raw(died(death, law), case, source, at - crew))
-            self._take_back(number, named["first"], entry.text, told=death is not None)
+            left = _left(given, named["first"], entry.text, told=death is not None)
             del named["law"]
             state.counts = dict(Counter(state.counts) + named)
             state.kinds = dict(Counter(state.kinds) + kinds)
-            state.absorbed = (*state.absorbed, number)
+            state.first = (*left, *state.first)
             state.reached[place] = at
-            del state.starts[number]
+            del state.running[number]
             self._save()
         path.unlink(missing_ok=True)
         return bool(named["cases"] or entry.text)
 
-    def _take_back(self, number: int, begun: int, in_flight: str = "", *, told: bool = False) -> None:
-        """Queue again the given cases that a worker did not begin, and the case in flight unless it is a finding."""
-        own = self.state.given.pop(number, ())
-        left = own[begun:]
-        if in_flight:
-            case = in_flight.partition("\n")[2]
-            again = next((vector for vector in own if case in vector), f'{{"id":"in flight","case":{case}}}')
-            left = (*(() if told else (again,)), *(vector for vector in left if case not in vector))
-        self.state.first = (*left, *self.state.first)
-
     def _recover(self) -> None:
         """Read what the workers of a killed session left."""
         left = {int(path.stem) for path in (self.folder / "journal").glob("*.journal")}
-        for number in sorted(left | self.state.given.keys()):
+        for number in sorted(left | self.state.running.keys()):
             self.state.next = max(self.state.next, number + 1)
             self._absorb(number)
 
@@ -321,6 +309,15 @@ class Session:
         self._saved = time.monotonic()
         self.state.used = self.used
         write_whole(self.folder / "session.json", self.state.model_dump_json(indent=1))
+
+
+def _left(given: tuple[str, ...], begun: int, in_flight: str, *, told: bool) -> tuple[str, ...]:
+    """The given cases that a worker did not begin, and the case in flight unless it is a finding."""
+    if not in_flight:
+        return given[begun:]
+    case = in_flight.partition("\n")[2]
+    again = next((vector for vector in given if case in vector), f'{{"id":"in flight","case":{case}}}')
+    return (*(() if told else (again,)), *(vector for vector in given[begun:] if case not in vector))
 
 
 def begin(

@@ -39,11 +39,10 @@ class State(Data):
     used: float = 0.0  # seconds
     next: int = 0  # number of the next worker
     reached: dict[int, int] = Field(default_factory=dict)  # by a worker's place: the number of its next case
-    starts: dict[int, tuple[int, int, int]] = Field(default_factory=dict)  # by worker: place, first case, crew
-    absorbed: tuple[int, ...] = ()  # workers whose counts are already added
+    # By worker whose counts are not added yet: place, first case, crew, and the vectors that it was given
+    running: dict[int, tuple[int, int, int, tuple[str, ...]]] = Field(default_factory=dict)
     counts: dict[str, int] = Field(default_factory=dict)
     kinds: dict[str, int] = Field(default_factory=dict)
     restarts: int = 0
     unexplained: int = 0  # processes that were killed from outside
     first: tuple[str, ...] = ()  # vectors as JSON, that the next worker judges first
-    given: dict[int, tuple[str, ...]] = Field(default_factory=dict)  # vectors that a worker was given, by its number
