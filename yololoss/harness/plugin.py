@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from yololoss.harness.errors import USAGE, UsageError
-from yololoss.harness.findings.rows import FINDING, NOTHING, PROPERTY, nothing_judged
+from yololoss.harness.findings.rows import NOTHING, PROPERTY, nothing_judged
 
 if TYPE_CHECKING:
     from yololoss.harness.engine.gate import Gate, Show
@@ -210,7 +210,6 @@ def _result(item: pytest.Item, law: "Law") -> "tuple[dict[str, Any], list[str]]"
         pytest.fail("the process that ran the session for all workers ended", pytrace=False)
     named = {**row, "id": " ".join((law.id, *_params(item)))}
     item.user_properties.append((PROPERTY, json.dumps(named)))
-    item.user_properties += [(FINDING, finding.model_dump_json()) for finding in findings]
     failed = [_gate(item.config).holds_again(law.id)] if row["word"] == "failed" else []
     return row, [*map(str, findings), *failed]
 

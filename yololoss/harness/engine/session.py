@@ -131,8 +131,8 @@ class Session:
 
     def _safe_enough(self) -> bool:
         """Whether new findings are as unlikely as the settings ask."""
-        wanted, risk = self.settings.until_risk, self.risks().get(FINDING)
-        return wanted is not None and risk is not None and risk.high <= wanted
+        wanted = self.settings.until_risk
+        return wanted is not None and (risk := self.risks().get(FINDING)) is not None and risk.high <= wanted
 
     def _end(self, show: Callable[["Session"], object]) -> None:
         """Read what the workers left, and minimise the last findings."""
@@ -321,10 +321,7 @@ def _left(given: tuple[str, ...], begun: int, in_flight: str, *, told: bool) -> 
 
 
 def begin(
-    folder: Path,
-    settings: Settings,
-    first: tuple[str, ...] = (),
-    start_worker: StartWorker = LocalWorker,
+    folder: Path, settings: Settings, first: tuple[str, ...] = (), start_worker: StartWorker = LocalWorker
 ) -> Session:
     """Start a new session in a folder. Findings that the folder has are kept. Raises UsageError."""
     path = folder / "session.json"

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-PROPERTY, FINDING = "yololoss law", "yololoss finding"  # user properties of a test report, as JSON
+PROPERTY = "yololoss law"  # user property of a test report: the row of its law, as JSON
 NOTHING = "nothing was judged: none of these laws applies to this loss and these cases"
 
 
