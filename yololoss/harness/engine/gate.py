@@ -78,6 +78,14 @@ class Gate:
         return VectorFile(source={}, vectors=()) if path is None else self._read(path, "--baseline")
 
     @cached_property
+    def _waived(self) -> dict[str, str]:
+        """Why a law may break, by law. No law may break in a replay."""
+        if self.options.replay:
+            return {}
+        waivers = reversed(self.config.waivers)  # the first of a law counts
+        return dict.fromkeys(self._baseline.broken, KNOWN) | {waiver.law: waiver.reason for waiver in waivers}
+
+    @cached_property
     def _devices(self) -> tuple[dict[str, torch.device], list[str]]:
         return find_devices(self.chosen.device)
 
@@ -165,7 +173,6 @@ class Gate:
     def _settings(self, device: str, laws: dict[str, Law], workers: int) -> state.Settings:
         chosen, options = self.chosen, self.options
         usual = usual_cases(len(laws)) * (MIRROR_SHARE if device.startswith(MIRROR) else 1)
-        waived = () if options.replay else (*self._baseline.broken, *(waiver.law for waiver in self.config.waivers))
         return state.Settings(
             loss=chosen.loss,
             device=device,
@@ -173,7 +180,7 @@ class Gate:
             baseline=chosen.baseline,
             modules=_own_modules(self.family, laws.values()),
             laws=tuple(laws),
-            waived=waived,
+            waived=tuple(self._waived),
             gate=True,
             shrink=not options.no_shrink,
             findings=options.findings,
@@ -193,21 +200,14 @@ class Gate:
         if row is None:
             empty = {"tried": 0, "judged": 0, "not_applicable": {}, "notes": {}}
             return {"id": id, "word": "not applicable", "why": otherwise, **empty}
-        waiver = None if self.options.replay else self.config.waiver(id)
-        broke = row["word"] == "BROKE"
-        if waiver is not None and not broke:
-            return {**row, "word": "failed"}
-        if waiver is not None:
-            return {**row, "word": "waived", "why": waiver.reason}
-        if broke and id in self._baseline.broken and not self.options.replay:
-            return {**row, "word": "waived", "why": KNOWN}
-        return row
+        why = self._waived.get(id)
+        if why is not None and row["word"] == "BROKE":
+            return {**row, "word": "waived", "why": why}
+        return row if why in (None, KNOWN) else {**row, "word": "failed"}
 
     def holds_again(self, law: str) -> str:
         """What to say of a law whose row says "failed": its waiver is not needed."""
-        waiver = self.config.waiver(law)
-        assert waiver is not None
-        return f"{law} is waived ({waiver.reason}), but it holds again: remove the waiver"
+        return f"{law} is waived ({self._waived[law]}), but it holds again: remove the waiver"
 
     def verdict(self, laws: dict[str, Law], workers: int, show: Show) -> Verdict:
         """Judge the loss by these laws on every device."""

@@ -62,8 +62,8 @@ class Session:
         self.clerks: dict[Path, tuple[Guarded, str]] = {}  # by the finding that each minimises, with its law
         self.failed = 0
         self.interrupted = False
-        self._base = state.used
-        self._start = self._saved = time.monotonic()
+        self._saved = time.monotonic()
+        self._start = self._saved - state.used
         self._ended: float | None = None
         self._recover()
         reached = self.state.reached
@@ -75,7 +75,7 @@ class Session:
     @property
     def used(self) -> float:
         """Seconds used, including those before the session was resumed."""
-        return self._base + (self._ended or time.monotonic()) - self._start
+        return (self._ended or time.monotonic()) - self._start
 
     def counts(self) -> tuple[Counter[str], Counter[str]]:
         """Counts by name, and by fingerprint, of all workers so far."""
