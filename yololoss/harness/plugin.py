@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from yololoss.harness.engine.gate import Gate, Show
     from yololoss.harness.engine.session import Session
     from yololoss.harness.findings.verdict import Verdict
-    from yololoss.harness.laws.law import Law
+    from yololoss.harness.laws.exam import Law
     from yololoss.harness.subjects.family import LossUnderTest
 
 GATE: "pytest.StashKey[Gate]" = pytest.StashKey()

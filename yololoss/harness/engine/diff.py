@@ -15,8 +15,8 @@ from yololoss.harness.cases.case import Case
 from yololoss.harness.cases.domain import Domain, domains
 from yololoss.harness.engine.minimise import smallest
 from yololoss.harness.findings.finding import Finding, keep
-from yololoss.harness.laws.exam import Exam, LawBroken, NotApplicable, Run
-from yololoss.harness.laws.law import SEED, Law
+from yololoss.harness.laws.exam import Exam, Law, LawBroken, NotApplicable, Run
+from yololoss.harness.laws.law import SEED
 from yololoss.harness.subjects.comparison import Aspect
 from yololoss.harness.subjects.execute import execute
 from yololoss.harness.subjects.family import LossUnderTest
@@ -93,7 +93,7 @@ def _law(aspect: Aspect, one: Remote, two: LossUnderTest) -> Law:
         exam.compare(family.comparisons(exam.case, exam.of(recorded), exam.outcome), aspect)
 
     about = f"expected is what {one.spec} does"
-    return Law(f"diff.{aspect}", ASPECTS[aspect], about, judge=judge, cases=family.standard, family=family)
+    return Law(f"diff.{aspect}", ASPECTS[aspect], about, family, judge, family.standard)
 
 
 def _broken(law: Law, run: Run) -> LawBroken | None:

@@ -23,7 +23,8 @@ from yololoss.harness.engine.session import Session, begin
 from yololoss.harness.engine.session_summary import verdict_of
 from yololoss.harness.errors import USAGE, BadFile, UsageError
 from yololoss.harness.findings.verdict import Verdict, settled
-from yololoss.harness.laws.law import SEED, Law, find_laws
+from yololoss.harness.laws.exam import Law
+from yololoss.harness.laws.law import SEED, find_laws
 from yololoss.harness.subjects.compiled import NAME as COMPILE
 from yololoss.harness.subjects.family import Family, LossUnderTest
 from yololoss.harness.subjects.load import find_devices

@@ -16,8 +16,8 @@ from yololoss.harness.cases.case import Case
 from yololoss.harness.cases.vectors import Vector, kind, read_vectors
 from yololoss.harness.devices.devices import DeviceLost
 from yololoss.harness.engine.guard import UNWATCHED, Death, Guarded, is_watched
-from yololoss.harness.laws.exam import LawBroken, Run
-from yololoss.harness.laws.law import Law, find_laws
+from yololoss.harness.laws.exam import Law, LawBroken, Run
+from yololoss.harness.laws.law import find_laws
 from yololoss.harness.subjects import compiled
 from yololoss.harness.subjects.compiled import NAME as COMPILE
 from yololoss.harness.subjects.execute import TIME_LIMIT

@@ -21,8 +21,7 @@ from yololoss.harness.engine.judge import Told, judged, lost
 from yololoss.harness.engine.plan import AGAIN, AGAIN_FOR_LONG, Counters, Origin, Plan
 from yololoss.harness.engine.raw import Raw, in_flight, write_raw
 from yololoss.harness.engine.state import Settings
-from yololoss.harness.laws.exam import Run
-from yololoss.harness.laws.law import Law
+from yololoss.harness.laws.exam import Law, Run
 from yololoss.harness.subjects.family import with_record
 
 BAD_DISK = 74  # exit status of a worker that could not write
