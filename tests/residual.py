@@ -22,9 +22,9 @@ import numpy as np
 from tests.faults import Fault, plant
 from tests.faults.catalogue import FAULTS
 from tests.judging import apart
-from yololoss.harness.engine.judge import Task
 from yololoss.harness.engine.plan import KINDS
 from yololoss.harness.engine.residual import ENOUGH, poisson_limit, residual
+from yololoss.harness.engine.state import Settings
 from yololoss.harness.engine.worker import Orders, Worker
 
 IN_ALL = 500  # cases of each fault; two in five vary another one
@@ -48,8 +48,8 @@ def watch(fault: Fault) -> Stream:
         home = Path(folder) / "session"
         for name in ("journal", "raw", "notes"):
             (home / name).mkdir(parents=True)
-        task = Task(plant(fault, Path(folder)), fault.device, "yololoss")
-        worker = Worker(Orders(task, (), (), home, 0, 0, zlib.crc32(fault.name.encode()), ()))
+        seed = zlib.crc32(fault.name.encode())
+        worker = Worker(Orders(Settings(plant(fault, Path(folder)), fault.device, "yololoss", seed=seed), home, 0, 0))
         counters, kinds = worker.journal.counters, worker.counters.kinds
         regions = [i for i, name in enumerate(worker.counters.names) if name.startswith("region ")]
         stream = Stream(fault.name, [], [], [])
