@@ -19,8 +19,8 @@ from yololoss.harness.cases.vectors import make_vector, write_vectors
 from yololoss.harness.engine.judge import judged
 from yololoss.harness.engine.minimise import smallest
 from yololoss.harness.findings.draw import draw
-from yololoss.harness.laws.exam import LawBroken, Run
-from yololoss.harness.laws.law import SEED, Law, find_laws
+from yololoss.harness.laws.exam import Law, LawBroken, Run
+from yololoss.harness.laws.law import SEED, find_laws
 from yololoss.harness.subjects.execute import execute
 from yololoss.harness.subjects.family import LossUnderTest, find_family
 from yololoss.harness.subjects.load import load_loss

@@ -18,8 +18,8 @@ from yololoss.harness.engine.judge import judged
 from yololoss.harness.engine.minimise import smallest
 from yololoss.harness.engine.plan import Origin, Plan
 from yololoss.harness.engine.raw import Raw
-from yololoss.harness.laws.exam import LawBroken, Run
-from yololoss.harness.laws.law import SEED, Law
+from yololoss.harness.laws.exam import Law, LawBroken, Run
+from yololoss.harness.laws.law import SEED
 from yololoss.harness.subjects.family import LossUnderTest
 from yololoss.harness.subjects.load import find_device, load_loss
 

@@ -51,11 +51,13 @@ def settings(**changed: object) -> state.Settings:
     )
 
 
-def orders(folder: Path, **changed: object) -> worker.Orders:
+def orders(folder: Path, task: Task | None = None, **changed: object) -> worker.Orders:
+    """What a worker is told; ``changed`` has fields of the orders and of their settings."""
     for name in ("journal", "notes", "raw", "known", "findings"):
         (folder / name).mkdir(exist_ok=True)
-    usual = {"task": Task(BUNDLED, "cpu", "yololoss"), "laws": FEW, "waived": (), "folder": folder, "number": 0}
-    return worker.Orders(**{**usual, "place": 0, "seed": 1, "known": (), **changed})
+    own = {name: changed.pop(name) for name in worker.Orders._fields if name in changed}
+    chosen = settings(**{"seed": 1, **(vars(task) if task else {}), **changed})
+    return worker.Orders(**{"settings": chosen, "folder": folder, "number": 0, "place": 0, **own})
 
 
 def quiet(_: session.Session) -> None:
@@ -301,7 +303,9 @@ def test_bytes_are_made_as_plain_as_they_may_be():
 def _raw_of(folder: Path, name: str, one_in: int = 1, *, outside: bool = False) -> tuple[clerk.Duty, Path]:
     """What a worker that died on a loss leaves in the session's folder, and the clerk's duty."""
     task = Task(rarely(folder, name, one_in), "cpu", "upstream", memory=1500, limit=4.0)
-    given = orders(folder, task=task, start=3)  # no large case, and targets that laws judge here
+    given = orders(
+        folder, task=task, start=3, options={"loss": task.loss}
+    )  # no large case, and targets that laws judge here
     with patch.object(worker.Worker, "_judge", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
         worker.run(given)
     journal = Journal(worker.journal_path(folder, 0))
@@ -309,9 +313,7 @@ def _raw_of(folder: Path, name: str, one_in: int = 1, *, outside: bool = False) 
     how = guard.Death("run.no-exception", "lost with its node" if outside else "killed by SIGSEGV", outside=outside)
     told = died(how, LAWS["run.no-exception"])
     write_raw(folder, task.loss, Raw(told, case, source))
-    return clerk.Duty(task, FEW, folder, folder / "findings", {"loss": task.loss}, 20.0), next(
-        (folder / "raw").iterdir()
-    )
+    return clerk.Duty(given.settings, folder, 20.0), next((folder / "raw").iterdir())
 
 
 def test_the_clerk_makes_small_what_it_confirms(tmp_path):
@@ -607,7 +609,7 @@ def test_the_clerk_may_die_as_well(tmp_path):
     raw = Raw(Told("totals.sum", "total", "1", "2", "none"), case, None)
     write_raw(tmp_path, BUNDLED, raw)
     made._take_record(raw_path(tmp_path, raw.kind))
-    assert made.findings[raw.kind].finding.repeats is False
+    assert made.findings[raw.kind].repeats is False
     assert not list((tmp_path / "raw").iterdir())
 
 
@@ -619,7 +621,7 @@ def test_a_case_in_flight_is_judged_first_when_it_is_resumed(tmp_path):
     journal = Journal(worker.journal_path(tmp_path, 0))
     journal.write(in_flight(case, None))
     kept = journal.path.read_bytes()
-    state_then = state.State(settings=settings(cases=8), next=1, starts={0: (0, 0, 1)})
+    state_then = state.State(settings=settings(cases=8), next=1, running={0: (0, 0, 1, ())})
     made = session.Session(tmp_path, state_then)
     assert [V5_VECTOR.model_validate_json(text).case for text in made.state.first] == [case]
     assert made.counts().named["cases"] == 5

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock, patch
 
@@ -211,17 +212,18 @@ def test_what_a_worker_was_to_judge_first_goes_to_the_next(tmp_path):
     for place in (0, 1):
         made._start_worker(place)
     assert [call.args[0].first for call in start_worker.call_args_list] == [first[:2], first[2:]]
-    worker.run(start_worker.call_args_list[0].args[0]._replace(cases=0, first=first[:1]))
+    given = start_worker.call_args_list[0].args[0]
+    worker.run(given._replace(settings=replace(given.settings, cases=0), first=first[:1]))
     made.workers = [Mock(orders=call.args[0]) for call in start_worker.call_args_list]
     again = session.resume(tmp_path)
     assert again.state.first == (first[2], first[1])
-    assert not again.state.given
+    assert not again.state.running
 
 
 def test_a_session_is_shown_as_a_line_that_changes_on_a_terminal(tmp_path):
     """With the remaining time."""
     made, _ = _waiting(tmp_path)
-    made.settings = made.settings.model_copy(update={"seconds": 60.0})
+    made.settings = replace(made.settings, seconds=60.0)
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=200)
     with patch("yololoss.harness.cli.view.Console", return_value=console), View("title", quiet=False) as view:
@@ -241,7 +243,7 @@ def test_what_is_found_is_said_once_while_the_session_goes_on(tmp_path):
         view = View("title", quiet=False)
     for _ in range(2):
         view.show(made)
-    assert screen.getvalue() == f"title\ntotals.sum broke: {made.findings[kind].finding.path}\n"
+    assert screen.getvalue() == f"title\ntotals.sum broke: {made.findings[kind].path}\n"
     view._every = 0.0
     view.show(made)
     assert screen.getvalue().splitlines()[2].startswith("0 cases")

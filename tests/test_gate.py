@@ -16,7 +16,7 @@ from tests.test_plugin import run
 from yololoss.harness import plugin
 from yololoss.harness.cli import look
 from yololoss.harness.engine import clerk, guard, judge, session, worker
-from yololoss.harness.engine.gate import Gate, Judged, Options
+from yololoss.harness.engine.gate import Gate, Options
 from yololoss.harness.engine.plan import Plan
 from yololoss.harness.engine.raw import Raw, write_raw
 from yololoss.harness.findings.junit import write_junit
@@ -39,7 +39,7 @@ def test_what_a_loss_lacks_it_lacks_in_both_runs():
 def test_an_interrupted_gate_judged_nothing_to_the_end():
     """Exit status 2; other devices are not begun."""
     gate = Gate(Options(device="cpu,mirror"), Path.cwd())
-    with patch.object(Gate, "judge", return_value=Judged(interrupted=True)) as judged:
+    with patch.object(Gate, "judge", return_value=Verdict(status=0, problem="interrupted")) as judged:
         verdict = gate.verdict(LAWS, 1, lambda _: None)
     assert (verdict.status, verdict.problem, judged.call_count) == (2, "interrupted", 1)
 
@@ -141,11 +141,12 @@ def test_pytest_runs_only_the_laws_that_are_named():
 def test_a_test_without_a_result_says_why(request: pytest.FixtureRequest):
     """The process that ran the session is gone."""
     said = pytest.raises(pytest.fail.Exception, match="the process that ran the session for all workers ended")
-    with patch.object(plugin, "_judged", return_value=Judged()), said:
+    with patch.object(plugin, "_judged", return_value=Verdict(status=0)), said:
         plugin._result(request.node, LAWS["totals.sum"])
 
 
 def test_ctrl_c_in_a_session_ends_pytest(request: pytest.FixtureRequest):
     """As it ends any test."""
-    with patch.object(Gate, "judge", return_value=Judged(interrupted=True)), pytest.raises(KeyboardInterrupt):
+    verdict = Verdict(status=0, problem="interrupted")
+    with patch.object(Gate, "judge", return_value=verdict), pytest.raises(KeyboardInterrupt):
         plugin._run(request.node, "cpu")

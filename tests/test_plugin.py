@@ -156,7 +156,7 @@ def test_the_workers_of_xdist_share_one_session(tmp_path: Path):
 def test_workers_that_wait_for_one_that_is_gone_say_so(tmp_path: Path, request: pytest.FixtureRequest):
     """A worker that ran the session may have been killed: its lock names a process that does not exist."""
     (tmp_path / "cpu.lock").write_text(str(2**22 + 1), encoding="utf-8")
-    assert plugin._shared(request.node, "cpu", tmp_path).rows == []
+    assert plugin._shared(request.node, "cpu", tmp_path).laws == ()
 
 
 def test_the_session_ends_with_as_many_findings_as_pytest_was_told(tmp_path: Path):

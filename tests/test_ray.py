@@ -189,7 +189,7 @@ def test_workers_get_the_gpus_that_there_are(tmp_path):
             found.room("cuda:1")
         for device, crew, share in (("cuda", 2, 1.0), ("cuda", 1, 1.0), ("cuda", 6, 0.33), ("cpu", 3, 0)):
             with patch.object(cluster, "RemoteWorker") as handle, patch.object(cluster, "_answers"):
-                found.start_worker(orders(tmp_path, task=Task(BUNDLED, device, "yololoss"), crew=crew))
+                found.start_worker(orders(tmp_path, task=Task(BUNDLED, device, "yololoss"), workers=crew))
             assert handle.call_args.args[1] == share
     with (
         patch("ray.cluster_resources", return_value={"CPU": 8.0}),
@@ -204,6 +204,6 @@ def test_a_worker_in_place_of_a_lost_one_needs_a_cluster_that_answers(tmp_path):
         found = cluster.Cluster("127.0.0.1:1")
     with patch.object(cluster, "RemoteWorker"), patch.object(cluster, "ANSWERS", 1.0):
         for _ in range(2):
-            found.start_worker(orders(tmp_path, crew=2))
+            found.start_worker(orders(tmp_path, workers=2))
         with pytest.raises(UsageError, match="no Ray cluster answers there"):
-            found.start_worker(orders(tmp_path, crew=2))
+            found.start_worker(orders(tmp_path, workers=2))

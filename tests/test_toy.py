@@ -59,7 +59,7 @@ def test_the_right_loss_passes(tmp_path):
 
 def test_a_session_finds_the_fault_and_minimises_its_case(tmp_path):
     """Guarded workers, the clerk, the summary."""
-    options = ("--cases", 100, "--workers", 1, "--out", "s", "--json", "--laws", "totals.finite")
+    options = ("--cases", 100, "--seed", 1, "--workers", 1, "--out", "s", "--json", "--laws", "totals.finite")
     status, output, errors = run("fuzz", WRONG, *options, cwd=tmp_path)
     assert status == 1, errors
     (found,) = json.loads(output)["verdict"]["findings"]

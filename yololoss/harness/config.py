@@ -42,10 +42,6 @@ class Config(BaseModel):
     corpus: str | None = None
     waivers: list[Waiver] = []
 
-    def waiver(self, law: str) -> Waiver | None:
-        """The waiver of a law, if it has one."""
-        return next((w for w in self.waivers if w.law == law), None)
-
 
 class Settings(BaseModel):
     """What a run judges: the loss, its device, its dialect, and its baseline."""

@@ -18,16 +18,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from yololoss.harness.errors import USAGE, UsageError
-from yololoss.harness.findings.rows import ABSENT, FINDING, NOTHING, PROPERTY, nothing_judged
+from yololoss.harness.findings.rows import NOTHING, PROPERTY, nothing_judged
 
 if TYPE_CHECKING:
-    from yololoss.harness.engine.gate import Gate, Judged
+    from yololoss.harness.engine.gate import Gate, Show
     from yololoss.harness.engine.session import Session
-    from yololoss.harness.laws.law import Law
-    from yololoss.harness.subjects.family import Family, LossUnderTest
+    from yololoss.harness.findings.verdict import Verdict
+    from yololoss.harness.laws.exam import Law
+    from yololoss.harness.subjects.family import LossUnderTest
 
 GATE: "pytest.StashKey[Gate]" = pytest.StashKey()
-JUDGED: "pytest.StashKey[dict[str, Judged]]" = pytest.StashKey()  # by device
+JUDGED: "pytest.StashKey[dict[str, Verdict]]" = pytest.StashKey()  # by device
 SHARED = "yololoss_folder"  # in the input of xdist's workers: the folder in which they share results
 FOLDER: "pytest.StashKey[Path]" = pytest.StashKey()  # the same, in the process that starts them
 STEP = 0.1  # seconds between two looks into that folder
@@ -63,11 +64,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "break",
     )
     group.addoption("--cases", type=int, metavar="N", help="how many cases (default: 30 for each law, at least 100)")
-    group.addoption(
-        "--no-shrink",
-        action="store_true",
-        help="do not minimise or draw failing cases",
-    )
+    group.addoption("--no-shrink", action="store_true", help="do not minimise or draw failing cases")
     group.addoption(
         "--findings",
         default=".yololoss/findings",
@@ -121,21 +118,13 @@ def _gate(config: pytest.Config) -> "Gate":
 
 def _subjects(config: pytest.Config) -> "dict[str, LossUnderTest]":
     with _told():
-        config.stash[ABSENT] = _gate(config).absent
         return _gate(config).subjects
-
-
-def _family(config: pytest.Config) -> "Family":
-    with _told():
-        return _gate(config).family
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run every test of a subject on every device. If there are several, the tests' names contain them."""
     if "subject" in metafunc.fixturenames and len(_subjects(metafunc.config)) > 1:
-        mark = metafunc.definition.get_closest_marker("law")
-        about_compile = mark is not None and "compile" in mark.args[0].on
-        names = [name for name in _subjects(metafunc.config) if (name == "compile") == about_compile]
+        names = _gate(metafunc.config).devices(_law(metafunc.definition))
         metafunc.parametrize("subject", names, indirect=True, scope="session")
 
 
@@ -159,22 +148,25 @@ def _params(item: pytest.Item) -> tuple[str, ...]:
 
 def _law(item: pytest.Item) -> "Law | None":
     mark = item.get_closest_marker("law")
-    law: Law | None = mark.args[0] if mark is not None else None
-    return law
+    return mark.args[0] if mark is not None else None
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Sort the laws, and check the waivers. With --laws or --replay, keep only the laws that these name."""
     laws = {item: law for item in items if (law := _law(item)) is not None}
-    family = _family(config) if laws else None
-    # Python's sort is stable: the devices of a law stay in order.
-    items.sort(key=lambda item: (item not in laws, item in laws and family is not None and laws[item].place(family)))
+    if not (laws or config.option.laws or config.option.replay):
+        return
+    from yololoss.harness.laws.law import find_laws  # noqa: PLC0415
+
     with _told():
+        gate = _gate(config)
+        # Python's sort is stable: the devices of a law stay in order.
+        items.sort(key=lambda item: (item not in laws, item in laws and laws[item].place(gate.family)))
         if laws:
-            _check_waivers(config)
+            gate.check_waivers()
         if config.option.laws:
-            wanted = _wanted(config)
+            wanted = find_laws(gate.family, config.option.laws)
             _keep(config, items, [item for item, law in laws.items() if law.id in wanted])
         if config.option.replay:
             _keep(config, items, _replayed(config, laws))
@@ -195,25 +187,6 @@ def _replayed(config: pytest.Config, laws: "dict[pytest.Item, Law]") -> list[pyt
 def _keep(config: pytest.Config, items: list[pytest.Item], kept: list[pytest.Item]) -> None:
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = kept
-
-
-def _wanted(config: pytest.Config) -> "dict[str, Law]":
-    from yololoss.harness.laws.law import find_laws  # noqa: PLC0415
-
-    return find_laws(_family(config), config.option.laws)
-
-
-def _check_waivers(config: pytest.Config) -> None:
-    if not _gate(config).config.waivers:
-        return
-    from datetime import datetime, timezone  # noqa: PLC0415
-
-    from yololoss.harness.config import check_waivers  # noqa: PLC0415
-    from yololoss.harness.laws.law import find_laws  # noqa: PLC0415
-
-    # a waiver may name a law of a module that this run does not collect
-    known = find_laws(_family(config))
-    check_waivers(_gate(config).config, known, datetime.now(tz=timezone.utc).date())
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -240,13 +213,13 @@ def _result(item: pytest.Item, law: "Law") -> "tuple[dict[str, Any], list[str]]"
     tested = _laws(item.session, device)
     first = next(iter(tested), None) == law.id
     findings = [f for f in judged.findings if f.law == law.id or (first and f.law not in tested)]
-    row = next((row for row in judged.rows if row["id"] == law.id), None)
+    row = next((row for row in judged.laws if row["id"] == law.id), None)
     if row is None:
         pytest.fail("the process that ran the session for all workers ended", pytrace=False)
     named = {**row, "id": " ".join((law.id, *_params(item)))}
     item.user_properties.append((PROPERTY, json.dumps(named)))
-    item.user_properties += [(FINDING, finding.model_dump_json()) for finding in findings]
-    return row, [*map(str, findings), *([judged.failures[law.id]] if law.id in judged.failures else [])]
+    failed = [_gate(item.config).holds_again(law.id)] if row["word"] == "failed" else []
+    return row, [*map(str, findings), *failed]
 
 
 def _laws(session: pytest.Session, device: str) -> "dict[str, Law]":
@@ -255,7 +228,7 @@ def _laws(session: pytest.Session, device: str) -> "dict[str, Law]":
     return {law.id: law for law in laws}
 
 
-def _judged(item: pytest.Item, device: str) -> "Judged":
+def _judged(item: pytest.Item, device: str) -> "Verdict":
     """The result of the session on a device. The first test runs it; with xdist, of one worker for all."""
     known = item.config.stash.setdefault(JUDGED, {})
     if device not in known:
@@ -264,47 +237,41 @@ def _judged(item: pytest.Item, device: str) -> "Judged":
     return known[device]
 
 
-def _run(item: pytest.Item, device: str, workers: int = 1) -> "Judged":
+def _run(item: pytest.Item, device: str, workers: int = 1) -> "Verdict":
     """Judge the loss by the laws of all tests of a device."""
-    laws = _laws(item.session, device)
-    judged = _gate(item.config).judge(device, laws, workers, _Shown(item.config))
-    if judged.interrupted:
+    judged = _gate(item.config).judge(device, _laws(item.session, device), workers, _shown(item.config))
+    if judged.problem:  # it was interrupted
         raise KeyboardInterrupt
     return judged
 
 
-class _Shown:
-    """Shows findings while a session runs, and ends it after as many as ``--maxfail`` says."""
+def _shown(config: pytest.Config) -> "Show":
+    """A function that shows findings while a session runs, and ends it after as many as ``--maxfail`` says."""
+    most, folder = config.option.maxfail, getattr(config, "workerinput", {}).get(SHARED)
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    known: set[str] = set()
 
-    def __init__(self, config: pytest.Config) -> None:
-        self._most = config.option.maxfail
-        self._reporter = config.pluginmanager.get_plugin("terminalreporter")
-        self._folder = getattr(config, "workerinput", {}).get(SHARED)
-        self._known: set[str] = set()
-
-    def __call__(self, session: "Session") -> bool:
-        """Called again and again."""
-        for kind in session.findings.keys() - self._known:
-            self._known.add(kind)
-            finding = session.findings[kind].finding
-            assert finding is not None
+    def show(session: "Session") -> bool:
+        for kind in session.findings.keys() - known:
+            known.add(kind)
+            finding = session.findings[kind]
             line = f"{finding.law} broke after {session.used:.0f} s: {finding.path}"
-            if self._folder is not None:  # a worker of xdist, whose own reporter is not heard
-                (Path(self._folder) / f"{kind}.line").write_text(line, encoding="utf-8")
-            elif self._reporter is not None:
-                self._reporter.write_line(f"\n{line}")
-        return bool(self._most and len(self._known) >= self._most)
+            if folder is not None:  # a worker of xdist, whose own reporter is not heard
+                (Path(folder) / f"{kind}.line").write_text(line, encoding="utf-8")
+            elif reporter is not None:
+                reporter.write_line(f"\n{line}")
+        return bool(most and len(known) >= most)
+
+    return show
 
 
-def _shared(item: pytest.Item, device: str, folder: Path) -> "Judged":
+def _shared(item: pytest.Item, device: str, folder: Path) -> "Verdict":
     """Of xdist's workers one runs the session, with as many processes; the others wait for the result."""
     import psutil  # noqa: PLC0415
-    from pydantic import TypeAdapter  # noqa: PLC0415
 
     from yololoss.harness.cases.files import write_whole  # noqa: PLC0415
-    from yololoss.harness.engine.gate import Judged  # noqa: PLC0415
+    from yololoss.harness.findings.verdict import Verdict  # noqa: PLC0415
 
-    adapter = TypeAdapter(Judged)
     result, lock = folder / f"{device}.json", folder / f"{device}.lock"
     try:
         with lock.open("x") as file:
@@ -312,12 +279,12 @@ def _shared(item: pytest.Item, device: str, folder: Path) -> "Judged":
     except FileExistsError:
         while not result.exists() and psutil.pid_exists(int(lock.read_text(encoding="utf-8") or os.getpid())):
             time.sleep(STEP)
-        return adapter.validate_json(result.read_bytes()) if result.exists() else Judged()
-    judged = Judged()
+        return Verdict.model_validate_json(result.read_bytes()) if result.exists() else Verdict(status=0)
+    judged = Verdict(status=0)
     try:
         judged = _run(item, device, int(item.config.workerinput["workercount"]))  # type: ignore[attr-defined]
     finally:
-        write_whole(result, adapter.dump_json(judged).decode())
+        write_whole(result, judged.model_dump_json())
     return judged
 
 
@@ -388,7 +355,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         config = terminalreporter.config
         width = config.get_terminal_writer().fullwidth
         terminalreporter.write_line(table(rows, width, quiet=config.option.verbose < 0))
-        for absent in config.stash.get(ABSENT, ()):
+        for absent in config.stash[GATE].absent if GATE in config.stash else ():
             terminalreporter.write_line(f"device {absent}: skipped")
         if _nothing_judged(terminalreporter):
             terminalreporter.write_line(NOTHING)

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from yololoss.harness.cases.case import DTYPES
 from yololoss.harness.engine.guard import UNWATCHED, is_watched
 from yololoss.harness.engine.judge import Told, judged
-from yololoss.harness.laws.exam import Run
-from yololoss.harness.laws.law import Law, find_laws
+from yololoss.harness.laws.exam import Law, Run
+from yololoss.harness.laws.law import find_laws
 from yololoss.harness.prove.proof import Unprovable
 from yololoss.harness.subjects.family import LossUnderTest
 

@@ -6,7 +6,6 @@ import shlex
 import shutil
 import sys
 import time
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +62,6 @@ def check(
       yololoss check utils/loss.py:ComputeLoss --laws assign --laws 'boxes.*' --device cpu,mirror
       yololoss check utils/loss.py:ComputeLoss --baseline loss-baseline.json
     """
-    from yololoss.harness.config import check_waivers  # noqa: PLC0415
     from yololoss.harness.engine.gate import Gate, Options  # noqa: PLC0415
     from yololoss.harness.findings.about import about  # noqa: PLC0415
     from yololoss.harness.laws.law import find_laws  # noqa: PLC0415
@@ -73,7 +71,7 @@ def check(
     )
     gate.prepare()
     subject = next(iter(gate.subjects.values()))
-    check_waivers(gate.config, find_laws(subject.family), datetime.now(tz=timezone.utc).date())
+    gate.check_waivers()
     wanted = find_laws(subject.family, laws)
     what = about(subject, gate.chosen.device, shlex.join(["yololoss", *sys.argv[1:]]))
     start = time.monotonic()

@@ -91,15 +91,15 @@ def diff(
 
     Exit status: 0 no difference; 1 they differ; 2 one of them could not run.
     """
-    from yololoss.harness.engine.diff import Remote, differences  # noqa: PLC0415
+    from yololoss.harness.engine.diff import differences, remote  # noqa: PLC0415
     from yololoss.harness.laws.law import find_laws  # noqa: PLC0415
 
     chosen = options.settings(loss=two, dialect=dialect, device=device)
     subject = options.under_test(chosen)
     find_laws(subject.family, laws)
-    with options.progress(f"{one} against {two}", quiet=as_json) as bar, Remote(one, chosen.device) as remote:
+    with options.progress(f"{one} against {two}", quiet=as_json) as bar, remote(one, chosen.device) as other:
         bar.add_task("", total=None)
-        found = list(differences(remote, subject, cases, findings))
+        found = list(differences(other, subject, cases, findings))
         told = {} if no_laws else _verdicts(one, two, laws, subject.dialect_text, chosen.device)
     if as_json:
         given = {"differences": [each.model_dump() for each in found], "laws": told}

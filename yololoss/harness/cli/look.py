@@ -10,7 +10,7 @@ from yololoss.harness.cli import options
 from yololoss.harness.errors import UsageError, closest
 
 if TYPE_CHECKING:
-    from yololoss.harness.laws.law import Law
+    from yololoss.harness.laws.exam import Law
     from yololoss.harness.subjects.family import Family
 
 

@@ -13,7 +13,7 @@ from yololoss.harness.errors import USAGE, UsageError, closest
 if TYPE_CHECKING:
     from yololoss.harness.cases.vectors import Vector
     from yololoss.harness.engine.judge import Judge
-    from yololoss.harness.laws.law import Law
+    from yololoss.harness.laws.exam import Law
     from yololoss.harness.subjects.family import LossUnderTest
 
 FIXED, BROKEN, CANNOT = "fixed", "still broken", "cannot run"

@@ -42,8 +42,7 @@ class View:
         from yololoss.harness.engine.session_summary import line  # noqa: PLC0415
 
         for kind in session.findings.keys() - self._known:
-            finding = session.findings[kind].finding
-            assert finding is not None
+            finding = session.findings[kind]
             self._say(f"{finding.law} broke: {finding.path}")
             self._known.add(kind)
         if time.monotonic() - self._shown < self._every:

@@ -3,16 +3,18 @@
 import time
 from contextlib import suppress
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from yololoss.harness.cases.case import Case, Data
 from yololoss.harness.cases.files import read_file, write_whole
 from yololoss.harness.cases.vectors import Vector, make_vector
-from yololoss.harness.engine.judge import Judge, Task, Told
+from yololoss.harness.engine.judge import Judge, Told
 from yololoss.harness.engine.minimise import smallest
 from yololoss.harness.engine.plan import Origin, Plan
 from yololoss.harness.engine.raw import Raw, fingerprint, made, origin, read_raw, write_raw
+from yololoss.harness.engine.state import Settings
 from yololoss.harness.errors import BadFile
 from yololoss.harness.findings.finding import Finding, keep
 from yololoss.harness.laws.law import find_laws
@@ -35,14 +37,9 @@ class Record(Data):
 class Duty(NamedTuple):
     """What the clerk needs to know."""
 
-    task: Task
-    laws: tuple[str, ...]
+    settings: Settings
     folder: Path
-    findings: Path  # the folder for findings
-    options: dict[str, str | None]  # that a replay needs
     seconds: float  # to minimise a case in
-    drawn: bool = True  # whether findings are drawn
-    gate: bool = False  # one finding of a law is enough, however the law breaks
 
 
 def record_path(folder: Path, kind: str) -> Path:
@@ -52,7 +49,7 @@ def record_path(folder: Path, kind: str) -> Path:
 
 def attend(duty: Duty, path: Path) -> None:
     """Confirm, minimise and save one finding."""
-    subject = duty.task.under_test()  # first: the case's file can be read once the family of the loss is known
+    subject = duty.settings.under_test()  # first: the case's file can be read once the family of the loss is known
     try:
         raw = read_raw(path)
     except BadFile as error:  # perhaps a full disk; keep the file for a person to look at
@@ -63,12 +60,23 @@ def attend(duty: Duty, path: Path) -> None:
         record = Record(kind=raw.kind, nothing=_killed_from_outside(duty, raw, again))
     else:
         small = _confirmed(duty, raw, again, subject)
-        broken = small.told.broken(find_laws(subject.family)[small.told.law], small.case)
-        broken.repeats = again is not None and (broken.died or repeats(subject, small.case))
-        finding = keep(broken, subject, duty.findings, duty.options, drawn=duty.drawn)
+        same = again is not None and (small.told.died or repeats(subject, small.case))
+        finding = _kept(duty, small, subject, repeats=same, drawn=duty.settings.shrink)
         record = Record(kind=raw.kind, made=made(small.origin), finding=finding)
     write_record(duty.folder, record)
     path.unlink(missing_ok=True)  # the clerk of a killed session may delete it too
+
+
+def give_up(duty: Duty, path: Path, subject: LossUnderTest) -> None:
+    """Save a finding as it was found, since its clerk died."""
+    finding = _kept(duty, read_raw(path), subject, repeats=False, drawn=False)
+    write_record(duty.folder, Record(kind=path.stem, finding=finding))
+
+
+def _kept(duty: Duty, raw: Raw, subject: LossUnderTest, *, repeats: bool, drawn: bool) -> Finding:
+    broken = raw.told.broken(find_laws(subject.family)[raw.told.law], raw.case)
+    broken.repeats = repeats
+    return keep(broken, subject, duty.settings.findings_in(duty.folder), duty.settings.options, drawn=drawn)
 
 
 def repeats(subject: LossUnderTest, case: Case) -> bool:
@@ -83,7 +91,7 @@ def _killed_from_outside(duty: Duty, raw: Raw, told: Told | None) -> str:
     does = "breaks no law"
     if told is not None:
         own = raw._replace(told=told)
-        write_raw(duty.folder, duty.task.loss, own)
+        write_raw(duty.folder, duty.settings.loss, own)
         does = f"breaks {told.law}: {own.kind}"
     return f"a process was killed from outside: its case, run again, {does}"
 
@@ -95,14 +103,14 @@ def _confirmed(duty: Duty, raw: Raw, told: Told | None, subject: LossUnderTest) 
     raw = raw._replace(told=told)
     if raw.origin is None or duty.seconds <= 0:
         return raw
-    small = _smallest_of(duty, raw, Plan(duty.laws, subject))
+    small = _smallest_of(duty, raw, Plan(duty.settings.laws, subject))
     again = _in_a_fresh_process(duty, raw, small.case)
     # if the minimised case breaks only after other cases in its process, keep the case as found, which repeats
     return raw if again is None else small._replace(told=again)
 
 
 def _in_a_fresh_process(duty: Duty, raw: Raw, case: Case) -> Told | None:
-    with Judge(duty.task) as judge:
+    with Judge(duty.settings) as judge:
         return judge.ask(_vector(raw, case)).told
 
 
@@ -112,16 +120,15 @@ def _vector(raw: Raw, case: Case) -> Vector[Any, Any]:
 
 def _smallest_of(duty: Duty, raw: Raw, plan: Plan) -> Raw:
     """A minimised case: that of an earlier finding if it breaks this law as well, else a smaller one than was found."""
-    seen: dict[Case, bool] = {}
-    task = replace(duty.task, limit=min(HANG, duty.task.limit))
-    with Judge(task) as judge:
+    with Judge(replace(duty.settings, limit=min(HANG, duty.settings.limit))) as judge:
+
+        @cache  # bytes may differ and make the same case
+        def shows(case: Case) -> bool:
+            found = judge.ask(_vector(raw, case)).told
+            return found is not None and _same(found, raw, duty)
 
         def breaks(made_from: Origin) -> bool:
-            case = plan.case(made_from)
-            if case not in seen:
-                found = judge.ask(_vector(raw, case)).told
-                seen[case] = found is not None and _same(found, raw, duty)
-            return seen[case]
+            return shows(plan.case(made_from))
 
         others = [origin(record.made) for record in read_records(duty.folder).values() if record.made]
         found = next((other for other in others if other and breaks(other)), None)
@@ -134,7 +141,7 @@ def _smallest_of(duty: Duty, raw: Raw, plan: Plan) -> Raw:
 
 def _same(told: Told, raw: Raw, duty: Duty) -> bool:
     """Whether a law broke as it did in the finding: in a gate in any way, else with the same fingerprint."""
-    return told.law == raw.told.law if duty.gate else fingerprint(told) == raw.kind
+    return told.law == raw.told.law if duty.settings.gate else fingerprint(told) == raw.kind
 
 
 def write_record(folder: Path, record: Record) -> None:

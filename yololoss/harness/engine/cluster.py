@@ -116,7 +116,7 @@ class RemoteWorker(WorkerHandle):
         if death is None:
             self._news = self._actor.news.remote(NEWS)
         else:
-            self._dismiss()
+            self._ray.kill(self._actor)
         return death
 
     def end(self) -> None:
@@ -124,7 +124,7 @@ class RemoteWorker(WorkerHandle):
         if self.journal is not None and self._take_in() is None:
             self._news = self._actor.farewell.remote()
             self._take_in()
-        self._dismiss()
+        self._ray.kill(self._actor)
 
     def _take_in(self) -> Death | None:
         from ray.exceptions import GetTimeoutError, RayActorError, RayError  # noqa: PLC0415
@@ -133,18 +133,13 @@ class RemoteWorker(WorkerHandle):
             report: Report = self._ray.get(self._news, timeout=FAREWELL)
         except GetTimeoutError:
             return Death("run.no-exception", "did not answer at the end", outside=True)
-        except RayActorError as error:
-            if not error.actor_init_failed:
-                return Death("run.no-exception", "lost with its node", outside=True)
-            return self._failed(str(error))
         except RayError as error:
-            return self._failed(str(error))
+            if isinstance(error, RayActorError) and not error.actor_init_failed:
+                return Death("run.no-exception", "lost with its node", outside=True)
+            error_path(self.orders.folder, self.orders.number).write_text(str(error).strip(), encoding="utf-8")
+            return Death("run.no-exception", "could not be started on a node")
         self._keep(report)
         return report.death
-
-    def _failed(self, why: str) -> Death:
-        error_path(self.orders.folder, self.orders.number).write_text(why.strip(), encoding="utf-8")
-        return Death("run.no-exception", "could not be started on a node")
 
     def _keep(self, report: Report) -> None:
         """Write the report, findings first: so no finding is counted that is not saved."""
@@ -162,9 +157,6 @@ class RemoteWorker(WorkerHandle):
         if report.in_flight != self.journal.read().text:
             self.journal.write(report.in_flight)
 
-    def _dismiss(self) -> None:
-        self._ray.kill(self._actor)
-
 
 class Cluster:
     """A Ray cluster that this machine is part of."""
@@ -179,7 +171,8 @@ class Cluster:
         try:
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
         except (Exception, SystemExit) as error:  # Ray exits if nobody answers
-            raise UsageError(f"--ray {address}: {_first_line(error)}") from error
+            why = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            raise UsageError(f"--ray {address}: {why}") from error
         self._ray: Any = ray
         self._address = address
         self._started = 0
@@ -200,10 +193,10 @@ class Cluster:
         Raises UsageError if the cluster itself is lost; Ray would end this process.
         """
         self._started += 1
-        if self._started > orders.crew:  # it replaces a lost one
+        if self._started > orders.settings.workers:  # it replaces a lost one
             _answers(self._address)
-        gpus = self.room("cuda") if orders.task.device == "cuda" else 0
-        return RemoteWorker(orders, min(1.0, int(100 * gpus / orders.crew) / 100))
+        gpus = self.room("cuda") if orders.settings.device == "cuda" else 0
+        return RemoteWorker(orders, min(1.0, int(100 * gpus / orders.settings.workers) / 100))
 
     @contextmanager
     def joined(self) -> Iterator[None]:
@@ -226,7 +219,3 @@ def _answers(address: str) -> None:
         asked = None
     if asked is None or asked.returncode:
         raise UsageError(f"--ray {address}: no Ray cluster answers there; expected host:port of its head, or auto")
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

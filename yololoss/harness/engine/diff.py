@@ -2,22 +2,23 @@
 
 import multiprocessing
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from typing_extensions import Self
+import torch
 
 from yololoss.harness.cases.case import Case
 from yololoss.harness.cases.domain import Domain, domains
 from yololoss.harness.engine.minimise import smallest
 from yololoss.harness.findings.finding import Finding, keep
-from yololoss.harness.laws.exam import Exam, LawBroken, NotApplicable, Run
-from yololoss.harness.laws.law import SEED, Law
+from yololoss.harness.laws.exam import Exam, Law, LawBroken, NotApplicable, Run
+from yololoss.harness.laws.law import SEED
 from yololoss.harness.subjects.comparison import Aspect
+from yololoss.harness.subjects.execute import execute
 from yololoss.harness.subjects.family import LossUnderTest
 from yololoss.harness.subjects.load import find_device, load_loss
 from yololoss.harness.subjects.outcome import Outcome
@@ -32,43 +33,34 @@ SMALL = 30.0  # seconds to minimise a case in
 _HERE: dict[str, LossUnderTest] = {}  # in the process of a `Remote`: its loss
 
 
-class Remote:
+class Remote(NamedTuple):
     """A loss in another process: two losses may have modules of the same name, or change their process."""
 
-    def __init__(self, spec: str, device: str) -> None:
-        self.spec = spec
-        self._pool = multiprocessing.get_context("spawn").Pool(1)
-        try:
-            self._pool.apply(_load, (spec, device))
-        except BaseException as error:
-            self.__exit__(type(error), error, error.__traceback__)
-            raise
+    spec: str
+    execute: Callable[[Case], Outcome]  # raises Unsupported if the loss lacks an option of the case
 
-    def execute(self, case: Case) -> Outcome:
-        """Run the loss on a case. Raises Unsupported if the loss lacks an option of it."""
-        return self._pool.apply(_execute, (case,))
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if error is None:
-            self._pool.close()
-        else:  # it may never answer
-            self._pool.terminate()
-        self._pool.join()
+@contextmanager
+def remote(spec: str, device: str) -> Iterator[Remote]:
+    """Load a loss in another process, which ends with this context."""
+    pool = multiprocessing.get_context("spawn").Pool(1)
+    try:
+        pool.apply(_load, (spec, device))
+        yield Remote(spec, lambda case: pool.apply(_execute, (case,)))
+        pool.close()
+    except BaseException:
+        pool.terminate()  # it may never answer
+        raise
+    finally:
+        pool.join()
 
 
 def _load(spec: str, device: str) -> None:
-    import torch  # noqa: PLC0415
-
     torch.set_num_threads(1)
     _HERE["loss"] = load_loss(spec, find_device(device))
 
 
 def _execute(case: Case) -> Outcome:
-    from yololoss.harness.subjects.execute import execute  # noqa: PLC0415
-
     return execute(_HERE["loss"], case)
 
 
@@ -101,7 +93,7 @@ def _law(aspect: Aspect, one: Remote, two: LossUnderTest) -> Law:
         exam.compare(family.comparisons(exam.case, exam.of(recorded), exam.outcome), aspect)
 
     about = f"expected is what {one.spec} does"
-    return Law(f"diff.{aspect}", ASPECTS[aspect], about, judge=judge, cases=family.standard, family=family)
+    return Law(f"diff.{aspect}", ASPECTS[aspect], about, family, judge, family.standard)
 
 
 def _broken(law: Law, run: Run) -> LawBroken | None:

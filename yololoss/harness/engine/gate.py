@@ -1,30 +1,30 @@
 """The gate: a session of fixed cases on each device, with waivers, baseline and corpus, and its verdict."""
 
-import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Container, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import ValidationError
 
 from yololoss import _suite
 from yololoss.harness.cases.vectors import Vector, VectorFile, read_corpus, read_vectors
-from yololoss.harness.config import Config, Settings, read_config, settle
+from yololoss.harness.config import Config, Settings, check_waivers, read_config, settle
 from yololoss.harness.devices.mirror import NAME as MIRROR
 from yololoss.harness.engine import state
-from yololoss.harness.engine.judge import MEMORY, Task, usual_limit
+from yololoss.harness.engine.judge import Task, usual_limit
 from yololoss.harness.engine.session import Session, begin
-from yololoss.harness.engine.session_summary import rows
+from yololoss.harness.engine.session_summary import verdict_of
 from yololoss.harness.errors import USAGE, BadFile, UsageError
-from yololoss.harness.findings.finding import Finding
-from yololoss.harness.findings.rows import NOTHING, nothing_judged
-from yololoss.harness.findings.verdict import Verdict
-from yololoss.harness.laws.law import SEED, Law, find_laws
+from yololoss.harness.findings.verdict import Verdict, settled
+from yololoss.harness.laws.exam import Law
+from yololoss.harness.laws.law import SEED, find_laws
 from yololoss.harness.subjects.compiled import NAME as COMPILE
 from yololoss.harness.subjects.family import Family, LossUnderTest
 from yololoss.harness.subjects.load import find_devices
@@ -56,16 +56,6 @@ class Options:
     replay: Sequence[str] = ()  # files whose cases are judged, each by its law, instead of new ones
 
 
-@dataclass
-class Judged:
-    """The result of a gate on one device."""
-
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
-    failures: dict[str, str] = field(default_factory=dict)  # by law: waivers that are not needed
-    interrupted: bool = False
-
-
 class Gate:
     """The loss on each device, its record, corpus and waivers. Raises UsageError for what does not exist."""
 
@@ -84,13 +74,21 @@ class Gate:
         return settle(self.config, **{name: getattr(self.options, name) for name in Settings.model_fields})
 
     @cached_property
-    def _baseline(self) -> VectorFile[Any, Any] | None:
-        return None if self.chosen.baseline is None else self._read(self.chosen.baseline, "--baseline")
+    def _baseline(self) -> VectorFile[Any, Any]:
+        path = self.chosen.baseline
+        return VectorFile(source={}, vectors=()) if path is None else self._read(path, "--baseline")
 
     @cached_property
-    def _devices(self) -> tuple[list[str], list[str]]:
-        found, absent = find_devices(self.chosen.device)
-        return list(found), absent
+    def _waived(self) -> dict[str, str]:
+        """Why a law may break, by law. No law may break in a replay."""
+        if self.options.replay:
+            return {}
+        waivers = reversed(self.config.waivers)  # the first of a law counts
+        return dict.fromkeys(self._baseline.broken, KNOWN) | {waiver.law: waiver.reason for waiver in waivers}
+
+    @cached_property
+    def _devices(self) -> tuple[dict[str, torch.device], list[str]]:
+        return find_devices(self.chosen.device)
 
     @property
     def absent(self) -> list[str]:
@@ -105,8 +103,7 @@ class Gate:
     @cached_property
     def subjects(self) -> dict[str, LossUnderTest]:
         """The loss by device, with the baseline's record if there is one."""
-        recorded = {} if self._baseline is None else self._baseline.recorded
-        return {name: replace(loss, recorded=recorded) for name, loss in self._losses.items()}
+        return {name: replace(loss, recorded=self._baseline.recorded) for name, loss in self._losses.items()}
 
     @property
     def family(self) -> Family:
@@ -149,104 +146,90 @@ class Gate:
         if options.cases is not None and options.cases < 1:
             raise UsageError(f"--cases {options.cases}: expected 1 or more")
 
-    def judge(self, device: str, laws: dict[str, Law], workers: int, show: Show) -> Judged:
-        """Judge the loss on a device by these laws. Raises UsageError."""
-        subject = self.subjects[device]
-        apply = tuple(id for id, law in laws.items() if law.assumes(subject) is None)
-        judged = Judged()
-        counted: dict[str, dict[str, Any]] = {}
-        if apply:
-            folder = Path(tempfile.mkdtemp(prefix="yololoss-"))
-            try:
-                modules = _own_modules(subject.family, (laws[id] for id in apply))
-                session = begin(folder, self._settings(device, apply, modules, workers), self._first(apply))
-                session.run(show)
-                counted = {row["id"]: row for row in rows(session)}
-                judged.findings = [record.finding for record in session.findings.values() if record.finding]
-                judged.interrupted = session.interrupted
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)
-        order = list(find_laws(subject.family))
-        judged.findings.sort(key=lambda finding: order.index(finding.law))
-        for id, law in laws.items():
-            judged.rows.append(self._row(id, law.assumes(subject), counted.get(id), judged))
-        return judged
+    def check_waivers(self) -> None:
+        """Raise UsageError for a waiver that has expired, or that names an unknown law."""
+        if self.config.waivers:
+            check_waivers(self.config, find_laws(self.family), datetime.now(tz=timezone.utc).date())
 
-    def _settings(self, device: str, laws: tuple[str, ...], modules: tuple[str, ...], workers: int) -> state.Settings:
+    def devices(self, law: Law | None) -> list[str]:
+        """The devices that a law is listed for. Of several, one about compilation is for that alone; no other is."""
+        about = law is not None and COMPILE in law.on
+        several = len(self.subjects) > 1
+        return [name for name, subject in self.subjects.items() if not several or subject.compile == about]
+
+    def judge(self, device: str, laws: dict[str, Law], workers: int, show: Show) -> Verdict:
+        """Judge the loss on a device by these laws: their rows and findings. Raises UsageError."""
+        why = {id: law.assumes(self.subjects[device]) for id, law in laws.items()}
+        apply = {id: law for id, law in laws.items() if why[id] is None}
+        found = Verdict(status=0)
+        if apply:
+            with tempfile.TemporaryDirectory(prefix="yololoss-", ignore_cleanup_errors=True) as folder:
+                session = begin(Path(folder), self._settings(device, apply, workers), self._first(apply))
+                session.run(show)
+                found = verdict_of(session, problem="interrupted" if session.interrupted else None)
+        counted = {row["id"]: row for row in found.laws}
+        rows = tuple(self._row(id, why[id], counted.get(id)) for id in laws)
+        return found.model_copy(update={"laws": rows})
+
+    def _settings(self, device: str, laws: dict[str, Law], workers: int) -> state.Settings:
         chosen, options = self.chosen, self.options
         usual = usual_cases(len(laws)) * (MIRROR_SHARE if device.startswith(MIRROR) else 1)
-        waived = () if options.replay else (*self._broken_before, *(waiver.law for waiver in self.config.waivers))
         return state.Settings(
             loss=chosen.loss,
             device=device,
             dialect=chosen.dialect,
             baseline=chosen.baseline,
-            modules=modules,
-            laws=laws,
-            waived=waived,
+            modules=_own_modules(self.family, laws.values()),
+            laws=tuple(laws),
+            waived=tuple(self._waived),
             gate=True,
             shrink=not options.no_shrink,
             findings=options.findings,
             workers=workers,
-            memory=MEMORY,
             limit=usual_limit(device),
             seed=SEED,
             cases=0 if options.replay else options.cases or int(usual),
             options={"loss": options.loss, "device": device if options.device else None, "dialect": options.dialect},
         )
 
-    def _first(self, laws: tuple[str, ...]) -> tuple[str, ...]:
+    def _first(self, laws: Container[str | None]) -> tuple[str, ...]:
         vectors = self.replayed or self.corpus
         return tuple(vector.model_dump_json() for vector in vectors if vector.law in laws)
 
-    @property
-    def _broken_before(self) -> tuple[str, ...]:
-        """The laws that were broken when the baseline was recorded."""
-        return () if self._baseline is None else self._baseline.broken
-
-    def _row(self, id: str, otherwise: str | None, row: dict[str, Any] | None, judged: Judged) -> dict[str, Any]:
+    def _row(self, id: str, otherwise: str | None, row: dict[str, Any] | None) -> dict[str, Any]:
         """The row of a law: with waivers, and why it does not apply."""
         if row is None:
             empty = {"tried": 0, "judged": 0, "not_applicable": {}, "notes": {}}
             return {"id": id, "word": "not applicable", "why": otherwise, **empty}
-        waiver = None if self.options.replay else self.config.waiver(id)
-        broke = row["word"] == "BROKE"
-        if waiver is not None and not broke:
-            judged.failures[id] = f"{id} is waived ({waiver.reason}), but it holds again: remove the waiver"
-            return {**row, "word": "failed"}
-        if waiver is not None:
-            return {**row, "word": "waived", "why": waiver.reason}
-        if broke and id in self._broken_before and not self.options.replay:
-            return {**row, "word": "waived", "why": KNOWN}
-        return row
+        why = self._waived.get(id)
+        if why is not None and row["word"] == "BROKE":
+            return {**row, "word": "waived", "why": why}
+        return row if why in (None, KNOWN) else {**row, "word": "failed"}
+
+    def holds_again(self, law: str) -> str:
+        """What to say of a law whose row says "failed": its waiver is not needed."""
+        return f"{law} is waived ({self._waived[law]}), but it holds again: remove the waiver"
 
     def verdict(self, laws: dict[str, Law], workers: int, show: Show) -> Verdict:
         """Judge the loss by these laws on every device."""
-        several = len(self.subjects) > 1
-        found = Verdict(status=0, absent=tuple(self.absent))
-        for device, subject in self.subjects.items():
-            about = laws if not several else {i: law for i, law in laws.items() if _is_about(law, subject)}
-            judged = self.judge(device, about, workers, show)
-            named = [{**row, "id": f"{row['id']} {device}" if several else row["id"]} for row in judged.rows]
-            found = found.model_copy(
-                update={
-                    "laws": (*found.laws, *named),
-                    "findings": (*found.findings, *judged.findings),
-                    "failures": (*found.failures, *judged.failures.values()),
-                    "problem": "interrupted" if judged.interrupted else None,
-                }
-            )
-            if judged.interrupted:
+        found: dict[str, Verdict] = {}
+        for device in self.subjects:
+            about = {id: law for id, law in laws.items() if device in self.devices(law)}
+            found[device] = self.judge(device, about, workers, show)
+            if found[device].problem:
                 break
-        nothing = not (found.findings or found.failures or found.problem) and nothing_judged(found.laws)
-        problem = NOTHING if nothing else found.problem
-        status = USAGE if problem else int(bool(found.findings or found.failures))
-        return found.model_copy(update={"status": status, "problem": problem})
-
-
-def _is_about(law: Law, subject: LossUnderTest) -> bool:
-    """Whether a law is listed for a device: those about compilation for it alone, and no others."""
-    return (COMPILE in law.on) == subject.compile
+        several = len(self.subjects) > 1
+        rows = [(device, row) for device, each in found.items() for row in each.laws]
+        return settled(
+            Verdict(
+                status=0,
+                problem=found[device].problem,
+                laws=tuple({**row, "id": f"{row['id']} {device}"} if several else row for device, row in rows),
+                findings=tuple(finding for each in found.values() for finding in each.findings),
+                failures=tuple(self.holds_again(row["id"]) for _, row in rows if row["word"] == "failed"),
+                absent=tuple(self.absent),
+            )
+        )
 
 
 def _own_modules(family: Family, laws: Iterable[Law]) -> tuple[str, ...]:

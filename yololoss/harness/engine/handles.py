@@ -30,11 +30,11 @@ class LocalWorker(WorkerHandle):
 
     def __init__(self, orders: Orders) -> None:
         super().__init__(orders)
-        self.guarded = Guarded(run, (orders,), orders.task.memory)
+        self.guarded = Guarded(run, (orders,), orders.settings.memory)
 
     def watch(self) -> Death | None:
         """Why it died, if it did. Kills it if its case takes too long or too much memory."""
-        limit = self.orders.task.limit
+        limit = self.orders.settings.limit
         if self.journal is None:
             try:
                 self.journal = Journal(journal_path(self.orders.folder, self.orders.number))

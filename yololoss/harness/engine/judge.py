@@ -3,22 +3,26 @@
 import multiprocessing
 import sys
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from importlib import import_module
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from yololoss.harness.cases.case import Case
 from yololoss.harness.cases.vectors import Vector, kind, read_vectors
 from yololoss.harness.devices.devices import DeviceLost
 from yololoss.harness.engine.guard import UNWATCHED, Death, Guarded, is_watched
-from yololoss.harness.laws.exam import LawBroken, Run
-from yololoss.harness.laws.law import Law, find_laws
+from yololoss.harness.laws.exam import Law, LawBroken, Run
+from yololoss.harness.laws.law import find_laws
 from yololoss.harness.subjects import compiled
 from yololoss.harness.subjects.compiled import NAME as COMPILE
 from yololoss.harness.subjects.execute import TIME_LIMIT
 from yololoss.harness.subjects.family import LossUnderTest, find_family, with_record
+from yololoss.harness.subjects.load import find_devices, load_loss
 
 STEP = 0.02  # seconds between two checks of a process
 ALIVE = "a result, and a process that keeps running"
@@ -47,10 +51,6 @@ class Task:
 
     def under_test(self, worker: int = 0) -> LossUnderTest:
         """Load the loss in this process."""
-        import torch  # noqa: PLC0415
-
-        from yololoss.harness.subjects.load import find_devices, load_loss  # noqa: PLC0415
-
         for path in self.modules:
             _import(path)
         torch.set_num_threads(1)  # cases are small: a second thread costs more time than it saves
@@ -93,27 +93,14 @@ class Answer(NamedTuple):
     nothing: str | None = None  # why there was nothing to judge, if there was not
 
 
-def told(broken: LawBroken) -> Told:
-    """How a law broke, as data for another process."""
-    return Told(broken.law.id, broken.what, broken.expected, broken.observed, broken.because)
-
-
 def died(death: Death, law: Law) -> Told:
     """The finding of a case that ended its process.
 
     If the law runs the loss again, the finding is this law's, since that run may be the reason; else the law about the
     process is broken.
     """
-    because = "none: the process ended"
-    return Told(
-        law.id if law.again else death.law,
-        "the process of the loss",
-        ALIVE,
-        death.kind,
-        because,
-        died=True,
-        outside=death.outside,
-    )
+    broke, because = law.id if law.again else death.law, "none: the process ended"
+    return Told(broke, "the process of the loss", ALIVE, death.kind, because, died=True, outside=death.outside)
 
 
 def lost(law: str, error: DeviceLost) -> Told:
@@ -129,13 +116,13 @@ def judged(law: Law, run: Run) -> tuple[Told | None, float]:
     try:
         return None, law.examine(run)
     except LawBroken as broken:
-        return told(broken), 1.0
+        return Told(law.id, broken.what, broken.expected, broken.observed, broken.because), 1.0
     except Exception as error:
         because = "none: the law could not judge"
         return Told(law.id, "the judgement", "no error", f"{type(error).__name__}: {error}", because), 1.0
 
 
-class Judge:
+class Judge(AbstractContextManager["Judge"]):
     """Judges cases one after another, in another process. If a case ends it, this is reported, and a new one starts."""
 
     def __init__(self, task: Task) -> None:
@@ -156,8 +143,7 @@ class Judge:
                 if death is not None and not self._pipe.poll(0):
                     break
             else:
-                broke, nothing = self._pipe.recv()
-                return Answer(None if broke is None else Told(*broke), nothing)
+                return Answer(*self._pipe.recv())
         except (EOFError, OSError):  # it died between two checks
             self._guarded.process.join()
             death = self._guarded.watch(began, self.task.limit)
@@ -179,9 +165,6 @@ class Judge:
             self._guarded.kill()
             self._pipe.close()
         self._guarded = None
-
-    def __enter__(self) -> "Judge":
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -208,6 +191,6 @@ def serve(pipe: Connection, task: Task) -> None:
             broke, _ = judged(law, Run(with_record(subject, vector), vector.case))
         except DeviceLost as error:
             broke = lost(law.id, error)
-        pipe.send((None if broke is None else tuple(broke), next(iter(law.tally.not_applicable), None)))
+        pipe.send(Answer(broke, next(iter(law.tally.not_applicable), None)))
         if broke is not None and broke.died:
             return

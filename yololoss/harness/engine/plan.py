@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from yololoss.harness.cases.case import Case
 from yololoss.harness.cases.domain import Domain, domains
-from yololoss.harness.laws.law import Law, find_laws
+from yololoss.harness.laws.exam import Law
+from yololoss.harness.laws.law import find_laws
 from yololoss.harness.subjects.family import LossUnderTest
 
 # A law that runs the loss again costs as much as all laws together that read one run. The latter judge every case that
@@ -62,10 +63,6 @@ class Plan:
     def regions(self) -> tuple[str, ...]:
         """Names of the regions that cases should reach."""
         return self.subject.family.regions
-
-    def regions_of(self, case: Case) -> list[str]:
-        """The regions in which a case lies."""
-        return list(self.subject.family.regions_of(case))
 
     def own_cases(self) -> Iterator[Case]:
         """The cases of laws that have their own, and draw none."""

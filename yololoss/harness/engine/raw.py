@@ -17,15 +17,13 @@ NUMBER = re.compile(r"0x[0-9a-f]+|(?<![A-Za-z_])[-+]?\d[\d.]*(?:e[-+]?\d+)?", re
 LIST = re.compile(r"[\[(](?:#|nan|inf|-inf|[\s,.])*[\])](?:,\s*|\s*\.\.\.)*")
 
 
-class _Raw(NamedTuple):
+class Raw(NamedTuple):
+    """A case that broke a law, or that ended a process."""
+
     told: Told
     case: Case
     origin: Origin | None  # what the case was made from, if this session made it
     number: int = 0  # of the case, in the order of the session
-
-
-class Raw(_Raw):
-    """A case that broke a law, or that ended a process."""
 
     @property
     def kind(self) -> str:

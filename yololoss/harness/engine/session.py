@@ -14,12 +14,13 @@ any moment, and a resumed session continues from these files:
 import secrets
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from yololoss.harness.cases.files import read_file, write_whole
 from yololoss.harness.cases.vectors import make_vector
-from yololoss.harness.engine.clerk import Duty, Record, attend, read_records, record_path, write_record
+from yololoss.harness.engine.clerk import Duty, Record, attend, give_up, read_records, record_path
 from yololoss.harness.engine.guard import Death, Guarded
 from yololoss.harness.engine.handles import LocalWorker, StartWorker, WorkerHandle
 from yololoss.harness.engine.journal import Journal
@@ -30,6 +31,7 @@ from yololoss.harness.engine.residual import Risk, residual
 from yololoss.harness.engine.state import Settings, State
 from yololoss.harness.engine.worker import BAD_DISK, Orders, error_path, journal_path
 from yololoss.harness.errors import BadFile, UsageError
+from yololoss.harness.findings.finding import Finding
 
 STEP = 0.05  # seconds between two checks of the workers
 SAVED = 1.0  # seconds between two saves of the session
@@ -46,7 +48,7 @@ class Session:
     def __init__(self, folder: Path, state: State, start_worker: StartWorker = LocalWorker) -> None:
         self.folder, self.state, self._make_worker = folder, state, start_worker
         self.settings = state.settings
-        self.subject = self.settings.task.under_test()
+        self.subject = self.settings.under_test()
         self.plan = Plan(self.settings.laws, self.subject)
         if not self.plan.laws:
             raise UsageError("none of these laws applies to this loss and device")
@@ -58,21 +60,20 @@ class Session:
         self.clerks: dict[Path, tuple[Guarded, str]] = {}  # by the finding that each minimises, with its law
         self.failed = 0
         self.interrupted = False
-        self._base = state.used
-        self._start = self._saved = time.monotonic()
+        self._saved = time.monotonic()
+        self._start = self._saved - state.used
         self._ended: float | None = None
         self._recover()
         reached = self.state.reached
         if reached and len(reached) != self.settings.workers:  # another number of workers than before shares the rest
-            anew = {place: max(reached.values()) + place for place in range(self.settings.workers)}
-            self.state = self.state.model_copy(update={"reached": anew})
+            self.state.reached = {place: max(reached.values()) + place for place in range(self.settings.workers)}
 
     # Its state
 
     @property
     def used(self) -> float:
         """Seconds used, including those before the session was resumed."""
-        return self._base + (self._ended or time.monotonic()) - self._start
+        return (self._ended or time.monotonic()) - self._start
 
     def counts(self) -> Counts:
         """The counts of all workers so far."""
@@ -85,9 +86,9 @@ class Session:
         return None if len(counts.kinds) >= KINDS else residual(counts.alone, counts.named["fresh"])
 
     @property
-    def findings(self) -> dict[str, Record]:
-        """The records of confirmed findings, by fingerprint."""
-        return {kind: record for kind, record in self.records.items() if record.finding is not None}
+    def findings(self) -> dict[str, Finding]:
+        """Confirmed findings, by fingerprint."""
+        return {kind: record.finding for kind, record in self.records.items() if record.finding is not None}
 
     # What it does
 
@@ -146,31 +147,15 @@ class Session:
 
     def _start_worker(self, place: int) -> None:
         state, settings = self.state, self.settings
-        number = state.next
+        number, start = state.next, state.reached.get(place, place)
         waiting = settings.workers - place if not state.reached else 1  # workers that share the given cases
         share = -(-len(state.first) // waiting)
-        first, left = state.first[:share], state.first[share:]
-        start = state.reached.get(place, place)
-        given = {**state.given, number: first} if first else state.given
-        starts = {**state.starts, number: (place, start, settings.workers)}
-        self.state = state.model_copy(update={"next": number + 1, "first": left, "given": given, "starts": starts})
+        first, state.first = state.first[:share], state.first[share:]
+        state.running[number] = place, start, settings.workers, first
+        state.next += 1
         self._save()
-        orders = Orders(
-            settings.task,
-            settings.laws,
-            settings.waived,
-            self.folder,
-            number,
-            place,
-            settings.seed,
-            tuple(self.findings),
-            first,
-            start,
-            settings.workers,
-            settings.cases,
-            settings.gate,
-            tuple(id for id in self.plan.laws if state.counts.named[f"broke {id}"]),
-        )
+        broken = tuple(id for id in self.plan.laws if state.counts.named[f"broke {id}"])
+        orders = Orders(settings, self.folder, number, place, start, tuple(self.findings), first, broken)
         self.workers.append(self._make_worker(orders))
 
     def _look_after_workers(self) -> None:
@@ -194,7 +179,7 @@ class Session:
         if self.failed >= FAILED:
             why = error.read_text(encoding="utf-8").splitlines()[-1] if error.exists() else death.kind
             raise UsageError(f"{self.settings.loss}: workers end before their first case: {why}")
-        self.state = self.state.model_copy(update={"restarts": self.state.restarts + 1})
+        self.state.restarts += 1
         self._start_worker(place)
 
     def _absorb(self, number: int, death: Death | None = None) -> bool:
@@ -202,53 +187,40 @@ class Session:
 
         Returns whether the worker began any case.
         """
-        path = journal_path(self.folder, number)
+        path, state = journal_path(self.folder, number), self.state
         try:
             journal = Journal(path)
         except (FileNotFoundError, BadFile):
             path.unlink(missing_ok=True)
-            self._take_back(number, 0)
+            *_, given = state.running.pop(number, ((),))
+            state.first = (*given, *state.first)
             return False
         counts = self.counters.read(journal.counters)
         named = counts.named
         entry = journal.read()
         journal.close()
-        if number not in self.state.absorbed:
-            place, start, crew = self.state.starts[number]
+        if number in state.running:
+            place, start, crew, given = state.running[number]
             at = start + crew * named["made"]
             if entry.text and death is not None:
                 case, source = from_flight(entry.text, self.subject.family.case)
                 law = list(self.plan.laws.values())[named["law"]]
                 write_raw(self.folder, self.settings.loss, Raw(died(death, law), case, source, at - crew))
-            self._take_back(number, named["first"], entry.text, told=death is not None)
+            left = _left(given, named["first"], entry.text, told=death is not None)
             del named["law"]
-            update = {
-                "counts": self.state.counts + counts,
-                "absorbed": (*self.state.absorbed, number),
-                "reached": {**self.state.reached, place: at},
-                "starts": {n: start for n, start in self.state.starts.items() if n != number},
-            }
-            self.state = self.state.model_copy(update=update)
+            state.counts += counts
+            state.first = (*left, *state.first)
+            state.reached[place] = at
+            del state.running[number]
             self._save()
         path.unlink(missing_ok=True)
         return bool(named["cases"] or entry.text)
 
-    def _take_back(self, number: int, begun: int, in_flight: str = "", *, told: bool = False) -> None:
-        """Queue again the given cases that a worker did not begin, and the case in flight unless it is a finding."""
-        given = dict(self.state.given)
-        own = given.pop(number, ())
-        left = own[begun:]
-        if in_flight:
-            case = in_flight.partition("\n")[2]
-            again = next((vector for vector in own if case in vector), f'{{"id":"in flight","case":{case}}}')
-            left = (*(() if told else (again,)), *(vector for vector in left if case not in vector))
-        self.state = self.state.model_copy(update={"given": given, "first": (*left, *self.state.first)})
-
     def _recover(self) -> None:
         """Read what the workers of a killed session left."""
         left = {int(path.stem) for path in (self.folder / "journal").glob("*.journal")}
-        for number in sorted(left | self.state.given.keys()):
-            self.state = self.state.model_copy(update={"next": max(self.state.next, number + 1)})
+        for number in sorted(left | self.state.running.keys()):
+            self.state.next = max(self.state.next, number + 1)
             self._absorb(number)
 
     # The clerks
@@ -266,18 +238,8 @@ class Session:
                 del self.clerks[path]
         room = (1 if self.workers else self.settings.workers) - len(self.clerks)
         for path, raw in self._waiting()[:room] if room else ():
-            same = self._known(raw.told.law)
-            small = self.settings.shrink and same < EACH
-            duty = Duty(
-                self.settings.task,
-                self.settings.laws,
-                self.folder,
-                self.settings.findings_in(self.folder),
-                self.settings.options,
-                seconds if small else 0.0,
-                self.settings.shrink,
-                self.settings.gate,
-            )
+            small = self.settings.shrink and self._known(raw.told.law) < EACH
+            duty = Duty(self.settings, self.folder, seconds if small else 0.0)
             self.clerks[path] = Guarded(attend, (duty, path), 2**30), raw.told.law
         return bool(self.clerks)
 
@@ -311,11 +273,11 @@ class Session:
     def _at(self, worker: WorkerHandle) -> int:
         """The number of the case that a worker is at."""
         made = 0 if worker.journal is None else self.counters.read(worker.journal.counters).named["made"]
-        return worker.orders.start + worker.orders.crew * max(made - 1, 0)
+        return worker.orders.start + worker.orders.settings.workers * max(made - 1, 0)
 
     def _known(self, law: str) -> int:
         """How many findings there are of a law."""
-        return sum(record.finding is not None and record.finding.law == law for record in self.records.values())
+        return sum(finding.law == law for finding in self.findings.values())
 
     def _dismiss_clerks(self) -> None:
         """End the clerks, and read the records that they have written."""
@@ -329,47 +291,39 @@ class Session:
         """Read the clerk's record of a finding. If there is none, the clerk died: keep the finding as it was found."""
         known = record_path(self.folder, path.stem)
         if not known.exists():
-            write_record(self.folder, self._unconfirmed(path))
+            give_up(Duty(self.settings, self.folder, 0.0), path, self.subject)
         self.records[path.stem] = read_file(known, Record)
         if self.records[path.stem].finding is None:
-            self.state = self.state.model_copy(update={"unexplained": self.state.unexplained + 1})
+            self.state.unexplained += 1
         path.unlink(missing_ok=True)
-
-    def _unconfirmed(self, path: Path) -> Record:
-        from yololoss.harness.findings.finding import keep  # noqa: PLC0415
-        from yololoss.harness.laws.law import find_laws  # noqa: PLC0415
-
-        raw = read_raw(path)
-        broken = raw.told.broken(find_laws(self.subject.family)[raw.told.law], raw.case)
-        broken.repeats = False
-        return Record(
-            kind=path.stem,
-            finding=keep(
-                broken, self.subject, self.settings.findings_in(self.folder), self.settings.options, drawn=False
-            ),
-        )
 
     def _save(self) -> None:
         self._saved = time.monotonic()
-        self.state = self.state.model_copy(update={"used": self.used})
+        self.state.used = self.used
         write_whole(self.folder / "session.json", self.state.model_dump_json(indent=1))
 
 
+def _left(given: tuple[str, ...], begun: int, in_flight: str, *, told: bool) -> tuple[str, ...]:
+    """The given cases that a worker did not begin, and the case in flight unless it is a finding."""
+    if not in_flight:
+        return given[begun:]
+    case = in_flight.partition("\n")[2]
+    again = next((vector for vector in given if case in vector), f'{{"id":"in flight","case":{case}}}')
+    return (*(() if told else (again,)), *(vector for vector in given[begun:] if case not in vector))
+
+
 def begin(
-    folder: Path,
-    settings: Settings,
-    first: tuple[str, ...] = (),
-    start_worker: StartWorker = LocalWorker,
+    folder: Path, settings: Settings, first: tuple[str, ...] = (), start_worker: StartWorker = LocalWorker
 ) -> Session:
     """Start a new session in a folder. Findings that the folder has are kept. Raises UsageError."""
     path = folder / "session.json"
     if path.exists():
         raise UsageError(f"{folder}: already has a session; continue it with --resume, or give another --out")
     seed = settings.seed or secrets.randbits(32)
-    made = Session(folder, State(settings=settings.model_copy(update={"seed": seed}), first=first), start_worker)
+    made = Session(folder, State(settings=replace(settings, seed=seed), first=first), start_worker)
     if settings.cases != 0:  # laws that draw no cases have their own, which are judged first
         own = (make_vector(case, id="own").model_dump_json() for case in made.plan.own_cases())
-        made.state = made.state.model_copy(update={"first": (*first, *own)})
+        made.state.first = (*first, *own)
     return made
 
 
@@ -380,5 +334,6 @@ def resume(folder: Path, start_worker: StartWorker = LocalWorker, **changed: Any
         state = read_file(path, State)
     except BadFile as error:
         raise BadFile(f"{error}; there is no session to resume") from error
-    settings = state.settings.model_copy(update={name: value for name, value in changed.items() if value is not None})
-    return Session(folder, state.model_copy(update={"settings": settings}), start_worker)
+    given = {name: value for name, value in changed.items() if value is not None}
+    state.settings = replace(state.settings, **given)
+    return Session(folder, state, start_worker)

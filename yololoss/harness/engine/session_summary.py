@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,8 @@ from yololoss.harness.cases.case import Data
 from yololoss.harness.cases.files import write_whole
 from yololoss.harness.engine.residual import Risk
 from yololoss.harness.engine.session import Session
-from yololoss.harness.errors import USAGE
 from yololoss.harness.findings.about import About
-from yololoss.harness.findings.rows import NOTHING, nothing_judged
-from yololoss.harness.findings.verdict import Verdict
+from yololoss.harness.findings.verdict import Verdict, settled
 from yololoss.harness.laws.law import find_laws
 
 
@@ -35,24 +34,11 @@ class Summary(Data):
 def summarise(session: Session, about: About) -> Summary:
     """The summary of a session, as it is now."""
     named, kinds, *_ = session.counts()
-    findings = [record.finding for record in session.findings.values() if record.finding is not None]
     seen: Counter[str] = Counter()
-    for kind, record in session.findings.items():
-        assert record.finding is not None
-        seen[record.finding.path] += max(kinds[kind], 1)
-    judged = rows(session)
-    order = list(find_laws(session.subject.family))
-    nothing = not findings and nothing_judged(judged)
-    verdict = Verdict(
-        status=1 if findings else USAGE if nothing else 0,
-        problem=NOTHING if nothing else None,
-        seconds=session.used,
-        laws=tuple(judged),
-        findings=tuple(sorted(findings, key=lambda finding: order.index(finding.law))),
-        about=about,
-    )
+    for kind, finding in session.findings.items():
+        seen[finding.path] += max(kinds[kind], 1)
     return Summary(
-        verdict=verdict,
+        verdict=settled(verdict_of(session, about=about)),
         seed=session.settings.seed,
         seconds=session.used,
         processor=named["milliseconds"] / 1000,
@@ -66,18 +52,22 @@ def summarise(session: Session, about: About) -> Summary:
     )
 
 
-def rows(session: Session) -> list[dict[str, Any]]:
-    """The rows of the table of laws: those of the session's laws."""
+def verdict_of(session: Session, **more: Any) -> Verdict:
+    """The rows of the session's laws, and its findings in the order of their laws. Its status is still open."""
+    order = list(find_laws(session.subject.family))
+    findings = tuple(sorted(session.findings.values(), key=lambda finding: order.index(finding.law)))
+    return Verdict(status=0, seconds=session.used, laws=tuple(_rows(session)), findings=findings, **more)
+
+
+def _rows(session: Session) -> Iterator[dict[str, Any]]:
     named = session.counts().named
-    found = {record.finding.law for record in session.findings.values() if record.finding}
-    rows = []
+    found = {finding.law for finding in session.findings.values()}
     for id, notes in _notes(session).items():
         broke = id in found or (id in session.settings.waived and named[f"broke {id}"] > 0)
         word = "BROKE" if broke else "held" if named[f"judged {id}"] or notes["notes"] else "not applicable"
         counts = {"tried": named[f"tried {id}"], "judged": named[f"judged {id}"]}
         why = None if broke or counts["tried"] else "no case was about it"
-        rows.append({"id": id, "word": word, "why": why, **counts, **notes})
-    return rows
+        yield {"id": id, "word": word, "why": why, **counts, **notes}
 
 
 def _notes(session: Session) -> dict[str, dict[str, Counter[str]]]:

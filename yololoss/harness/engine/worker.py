@@ -5,6 +5,7 @@ import sys
 import time
 import traceback
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,11 +17,11 @@ from yololoss.harness.cases.vectors import Vector, kind
 from yololoss.harness.devices.devices import DeviceLost
 from yololoss.harness.engine.guard import UNWATCHED, is_watched
 from yololoss.harness.engine.journal import Journal
-from yololoss.harness.engine.judge import Task, Told, judged, lost
+from yololoss.harness.engine.judge import Told, judged, lost
 from yololoss.harness.engine.plan import AGAIN, AGAIN_FOR_LONG, Counters, Origin, Plan
 from yololoss.harness.engine.raw import Raw, in_flight, write_raw
-from yololoss.harness.laws.exam import Run
-from yololoss.harness.laws.law import Law
+from yololoss.harness.engine.state import Settings
+from yololoss.harness.laws.exam import Law, Run
 from yololoss.harness.subjects.family import with_record
 
 BAD_DISK = 74  # exit status of a worker that could not write
@@ -32,19 +33,13 @@ NOTED = 1.0  # seconds between two writes of the notes
 class Orders(NamedTuple):
     """What a worker needs to know."""
 
-    task: Task
-    laws: tuple[str, ...]
-    waived: tuple[str, ...]  # laws that may break: no finding
+    settings: Settings
     folder: Path
     number: int  # of the worker; a worker that replaces another has a new number
     place: int  # index of its device
-    seed: int
-    known: tuple[str, ...]  # fingerprints that are not written again
+    start: int = 0  # number of its first case; it takes every so many-th one as there are workers
+    known: tuple[str, ...] = ()  # fingerprints that are not written again
     first: tuple[str, ...] = ()  # vectors as JSON, to judge first
-    start: int = 0  # number of its first case
-    crew: int = 1  # workers at the same time: each takes the cases of every so many-th number
-    cases: int | None = None  # it ends at this number
-    gate: bool = False  # see `Settings.gate`
     broken: tuple[str, ...] = ()  # laws that broke in a worker before it
 
 
@@ -52,7 +47,7 @@ def run(orders: Orders) -> None:
     """Judge cases until all are judged, or the process is killed."""
     try:
         worker = Worker(orders)
-        while worker.more and is_watched(UNWATCHED * orders.task.limit):
+        while worker.more and is_watched(UNWATCHED * orders.settings.limit):
             worker.step()
         worker.write_notes()
     except OSError as error:
@@ -66,9 +61,9 @@ class Worker:
     """One worker's state: what it has seen, and the cases that it varies."""
 
     def __init__(self, orders: Orders) -> None:
-        self.orders = orders
-        self.subject = orders.task.under_test(orders.place)
-        self.plan = Plan(orders.laws, self.subject, AGAIN if orders.gate else AGAIN_FOR_LONG)
+        self.orders, self.settings = orders, orders.settings
+        self.subject = self.settings.under_test(orders.place)
+        self.plan = Plan(self.settings.laws, self.subject, AGAIN if self.settings.gate else AGAIN_FOR_LONG)
         for law in self.plan.laws.values():
             law.tally.clear()
         self.counters = Counters(self.plan)
@@ -79,23 +74,23 @@ class Worker:
         self.guide = Guide(self.plan)
         self.first = deque(map(kind(self.subject.family.name).vector.model_validate_json, orders.first))
         self.number = orders.start  # of the next case
-        self._done = set(orders.broken if orders.gate else ())  # in a gate one finding of a law is enough
+        self._done = set(orders.broken if self.settings.gate else ())  # in a gate one finding of a law is enough
         self._noted = time.monotonic()
 
     @property
     def more(self) -> bool:
         """Whether there is a case left for it."""
-        made = bool(self.plan.domains) and (self.orders.cases is None or self.number < self.orders.cases)
+        made = bool(self.plan.domains) and (self.settings.cases is None or self.number < self.settings.cases)
         return bool(self.first) or made
 
     def step(self) -> None:
         """Take a given case, or make one, and judge it. Ends the process if the device is lost."""
-        chance = np.random.default_rng((self.orders.seed, self.number))
+        chance = np.random.default_rng((self.settings.seed, self.number))
         if self.first:
             self._given(self.first.popleft(), chance)
         else:
             self._made(chance)
-            self.number += self.orders.crew
+            self.number += self.settings.workers
         self.journal.counters[self.counters.at["milliseconds"]] = int(1000 * time.process_time())
         self.journal.write("")
         if time.monotonic() > self._noted + NOTED:
@@ -109,7 +104,7 @@ class Worker:
         self._count_regions(vector.case)
 
     def _made(self, chance: np.random.Generator) -> None:
-        origin = self.plan.origin(self.number, chance) if self.orders.gate else self.guide.next(self.number, chance)
+        origin = self.plan.origin(self.number, chance) if self.settings.gate else self.guide.next(self.number, chance)
         case = self.plan.case(origin)
         self._fresh = 0 if self.guide.varies else self.number + 1
         self._begin("made", case, origin)
@@ -122,8 +117,8 @@ class Worker:
         self._count(how)
         self._count("cases")
 
-    def _count_regions(self, case: Case) -> list[str]:
-        found = self.plan.regions_of(case)
+    def _count_regions(self, case: Case) -> Sequence[str]:
+        found = self.subject.family.regions_of(case)
         for region in found:
             self._count(f"region {region}")
         return found
@@ -153,16 +148,16 @@ class Worker:
         """Count a broken law, and write the finding to a file if it is new."""
         raw = Raw(broken, case, origin, self.number)
         self._count(f"broke {broken.law}")
-        if self.orders.gate:
+        if self.settings.gate:
             self._done.add(broken.law)
-        if broken.law in self.orders.waived:
+        if broken.law in self.settings.waived:
             return
         at = self.counters.kinds + 4 * self.kinds.setdefault(raw.kind, len(self.kinds))
         if at < self.counters.size:
             self.journal.counters[at] = int(raw.kind, 16)
             self.journal.counters[at + 1 : at + 4] += np.array((1, self._fresh > 0, self._fresh), np.uint64)
         if raw.kind not in self.known:
-            write_raw(self.orders.folder, self.orders.task.loss, raw)
+            write_raw(self.orders.folder, self.settings.loss, raw)
             self.known.add(raw.kind)
 
     def write_notes(self) -> None:
@@ -196,7 +191,7 @@ class Guide:
             return _varied(pool[chance.integers(len(pool))], chance)
         return self.plan.origin(number, chance)
 
-    def learn(self, origin: Origin, score: dict[str, float], regions: list[str]) -> None:
+    def learn(self, origin: Origin, score: dict[str, float], regions: Sequence[str]) -> None:
         """Keep a case that came nearer to breaking a law than any before, or that lies in a rare region."""
         for law, value in score.items():
             if 0 < value < 1 and value > self.best.get(law, (0.0, origin))[0]:

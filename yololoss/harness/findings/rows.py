@@ -3,10 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-import pytest
-
-PROPERTY, FINDING = "yololoss law", "yololoss finding"  # user properties of a test report, as JSON
-ABSENT: "pytest.StashKey[list[str]]" = pytest.StashKey()  # of a session: devices that are not available, and why
+PROPERTY = "yololoss law"  # user property of a test report: the row of its law, as JSON
 NOTHING = "nothing was judged: none of these laws applies to this loss and these cases"
 
 

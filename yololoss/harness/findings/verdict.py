@@ -3,8 +3,10 @@
 from typing import Any
 
 from yololoss.harness.cases.case import Data
+from yololoss.harness.errors import USAGE
 from yololoss.harness.findings.about import About
 from yololoss.harness.findings.finding import Finding
+from yololoss.harness.findings.rows import NOTHING, nothing_judged
 
 
 class Verdict(Data):
@@ -18,6 +20,14 @@ class Verdict(Data):
     failures: tuple[str, ...] = ()  # failures of the run itself: a waiver that is not needed, an error of the harness
     absent: tuple[str, ...] = ()  # devices of auto that are not available, and why
     about: About | None = None
+
+
+def settled(verdict: Verdict) -> Verdict:
+    """The verdict with its status, and with a problem if no law had anything to judge."""
+    broke = bool(verdict.findings or verdict.failures)
+    nothing = not broke and nothing_judged(verdict.laws)
+    problem = verdict.problem or (NOTHING if nothing else None)
+    return verdict.model_copy(update={"status": USAGE if problem else int(broke), "problem": problem})
 
 
 def headline(verdict: Verdict) -> str:

@@ -1,13 +1,14 @@
-"""An exam: one law's examination of one subject on one case."""
+"""A law, and an exam: one law's examination of one subject on one case."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 import torch
+from hypothesis.strategies import SearchStrategy
 from numpy.typing import ArrayLike, NDArray
 
 from yololoss.harness.cases.case import Case
@@ -15,51 +16,13 @@ from yololoss.harness.devices.devices import Around
 from yololoss.harness.subjects.comparison import Aspect, Comparison
 from yololoss.harness.subjects.compiled import Compiled
 from yololoss.harness.subjects.execute import execute
-from yololoss.harness.subjects.family import Budget, LossUnderTest
+from yololoss.harness.subjects.family import Budget, Family, LossUnderTest
 from yololoss.harness.subjects.outcome import Call, Grid, Outcome, Trouble
-from yololoss.harness.subjects.subject import CalledSo, Calling, Subject
+from yololoss.harness.subjects.subject import CalledSo, Calling, Subject, Unsupported
 
 T = TypeVar("T")
 HUNG = "did not return"
 NO_ANSWER = ("raised", HUNG, "exited", "killed")  # kinds of trouble after which there is no result
-
-
-@dataclass(frozen=True)
-class Rule:
-    """What a law says: its id, its statement in one sentence, and its source."""
-
-    id: str
-    statement: str
-    source: str
-    infinite: bool = False  # whether the law also judges NaN and infinity
-
-
-class LawBroken(AssertionError):
-    """A subject broke a law on a case."""
-
-    def __init__(self, law: Rule, case: Case, what: str, expected: str, observed: str, because: str) -> None:
-        super().__init__(law, case, what, expected, observed, because)
-        self.law, self.case = law, case
-        self.what, self.expected, self.observed, self.because = what, expected, observed, because
-        self.repeats = True  # whether the subject does the same when the case is run again
-        self.died = False  # whether the case ended the process in which it was judged
-
-    def __str__(self) -> str:
-        lines = [
-            f"{self.law.id} broke: {self.law.statement}",
-            f"  where      {self.what}",
-            f"  expected   {self.expected}",
-            f"  observed   {self.observed}",
-            f"  tolerance  {self.because}",
-            f"  source     {self.law.source}",
-            "  case",
-            *(f"    {line}" for line in str(self.case).splitlines()),
-        ]
-        if not self.repeats:
-            lines.insert(
-                3, "  repeats    no: a second run of this case gave another result. The loss keeps state, or is random"
-            )
-        return "\n".join(lines)
 
 
 class NotApplicable(Exception):
@@ -113,6 +76,121 @@ class Run:
         return self._made[kind]  # type: ignore[no-any-return]  # what is made has many types
 
 
+@dataclass
+class Tally:
+    """How often a law was tried and judged, why it did not apply, and what it noted."""
+
+    tried: int = 0
+    judged: int = 0  # cases in which there was something to judge
+    not_applicable: Counter[str] = field(default_factory=Counter)
+    notes: Counter[str] = field(default_factory=Counter)
+
+    def clear(self) -> None:
+        """Set all counts to zero."""
+        self.tried = self.judged = 0
+        self.not_applicable.clear()
+        self.notes.clear()
+
+
+@dataclass(frozen=True)
+class Law:
+    """One property of the losses of a family: its statement, and its judgement."""
+
+    id: str
+    statement: str  # in one sentence
+    source: str
+    family: Family | None  # None: all families
+    judge: Callable[["Exam"], str | None]
+    # A string: a name in `Family.shared_cases`, for laws of all families. A tuple: these cases alone.
+    # None: the recorded cases of the subject.
+    cases: SearchStrategy[Any] | str | tuple[Case, ...] | None
+    only: Mapping[str, str] = field(default_factory=dict)  # the dialects that it is about: choice, option
+    again: bool = False  # whether it runs the loss again: then it judges only a share of the cases
+    on: tuple[str, ...] = ()  # kinds of device; empty: any
+    infinite: bool = False  # whether it also judges NaN and infinity
+    tally: Tally = field(default_factory=Tally)
+
+    def place(self, family: Family) -> tuple[bool, bool, int]:
+        """The sort key of a family's laws: cheap ones first, in the order of `Family.parts`."""
+        part = self.id.partition(".")[0]
+        costly = self.again and part != "input"  # laws about input are quick: the loss refuses the input
+        order = (*family.parts, part)  # parts that only shared laws have come last
+        return self.id not in family.first, costly, order.index(part)
+
+    def strategy(self, family: Family) -> SearchStrategy[Any] | None:
+        """The strategy that draws the law's cases, for that family; None if it has cases of its own."""
+        found = family.shared_cases[self.cases] if isinstance(self.cases, str) else self.cases
+        return found if isinstance(found, SearchStrategy) else None
+
+    def own(self, subject: LossUnderTest) -> tuple[Case, ...]:
+        """The law's own cases: fixed ones, or those recorded of the subject. Empty if its cases are drawn."""
+        if self.cases is None:
+            return tuple(subject.recorded)
+        return self.cases if isinstance(self.cases, tuple) else ()
+
+    def examine(self, run: Run) -> float:
+        """Judge one run of a subject. Returns the largest error as a share of the tolerance. Raises LawBroken."""
+        self.tally.tried += 1
+        subject = run.subject
+        # laws about accelerators compare this run with one on the CPU; other laws compare other runs with this one
+        exam = Exam(self, run, base=not self.on or subject.compile)
+        try:
+            if self.cases is not None:  # recorded cases apply whatever the dialect
+                excluded = subject.family.excludes(subject.dialect, run.case)
+                exam.only_if(excluded is None, str(excluded))
+            note = self.judge(exam)
+            exam.must_be_made()
+            self.tally.judged += exam.judged
+            if note is not None:
+                self.tally.notes[note] += 1
+        except NotApplicable as reason:
+            self.tally.not_applicable[str(reason)] += 1
+        except Unsupported as option:
+            self.tally.not_applicable[f"the subject has no {option}"] += 1
+        return exam.nearest
+
+    def assumes(self, subject: LossUnderTest) -> str | None:
+        """Why the law does not apply to the subject's family, dialect or device; None if it does."""
+        if self.family not in (None, subject.family):
+            return f"is not about losses of the family {subject.family.name}"
+        if self.cases is None and not subject.recorded:
+            return "needs --baseline"
+        kind = "compile" if subject.compile else subject.device.type
+        if kind not in (self.on or (subject.device.type,)):
+            return f"needs --device {' or '.join(self.on)}" if self.on else "is not about compilation"
+        options = {choice: getattr(subject.dialect, choice) for choice in self.only}
+        other = [f"{choice} = {option}" for choice, option in options.items() if option != self.only[choice]]
+        return f"is not about dialects with {', '.join(other)}" if other else None
+
+
+class LawBroken(AssertionError):
+    """A subject broke a law on a case."""
+
+    def __init__(self, law: Law, case: Case, what: str, expected: str, observed: str, because: str) -> None:
+        super().__init__(law, case, what, expected, observed, because)
+        self.law, self.case = law, case
+        self.what, self.expected, self.observed, self.because = what, expected, observed, because
+        self.repeats = True  # whether the subject does the same when the case is run again
+        self.died = False  # whether the case ended the process in which it was judged
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.law.id} broke: {self.law.statement}",
+            f"  where      {self.what}",
+            f"  expected   {self.expected}",
+            f"  observed   {self.observed}",
+            f"  tolerance  {self.because}",
+            f"  source     {self.law.source}",
+            "  case",
+            *(f"    {line}" for line in str(self.case).splitlines()),
+        ]
+        if not self.repeats:
+            lines.insert(
+                3, "  repeats    no: a second run of this case gave another result. The loss keeps state, or is random"
+            )
+        return "\n".join(lines)
+
+
 class Exam:
     """One law's examination of one subject on one case.
 
@@ -120,7 +198,7 @@ class Exam:
     compares it by `expect`, `expect_equal`, `expect_close`, `compare` or `fail`, and gets other runs by `on`.
     """
 
-    def __init__(self, law: Rule, run: Run, *, base: bool = False, first: "Exam | None" = None) -> None:
+    def __init__(self, law: Law, run: Run, *, base: bool = False, first: "Exam | None" = None) -> None:
         self.law = law
         self.run = run
         self.subject = run.subject

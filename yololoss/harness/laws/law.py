@@ -1,8 +1,6 @@
-"""A law: one property that must hold, and the registry of all laws."""
+"""The registry of all laws, the decorator that adds to it, and how it is searched."""
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from importlib import import_module
 from pathlib import Path
@@ -15,12 +13,11 @@ from hypothesis.strategies import SearchStrategy
 from yololoss import _suite
 from yololoss.harness.cases.case import Case
 from yololoss.harness.errors import UsageError, closest
-from yololoss.harness.laws.exam import Exam, NotApplicable, Rule, Run
+from yololoss.harness.laws.exam import Exam, Law, Run
 from yololoss.harness.subjects.family import Family, LossUnderTest, family_of_package
-from yololoss.harness.subjects.subject import Unsupported
 
 SHARED = "shared"
-LAWS: dict[str, dict[str, "Law"]] = {}  # family name or SHARED: law id: law
+LAWS: dict[str, dict[str, Law]] = {}  # family name or SHARED: law id: law
 SEED = 20261122  # of all that is drawn in the same way in every run
 # For tests that other tools run, and for cases that are drawn apart from a session. No database: Hypothesis keys it by
 # the test's source, and findings are saved in case files.
@@ -32,94 +29,6 @@ DRAWING = hypothesis.settings(
     print_blob=False,
     verbosity=hypothesis.Verbosity.quiet,  # the finding prints the case, in full
 )
-
-
-@dataclass
-class Tally:
-    """How often a law was tried and judged, why it did not apply, and what it noted."""
-
-    tried: int = 0
-    judged: int = 0  # cases in which there was something to judge
-    not_applicable: Counter[str] = field(default_factory=Counter)
-    notes: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def vacuous(self) -> bool:
-        """Whether there was nothing to judge or to note in any case."""
-        return self.judged == 0 and not self.notes
-
-    def clear(self) -> None:
-        """Set all counts to zero."""
-        self.tried = self.judged = 0
-        self.not_applicable.clear()
-        self.notes.clear()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Law(Rule):
-    """One property of the losses of a family: its statement, and its judgement."""
-
-    family: Family | None  # None: all families
-    judge: Callable[[Exam], str | None]
-    # A string: a name in `Family.shared_cases`, for laws of all families. A tuple: these cases alone.
-    # None: the recorded cases of the subject.
-    cases: SearchStrategy[Any] | str | tuple[Case, ...] | None
-    only: Mapping[str, str] = field(default_factory=dict)  # the dialects that it is about: choice, option
-    again: bool = False  # whether it runs the loss again: then it judges only a share of the cases
-    on: tuple[str, ...] = ()  # kinds of device; empty: any
-    tally: Tally = field(default_factory=Tally)
-
-    def place(self, family: Family) -> tuple[bool, bool, int]:
-        """The sort key of a family's laws: cheap ones first, in the order of `Family.parts`."""
-        part = self.id.partition(".")[0]
-        costly = self.again and part != "input"  # laws about input are quick: the loss refuses the input
-        order = (*family.parts, part)  # parts that only shared laws have come last
-        return self.id not in family.first, costly, order.index(part)
-
-    def strategy(self, family: Family) -> SearchStrategy[Any] | None:
-        """The strategy that draws the law's cases, for that family; None if it has cases of its own."""
-        found = family.shared_cases[self.cases] if isinstance(self.cases, str) else self.cases
-        return found if isinstance(found, SearchStrategy) else None
-
-    def own(self, subject: LossUnderTest) -> tuple[Case, ...]:
-        """The law's own cases: fixed ones, or those recorded of the subject. Empty if its cases are drawn."""
-        if self.cases is None:
-            return tuple(subject.recorded)
-        return self.cases if isinstance(self.cases, tuple) else ()
-
-    def examine(self, run: Run) -> float:
-        """Judge one run of a subject. Returns the largest error as a share of the tolerance. Raises LawBroken."""
-        self.tally.tried += 1
-        subject = run.subject
-        # laws about accelerators compare this run with one on the CPU; other laws compare other runs with this one
-        exam = Exam(self, run, base=not self.on or subject.compile)
-        try:
-            if self.cases is not None:  # recorded cases apply whatever the dialect
-                excluded = subject.family.excludes(subject.dialect, run.case)
-                exam.only_if(excluded is None, str(excluded))
-            note = self.judge(exam)
-            exam.must_be_made()
-            self.tally.judged += exam.judged
-            if note is not None:
-                self.tally.notes[note] += 1
-        except NotApplicable as reason:
-            self.tally.not_applicable[str(reason)] += 1
-        except Unsupported as option:
-            self.tally.not_applicable[f"the subject has no {option}"] += 1
-        return exam.nearest
-
-    def assumes(self, subject: LossUnderTest) -> str | None:
-        """Why the law does not apply to the subject's family, dialect or device; None if it does."""
-        if self.family not in (None, subject.family):
-            return f"is not about losses of the family {subject.family.name}"
-        if self.cases is None and not subject.recorded:
-            return "needs --baseline"
-        kind = "compile" if subject.compile else subject.device.type
-        if kind not in (self.on or (subject.device.type,)):
-            return f"needs --device {' or '.join(self.on)}" if self.on else "is not about compilation"
-        options = {choice: getattr(subject.dialect, choice) for choice in self.only}
-        other = [f"{choice} = {option}" for choice, option in options.items() if option != self.only[choice]]
-        return f"is not about dialects with {', '.join(other)}" if other else None
 
 
 def drawn(strategy: SearchStrategy[Any], count: int, seed: int = SEED) -> list[Case]:
@@ -172,18 +81,7 @@ def law(
         unknown = [choice for choice in only or () if choice not in choices]
         if unknown:
             raise ValueError(f"law {id!r}: no such choice as {unknown[0]!r} (known: {', '.join(choices)})")
-        entry = known[id] = Law(
-            id,
-            statement,
-            source,
-            infinite,
-            family=family,
-            judge=judge,
-            cases=cases,
-            only=only or {},
-            again=again,
-            on=on,
-        )
+        entry = known[id] = Law(id, statement, source, family, judge, cases, only or {}, again, on, infinite)
 
         def examine(subject: LossUnderTest, case: Case) -> None:
             entry.examine(Run(subject, case))
