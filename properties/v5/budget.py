@@ -7,7 +7,9 @@ of itself (`UNITS`), so
   what it is added to; the same holds for the angle;
 - the error of a value computed from coordinates is measured: the reference runs again with each coordinate moved both
   ways by its error, and the change of the value is its error. At a tie of box edges the gradient jumps. The two ways
-  lie on the two sides of the jump, so both sides, and all values between them, are accepted;
+  lie on the two sides of the jump, so both sides, and all values between them, are accepted; for the edges of the
+  overlap and of the enclosing box apart, since a loss may decide a tie in one way for the one, and in another for the
+  other;
 - the result itself adds about 16 roundings, doubled because their order is free (`RESULT`);
 - a BCE of logit x is a difference of numbers of the size of x. Its error is u (1 + |x|), even if its value is near 0,
   while the error of its gradient sigma - t is only u;
@@ -265,9 +267,12 @@ class Budget:
     def _box_gradient(self) -> Grid:
         """Of each row's gradient of CIoU with respect to its logits, (n, 4)."""
         r = self.reference
-        predicted, (by_box, by_angle) = r.all_predicted, r.all_overlap_gradients
+        predicted, (inner, outer, by_angle) = r.all_predicted, r.all_overlap_gradients
         laid, angles, turns = self._moved
-        change = predicted.gradient(*laid.gradient(angles), turns) - predicted.gradient(by_box, by_angle)
+        moved_inner, moved_outer, moved_by_angle = laid.gradient_parts(angles)
+        # apart, since a loss may decide a tie in one way for the overlap and in another for the enclosing box
+        of_inner = predicted.gradient(moved_inner - inner, np.zeros_like(angles))
+        rest = predicted.gradient(moved_outer, moved_by_angle, turns) - predicted.gradient(outer, by_angle)
         # Each part of CIoU's gradient for a coordinate is at most a few times 1 / the larger box's side, and for the
         # angle at most 2. The error of sigmoid, of its slope and of the slope of atan(e^u) is u,
         # however small they are: computed by tanh, for example, they are 1 + t and 1 - t^2. So the error of 2 p' is u,
@@ -280,7 +285,11 @@ class Budget:
         exact[:, 2:] += 2 * U * predicted.opposite[:, 2:] * abs(by_angle)[:, None]
         # in half precision sigmoid's slope is p (1 - p), with an error of u p
         half = np.concatenate((2 * p[:, :2] * slope, 2 * predicted.box[:, 2:] * slope), axis=1) / 4 + turn
-        return _around(change) + RESULT * exact + self.half * half + FLAT + self._lost[:, None] * self._steepest
+        # where the gradient jumps at a tie, what it jumps by has the relative error of the sides
+        sides = np.maximum(predicted.box[:, 2:], r.all_boxes[:, 2:])
+        share = np.minimum((self._errors[:, 2:4] / sides).sum(axis=1, keepdims=True) + self.half, 1)
+        jumps = (_around(of_inner) + _around(rest)) * (1 + share)
+        return jumps + RESULT * exact + self.half * half + FLAT + self._lost[:, None] * self._steepest
 
     @property
     def _steepest(self) -> Grid:

@@ -11,6 +11,8 @@ from pydantic import Field
 from yololoss.harness.cases.case import Data, Positive
 
 Table = tuple[Positive, ...]
+Tables = dict[str, Table | Positive]  # by number of layers; "else"
+_UPSTREAM_TABLE: Tables = {"3": (4.0, 1.0, 0.4), "else": (4.0, 1.0, 0.25, 0.06, 0.02)}
 
 
 class Dialect(Data):
@@ -41,8 +43,8 @@ class Dialect(Data):
     objectness_gain: Literal["none", "1.4 at 4", "1.4 from 4"] = Field(
         "none", description="a factor on objectness: at 4 layers, or from 4 layers"
     )
-    balance: Table | Positive | dict[str, Table | Positive] = Field(
-        {"3": (4.0, 1.0, 0.4), "else": (4.0, 1.0, 0.25, 0.06, 0.02)},
+    balance: Table | Positive | Tables = Field(
+        default_factory=lambda: _UPSTREAM_TABLE,
         description="the weight of each layer's objectness: a list, a number, or one of them for a number of layers",
     )
     smoothing: Literal["half", "ignored", "over classes"] = Field(
@@ -67,6 +69,9 @@ class Dialect(Data):
         "noted", description="whether invalid input must raise a ValueError or TypeError; else what it does is noted"
     )
     class_weights: Table = Field((), description="a weight for each class in the class loss")
+
+    def __hash__(self) -> int:
+        return hash(repr(self))  # a table has no hash
 
     def balance_of(self, layers: int) -> tuple[float, ...]:
         """The table for a loss of so many layers."""

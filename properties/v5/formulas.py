@@ -159,8 +159,12 @@ class Overlap:
         found = self.ciou(angle1) if kind == "ciou" else getattr(self, kind)
         return np.clip(found, -1, 1) if self.dialect.overlap_range == "clamped" else found
 
-    def gradient(self, angle1: Reals) -> tuple[Reals, Reals]:
-        """Derivative of ``value`` by box1 (..., 4) and angle1 (...), alpha constant; the mean at ties."""
+    def gradient_parts(self, angle1: Reals) -> tuple[Reals, Reals, Reals]:
+        """Derivative of ``value`` by box1, in two parts (..., 4), and angle1 (...), alpha constant; the mean at ties.
+
+        The parts are those of the edges of the overlap, and of the enclosing box. At a tie of edges, a loss may take
+        either box's edge for the one, and independently for the other.
+        """
         box1, box2, side = self.box1, self.box2, self._side
         # an edge of the overlap is box1's if that lies inside box2, an edge of the enclosing box if it lies outside
         apart, wider = box1[..., :2] - box2[..., :2], (box1[..., 2:] - box2[..., 2:]) / 2
@@ -172,24 +176,24 @@ class Overlap:
         d_area[..., 2] += self._taller
         union, inter = self._union[..., None], self._inter[..., None]
         d_union = d_area - d_inter
-        found = (d_inter * union - inter * d_union) / union**2
-        by_angle = np.zeros_like(angle1)
+        of_inner = (d_inter * union - inter * d_union) / union**2
+        of_outer, by_angle = np.zeros_like(of_inner), np.zeros_like(angle1)
         d_hull = np.concatenate((-by_centre, (2 - start - end) / 2), axis=-1)  # of the enclosing box's sides
         if self.dialect.overlap == "giou":
             enclosing = (_area(self._hull) + self._eps)[..., None]
             d_enclosing = d_hull * np.tile(self._hull[..., ::-1], 2)
-            found = found + (d_union * enclosing - union * d_enclosing) / enclosing**2
+            of_inner, of_outer = of_inner + d_union / enclosing, -union * d_enclosing / enclosing**2
         if self.dialect.overlap in ("diou", "ciou"):
             diagonal, distance = self._diagonal[..., None], self._distance[..., None]
             d_moved = np.concatenate((2 * apart, np.zeros_like(apart)), axis=-1)
-            found = found - (d_moved * diagonal - distance * d_hull * 2 * np.tile(self._hull, 2)) / diagonal**2
+            of_outer = -(d_moved * diagonal - distance * d_hull * 2 * np.tile(self._hull, 2)) / diagonal**2
         if self.dialect.overlap == "ciou":
             turned = self._turned(angle1)
             by_angle = 2 * self._alpha(ASPECT * turned**2) * ASPECT * turned
         if self.dialect.overlap_range == "clamped":
             kept = abs(self.value(angle1)) < 1  # the clamp has no gradient
-            return found * kept[..., None], by_angle * kept
-        return found, by_angle
+            return of_inner * kept[..., None], of_outer * kept[..., None], by_angle * kept
+        return of_inner, of_outer, by_angle
 
 
 def iou(box1: Reals, box2: Reals) -> Reals:

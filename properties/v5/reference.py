@@ -317,16 +317,17 @@ class Reference:
         return np.repeat([w for _, w, _ in self.weights], [part.stop - part.start for part in self.cell_parts])
 
     @cached_property
-    def all_overlap_gradients(self) -> tuple[Reals, Reals]:
-        """Derivative of each row's CIoU by its predicted box (n, 4) and angle (n,) (SPEC 2)."""
-        return self._all_laid.gradient(self.all_predicted.angle)
+    def all_overlap_gradients(self) -> tuple[Reals, Reals, Reals]:
+        """Derivative of each row's overlap by its predicted box, in two parts (n, 4), and angle (n,) (SPEC 2)."""
+        return self._all_laid.gradient_parts(self.all_predicted.angle)
 
     @cached_property
     def all_row_gradients(self) -> Reals:
         """(n, 5 + C): gradient of each row's own loss for the logits that it reads; 0 for objectness (SPEC 6)."""
         hyp, weights = self.hyp, self.all_row_weights
         mine = np.zeros((len(weights), 5 + self.case.classes))
-        mine[:, :4] = -weights[:, :1] * self.all_predicted.gradient(*self.all_overlap_gradients)
+        inner, outer, by_angle = self.all_overlap_gradients
+        mine[:, :4] = -weights[:, :1] * self.all_predicted.gradient(inner + outer, by_angle)
         slope = criterion_gradient(self.all_class_logits, self.all_class_targets, hyp.cls_pw, hyp.fl_gamma)
         mine[:, 5:] = weights[:, 2:] * slope * self.class_weights
         return mine

@@ -61,7 +61,7 @@ def with_value(exam: Exam, columns: tuple[int, ...], *values: float) -> str:
     numbers[column] = value
     plain = exam.case.predictions.model_copy(update={"overrides": ()})
     spoilt = (*targets[:row], tuple(numbers), *targets[row + 1 :])
-    other = exam.on(exam.case.changed(targets=spoilt, predictions=plain))
+    other = exam.on(exam.case.changed(targets=spoilt, predictions=plain), valid=False)
     return what_happens(exam, other, f"targets[{row}, {column}] = {value:g}")
 
 
@@ -73,7 +73,7 @@ def with_inputs(exam: Exam, spoil: Callable[[list[Tensor], Tensor], tuple[list[T
         subject.loss = lambda p, targets: call(*spoil(p, targets))  # type: ignore[method-assign]
         subject.rows = lambda p, targets: None  # type: ignore[method-assign]  # build_targets is not called
 
-    return what_happens(exam, exam.on(exam.case, change))
+    return what_happens(exam, exam.on(exam.case, change, valid=False))
 
 
 @law("input.class-negative", source="SPEC 7", cases=GOOD, again=True)
@@ -179,14 +179,15 @@ def test_what_a_sixth_layer_does(exam: Exam) -> str:
     first = {"grids": case.grids[:1], "strides": case.strides[:1], "anchors": case.anchors[:1]}
     plain = case.predictions.model_copy(update={"overrides": ()})
     six = case.changed(predictions=plain, **{name: 6 * value for name, value in first.items()})
-    return what_happens(exam, exam.on(six))
+    return what_happens(exam, exam.on(six, valid=False))
 
 
 @law("input.no-stride-16", source="SPEC 7", cases=GOOD, again=True)
 def test_what_autobalance_without_a_layer_of_stride_16_does(exam: Exam) -> str:
     """Autobalance without a layer of stride 16 is refused; upstream raises ValueError without an explanation."""
     strides = tuple(3.0 * 2**i for i in range(exam.case.layers))
-    return what_happens(exam, exam.on(exam.case.changed(strides=strides, options=Options(autobalance=True))))
+    without = exam.case.changed(strides=strides, options=Options(autobalance=True))
+    return what_happens(exam, exam.on(without, valid=False))
 
 
 @law("input.extra-channel", source="SPEC 7", cases=GOOD, again=True)

@@ -166,7 +166,7 @@ class MeanBySum(Pieces):
     """Takes means as sums, of a dot product, over lengths."""
 
     def average(self, values: Tensor) -> Tensor:
-        return values.flatten() @ torch.ones_like(values).flatten() / values.numel()
+        return torch.dot(values.flatten(), torch.ones_like(values).flatten()) / values.numel()
 
 
 class RowByRow(Pieces):

@@ -370,11 +370,21 @@ class ReadOnlyRatio(Lazy):
 
 
 class NoTable(ComputeLoss):
-    """Keeps its balance as a tensor of its own."""
+    """Keeps its balance in a tensor of its own."""
 
-    balance = property(
-        lambda self: self.table.double(), lambda self, table: setattr(self, "table", torch.tensor(table).double())
-    )
+    class Table:
+        """Numbers in a tensor; what is read is a copy."""
+
+        def __init__(self, values: Any) -> None:
+            self.tensor = torch.tensor([float(v) for v in values], dtype=torch.float64)
+
+        def __getitem__(self, i: int) -> Tensor:
+            return self.tensor[range(len(self.tensor))[i]].clone()
+
+        def __setitem__(self, i: int, value: Any) -> None:
+            self.tensor[i] = value
+
+    balance = property(lambda self: self.table, lambda self, values: setattr(self, "table", self.Table(values)))
 
 
 class Warns(ComputeLoss):

@@ -1,4 +1,4 @@
-"""``yololoss draw`` and ``yololoss laws``: show a case, and show the laws."""
+"""``yololoss draw``, ``yololoss laws`` and ``yololoss dialects``: show a case, the laws, and what a loss may choose."""
 
 import json
 from pathlib import Path
@@ -85,6 +85,36 @@ def laws(id: str | None, loss: str | None, as_json: bool) -> None:
             options.say("\n".join(("  example", *(f"    {line}" for line in _example(found[str(id)], subject.family)))))
         else:
             options.say(f"{law['id']:<{width}}  {law['statement']}")
+
+
+@click.command()
+@options.loss
+@options.as_json
+def dialects(loss: str | None, as_json: bool) -> None:
+    """List the known dialects of the loss's family, and every choice with its options.
+
+    \b
+    Examples:
+      yololoss dialects
+      yololoss check utils/loss.py:ComputeLoss --dialect "yolov5-6.1, smoothing = ignored"
+    """
+    from yololoss.harness.subjects.dialect import differences, options_of  # noqa: PLC0415
+
+    family = options.under_test(options.settings(loss=loss)).family
+    usual = family.dialects[family.usual_dialect]
+    known = {name: differences(dialect, usual) for name, dialect in family.dialects.items()}
+    choices = {
+        name: {"options": options_of(field.annotation), "usual": getattr(usual, name), "about": field.description}
+        for name, field in type(usual).model_fields.items()
+    }
+    if as_json:
+        click.echo(json.dumps({"dialects": known, "choices": choices}, indent=1))
+        return
+    options.say(f"dialects, and what each chooses other than {family.usual_dialect}", "bold")
+    options.say("\n".join(f"  {name:<20} {', '.join(changes) or 'nothing'}" for name, changes in known.items()))
+    options.say("choices, and their options", "bold")
+    for name, choice in choices.items():
+        options.say(f"  {name:<20} {choice['options']}\n  {'':<20} {choice['about']}")
 
 
 def _told(law: "Law", family: "Family") -> dict[str, Any]:

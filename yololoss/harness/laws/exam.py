@@ -289,15 +289,17 @@ class Exam:
         calling: Calling | None = None,
         device: torch.device | None = None,
         around: Around | None = None,
+        valid: bool = True,
     ) -> "Exam":
         """An exam of the same loss, built again, on another case: for laws about two calls.
 
         ``change`` is applied to the new subject first. ``calling`` calls its loss, if given. ``device`` and ``around``
-        run it on another device or in other surroundings.
+        run it on another device or in other surroundings. Raises NotApplicable if the dialect has no answer to the
+        case, unless that is not meant to be ``valid``.
         """
         own = self.subject
         excluded = own.family.excludes(own.dialect, case)
-        self.only_if(excluded is None, str(excluded))
+        self.only_if(not valid or excluded is None, str(excluded))
 
         def make(case: Case, device: torch.device) -> Subject:
             subject = own.make(case, device)

@@ -6,7 +6,7 @@ table, as in Python. Without a name, the rest differs from the family's usual di
 
 import ast
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import ValidationError
 
@@ -34,11 +34,19 @@ def read_dialect(text: str, known: Mapping[str, Data], usual: str) -> Data:
 
 def write_dialect(dialect: Data, known: Mapping[str, Data]) -> str:
     """The shortest text that names the dialect."""
-    texts = []
-    for name, base in known.items():
-        changes = [f"{choice} = {_spell(value)}" for choice, value in dialect if value != getattr(base, choice)]
-        texts.append((len(changes), ", ".join((name, *changes))))
-    return min(texts, key=lambda each: each[0])[1]
+    texts = [[name, *differences(dialect, base)] for name, base in known.items()]
+    return ", ".join(min(texts, key=len))
+
+
+def differences(dialect: Data, base: Data) -> list[str]:
+    """The choices in which a dialect differs from another."""
+    return [f"{choice} = {_spell(value)}" for choice, value in dialect if value != getattr(base, choice)]
+
+
+def options_of(kind: Any) -> str:
+    """The options of a choice, from its type."""
+    words = get_args(kind)
+    return ", ".join(map(str, words)) if get_origin(kind) is Literal else "a number" if kind is float else "numbers"
 
 
 def text_of_table(table: Any) -> Any:
