@@ -139,7 +139,7 @@ def test_laws_that_run_the_loss_anew_are_spared_one_that_does_not_answer(tmp_pat
     task = judge.Task(rarely(tmp_path, "Raises", 1), "cpu", "upstream")
     worker.run(orders(tmp_path, task=task, laws=("run", "state.deep-copy"), cases=20))
     plan = worker.Plan(("run", "state.deep-copy"), task.under_test())
-    named, _ = worker.Counters(plan).read(worker.Journal(worker.journal_path(tmp_path, 0)).counters)
+    named = worker.Counters(plan).read(worker.Journal(worker.journal_path(tmp_path, 0)).counters).named
     assert named["broke run.no-exception"] > 0
     assert named["tried state.deep-copy"] + named["broke run.no-exception"] <= 20
 

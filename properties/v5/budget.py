@@ -289,7 +289,7 @@ class Budget:
         sides = np.maximum(predicted.box[:, 2:], r.all_boxes[:, 2:])
         share = np.minimum((self._errors[:, 2:4] / sides).sum(axis=1, keepdims=True) + self.half, 1)
         jumps = (_around(of_inner) + _around(rest)) * (1 + share)
-        return jumps + RESULT * exact + self.half * half + FLAT + self._lost[:, None] * self._steepest
+        return np.asarray(jumps + RESULT * exact + self.half * half + FLAT + self._lost[:, None] * self._steepest)
 
     @property
     def _steepest(self) -> Grid:

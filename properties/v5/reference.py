@@ -14,8 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from yololoss.v5.hyp import Hyperparameters
-
 from .case import Case
 from .dialects import UPSTREAM, Dialect
 from .formulas import BoxLogits, Logits, Overlap, Reals, criterion, criterion_gradient
@@ -233,7 +231,7 @@ class Reference:
         return np.where(cls[:, None] == np.arange(classes), on, off)
 
     @cached_property
-    def hyp(self) -> Hyperparameters:
+    def hyp(self) -> Any:
         """The hyperparameters that the dialect heeds."""
         ignored = {"cls_pw": 1.0, "obj_pw": 1.0} if self.dialect.positive_weights == "ignored" else {}
         return self.case.hyp.model_copy(update=ignored | ({"fl_gamma": 0.0} if self.dialect.focal == "ignored" else {}))

@@ -34,8 +34,9 @@ def read_dialect(text: str, known: Mapping[str, Data], usual: str) -> Data:
 
 def write_dialect(dialect: Data, known: Mapping[str, Data]) -> str:
     """The shortest text that names the dialect."""
-    texts = [[name, *differences(dialect, base)] for name, base in known.items()]
-    return ", ".join(min(texts, key=len))
+    changes = {name: differences(dialect, base) for name, base in known.items()}
+    nearest = min(changes, key=lambda name: len(changes[name]))
+    return ", ".join((nearest, *changes[nearest]))
 
 
 def differences(dialect: Data, base: Data) -> list[str]:
