@@ -6,7 +6,7 @@ import torch
 
 from properties.shared.test_baseline import test_values_are_the_recorded_ones as judge_values
 from properties.v5.case import Options
-from properties.v5.recorded import comparisons, write_down
+from properties.v5.recorded import CallResult, Expected, comparisons, write_down
 from tests.test_case import GOOD
 from yololoss.harness.engine.gate import survey
 from yololoss.harness.subjects.execute import execute
@@ -50,3 +50,11 @@ def test_a_loss_whose_process_ends_is_told_by_its_last_words(tmp_path):
     verdict = survey(f"{tmp_path}/ends.py:Loss")
     assert verdict.status == 2
     assert verdict.problem == f"{tmp_path}/ends.py:Loss: its process printed 'enough'"
+
+
+def test_what_is_no_number_is_read_again():
+    """NaN and infinity go into a file and come back, also in a balance that autobalance ruined."""
+    call = CallResult(total=float("nan"), box=float("inf"), balance_after=(float("-inf"), float("nan"), 1.0))
+    text = Expected(calls=(call,)).model_dump_json()
+    assert '"balance_after":["-inf","nan",1.0]' in text
+    assert Expected.model_validate_json(text).model_dump_json() == text

@@ -13,6 +13,7 @@ from yololoss.harness.subjects.outcome import Outcome
 
 from .budget import Budget
 from .case import Case
+from .dialects import UPSTREAM, Dialect
 from .reference import Reference
 from .rows import Rows
 
@@ -44,16 +45,17 @@ class Marks:
     places: dict[str, set[tuple[int, int, int]]]  # by key of WRONG
 
 
-def draw(case: Case, title: str, outcome: Outcome | None = None) -> "Figure":
-    """Draw each layer of a case, and mark where an outcome differs from the reference.
+def draw(case: Case, title: str, outcome: Outcome | None = None, dialect: Dialect = UPSTREAM) -> "Figure":
+    """Draw each layer of a case, and mark where an outcome differs from the reference in a dialect.
 
     Draws the first `IMAGES` images that have a target.
     """
     from matplotlib.figure import Figure  # noqa: PLC0415  # heavy
 
     with np.errstate(invalid="ignore"):  # targets may have any values, and NaN is in no cell
-        layers = Reference(case).assignments
-    marks = list(_marks(case, layers, outcome))
+        reference = Reference(case, dialect)
+        layers = reference.assignments
+    marks = list(_marks(reference, outcome))
     present = sorted({int(t[0]) for t in case.targets if np.isfinite(t[0])}) or [0]
     shown = present[:IMAGES]
     figure = Figure(figsize=(max(5 * case.layers, 7), 4.2 * len(shown) + 1.8), layout="constrained")
@@ -71,9 +73,9 @@ def draw(case: Case, title: str, outcome: Outcome | None = None) -> "Figure":
     return figure
 
 
-def _marks(case: Case, layers: Any, outcome: Outcome | None) -> Iterator[Marks]:
-    off = _gradients_off(case, outcome)
-    for i, layer in enumerate(layers):
+def _marks(reference: Reference, outcome: Outcome | None) -> Iterator[Marks]:
+    case, off = reference.case, _gradients_off(reference, outcome)
+    for i, layer in enumerate(reference.assignments):
         places: dict[str, set[tuple[int, int, int]]] = {name: set() for name in WRONG}
         if outcome is not None and outcome.rows is not None and len(outcome.rows) == case.layers:
             wanted, built = Counter(_cells(layer.rows)), Counter(_cells(outcome.rows[i]))
@@ -83,21 +85,25 @@ def _marks(case: Case, layers: Any, outcome: Outcome | None) -> Iterator[Marks]:
         yield Marks(places)
 
 
-def _gradients_off(case: Case, outcome: Outcome | None) -> list[NDArray[np.bool_]]:
+def _gradients_off(reference: Reference, outcome: Outcome | None) -> list[NDArray[np.bool_]]:
     """(B, H, W) for each layer: where the gradient differs from the reference by more than the laws' error budget."""
+    case = reference.case
     none = [np.zeros((case.batch, *grid), dtype=bool) for grid in case.grids]
-    if outcome is None or not outcome.gradients or not _valid(case):
+    if outcome is None or not outcome.gradients or not _valid(reference):
         return none
-    budget = Budget(case)
+    budget = Budget(case, reference.dialect)
     pairs = zip(budget.reference.gradients, outcome.gradients, budget.gradients, strict=True)
     return [np.asarray(~(abs(want - got) <= 2 * off).all(axis=(1, 4))) for want, got, off in pairs]
 
 
-def _valid(case: Case) -> bool:
-    """Whether the reference has a gradient: the case may be invalid input."""
+def _valid(reference: Reference) -> bool:
+    """Whether the reference has a gradient: the case may be invalid input, or one that the dialect has no cell for."""
+    case = reference.case
     rows = case.target_rows.double().numpy()
     indices = (rows[:, :2] >= 0) & (rows[:, :2] < (case.batch, case.classes))
-    return bool(np.isfinite(rows).all() and indices.all())
+    if not (np.isfinite(rows).all() and indices.all()):
+        return False
+    return all((r.row < h).all() and (r.column < w).all() for r, (h, w) in zip(reference.rows, case.grids, strict=True))
 
 
 def _cells(rows: Rows) -> list[Cell]:

@@ -88,8 +88,8 @@ class V5(Family):
         return recorded.comparisons(case, expected, outcome)
 
     @override
-    def draw(self, case: Any, title: str, outcome: Outcome | None) -> Any:
-        return drawing.draw(case, title, outcome)
+    def draw(self, case: Any, title: str, outcome: Outcome | None, dialect: Dialect) -> Any:
+        return drawing.draw(case, title, outcome, dialect)
 
     @override
     def regions_of(self, case: Any) -> Sequence[str]:

@@ -148,7 +148,7 @@ class Toy(Family):
         pair = gradient, outcome.gradients[0]
         yield Comparison("gradients", "gradient", *pair, 2 * budget.gradients[0], budget.because)
 
-    def draw(self, case: Any, title: str, outcome: Outcome | None) -> Any:
+    def draw(self, case: Any, title: str, outcome: Outcome | None, dialect: Any) -> Any:
         from matplotlib.figure import Figure  # noqa: PLC0415
 
         figure = Figure(layout="constrained")

@@ -48,9 +48,10 @@ def draw(file: Path, name: str | None, loss: str | None, device: str | None, out
     if path.suffix not in SUFFIXES:
         raise UsageError(f"-o {path}: expected a name that ends in {', '.join(SUFFIXES)}")
     case = vectors[name].case
-    outcome = None if loss is None else execute(options.under_test(options.settings(loss=loss, device=device)), case)
+    subject = None if loss is None else options.under_test(options.settings(loss=loss, device=device))
+    outcome = None if subject is None else execute(subject, case)
     title = f"{vectors[name].law}: {vectors[name].comment}" if vectors[name].law else name
-    draw(case, path, title if len(title) < 300 else f"{title[:300]} ...", outcome)
+    draw(case, path, title if len(title) < 300 else f"{title[:300]} ...", outcome, subject and subject.dialect)
     options.say(str(path))
 
 

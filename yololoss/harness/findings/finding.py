@@ -87,5 +87,5 @@ def _drawn(broken: LawBroken, under_test: LossUnderTest, path: Path) -> Path:
     outcome = None
     with suppress(Unsupported):  # the loss lacks an option of the case, which form.interface reports
         outcome = execute(under_test, broken.case)
-    draw(broken.case, path, title, outcome)
+    draw(broken.case, path, title, outcome, under_test.dialect)
     return path

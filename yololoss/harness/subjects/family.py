@@ -90,8 +90,8 @@ class Family(ABC):
         """Everything that is recorded of a case, compared with the outcome."""
 
     @abstractmethod
-    def draw(self, case: Case, title: str, outcome: Outcome | None) -> Any:
-        """A matplotlib Figure of the case. It marks where an outcome differs from the reference."""
+    def draw(self, case: Case, title: str, outcome: Outcome | None, dialect: Any) -> Any:
+        """A matplotlib Figure of the case. It marks where an outcome differs from the reference in a dialect."""
 
     def regions_of(self, case: Case) -> Sequence[str]:
         """The names from `regions` in which a case lies."""
