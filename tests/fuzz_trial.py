@@ -103,7 +103,7 @@ def kills(out: Path, number: float = 20) -> int:
         known |= before
     going.kill()
     going.wait()
-    cases = json.loads((out / "session.json").read_bytes())["counts"].get("cases", 0)
+    cases = json.loads((out / "session.json").read_bytes())["counts"]["named"].get("cases", 0)
     status = started(out, "--resume", "--for", "1s").wait()
     told = json.loads((out / "summary.json").read_bytes())
     print(f"resumed to its end: exit status {status}, {told['cases']} cases of {cases} before, {told['seen']}")

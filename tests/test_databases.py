@@ -60,7 +60,7 @@ def test_redis_and_a_folder_are_one(tmp_path, redis):
     seeded = ("--laws", "run.no-exception", "--workers", 1, "--cases", 1, "--database", redis, "--out", "two")
     status, _, errors = run("fuzz", *seeded, cwd=tmp_path)
     assert status == 0, errors
-    assert json.loads((tmp_path / "two" / "session.json").read_bytes())["counts"][0]["first"] == 1
+    assert json.loads((tmp_path / "two" / "session.json").read_bytes())["counts"]["named"]["first"] == 1
 
 
 @pytest.mark.parametrize(

@@ -219,8 +219,9 @@ def test_a_worker_judges_and_counts(tmp_path):
     worker.run(orders(tmp_path, cases=30))
     subject = load_loss(BUNDLED, torch.device("cpu"), "yololoss")
     journal = Journal(worker.journal_path(tmp_path, 0))
-    named, kinds, *_ = worker.Counters(Plan(FEW, subject)).read(journal.counters)
-    assert (named["cases"], journal.read().text, kinds) == (30, "", {})
+    counts = worker.Counters(Plan(FEW, subject)).read(journal.counters)
+    named = counts.named
+    assert (named["cases"], journal.read().text, counts.kinds) == (30, "", {})
     assert 20 <= named["tried totals.sum"] <= 30
     assert named["judged totals.sum"] == named["tried totals.sum"]
     assert named["region one layer"] > 0
@@ -245,7 +246,7 @@ def test_a_worker_writes_down_what_it_finds_once(tmp_path):
     assert counts.kinds[raw.kind] == counts.named["broke run.no-exception"] > 1
     assert 0 < counts.fresh[raw.kind] < counts.kinds[raw.kind]  # the given case is not counted
     assert counts.fresh[raw.kind] <= counts.named["fresh"] <= 20
-    once = Counts(Counter(), Counter(), Counter(a=1, b=1, c=1, d=2), Counter(a=7, b=7, c=8, d=9))
+    once = Counts(fresh=Counter(a=1, b=1, c=1, d=2), numbers=Counter(a=7, b=7, c=8, d=9))
     assert (once.alone, (once + once).alone) == (2, 0)  # two kinds by one case are one case
 
 
@@ -496,7 +497,7 @@ def test_kill_9_loses_nothing(tmp_path):
     _until(lambda: not server.is_running() or not server.children())
     for path in (out / "journal").glob("*.journal"):
         Journal(path).close()
-    counted = _state(out)["counts"]
+    counted = _state(out)["counts"]["named"]
     status, output, errors = run("fuzz", "--resume", "--out", out, "--for", "1s", "--json", cwd=ROOT)
     told = json.loads(output)
     assert status == 1, errors
@@ -538,7 +539,7 @@ def test_a_full_disk_ends_a_session_and_spoils_nothing(tmp_path, small_disk):
     assert errors.decode().splitlines()[-1].startswith(f"yololoss: {out}/"), errors
     assert "No space left on device" in errors.decode().splitlines()[-1]
     known = {path.name for path in (out / "known").glob("*.json")}
-    counted = _state(out)["counts"].get("cases", 0)
+    counted = _state(out)["counts"]["named"].get("cases", 0)
     for path in (*out.glob("known/*.json"), *out.glob("*.json")):
         json.loads(path.read_text(encoding="utf-8"))
     for path in (*out.glob("findings/*.json"), *out.glob("raw/*.json")):

@@ -71,7 +71,7 @@ def test_a_lost_node_costs_its_running_case_alone(tmp_path, ray_cluster):
     (finding,) = told["verdict"]["findings"]
     assert finding["law"] == "run.no-exception"
     assert read_vectors(Path(finding["path"])).vectors
-    counts = _state(out)["counts"]
+    counts = _state(out)["counts"]["named"]
     assert told["seen"][finding["path"]] == counts["broke run.no-exception"]
     assert counts["cases"] == told["cases"]
     # every case is judged by this law, but for those that were cut short: one a worker
@@ -86,7 +86,7 @@ def test_a_session_on_a_cluster_is_resumed_here(tmp_path, ray_cluster):
     command = [sys.executable, "-m", "yololoss", "fuzz", "--ray", address, "--cases", "20", "--out", str(out), *LAWS]
     first = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert first.returncode == 0, first.stdout + first.stderr
-    counted = _state(out)["counts"]["cases"]
+    counted = _state(out)["counts"]["named"]["cases"]
     status, output, errors = run("fuzz", "--resume", "--out", out, "--cases", counted + 10, "--json", cwd=tmp_path)
     assert status == 0, errors
     assert json.loads(output)["cases"] >= counted + 10

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -99,24 +100,22 @@ class Plan:
         return found
 
 
-class Counts(NamedTuple):
+@dataclass(frozen=True)
+class Counts:
     """What was counted: by name, and by fingerprint. Counts of several workers are added."""
 
-    named: Counter[str]
-    kinds: Counter[str]  # cases that showed it
-    fresh: Counter[str]  # of these, those that vary no earlier case
-    numbers: Counter[str]  # the sum of the numbers of the latter
+    named: Counter[str] = field(default_factory=Counter)
+    kinds: Counter[str] = field(default_factory=Counter)  # cases that showed it
+    fresh: Counter[str] = field(default_factory=Counter)  # of these, those that vary no earlier case
+    numbers: Counter[str] = field(default_factory=Counter)  # the sum of the numbers of the latter
 
-    def __add__(self, other: "Counts") -> "Counts":  # type: ignore[override]  # a tuple's is another
-        return Counts(*(mine + more for mine, more in zip(self, other, strict=True)))
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(*(mine + more for mine, more in zip(vars(self).values(), vars(other).values(), strict=True)))
 
     @property
     def alone(self) -> int:
         """How many fresh cases showed a kind of finding that no other fresh case showed."""
         return len({self.numbers[kind] for kind, count in self.fresh.items() if count == 1})
-
-
-NOTHING_COUNTED = Counts(Counter(), Counter(), Counter(), Counter())
 
 
 class Counters:

@@ -33,7 +33,8 @@ class Summary(Data):
 
 def summarise(session: Session, about: About) -> Summary:
     """The summary of a session, as it is now."""
-    named, kinds, *_ = session.counts()
+    counts = session.counts()
+    named, kinds = counts.named, counts.kinds
     seen: Counter[str] = Counter()
     for kind, finding in session.findings.items():
         seen[finding.path] += max(kinds[kind], 1)

@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field
 
 from yololoss.harness.cases.case import Data
 from yololoss.harness.engine.judge import Task
-from yololoss.harness.engine.plan import NOTHING_COUNTED, Counts
+from yololoss.harness.engine.plan import Counts
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class State(Data):
     reached: dict[int, int] = Field(default_factory=dict)  # by a worker's place: the number of its next case
     # By worker whose counts are not added yet: place, first case, crew, and the vectors that it was given
     running: dict[int, tuple[int, int, int, tuple[str, ...]]] = Field(default_factory=dict)
-    counts: Counts = NOTHING_COUNTED
+    counts: Counts = Field(default_factory=Counts)
     restarts: int = 0
     unexplained: int = 0  # processes that were killed from outside
     first: tuple[str, ...] = ()  # vectors as JSON, that the next worker judges first
