@@ -394,6 +394,19 @@ def test_draw_wants_one_vector_and_a_format(tmp_path):
     assert (tmp_path / "second.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_dialects_are_listed_with_their_choices(tmp_path):
+    """The known ones, with what differs; every choice with its options; as JSON."""
+    status, told, errors = run("dialects", cwd=tmp_path)
+    assert status == 0, errors
+    assert re.search(r"^  upstream +nothing$", told, re.MULTILINE)
+    assert re.search(r"^  yolov5-6.1 +overlap_form = yolov5-5.0$", told, re.MULTILINE)
+    assert re.search(r"^  neighbours +mirror, own-half$", told, re.MULTILINE)
+    assert re.search(r"^  overlap_eps +a number$", told, re.MULTILINE)
+    found = json.loads(run("dialects", "--json", cwd=tmp_path)[1])
+    assert found["dialects"]["mmyolo"][0] == "cell = none"
+    assert found["choices"]["balance"]["options"] == "numbers"
+
+
 def test_laws_are_listed_and_explained(tmp_path):
     """All; those of a pattern; one with its statement, source, families, devices and an example; as JSON."""
     lines = run("laws", cwd=tmp_path)[1].splitlines()
