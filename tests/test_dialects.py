@@ -52,7 +52,7 @@ OTHERS = (
     "drop_in = no",
     "class_weights = [0.5, 2]",
 )
-FEW, MANY = 12, 250  # cases
+FEW = 6  # cases
 
 
 def read(text):
