@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from golden.v5.test_golden import FLOAT32, HALF, HALF_GRADIENT, UPSTREAM, close, compare_gradient
+from golden.v5.test_golden import FLOAT32, HALF, HALF_GRADIENT, UPSTREAM, close, compare_gradient, compare_rows
 from properties.v5.budget import UNITS, Budget
 from properties.v5.reference import Reference
 
@@ -13,10 +13,7 @@ def test_the_reference_gives_the_recorded_rows_loss_balances_and_gradients(vecto
     """Rows exactly and in order; values and gradients within the rounding of what was recorded."""
     reference, case = Reference(vector.case), vector.case
     for rows, want in zip(reference.rows, vector.expected.built, strict=True):
-        recorded = (want.image, want.anchor, want.gj, want.gi, want.cls)
-        mine = (rows.image, rows.anchor, rows.row, rows.column, rows.cls)
-        assert [tuple(m.tolist()) for m in mine] == list(recorded)
-        assert [tuple(box) for box in rows.box.tolist()] == list(want.box)
+        compare_rows(rows, want)
     tolerance = HALF.get(case.dtype, FLOAT32)
     # a float32 BCE cancels: where every logit is about -12 or less, it is off by 2**-24 x 12 a cell
     cancelled = 16 * UNITS["float32"] * case.hyp.obj * sum(reference.calls[0].balance[: case.layers])

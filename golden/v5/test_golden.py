@@ -44,6 +44,20 @@ def close(observed: object, expected: object, tolerance: float, what: str, scale
     return got.size
 
 
+def compare_rows(rows: Any, recorded: Any) -> int:
+    """Compare a layer's rows with what is recorded of them, in order and to the bit; return how many numbers."""
+    for got, want in (
+        (rows.image, recorded.image),
+        (rows.anchor, recorded.anchor),
+        (rows.row, recorded.gj),
+        (rows.column, recorded.gi),
+        (rows.cls, recorded.cls),
+    ):
+        assert got.tolist() == list(want)
+    assert [tuple(box) for box in rows.box.tolist()] == list(recorded.box)
+    return 9 * len(rows)
+
+
 @pytest.mark.parametrize("vector", UPSTREAM, ids=lambda v: v.id)
 def test_rows_are_the_recorded_ones_in_order_and_bit_for_bit(subject: LossUnderTest, vector: Vector, count: Count):
     """Built rows equal upstream's: indices, classes, order, and boxes to the last bit."""
@@ -52,16 +66,7 @@ def test_rows_are_the_recorded_ones_in_order_and_bit_for_bit(subject: LossUnderT
     assert vector.expected is not None
     assert vector.expected.built is not None
     for built, want in zip(rows, vector.expected.built, strict=True):
-        for got, recorded in (
-            (built.image, want.image),
-            (built.anchor, want.anchor),
-            (built.row, want.gj),
-            (built.column, want.gi),
-            (built.cls, want.cls),
-        ):
-            assert got.tolist() == list(recorded)
-        assert [tuple(box) for box in built.box.tolist()] == list(want.box)
-        count(9 * len(built))
+        count(compare_rows(built, want))
 
 
 @pytest.mark.parametrize("vector", UPSTREAM, ids=lambda v: v.id)

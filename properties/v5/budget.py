@@ -114,8 +114,7 @@ class Budget:
             target = np.moveaxis(target.T[:, None] + np.concatenate((np.zeros_like(steps[:2]), steps[5:])), 0, -1)
             target[..., 2:] = np.maximum(target[..., 2:], 0)
             turns = r.all_predicted.turns(laid[..., 2:])
-            taller = self.dialect.angle * self.dialect.overlap_eps
-            angles = np.arctan2(laid[..., 2], laid[..., 3] + taller) + steps[4]
+            angles = np.arctan2(laid[..., 2], laid[..., 3] + self.dialect.taller_in_angle) + steps[4]
         return Overlap(laid, target, self.dialect), angles, turns
 
     @cached_property
@@ -296,7 +295,7 @@ class Budget:
         """How large the angle's part of the gradient can be for sides within their error, (n, 4)."""
         predicted, off = self.reference.all_predicted, self._errors[:, 2:4]
         least = np.maximum(predicted.box[:, 2:] - off, 0)
-        least[:, 1] += self.dialect.angle * self.dialect.overlap_eps
+        least[:, 1] += self.dialect.taller_in_angle
         by_side = 2 * predicted.box[:, 2:] / np.maximum(least.max(axis=1, keepdims=True), 1 / ANYTHING)
         return np.concatenate((np.zeros_like(off), 2 * predicted.opposite[:, 2:] * by_side), axis=1)
 

@@ -86,14 +86,15 @@ class Dialect(Data):
         return self.overlap_form not in ("yolov5-7.0", "yolov5-master", "yolov5-6.2")
 
     @property
-    def sides(self) -> float:
-        """What is added to a height where an area is computed, in epsilons."""
-        return 1.0 if self.overlap_form in ("yolov5-5.0", "yolov7", "yolov5-3.1") else 0.0
+    def taller_in_area(self) -> float:
+        """What is added to a height where an area is computed, in cells."""
+        return self.overlap_eps if self.overlap_form in ("yolov5-5.0", "yolov7", "yolov5-3.1") else 0.0
 
     @property
-    def angle(self) -> float:
-        """What is added to a height where an angle is computed, in epsilons."""
-        return {"yolov5-6.2": 1.0, "yolov5-5.0": 1.0, "yolov5-3.1": 1.0, "yolov7": 2.0}.get(self.overlap_form, 0.0)
+    def taller_in_angle(self) -> float:
+        """What is added to a height where an angle is computed, in cells."""
+        times = {"yolov5-6.2": 1, "yolov5-5.0": 1, "yolov5-3.1": 1, "yolov7": 2}.get(self.overlap_form, 0)
+        return times * self.overlap_eps
 
 
 UPSTREAM = Dialect()

@@ -15,7 +15,6 @@ from .dialects import UPSTREAM, Dialect
 
 Reals = NDArray[np.float64]
 
-EPS = 1e-7
 ASPECT = 4 / math.pi**2
 STEEPEST = 700.0  # bound of log(w / h), far beyond where the angle is constant; exp and cosh stay finite
 TINY = 1e-300
@@ -114,7 +113,7 @@ class Overlap:
         self._hull = np.maximum(np.maximum(box1[..., 2:], box2[..., 2:]), reach + apart)
         self._side = np.maximum(self._gap, 0)
         self._inter = _area(self._side)
-        self._taller = dialect.sides * self._eps  # what some dialects add to each height
+        self._taller = dialect.taller_in_area  # what some dialects add to each height
         sides = (box[..., 2] * (box[..., 3] + self._taller) for box in (box1, box2))
         self._union = sum(sides) - self._inter + self._eps
 
@@ -143,7 +142,7 @@ class Overlap:
         return np.asarray(self.iou - self._distance / self._diagonal)
 
     def _turned(self, angle1: Reals) -> Reals:
-        return np.arctan2(self.box2[..., 2], self.box2[..., 3] + self.dialect.angle * self._eps) - angle1
+        return np.arctan2(self.box2[..., 2], self.box2[..., 3] + self.dialect.taller_in_angle) - angle1
 
     def _alpha(self, v: Reals) -> Reals:
         return np.asarray(v / np.maximum(1 - self.iou + v + self._eps, self._eps))
@@ -221,7 +220,7 @@ class BoxLogits:
 
     def __init__(self, logits: Reals, anchors: Reals, dialect: Dialect = UPSTREAM) -> None:
         self.anchors = anchors
-        self._taller = dialect.angle * dialect.overlap_eps  # what some dialects add to a height
+        self._taller = dialect.taller_in_angle  # what some dialects add to a height
         self._own = own = Logits(logits)
         self.sigmoid, self.opposite = own.sigmoid, own.opposite
         self.box = np.concatenate((2 * own.sigmoid[:, :2] - 0.5, 4 * own.sigmoid[:, 2:] ** 2 * anchors), axis=-1)

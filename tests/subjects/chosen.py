@@ -78,7 +78,7 @@ class Chosen:
         """The overlap that the dialect takes, from logits (n, 4), float64, by corners."""
         d, eps = self.dialect, self.dialect.overlap_eps
         half = torch.cat((2 * logits[:, :2].sigmoid() - 0.5, 4 * logits[:, 2:].sigmoid() ** 2 * anchors), 1)
-        taller = d.sides * eps
+        taller = d.taller_in_area
         # corners relative to the target's centre: a side far smaller than its place keeps its digits
         apart = half[:, :2] - target[:, :2]
         w1, h1, w2, h2 = half[:, 2], half[:, 3], target[:, 2], target[:, 3]
@@ -97,7 +97,7 @@ class Chosen:
         if d.overlap in ("diou", "ciou"):
             found = found - apart.square().sum(1) / (hull.square().sum(1) + eps)
         if d.overlap == "ciou":
-            more = d.angle * eps
+            more = d.taller_in_angle
             mine = torch.atan2(w1, h1 + more) if more else angle(logits, anchors)
             v = 4 / math.pi**2 * (torch.atan2(w2, h2 + more) - mine) ** 2
             alpha = (v / (1 - inter / union + v + eps).clamp(min=max(eps, 1e-30))).detach()
