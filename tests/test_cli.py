@@ -18,6 +18,7 @@ from tests.cli_page import page
 from tests.faults import plant
 from tests.faults.catalogue import BY_NAME
 from tests.fork import CONSTANT, EDITS, GIOU, SPEC, copy_fork, edit, said
+from tests.subjects.chosen import name_of
 from tests.test_case import CASE, GOOD
 from yololoss.harness.cases.vectors import make_vector, read_vectors, write_vectors
 from yololoss.harness.cli import main
@@ -81,7 +82,7 @@ def test_check_tells_a_fault_and_the_pasted_command_replays_it(tmp_path):
 
 def test_check_prints_json_for_machines(tmp_path):
     """One document: status, laws, findings, and a description of the run, with the hash of the loss's file."""
-    spec = plant(BY_NAME["no_batch"], tmp_path)
+    spec = plant(BY_NAME["total_twice"], tmp_path)
     status, output, errors = run("check", spec, "--laws", "totals.sum", "--workers", 1, "--json", cwd=tmp_path)
     told = json.loads(output)
     assert status == told["status"] == 1
@@ -96,7 +97,7 @@ def test_check_prints_json_for_machines(tmp_path):
 
 def test_check_shows_all_on_demand(tmp_path):
     """--verbose: every finding in full, and laws that hold."""
-    spec = plant(BY_NAME["no_batch"], tmp_path)
+    spec = plant(BY_NAME["total_twice"], tmp_path)
     options = (
         "--laws",
         "totals.sum",
@@ -116,7 +117,7 @@ def test_check_shows_all_on_demand(tmp_path):
 
 def test_no_shrink_neither_makes_cases_small_nor_draws_them(tmp_path):
     """It is a finding too, saved, without a picture."""
-    spec = plant(BY_NAME["no_batch"], tmp_path)
+    spec = plant(BY_NAME["total_twice"], tmp_path)
     status, output, _ = run("check", spec, "--laws", "totals.sum", "--workers", 1, "--no-shrink", cwd=tmp_path)
     assert status == 1
     assert "  picture  " not in output
@@ -126,7 +127,7 @@ def test_no_shrink_neither_makes_cases_small_nor_draws_them(tmp_path):
 @pytest.mark.slow
 def test_workers_share_the_laws(tmp_path):
     """--workers 2: laws run in two processes, and the findings are in the order of the laws."""
-    spec = plant(BY_NAME["no_batch"], tmp_path)
+    spec = plant(BY_NAME["total_twice"], tmp_path)
     status, output, errors = run_apart(
         "check", spec, "--laws", "totals", "--cases", 5, "--workers", 2, "--json", "--no-shrink", cwd=tmp_path
     )
@@ -149,7 +150,7 @@ FAULTY = '[[tool.yololoss.waivers]]\nlaw = "totals.balanc"\nreason = "x"\n'
         ("check --laws nosuch", "--laws nosuch: no such law; yololoss laws lists them"),
         ("check --dialect yolo", "--dialect yolo: no such dialect"),
         ("check --baseline b.json", "--baseline b.json: cannot be read: No such file or directory"),
-        ("check --laws form.wrapped-model --dialect yolor --workers 1", "nothing was judged"),
+        ("check --laws devices --workers 1", "nothing was judged"),
         ("check yololoss.v5.los:ComputeLoss", "--loss yololoss.v5.los: no such module"),
         ("record a.py:Loss -o b.json", "--loss a.py: no such file"),
         ("diff a.py:Loss yololoss:ComputeLoss", "--loss a.py: no such file"),
@@ -392,6 +393,45 @@ def test_draw_wants_one_vector_and_a_format(tmp_path):
     status, output, _ = run("draw", "a.json", "--id", "second", cwd=tmp_path)
     assert (status, output) == (0, "second.png\n")
     assert (tmp_path / "second.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_dialects_finds_out_a_losss_own(tmp_path):
+    """In lines, or as JSON; of a named dialect what the loss contradicts."""
+    loss = f"tests.subjects.chosen:{name_of('smoothing = ignored')}"
+    status, output, _ = run("dialects", loss, cwd=tmp_path)
+    assert status == 0
+    assert output.splitlines() == [
+        "dialect: upstream, smoothing = ignored (sure: it explains 16 of 16 other cases)",
+        '  to hold the loss to it, write in the settings: dialect = "upstream, smoothing = ignored"',
+    ]
+    assert run("dialects", loss, "--dialect", "smoothing = ignored", cwd=tmp_path)[:2] == (
+        0,
+        "dialect: upstream, smoothing = ignored, as named\n",
+    )
+    status, output, _ = run("dialects", loss, "--dialect", "upstream", "--json", cwd=tmp_path)
+    assert status == 1
+    assert json.loads(output)["contradicted"] == ["the dialect has smoothing = half; the loss has smoothing = ignored"]
+
+
+def test_a_choice_that_contradicts_the_dialect_is_one_finding(tmp_path):
+    """Not a law for each place that it changes: those are judged by what the loss has."""
+    loss, told = (
+        f"tests.subjects.chosen:{name_of('batch = plain')}",
+        "the dialect has batch = times; the loss has batch = plain",
+    )
+    files = ("--report", "report.html", "--junit", "junit.xml")
+    options = ("--dialect", "upstream", "--laws", "totals", "--cases", 20, "--workers", 1)
+    status, output, errors = run("check", loss, *options, *files, cwd=tmp_path)
+    assert status == 1, errors
+    assert f"choice: {told}" in output.splitlines()
+    assert output.splitlines()[-1].startswith("1 choice contradicted, ")
+    assert told in (tmp_path / "report.html").read_text(encoding="utf-8")
+    suite = ElementTree.parse(tmp_path / "junit.xml").getroot()[0]
+    assert suite.get("failures") == "1"
+    assert suite[0][0].get("message") == told
+    status, output, _ = run("check", loss, *options[2:], cwd=tmp_path)
+    assert status == 0
+    assert output.startswith("dialect: upstream, batch = plain (sure: ")
 
 
 def test_dialects_are_listed_with_their_choices(tmp_path):

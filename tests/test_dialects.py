@@ -1,4 +1,4 @@
-"""Dialects: their text, their options, and a loss of each, on which the gate breaks no law."""
+"""Dialects: their text, their options, a loss of each on which the gate breaks no law, and how they are recognised."""
 
 import random
 
@@ -9,8 +9,11 @@ from pydantic import ValidationError
 from properties.v5.dialects import DIALECTS, UPSTREAM, Dialect
 from tests.all_laws import V5
 from tests.judging import gate
-from tests.subjects.chosen import name_of
-from yololoss.harness.config import read_config
+from tests.subjects.chosen import name_of, single
+from tests.subjects.pasted import NAMES
+from tests.subjects.told import alike
+from yololoss.harness.config import Settings, read_config
+from yololoss.harness.engine.held import held_to
 from yololoss.harness.engine.plan import Plan
 from yololoss.harness.errors import UsageError
 from yololoss.harness.subjects.dialect import read_dialect, write_dialect
@@ -141,3 +144,127 @@ def test_a_choice_of_another_dialect_is_noticed():
         plan = Plan((), load_loss(f"tests.subjects.chosen:{name_of(text)}", CPU, "upstream"))
         assert next(gate(plan, range(400)), None) is not None
     assert V5.dialects["upstream"] == UPSTREAM
+
+
+FIRST = ("yolov5-3.1", "okery", "yolov7", "overlap_eps = 0.001", "balance = {'3': [4, 1, 0.5], 'else': 2}")
+REST = [text for text in (*DIALECTS, *OTHERS) if text not in (*FIRST, "yololoss")]
+
+
+def recognised(name, named=None):
+    """What is found of a loss of tests.subjects."""
+    return V5.recognise(load_loss(f"tests.subjects.{name}", CPU), None if named is None else read(named))
+
+
+@pytest.mark.parametrize("text", [*FIRST, *(pytest.param(text, marks=pytest.mark.slow) for text in REST)])
+def test_a_loss_is_recognised(text):
+    """Its dialect, or one that no case tells from it; and that dialect explains other cases."""
+    found = recognised(f"chosen:{name_of(text)}")
+    assert alike(found.dialect, read(text)), write_dialect(found.dialect, DIALECTS)
+    assert not found.unexplained
+    assert found.explained == found.tried > 0
+    # with two classes, the two ways to smooth are one
+    assert found.sure or (text.startswith("class_weights") and set(found.unsure) == {"smoothing"})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "text", ["upstream", "yolov5-6.2", "yolov5-6.1", "yolov7", "yolov5-4.0", "yolov5-2.0", "yolor"]
+)
+def test_a_loss_is_recognised_though_it_rounds_its_edges(text):
+    """In float32, where a side is the difference of two edges, an epsilon of 1e-7 is as large as rounding."""
+    found = recognised(f"chosen:{single(text)}")
+    assert alike(found.dialect, read(text)), write_dialect(found.dialect, DIALECTS)
+
+
+def test_weights_of_classes_are_recognised():
+    """Those of a pasted loss, which answers to as many classes alone."""
+    found = recognised("pasted:WeightedClasses")
+    assert write_dialect(found.dialect, DIALECTS) == "upstream, class_weights = [0.5, 2, 1.25]"
+    assert found.sure
+
+
+@pytest.mark.slow
+def test_random_dialects_are_recognised():
+    """Several choices at once. `tests.recognition` tries 200."""
+    chance = random.Random(1)
+    for _ in range(4):
+        picked = {text.partition(" =")[0]: text for text in chance.sample(OTHERS[:-1], 6)}
+        text = ", ".join(picked.values())
+        assert alike(recognised(f"chosen:{name_of(text)}").dialect, read(text)), text
+
+
+def test_a_named_dialect_is_held_to():
+    """Only what the loss contradicts is another: not what no case tells apart, nor what it promises."""
+    assert recognised(f"chosen:{name_of('yolov5-3.1')}", "yolov5-3.1, drop_in = yes").dialect == read(
+        "yolov5-3.1, drop_in = yes"
+    )
+    named = "yolov5-master, row_order = any"
+    found = recognised(f"chosen:{name_of('upstream, smoothing = ignored')}", named)
+    assert found.dialect == read(f"{named}, smoothing = ignored")
+
+
+@pytest.mark.parametrize(
+    ("name", "choice", "told"),
+    [
+        ("NoNeighbours", "neighbours", "other cells are assigned than any option says"),
+        (
+            "Raises",
+            "all",
+            "the loss gave no gradient: IndexError: index 8 is out of bounds for dimension 3 with size 8",
+        ),
+        ("Hangs", "all", "the loss did not return within 3 s"),
+    ],
+)
+def test_a_fault_is_no_choice(name, choice, told):
+    """What no option explains is told, and changes nothing."""
+    found = recognised(f"faulty:{name}")
+    assert found.dialect == UPSTREAM
+    assert not found.sure
+    assert found.unexplained[choice] == told
+
+
+def held(loss, dialect=None):
+    """What a loss is held to."""
+    chosen = Settings(loss=f"tests.subjects.{loss}", device="cpu", dialect=dialect, baseline=None)
+    return held_to(chosen, load_loss(chosen.loss, CPU, dialect))
+
+
+def test_what_a_loss_is_held_to_is_told():
+    """How sure it is, and what to write; of a named dialect only what is contradicted."""
+    told = held(f"chosen:{name_of('class_weights = [0.5, 2]')}")
+    assert (told.dialect, told.looked) == ("upstream, class_weights = [0.5, 2]", True)
+    assert told.about == (
+        "dialect: upstream, class_weights = [0.5, 2] (not sure: it explains 3 of 3 other cases)",
+        "  smoothing: over classes would fit as well",
+        '  to hold the loss to it, write in the settings: dialect = "upstream, class_weights = [0.5, 2]"',
+    )
+    told = held("plain:PlainLoss", "batch = plain")
+    assert (told.dialect, told.looked) == ("upstream", True)
+    assert told.contradicted == ("the dialect has batch = plain; the loss has batch = times",)
+    assert held("faulty:NoNeighbours").about[1].startswith("  neighbours: not explained, other")
+
+
+def test_a_loss_that_cannot_be_looked_at_is_held_to_the_usual(monkeypatch):
+    """It ends the process, or takes too long; or its family cannot tell."""
+    why = "the loss ended its process when it was looked at"
+    assert held("faulty:ExitsForGood").about == (f"dialect: upstream, since {why}",)
+    monkeypatch.setattr("yololoss.harness.engine.held.LIMIT", 0.0)
+    assert (
+        held("plain:PlainLoss").about[0].startswith("dialect: upstream, since the loss, when it was looked at, did not")
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["SIoU", *(pytest.param(name, marks=pytest.mark.slow) for name in NAMES if name != "SIoU")]
+)
+def test_an_overlap_that_nobody_named_is_the_losss_own(name):
+    """It is told, and the rest is recognised and judged; a fault beside it is noticed."""
+    found = recognised(f"pasted:{name}")
+    assert write_dialect(found.dialect, DIALECTS) == "upstream, overlap = own"
+    assert list(found.unexplained) == ["overlap"]
+    assert found.explained == found.tried > 0
+    plan = Plan((), load_loss(f"tests.subjects.pasted:{name}", CPU, "overlap = own"))
+    assert [str(raw.told.broken(plan.laws[raw.told.law], raw.case)) for raw in gate(plan, range(40))] == []
+    for changed, law in (("smoothing = ignored", "classes.item"), ("balance = 1", "objectness.item")):
+        plan = Plan((law,), load_loss(f"tests.subjects.pasted:{name}", CPU, f"overlap = own, {changed}"))
+        assert next(gate(plan, range(40)), None) is not None, changed

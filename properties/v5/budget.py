@@ -38,7 +38,7 @@ from yololoss.harness.subjects.outcome import Grid
 from .case import Case
 from .dialects import UPSTREAM, Dialect
 from .formulas import Logits, Overlap, criterion, criterion_gradient
-from .reference import LEAST_LOSS, Reference, rebalanced
+from .reference import LEAST_LOSS, Measured, Reference, rebalanced
 
 BECAUSE = "rounding, see properties/v5/budget.py"
 # Half the distance from 1 to the next number. For float64 predictions it is that of float32, since targets, anchors and
@@ -74,9 +74,9 @@ class Budget:
 
     because = BECAUSE
 
-    def __init__(self, case: Case, dialect: Dialect = UPSTREAM) -> None:
+    def __init__(self, case: Case, dialect: Dialect = UPSTREAM, measured: Measured | None = None) -> None:
         self.case, self.dialect = case, dialect
-        self.reference = Reference(case, dialect)
+        self.reference = Reference(case, dialect, measured)
         self.unit = UNITS[case.dtype]
         self.half = HALF_CHAIN * self.unit if case.dtype in ("float16", "bfloat16") else 0.0
 
@@ -129,9 +129,20 @@ class Budget:
     @cached_property
     def _all_overlaps(self) -> Grid:
         """Of the overlap of each row of all layers, (n,)."""
+        if self.reference.measured:
+            return 2 * RESULT * U + self._share
         laid, angles, _ = self._moved
         # without digits any angle is right, and with it alpha v, which is at most 1
         return _around(laid.value(angles) - self.reference.all_overlaps) + RESULT * U + self._lost
+
+    @cached_property
+    def _share(self) -> Grid:
+        """Of each row's smallest side, as a share of it, (n,); at most 1."""
+        r = self.reference
+        sides = np.concatenate((r.all_predicted.box[:, 2:], r.all_boxes[:, 2:]), axis=1)
+        return np.asarray(
+            np.minimum(self._errors[:, (2, 3, 5, 6)] / np.maximum(sides, 1e-300), 1).max(axis=1, initial=0)
+        )
 
     @cached_property
     def overlaps(self) -> tuple[Grid, ...]:
@@ -167,6 +178,9 @@ class Budget:
             else 0.0
             for part in r.row_parts
         ]
+        if r.measured:  # of all layers together
+            share = [float(self._share[part].mean()) for part in r.row_parts if part.stop > part.start]
+            box = [2 * RESULT * U * (1 + r.measured.term) + sum(share), *([0.0] * (self.case.layers - 1))]
         return np.array((box, objectness, cls)).T
 
     def _criterion_errors(
@@ -266,6 +280,8 @@ class Budget:
     def _box_gradient(self) -> Grid:
         """Of each row's gradient of CIoU with respect to its logits, (n, 4)."""
         r = self.reference
+        if r.measured:
+            return self._measured_gradient(r.measured.gradients)
         predicted, (inner, outer, by_angle) = r.all_predicted, r.all_overlap_gradients
         laid, angles, turns = self._moved
         moved_inner, moved_outer, moved_by_angle = laid.gradient_parts(angles)
@@ -289,6 +305,18 @@ class Budget:
         share = np.minimum((self._errors[:, 2:4] / sides).sum(axis=1, keepdims=True) + self.half, 1)
         jumps = (_around(of_inner) + _around(rest)) * (1 + share)
         return np.asarray(jumps + RESULT * exact + self.half * half + FLAT + self._lost[:, None] * self._steepest)
+
+    def _measured_gradient(self, found: Grid) -> Grid:
+        """Of a measured gradient, (n, 4).
+
+        Another run computes it from the same numbers. Only the last digits of sigmoid may differ; what they do to a
+        tiny box, they do as a share of its sides. A derivative by a place is at most a few times 1 / the smallest side.
+        """
+        r = self.reference
+        p, q = r.all_predicted.sigmoid, r.all_predicted.opposite
+        least = np.minimum(r.all_predicted.box[:, 2:], r.all_boxes[:, 2:]).min(axis=1, keepdims=True, initial=np.inf)
+        steep = np.concatenate((8 * p[:, :2] * q[:, :2] / np.maximum(least, 1 / ANYTHING), 4 * q[:, 2:]), axis=1)
+        return np.asarray(2 * RESULT * U * (abs(found) + q * p) + self._share[:, None] * (abs(found) + steep))
 
     @property
     def _steepest(self) -> Grid:

@@ -29,8 +29,10 @@ class Dialect(Data):
     row_order: Literal["choice-anchor-target", "anchor-choice-target", "any"] = Field(
         "choice-anchor-target", description="how build_targets orders its rows"
     )
-    overlap: Literal["ciou", "diou", "giou", "iou"] = Field(
-        "ciou", description="the overlap of which 1 - overlap is the box loss"
+    overlap: Literal["ciou", "diou", "giou", "iou", "own"] = Field(
+        "ciou",
+        description="the overlap of which 1 - overlap is the box loss; own: no known one, so that it is taken from the "
+        "loss itself",
     )
     overlap_form: Literal[
         "yolov5-7.0", "yolov5-master", "yolov5-6.2", "yolov5-5.0", "yolov7", "yolov5-3.1", "yolov5-3.0"

@@ -53,9 +53,10 @@ def draw(case: Case, title: str, outcome: Outcome | None = None, dialect: Dialec
     from matplotlib.figure import Figure  # noqa: PLC0415  # heavy
 
     with np.errstate(invalid="ignore"):  # targets may have any values, and NaN is in no cell
+        known = dialect.overlap != "own"  # else nothing tells, without the loss, what is expected
         reference = Reference(case, dialect)
         layers = reference.assignments
-    marks = list(_marks(reference, outcome))
+    marks = list(_marks(reference, outcome if known else None))
     present = sorted({int(t[0]) for t in case.targets if np.isfinite(t[0])}) or [0]
     shown = present[:IMAGES]
     figure = Figure(figsize=(max(5 * case.layers, 7), 4.2 * len(shown) + 1.8), layout="constrained")

@@ -11,7 +11,8 @@ from typing_extensions import override
 from yololoss.harness.cases.case import Case as AnyCase
 from yololoss.harness.cases.vectors import read_vectors
 from yololoss.harness.subjects.comparison import Comparison
-from yololoss.harness.subjects.family import Family
+from yololoss.harness.subjects.dialect import Recognised
+from yololoss.harness.subjects.family import Family, LossUnderTest
 from yololoss.harness.subjects.outcome import Outcome
 from yololoss.harness.subjects.subject import Make
 
@@ -19,6 +20,8 @@ from . import drawing, forms, pools, recorded, regions, strategies
 from .budget import Budget
 from .case import Case
 from .dialects import DIALECTS, Dialect
+from .own import measure, not_measured
+from .recognise import recognise
 from .recorded import Expected
 from .reference import Reference
 
@@ -108,9 +111,19 @@ class V5(Family):
             return f"{case.layers} layers: this dialect has a balance for fewer"
         if dialect.class_weights and len(dialect.class_weights) != case.classes:
             return f"{case.classes} classes: this dialect has weights for {len(dialect.class_weights)}"
+        if dialect.overlap == "own" and (why := not_measured(case)) is not None:
+            return why
         if dialect.target_dtype == "own" and case.targets_dtype == "float64":
             return "float64 targets, which losses of this dialect need not assign in float32"
         return None
+
+    @override
+    def budget_of(self, subject: LossUnderTest, case: Any) -> Budget:
+        return Budget(case, subject.dialect, measure(subject, case, subject.dialect))
+
+    @override
+    def recognise(self, subject: LossUnderTest, named: Dialect | None) -> Recognised:
+        return recognise(subject, list(self.golden().values()), named)
 
     @override
     def proofs(self, task: Any, **asked: Any) -> Iterator[Any]:

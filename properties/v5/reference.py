@@ -95,6 +95,18 @@ class ReferenceCall:
     balance_after: tuple[float, ...]
 
 
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What a loss's own overlap is for each row (n,), its derivative by the row's logits (n, 4), and the box term.
+
+    Negative overlaps are 0. The term is the sum over layers of the mean box loss, without gain.
+    """
+
+    overlaps: Reals
+    gradients: Reals
+    term: float
+
+
 class Reference:
     """What SPEC requires for a case. Each property is computed on first use.
 
@@ -103,8 +115,9 @@ class Reference:
     one layer after the other; `row_parts` and `cell_parts` are the parts of the layers.
     """
 
-    def __init__(self, case: Case, dialect: Dialect = UPSTREAM) -> None:
+    def __init__(self, case: Case, dialect: Dialect = UPSTREAM, measured: Measured | None = None) -> None:
         self.case, self.dialect = case, dialect
+        self.measured = measured  # of a dialect with an overlap of its own
         self.cell_parts = parts([math.prod(case.shape(i)[:4]) for i in range(case.layers)])
 
     @cached_property
@@ -178,7 +191,7 @@ class Reference:
     @cached_property
     def all_overlaps(self) -> Reals:
         """Each row's CIoU, (n,) (SPEC 2)."""
-        return self._all_laid.value(self.all_predicted.angle)
+        return self.measured.overlaps if self.measured else self._all_laid.value(self.all_predicted.angle)
 
     @cached_property
     def overlaps(self) -> tuple[Reals, ...]:
@@ -256,13 +269,15 @@ class Reference:
         hyp = self.hyp
         objectness = criterion(self.all_objectness_logits, self.all_objectness, hyp.obj_pw, hyp.fl_gamma)
         classes = criterion(self.all_class_logits, self.all_class_targets, hyp.cls_pw, hyp.fl_gamma)
-        out = []
+        out: list[tuple[float, float, float]] = []
         for rows, cells in zip(self.row_parts, self.cell_parts, strict=True):
             box = cls = 0.0
             if rows.stop > rows.start:
                 box = float((1 - self.all_overlaps[rows]).mean())
                 if self.case.classes > 1:
                     cls = float((classes[rows] * self.class_weights).mean())
+            if self.measured:  # it is known of all layers together
+                box = self.measured.term if not out else 0.0
             out.append((box, float(objectness[cells].mean()), cls))
         return tuple(out)
 
@@ -324,8 +339,12 @@ class Reference:
         """(n, 5 + C): gradient of each row's own loss for the logits that it reads; 0 for objectness (SPEC 6)."""
         hyp, weights = self.hyp, self.all_row_weights
         mine = np.zeros((len(weights), 5 + self.case.classes))
-        inner, outer, by_angle = self.all_overlap_gradients
-        mine[:, :4] = -weights[:, :1] * self.all_predicted.gradient(inner + outer, by_angle)
+        if self.measured:
+            by_logits = self.measured.gradients
+        else:
+            inner, outer, by_angle = self.all_overlap_gradients
+            by_logits = self.all_predicted.gradient(inner + outer, by_angle)
+        mine[:, :4] = -weights[:, :1] * by_logits
         slope = criterion_gradient(self.all_class_logits, self.all_class_targets, hyp.cls_pw, hyp.fl_gamma)
         mine[:, 5:] = weights[:, 2:] * slope * self.class_weights
         return mine

@@ -1,6 +1,8 @@
 """A loss for every dialect: ``tests.subjects.chosen:NAME``, where NAME is `name_of` a dialect's text.
 
-Vectorised, in float64 from the box logits on, in other formulas than the reference. Conforms to its dialect.
+Vectorised, in float64 from the box logits on, in other formulas than the reference. Conforms to its dialect. `single`
+is the name of the same with the overlap in float32, and where its form says so from edges, as in losses of that time.
+It has their faults: in some forms 0 / 0 where boxes are equal.
 """
 
 import math
@@ -22,11 +24,17 @@ def name_of(text: str) -> str:
     return f"Of{text.encode().hex()}"
 
 
+def single(text: str) -> str:
+    """The name in this module of the loss of a dialect whose overlap is computed in float32."""
+    return f"Single{name_of(text)}"
+
+
 def __getattr__(name: str) -> type:
-    if not name.startswith("Of"):
+    kind, of, code = name.partition("Of")
+    if not of or kind not in ("", "Single"):
         raise AttributeError(name)
-    dialect = read_dialect(bytes.fromhex(name[2:]).decode(), DIALECTS, "upstream")
-    return type(name, (Chosen,), {"dialect": dialect, "__module__": __name__})
+    dialect = read_dialect(bytes.fromhex(code).decode(), DIALECTS, "upstream")
+    return type(name, (Single if kind else Chosen,), {"dialect": dialect, "__module__": __name__})
 
 
 class Chosen:
@@ -104,6 +112,10 @@ class Chosen:
             found = found - alpha * v
         return found.clamp(-1, 1) if d.overlap_range == "clamped" else found
 
+    def row_loss(self, overlap: Tensor) -> Tensor:
+        """The box loss of each row."""
+        return 1 - overlap
+
     def __call__(self, p: list[Tensor], targets: Tensor) -> tuple[Tensor, Tensor]:
         d, hyp, layers = self.dialect, self.hyp, len(p)
         heeded = d.positive_weights == "heeded"
@@ -119,7 +131,7 @@ class Chosen:
             if len(c):
                 mine = x[at]
                 overlap = self.overlap(mine[:, :4], a.double(), b.double())
-                box = box + (1 - overlap).mean()
+                box = box + self.row_loss(overlap).mean()
                 value = (1 - self.gr) + self.gr * overlap.detach().clamp(min=0)
                 flat = ((at[0] * self.na + at[1]) * x.shape[2] + at[2]) * x.shape[3] + at[3]
                 largest = d.shared_cells == "largest" or self.sort_obj_iou
@@ -147,3 +159,40 @@ class Chosen:
         items = torch.stack(terms).float()
         batch = p[0].shape[0] if d.batch == "times" else 1
         return (items.sum() * batch).reshape(1), items.detach()
+
+
+class Single(Chosen):
+    """The overlap in float32, by edges."""
+
+    def overlap(self, logits: Tensor, anchors: Tensor, target: Tensor) -> Tensor:
+        """By the formulas of DIALECTS, places of epsilon."""
+        d, eps, form = self.dialect, self.dialect.overlap_eps, self.dialect.overlap_form
+        x, t = logits.float(), target.float()
+        centre, size = x[:, :2].sigmoid() * 2 - 0.5, (x[:, 2:].sigmoid() * 2) ** 2 * anchors.float()
+        low1, high1 = centre - size / 2, centre + size / 2
+        low2, high2 = t[:, :2] - t[:, 2:] / 2, t[:, :2] + t[:, 2:] / 2
+        (w1, h1), (w2, h2) = size.T, t[:, 2:].T
+        if d.edges:
+            (w1, h1), (w2, h2) = (high1 - low1).T, (high2 - low2).T
+            h1, h2 = h1 + d.taller_in_area, h2 + d.taller_in_area
+        inter = (torch.min(high1, high2) - torch.max(low1, low2)).clamp(min=0).prod(1)
+        union = (w1 * h1 + eps) + w2 * h2 - inter if form == "yolov5-3.0" else w1 * h1 + w2 * h2 - inter + eps
+        iou, hull = inter / union, torch.max(high1, high2) - torch.min(low1, low2)
+        more = {"yolov5-6.2": eps, "yolov7": eps}.get(form, 0.0)
+        v = 4 / math.pi**2 * (torch.atan(w2 / (h2 + more)) - torch.atan(w1 / (h1 + more))) ** 2
+        with torch.no_grad():
+            old = {
+                "yolov5-3.1": (1 + eps) - iou + v,
+                "yolov5-3.0": 1 - iou + v + eps,
+                "yolov5-master": 1 - iou + v + eps,
+            }
+            alpha = v / old.get(form, v - iou + (1 + eps))
+        far = (low2 + high2 - low1 - high1).square().sum(1) / 4 / (hull.square().sum(1) + eps)
+        area = hull.prod(1) + eps
+        found = {
+            "iou": iou,
+            "giou": iou - (area - union) / area,
+            "diou": iou - far,
+            "ciou": iou - (far + v * alpha),
+        }[d.overlap].double()
+        return found.clamp(-1, 1) if d.overlap_range == "clamped" else found

@@ -1,6 +1,7 @@
 """A fault in each call form, and losses that misbehave."""
 
 import os
+import signal
 import sys
 from typing import Any
 
@@ -182,6 +183,12 @@ class ExitsHard(_Does):
             os._exit(4)
         except Exception:
             print("caught")
+
+
+class ExitsForGood(_Does):
+    def act(self) -> None:
+        """Be killed, as by a crash."""
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Hangs(_Does):

@@ -66,14 +66,15 @@ def check(
     from yololoss.harness.findings.about import about  # noqa: PLC0415
     from yololoss.harness.laws.law import find_laws  # noqa: PLC0415
 
-    gate = Gate(
-        Options(loss=loss, no_shrink=no_shrink, **{n: v and str(v) for n, v in given.items()}, cases=cases), Path.cwd()
-    )
+    asked = Options(loss=loss, no_shrink=no_shrink, cases=cases, **{n: v and str(v) for n, v in given.items()})
+    gate = Gate(asked, Path.cwd(), look=True)
     gate.prepare()
     subject = next(iter(gate.subjects.values()))
     gate.check_waivers()
     wanted = find_laws(subject.family, laws)
     what = about(subject, gate.chosen.device, shlex.join(["yololoss", *sys.argv[1:]]))
+    for line in gate.held.about if not as_json else ():
+        options.say(line)
     start = time.monotonic()
     with View(f"{len(wanted)} laws on {gate.chosen.loss}", quiet=as_json) as view:
         verdict = gate.verdict(wanted, workers or _workers(len(wanted), cases), view.show)
@@ -111,6 +112,8 @@ def _show(verdict: "Verdict", report: Path | None, *, verbose: bool) -> None:
         options.say(f"{finding.law} broke as well: {finding.path}")
     if len(shown) < len(verdict.findings):
         options.say("")
+    for line in verdict.choices:
+        options.say(f"choice: {line}", "bold")
     if verdict.laws:
         options.say(table(verdict.laws, shutil.get_terminal_size()[0], quiet=not verbose))
     for absent in verdict.absent:

@@ -1,6 +1,8 @@
 """``yololoss draw``, ``yololoss laws`` and ``yololoss dialects``: show a case, the laws, and what a loss may choose."""
 
 import json
+import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,19 +91,35 @@ def laws(id: str | None, loss: str | None, as_json: bool) -> None:
 
 
 @click.command()
-@options.loss
+@click.argument("loss", required=False)
+@options.dialect
 @options.as_json
-def dialects(loss: str | None, as_json: bool) -> None:
-    """List the known dialects of the loss's family, and every choice with its options.
+def dialects(loss: str | None, dialect: str | None, as_json: bool) -> None:
+    """List the known dialects, and every choice with its options; or find out the dialect of LOSS.
+
+    With --dialect, LOSS is held to that dialect: only what it contradicts is listed.
 
     \b
     Examples:
       yololoss dialects
-      yololoss check utils/loss.py:ComputeLoss --dialect "yolov5-6.1, smoothing = ignored"
+      yololoss dialects utils/loss.py:ComputeLoss
+      yololoss dialects utils/loss.py:ComputeLoss --dialect yolov5-6.1
+
+    Exit status: 0; 1 if the loss contradicts the named dialect.
     """
+    from yololoss.harness.engine.held import held_to  # noqa: PLC0415
     from yololoss.harness.subjects.dialect import differences, options_of  # noqa: PLC0415
 
-    family = options.under_test(options.settings(loss=loss)).family
+    chosen = options.settings(loss=loss, dialect=dialect)
+    subject = options.under_test(chosen)
+    if loss is not None:
+        held = held_to(chosen, subject)
+        if as_json:
+            click.echo(json.dumps(asdict(held), indent=1))
+        else:
+            options.say("\n".join(held.contradicted or held.about) or f"dialect: {held.dialect}, as named")
+        sys.exit(options.BROKE if held.contradicted else 0)
+    family = subject.family
     usual = family.dialects[family.usual_dialect]
     known = {name: differences(dialect, usual) for name, dialect in family.dialects.items()}
     choices = {

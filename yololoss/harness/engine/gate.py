@@ -18,6 +18,7 @@ from yololoss.harness.cases.vectors import Vector, VectorFile, read_corpus, read
 from yololoss.harness.config import Config, Settings, check_waivers, read_config, settle
 from yololoss.harness.devices.mirror import NAME as MIRROR
 from yololoss.harness.engine import state
+from yololoss.harness.engine.held import Held, held_to
 from yololoss.harness.engine.judge import Task, usual_limit
 from yololoss.harness.engine.session import Session, begin
 from yololoss.harness.engine.session_summary import verdict_of
@@ -57,10 +58,13 @@ class Options:
 
 
 class Gate:
-    """The loss on each device, its record, corpus and waivers. Raises UsageError for what does not exist."""
+    """The loss on each device, its record, corpus and waivers. Raises UsageError for what does not exist.
 
-    def __init__(self, options: Options, folder: Path) -> None:
-        self.options = options
+    ``look``: whether to find out the dialect of the loss, or what it contradicts in the named one.
+    """
+
+    def __init__(self, options: Options, folder: Path, *, look: bool = False) -> None:
+        self.options, self._look = options, look
         self._folder = folder
 
     @cached_property
@@ -96,9 +100,16 @@ class Gate:
         return self._devices[1]
 
     @cached_property
+    def held(self) -> Held:
+        """The dialect that the loss is held to. The bundled loss has its own."""
+        chosen, (device, *_) = self.chosen, self._devices[0]
+        subject = Task(chosen.loss, device, chosen.dialect).under_test()
+        own = chosen.loss == subject.family.bundled and chosen.dialect is None
+        return held_to(chosen, subject) if self._look and not own else Held(subject.dialect_text)
+
+    @cached_property
     def _losses(self) -> dict[str, LossUnderTest]:
-        chosen = self.chosen
-        return {name: Task(chosen.loss, name, chosen.dialect).under_test() for name in self._devices[0]}
+        return {name: Task(self.chosen.loss, name, self.held.dialect).under_test() for name in self._devices[0]}
 
     @cached_property
     def subjects(self) -> dict[str, LossUnderTest]:
@@ -177,7 +188,7 @@ class Gate:
         return state.Settings(
             loss=chosen.loss,
             device=device,
-            dialect=chosen.dialect,
+            dialect=self.held.dialect,
             baseline=chosen.baseline,
             modules=_own_modules(self.family, laws.values()),
             laws=tuple(laws),
@@ -189,7 +200,11 @@ class Gate:
             limit=usual_limit(device),
             seed=SEED,
             cases=0 if options.replay else options.cases or int(usual),
-            options={"loss": options.loss, "device": device if options.device else None, "dialect": options.dialect},
+            options={
+                "loss": options.loss,
+                "device": device if options.device else None,
+                "dialect": self.held.dialect if self.held.looked else options.dialect,
+            },
         )
 
     def _first(self, laws: Container[str | None]) -> tuple[str, ...]:
@@ -228,6 +243,7 @@ class Gate:
                 findings=tuple(finding for each in found.values() for finding in each.findings),
                 failures=tuple(self.holds_again(row["id"]) for _, row in rows if row["word"] == "failed"),
                 absent=tuple(self.absent),
+                choices=self.held.contradicted,
             )
         )
 

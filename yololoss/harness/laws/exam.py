@@ -70,10 +70,10 @@ class Run:
     @property
     def budget(self) -> Budget:
         """How far rounding may take a right loss of its dialect from the reference; made once."""
-        kind = self.subject.family.budget
-        if kind not in self._made:
-            self._made[kind] = kind(self.case, self.subject.dialect)
-        return self._made[kind]  # type: ignore[no-any-return]  # what is made has many types
+        family = self.subject.family
+        if family.budget not in self._made:
+            self._made[family.budget] = family.budget_of(self.subject, self.case)
+        return self._made[family.budget]  # type: ignore[no-any-return]  # what is made has many types
 
 
 @dataclass

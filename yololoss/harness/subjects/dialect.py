@@ -6,12 +6,30 @@ table, as in Python. Without a name, the rest differs from the family's usual di
 
 import ast
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import ValidationError
 
 from yololoss.harness.cases.case import Data
 from yololoss.harness.errors import UsageError, closest
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """The dialect that a loss was found to have."""
+
+    dialect: Any  # of the family's type
+    unsure: Mapping[str, tuple[str, ...]]  # choices of which other options fit as well
+    unexplained: Mapping[str, str]  # choices that no option explains, and what was seen
+    explained: int  # other cases that the dialect explains
+    tried: int  # of so many
+
+    @property
+    def sure(self) -> bool:
+        """Whether the dialect explains everything that was tried, and no other one does."""
+        return not self.unsure and not self.unexplained and 0 < self.tried == self.explained
+
 
 PAIRS = {"[": "]", "{": "}", "(": ")"}
 

@@ -21,7 +21,7 @@ from yololoss.harness.cases.vectors import Vector, register
 from yololoss.harness.devices.devices import Around
 from yololoss.harness.errors import UsageError, closest
 from yololoss.harness.subjects.comparison import Comparison
-from yololoss.harness.subjects.dialect import write_dialect
+from yololoss.harness.subjects.dialect import Recognised, write_dialect
 from yololoss.harness.subjects.outcome import Grid, Outcome
 from yololoss.harness.subjects.subject import Make, Subject
 
@@ -103,6 +103,20 @@ class Family(ABC):
 
     def excludes(self, dialect: Any, case: Case) -> str | None:
         """Why losses of the dialect cannot answer the case; None if they can."""
+        return None
+
+    def budget_of(self, subject: "LossUnderTest", case: Case) -> Budget:
+        """The budget of a case for a loss, which may be run for what its dialect leaves to the loss itself.
+
+        Raises Unsupported if the loss does not show it.
+        """
+        return self.budget(case, subject.dialect)
+
+    def recognise(self, subject: "LossUnderTest", named: Any | None) -> Recognised | None:
+        """The dialect of a loss, by what it does. Of a named one only what the loss contradicts is changed.
+
+        None if losses of the family cannot be recognised.
+        """
         return None
 
     def proofs(self, task: Any, **asked: Any) -> Iterator[Any]:

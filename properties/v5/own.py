@@ -1,0 +1,72 @@
+"""An overlap of the loss's own, which nobody has named: taken from the loss itself.
+
+The loss runs on another case with the same targets and logits, each target in an image of its own. There no two rows
+share a cell, unless a clamp moves two rows of one target into it. So the objectness gradient of a cell gives the
+overlap of its row, and the gradients of the box logits are those of that row's box loss.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from yololoss.harness.subjects.execute import execute
+from yololoss.harness.subjects.family import LossUnderTest
+from yololoss.harness.subjects.subject import Unsupported
+from yololoss.v5.hyp import Hyperparameters
+
+from .case import Case, Options, SeededLogits
+from .dialects import Dialect
+from .formulas import sigmoid
+from .reference import Measured, Reference
+
+LARGEST = 2**22  # logits of the other case
+
+
+def apart(case: Case) -> Case:
+    """The same targets and logits, each target in an image of its own; gains and options as usual."""
+    images = [int(target[0]) for target in case.targets]
+    targets = tuple((i, *rest) for i, (_, *rest) in enumerate(case.targets))
+    logits = tuple(x[torch.tensor(images)] for x in case.logits)
+    plain: dict[str, Any] = {
+        "hyp": Hyperparameters(anchor_t=case.hyp.anchor_t),
+        "options": Options(),
+        "layout": "contiguous",
+        "predictions": SeededLogits(seed=0),  # any: the copy has its own logits
+    }
+    return case.with_logits(logits, batch=len(images), targets=targets, **plain)
+
+
+def not_measured(case: Case) -> str | None:
+    """Why a case cannot be judged by an overlap that is measured; None if it can."""
+    if case.dtype in ("float16", "bfloat16"):
+        return "half precision: an overlap that is taken from the loss has too few digits"
+    if len(case.targets) * sum(x[0].numel() for x in case.logits) > LARGEST:
+        return "too large for an overlap that is taken from the loss"
+    return None
+
+
+def measure(subject: LossUnderTest, case: Case, dialect: Dialect) -> Measured | None:
+    """What the loss makes of each row alone; None in a dialect whose overlap is known.
+
+    Raises Unsupported if the loss gives no gradient.
+    """
+    if dialect.overlap != "own":
+        return None
+    if not case.targets:
+        return Measured(np.zeros(0), np.zeros((0, 4)), 0.0)
+    other = apart(case)
+    outcome = execute(subject, other)
+    if not outcome.gradients:
+        raise Unsupported("overlap that could be taken from it")
+    known = Reference(other, Dialect(**dict(dialect) | {"overlap": "iou"}))  # rows and weights are those of any overlap
+    cells, weights = known.all_cells, known.all_cell_weights
+    found = np.concatenate([g.reshape(-1, g.shape[-1]) for g in outcome.gradients])[cells]
+    overlaps = np.clip(sigmoid(known.all_objectness_logits.x[cells]) - found[:, 4] / weights[cells], 0, 1)
+    rows = np.bincount(cells, minlength=1)[cells]  # in the same cell
+    gradients = -found[:, :4] / (known.all_row_weights[:, :1] * rows[:, None])
+    measured = Measured(overlaps, gradients, 0.0)
+    call, rest = outcome.calls[-1], Reference(other, dialect, measured).calls[-1].items
+    box = call.items[0] if len(call.items) >= 3 else call.total / known.batch - sum(rest)
+    return replace(measured, term=box / (other.hyp.box * known.scales[0]))

@@ -1,0 +1,74 @@
+"""The dialect that a loss is held to: the named one, or the one that it is found to have."""
+
+import multiprocessing
+import time
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+
+from yololoss.harness.config import Settings
+from yololoss.harness.engine.guard import Guarded
+from yololoss.harness.engine.judge import MEMORY, STEP, Task
+from yololoss.harness.subjects.dialect import Recognised, differences, write_dialect
+from yololoss.harness.subjects.family import LossUnderTest
+
+LIMIT = 60.0  # seconds of work; it takes one
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a loss is judged by, and what was seen of it."""
+
+    dialect: str  # as --dialect takes it
+    looked: bool = False  # whether that is what was seen, and not what was named or usual
+    contradicted: tuple[str, ...] = ()  # choices of the named dialect that the loss contradicts: a line each
+    about: tuple[str, ...] = ()  # lines about a dialect that was not named
+
+
+def held_to(chosen: Settings, subject: LossUnderTest) -> Held:
+    """Look at the loss, in another process. Where that ends, or its family cannot tell, nothing is changed."""
+    found, usual = _recognised(chosen), subject.dialect
+    if not isinstance(found, Recognised):
+        return Held(subject.dialect_text, about=(f"dialect: {subject.dialect_text}, since {found}",) if found else ())
+    text = write_dialect(found.dialect, subject.family.dialects)
+    looked = found.dialect != usual
+    if chosen.dialect is None:
+        return Held(text, looked, about=_told(found, text))
+    has, named = differences(found.dialect, usual), differences(usual, found.dialect)
+    lines = (f"the dialect has {a}; the loss has {b}" for a, b in zip(named, has, strict=True))
+    return Held(text, looked, contradicted=tuple(lines))
+
+
+def _told(found: Recognised, text: str) -> tuple[str, ...]:
+    sure = "sure" if found.sure else "not sure"
+    return (
+        f"dialect: {text} ({sure}: it explains {found.explained} of {found.tried} other cases)",
+        *(f"  {choice}: {' or '.join(other)} would fit as well" for choice, other in found.unsure.items()),
+        *(f"  {choice}: not explained, {why}" for choice, why in found.unexplained.items()),
+        f'  to hold the loss to it, write in the settings: dialect = "{text}"',
+    )
+
+
+def _recognised(chosen: Settings) -> Recognised | str | None:
+    """What was found; why nothing was; None if the loss's family cannot tell."""
+    pipe, theirs = multiprocessing.Pipe()
+    guarded = Guarded(_look, (theirs, Task(chosen.loss, "cpu", chosen.dialect), chosen.dialect is not None), MEMORY)
+    theirs.close()
+    began = time.monotonic()
+    try:
+        while not pipe.poll(STEP):
+            death = guarded.watch(began, LIMIT)
+            if death is not None:
+                return f"the loss, when it was looked at, {death.kind}"
+        found: Recognised | None = pipe.recv()
+    except EOFError:
+        return "the loss ended its process when it was looked at"
+    finally:
+        guarded.kill()
+        pipe.close()
+    return found
+
+
+def _look(pipe: Connection, task: Task, named: bool) -> None:
+    """The other process."""
+    subject = task.under_test()
+    pipe.send(subject.family.recognise(subject, subject.dialect if named else None))
