@@ -150,7 +150,7 @@ FAULTY = '[[tool.yololoss.waivers]]\nlaw = "totals.balanc"\nreason = "x"\n'
         ("check --laws nosuch", "--laws nosuch: no such law; yololoss laws lists them"),
         ("check --dialect yolo", "--dialect yolo: no such dialect"),
         ("check --baseline b.json", "--baseline b.json: cannot be read: No such file or directory"),
-        ("check --laws devices --workers 1", "nothing was judged"),
+        ("check --laws compile --workers 1", "nothing was judged"),
         ("check yololoss.v5.los:ComputeLoss", "--loss yololoss.v5.los: no such module"),
         ("record a.py:Loss -o b.json", "--loss a.py: no such file"),
         ("diff a.py:Loss yololoss:ComputeLoss", "--loss a.py: no such file"),

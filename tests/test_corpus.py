@@ -75,7 +75,7 @@ def test_promoting_makes_a_vector_of_a_case(tmp_path):
     status, _, errors = run("corpus", "promote", "one", name[:-1], "-o", "v.json", cwd=tmp_path)
     assert status == 2
     assert f"no such case; did you mean '{name}'?" in errors
-    spec = plant(BY_NAME["no_batch"], tmp_path)
+    spec = plant(BY_NAME["items_times_batch"], tmp_path)
     status, _, errors = run("corpus", "promote", "one", name, "--loss", spec, "-o", "w.json", cwd=tmp_path)
     assert status == 2
     assert "breaks totals.sum on it" in errors
@@ -86,7 +86,7 @@ def test_promoting_makes_a_vector_of_a_case(tmp_path):
 def test_the_gate_judges_the_corpus_first(tmp_path):
     """A case breaks its law before any is drawn; from --corpus, and from the settings."""
     save(tmp_path / "one", vector())
-    spec = plant(BY_NAME["no_batch"], tmp_path)
+    spec = plant(BY_NAME["items_times_batch"], tmp_path)
     common = ("check", spec, "--laws", "totals.sum", "--workers", 1, "--json")
     status, output, errors = run(*common, "--corpus", "one", cwd=tmp_path)
     assert status == 1, errors
@@ -136,7 +136,7 @@ def test_the_gate_outlives_a_case_that_ends_its_process(tmp_path):
 def test_a_session_judges_the_corpus_first(tmp_path):
     """Its cases are counted, and what they break is found."""
     save(tmp_path / "one", vector())
-    spec = plant(BY_NAME["no_batch"], tmp_path)
+    spec = plant(BY_NAME["items_times_batch"], tmp_path)
     options = ("--laws", "totals.sum", "--cases", 1, "--workers", 1, "--out", "s", "--json", "--corpus", "one")
     status, output, errors = run("fuzz", spec, *options, cwd=tmp_path)
     assert status == 1, errors

@@ -10,6 +10,7 @@ import hypothesis
 import pytest
 import torch
 
+from properties.v5.forms import StandInModel
 from properties.v5.rows import read_built
 from tests.all_laws import LAWS, ROOT, V5
 from tests.faults import plant
@@ -19,6 +20,7 @@ from tests.law_table import BREAKS, page
 from yololoss.harness.engine.plan import Plan
 from yololoss.harness.errors import UsageError
 from yololoss.harness.laws.exam import Exam, Run
+from yololoss.harness.laws.law import drawn
 from yololoss.harness.laws.law import law as new_law
 from yololoss.harness.subjects.execute import execute
 from yololoss.harness.subjects.forms import takes
@@ -28,7 +30,15 @@ from yololoss.v5.loss import ComputeLoss
 CPU = torch.device("cpu")
 FEW = 4  # cases for each law; whole gates: docs/understand/false-alarms.md
 # How many laws apply at least: those of rows need rows, those of items need items.
-CONFORMING = {"OlderLoss": 80, "compute_loss": 78, "ImageLoss": 78, "ModuleLoss": 60, "DictAdapter": 60, "BlackBox": 55}
+CONFORMING = {
+    "OlderLoss": 80,
+    "compute_loss": 78,
+    "ImageLoss": 78,
+    "ModuleLoss": 60,
+    "DictAdapter": 60,
+    "BlackBox": 55,
+    "DarknetLoss": 70,
+}
 
 
 @pytest.mark.slow
@@ -70,6 +80,30 @@ def test_the_fault_planted_in_each_form_is_found(name, law):
     """The law that names the fault breaks."""
     under_test = load_loss(f"tests.subjects.faulty:{name}", CPU)
     assert search(LAWS[law], under_test) is not None
+
+
+def test_a_loss_for_an_older_torch_is_judged_all_the_same():
+    """One law says which line torch refuses, and the mend; all others hold."""
+    plan = Plan((), load_loss("tests.subjects.faulty:FloatLimit", CPU))
+    (broken,) = [raw.told.broken(plan.laws[raw.told.law], raw.case) for raw in gate(plan, range(60))]
+    assert broken.law.id == "run.no-exception"
+    assert re.search(
+        r"would raise: RuntimeError: result type Float can't be cast to the desired output type .*, in clamp_ at "
+        r"faulty\.py:\d+; make its limit an integer, by \.long\(\) for a tensor",
+        broken.observed,
+    )
+
+
+def test_what_a_loss_looked_for_in_vain_is_told():
+    """With the closest attribute of the model; `hasattr` still says that it is not there."""
+    under_test = load_loss("tests.subjects.faulty:NeverMade", CPU)
+    model = StandInModel(drawn(V5.shared_cases["any"], 1)[0])
+    assert not hasattr(model, "yolo_layer")
+    with pytest.raises(AttributeError, match=r"looked for model\.yolo_layer, .* did you mean 'yolo_layers'\?"):
+        _ = model.yolo_layer
+    broken = search(LAWS["run.no-exception"], under_test)
+    assert broken is not None
+    assert "the loss looked for model.scale_of_the_loss, which is not there" in broken.observed
 
 
 @pytest.mark.parametrize("fault", ["random", "counts_in_the_class"])

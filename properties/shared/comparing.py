@@ -11,8 +11,8 @@ CPU = torch.device("cpu")
 AGAIN = Around(chance=1)  # a second run, in which the mirror takes other orders where an accelerator defines none
 
 
-def no_trouble(exam: Exam, kind: str, expected: str) -> None:
-    """Expect that the subject did nothing of this kind."""
+def no_trouble(exam: Exam, kind: str | tuple[str, ...], expected: str) -> None:
+    """Expect that the subject did nothing of this kind, or these."""
     found = [f"{t.kind}: {t.detail}" for t in exam.outcome.troubles if t.kind.startswith(kind)]
     exam.expect(not found, "what the subject did", expected, "; ".join(found))
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from yololoss.harness.errors import closest
 from yololoss.harness.subjects.forms import is_open, required, shown, takes, total_and_items
 from yololoss.harness.subjects.subject import Make, Subject, Unsupported
 
@@ -31,6 +32,20 @@ class StandInHead(nn.Module):
         self.stride = torch.tensor(case.strides)
 
 
+class StandInLayer(nn.Module):
+    """The head of one stride, as darknet-style models have it (yolor, ScaledYOLOv4)."""
+
+    anchor_vec: Tensor
+
+    def __init__(self, case: Case, layer: int) -> None:
+        super().__init__()
+        self.na, self.nc, self.no = len(case.anchors[layer]), case.classes, 5 + case.classes
+        self.stride = case.strides[layer]
+        anchors = torch.tensor(case.anchors[layer], dtype=torch.float32)
+        self.register_buffer("anchor_vec", anchors)  # in cells
+        self.register_buffer("anchors", anchors * self.stride)  # in pixels
+
+
 class StandInModel(nn.Module):
     """The attributes of a model that losses read: ``hyp``, the head ``model[-1]``, a parameter, ``gr``, ``nc``."""
 
@@ -42,6 +57,18 @@ class StandInModel(nn.Module):
         self.weight = nn.Parameter(torch.zeros(1))
         self.model = nn.Sequential(StandInHead(case))
         self.detection = self.model[-1]  # flexible-yolov5 has its head here
+        # models from darknet's list of layers have one head for each stride, among others
+        self.module_list = nn.ModuleList([nn.Identity(), *(StandInLayer(case, i) for i in range(case.layers))])
+        self.yolo_layers = list(range(1, 1 + case.layers))
+
+    def __getattr__(self, name: str) -> Any:
+        """Say what a loss looked for in vain."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError as error:
+            known = [known for known in (*vars(self), *self._modules, *self._parameters) if not known.startswith("_")]
+            message = f"the loss looked for model.{name}, which is not there{closest(name, known)}"
+            raise AttributeError(message, name=name, obj=self) from error
 
 
 def adapt(found: Any, module: ModuleType) -> Make:

@@ -118,6 +118,7 @@ class Recogniser:
         seen_weights = self.find_weights()
         self.find_overlap(seen)
         forms = self.find_forms()
+        self.find_range()
         self.find_cell()
         self.find_terms()
         self.find_scales(seen_weights)
@@ -204,28 +205,33 @@ class Recogniser:
     # overlaps
 
     def find_overlap(self, seen: Seen) -> None:
-        """Boxes of usual sizes, and some of which the overlap is below -1."""
-        far = [(i, 0, 0.6, 0.6, 0.0055, 0.03) for i in range(6)]
-        logits = [x.clone() for x in case_of(far, batch=6, classes=self.classes).logits]
+        """Boxes of usual sizes."""
+        kinds = ("ciou", "diou", "giou", "iou")
+        self._choose([seen], [BOX, OBJECTNESS], overlap=kinds)
+        if "overlap" not in self.unexplained:
+            return
+        del self.unexplained["overlap"]
+        self._choose([seen], [BOX], overlap=kinds)  # objectness may follow another one, by a fault
+        if "overlap" not in self.unexplained:
+            return
+        for kind, (form, *_), eps in product(kinds, FORMS, LARGE):
+            large = self._with(overlap=kind, overlap_form=form, overlap_eps=eps)
+            if self._fits([seen], [BOX, OBJECTNESS], large):
+                del self.unexplained["overlap"]
+                self.dialect = large
+                return
+        self._find_own()
+
+    def find_range(self) -> None:
+        """Boxes of which the overlap is below -1; only CIoU can be."""
+        if self.dialect.overlap != "ciou" or "overlap" in self.unexplained:
+            return
+        targets = [(i, 0, 0.6, 0.6, 0.0055, 0.03) for i in range(6)]
+        case = case_of(targets, batch=6, classes=self.classes, anchors=(((0.05, 0.05),),) * 3)
+        logits = [x.clone() for x in case.logits]
         for x in logits:
             x[..., :4] = torch.tensor((5.0, 4.0, 3.0, -6.0)) * (1 + 0.1 * torch.arange(6.0).reshape(6, 1, 1, 1, 1))
-        case = case_of(far, batch=6, classes=self.classes, anchors=(((0.05, 0.05),),) * 3).with_logits(tuple(logits))
-        below = self._run(case)
-        kinds = {"overlap": ("ciou", "diou", "giou", "iou")}
-        self._choose([seen], [BOX, OBJECTNESS], **kinds)
-        if "overlap" in self.unexplained:  # objectness may follow another overlap; or epsilon is large
-            del self.unexplained["overlap"]
-            self._choose([seen], [BOX], **kinds)
-        if "overlap" in self.unexplained:
-            for kind, (form, *_), eps in product(kinds["overlap"], FORMS, LARGE):
-                large = self._with(overlap=kind, overlap_form=form, overlap_eps=eps)
-                if self._fits([seen], [BOX, OBJECTNESS], large):
-                    del self.unexplained["overlap"]
-                    self.dialect = large
-                    return
-            self._find_own()
-        if self.dialect.overlap == "ciou" and "overlap" not in self.unexplained:  # no other is below -1
-            self._choose([below], [BOX], overlap_range=("free", "clamped"))
+        self._choose([self._run(case.with_logits(tuple(logits)))], [BOX], overlap_range=("free", "clamped"))
 
     def _find_own(self) -> None:
         """Whether rows that share cells and images are judged right by what single rows have."""
@@ -355,30 +361,28 @@ def recognise(subject: LossUnderTest, cases: Iterable[Any], named: Dialect | Non
         dialect = _closest(recogniser.recognise(), named)
     except TimeoutError:
         return Recognised(usual, {}, {"all": f"the loss did not return within {LIMIT:g} s"}, 0, 0)
-    told, kept = [], []
+    told: list[bool] = []
+    kept: list[bool] = []
     for case in cases:
-        both = [_explains(subject, each, case) for each in (dialect, usual)]
-        if both[0] is not None:
-            told.append(both[0])
-            kept.append(bool(both[1]))
         if len(told) == CONFIRMING:
             break
+        if subject.family.excludes(dialect, case) is None:
+            try:
+                outcome = execute(subject, case)
+                told.append(_explains(subject, dialect, case, outcome))
+                kept.append(told[-1] if dialect == usual else _explains(subject, usual, case, outcome))
+            except Unsupported:
+                continue  # the loss lacks an option of the case
     if not all(told) and sum(told) <= sum(kept):  # what was found explains no more than what is usual
         dialect, told = usual, kept
     return Recognised(dialect, recogniser.unsure, recogniser.unexplained, sum(told), len(told))
 
 
-def _explains(subject: LossUnderTest, dialect: Dialect, case: Case) -> bool | None:
-    """Whether a case's total, items and gradients are the reference's; None if it has no answer to compare."""
-    if subject.family.excludes(dialect, case) is not None:
-        return None
-    try:
-        outcome = execute(subject, case)
-        budget = Budget(case, dialect, measure(subject, case, dialect))
-    except Unsupported:
-        return None
-    if not outcome.gradients:
+def _explains(subject: LossUnderTest, dialect: Dialect, case: Case, outcome: Outcome) -> bool:
+    """Whether a case's total, items and gradients are the reference's."""
+    if not outcome.gradients or subject.family.excludes(dialect, case) is not None:
         return False
+    budget = Budget(case, dialect, measure(subject, case, dialect))
     pairs: list[tuple[Any, Any, Any]] = [(outcome.gradients, budget.reference.gradients, budget.gradients)]
     for call, want, items, total in zip(
         outcome.calls, budget.reference.calls, budget.items, budget.totals, strict=True

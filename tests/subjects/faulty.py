@@ -157,6 +157,18 @@ class Raises(_Does):
         raise IndexError("index 8 is out of bounds for dimension 3 with size 8")
 
 
+class FloatLimit(PlainLoss):
+    """For an older torch: clamps its indices in place, to float limits."""
+
+    def build_targets(self, p: list[Tensor], targets: Tensor) -> tuple[list[Any], ...]:
+        """Rows of the plain loss, which are in the grid already."""
+        found = super().build_targets(p, targets)
+        for layer, (_, _, row, column) in zip(p, found[2], strict=True):
+            gain = targets.new_tensor(layer.shape).float()
+            row.clamp_(0, gain[2] - 1), column.clamp_(min=0, max=gain[3] - 1)
+        return found
+
+
 class Prints(_Does):
     def act(self) -> None:
         """Print."""

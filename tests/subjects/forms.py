@@ -3,6 +3,7 @@
 Each form has the loss it wraps in ``inner_class``, so that `faulty` can plant a fault in it.
 """
 
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -90,6 +91,22 @@ class ModuleLoss(nn.Module):
     def forward(self, p: list[Tensor], targets: Tensor) -> tuple[Tensor, list[float]]:
         total, items = self.inner(p, targets)
         return total.reshape(1), items.tolist()
+
+
+class DarknetLoss(PlainLoss):
+    """yolor, ScaledYOLOv4: the model has a list of all its layers, and the indices of its heads."""
+
+    def __init__(self, model: Any) -> None:
+        model = getattr(model, "module", model)
+        heads = [model.module_list[index] for index in model.yolo_layers]
+        head = SimpleNamespace(
+            anchors=torch.stack([each.anchor_vec for each in heads]),
+            stride=torch.tensor([each.stride for each in heads]),
+            nl=len(heads),
+            na=heads[0].na,
+            nc=heads[0].nc,
+        )
+        super().__init__(SimpleNamespace(model=[head], hyp=model.hyp))
 
 
 class BlackBox:

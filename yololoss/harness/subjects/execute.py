@@ -5,12 +5,14 @@ import logging
 import operator
 import random
 import signal
+import sys
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from functools import partial
+from pathlib import Path
 from typing import Any, NoReturn
 from unittest.mock import patch
 
@@ -29,6 +31,7 @@ from yololoss.harness.subjects.subject import Subject, UnknownForm, Unsupported
 
 TIME_LIMIT = 10.0  # seconds that a case may take: a thousand times as long as usual
 TICKS = 10  # the time limit is counted in so many ticks
+CLAMPS = ("clamp_", "clamp_min_", "clamp_max_", "clip_")
 ASLEEP = 0.05  # share of a tick that a process runs at least, even on a busy machine, unless it sleeps
 # Settings that a subject must not leave changed: how to read each, and how to restore it.
 SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
@@ -108,7 +111,12 @@ def execute(under_test: LossUnderTest, case: Case, limit: float | None = None) -
     troubles: list[Trouble] = []
     notes = devices.Notes(device, watched=around.watched)
     usual = compiled.TIME_LIMIT if around.compiled else TIME_LIMIT
-    with devices.surrounded(device, around), _watched(troubles), _time_limit(limit or under_test.limit or usual):
+    with (
+        devices.surrounded(device, around),
+        _watched(troubles),
+        nullcontext() if around.compiled else _older_torch(troubles),
+        _time_limit(limit or under_test.limit or usual),
+    ):
         subject = None
         with _stage("construction", troubles):
             subject = under_test.make(case, device)
@@ -198,6 +206,45 @@ def _watched(troubles: list[Trouble]) -> Iterator[None]:
         if get() != settings[name]:
             troubles.append(Trouble("changed a setting of the process", f"{name}({get()})"))
             put_back(settings[name])
+
+
+@contextmanager
+def _older_torch(troubles: list[Trouble]) -> Iterator[None]:
+    """Let a loss for an older torch clamp integers to float limits, and record where it does.
+
+    torch now refuses this in place. Many losses do it with indices, and would show nothing else.
+    """
+    places: dict[str, None] = {}
+
+    def tolerant(name: str, method: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def clamp(self: Tensor, *limits: Any, **named: Any) -> Tensor:
+            try:
+                return method(self, *limits, **named)
+            except RuntimeError as error:
+                if self.is_floating_point() or "can't be cast" not in str(error):
+                    raise
+                caller = sys._getframe(1)
+                places[f"{error}, in {name} at {Path(caller.f_code.co_filename).name}:{caller.f_lineno}"] = None
+                whole = {key: _whole(limit) for key, limit in named.items()}
+                return method(self, *map(_whole, limits), **whole)
+
+        return clamp
+
+    own = {name: getattr(Tensor, name) for name in CLAMPS}
+    for name, method in own.items():
+        setattr(Tensor, name, tolerant(name, method))
+    try:
+        yield
+    finally:
+        for name in own:
+            delattr(Tensor, name)  # it was inherited
+    for place in places:
+        mend = "make its limit an integer, by .long() for a tensor. All else was judged as if it were"
+        troubles.append(Trouble("would raise", f"RuntimeError: {place}; {mend}"))
+
+
+def _whole(limit: Any) -> Any:
+    return limit.long() if isinstance(limit, Tensor) else limit if limit is None else int(limit)
 
 
 def _exit_asked(status: int) -> NoReturn:
