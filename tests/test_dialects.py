@@ -201,6 +201,9 @@ def test_a_named_dialect_is_held_to():
     named = "yolov5-master, row_order = any"
     found = recognised(f"chosen:{name_of('upstream, smoothing = ignored')}", named)
     assert found.dialect == read(f"{named}, smoothing = ignored")
+    for weights in ("", ", class_weights = [2, 1, 3]"):
+        found = recognised("pasted:WeightedClasses", f"upstream{weights}")
+        assert found.dialect.class_weights == (0.5, 2.0, 1.25)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """What is recorded of a loss, and which differences are reported."""
 
 from dataclasses import replace
+from typing import Annotated, get_args, get_origin, get_type_hints
 
 import torch
 
@@ -8,7 +9,11 @@ from properties.shared.test_baseline import test_values_are_the_recorded_ones as
 from properties.v5.case import Options
 from properties.v5.recorded import CallResult, Expected, comparisons, write_down
 from tests.test_case import GOOD
+from yololoss.harness.cases.case import Data
 from yololoss.harness.engine.gate import survey
+from yololoss.harness.engine.session_summary import Summary
+from yololoss.harness.findings.verdict import Verdict
+from yololoss.harness.prove.certificate import Certificate
 from yololoss.harness.subjects.execute import execute
 from yololoss.harness.subjects.load import load_loss
 
@@ -58,3 +63,26 @@ def test_what_is_no_number_is_read_again():
     text = Expected(calls=(call,)).model_dump_json()
     assert '"balance_after":["-inf","nan",1.0]' in text
     assert Expected.model_validate_json(text).model_dump_json() == text
+
+
+def kinds(base=Data):
+    """All types of data that files and output are made of."""
+    for kind in base.__subclasses__():
+        yield kind
+        yield from kinds(kind)
+
+
+def plain(hint):
+    """Whether a field takes a float of which nobody says whether it may be NaN or infinite."""
+    if get_origin(hint) is Annotated:
+        return get_args(hint)[0] is not float and plain(get_args(hint)[0])
+    return hint is float or any(map(plain, get_args(hint)))
+
+
+def test_every_float_of_every_file_comes_back():
+    """It is finite, or written as a word if it is not. Times and the estimates of a risk are finite anyway."""
+    hints = {kind: get_type_hints(kind, include_extras=True) for kind in kinds()}
+    assert {CallResult, Verdict, Summary, Certificate} <= set(hints)
+    found = {f"{kind.__name__}.{name}" for kind, of in hints.items() for name in kind.model_fields if plain(of[name])}
+    times = {"Certificate.seconds", "State.used", "Summary.seconds", "Summary.processor", "Verdict.seconds"}
+    assert found == {*times, "Risk.estimate", "Risk.at_most"}

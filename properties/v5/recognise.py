@@ -287,13 +287,16 @@ class Recogniser:
             self._choose([self.see(*SHARED, predictions=near)], [OBJECTNESS], shared_cells=("last", "largest"))
 
     def _find_class_weights(self, seen: Seen) -> None:
-        want = Reference(seen.case, self._with(overlap="iou")).gradients  # of classes: those of any overlap
+        plain = self._with(overlap="iou", class_weights=())  # of classes, the gradients are those of any overlap
+        want = Reference(seen.case, plain).gradients
         rows = [np.stack((got, ref))[..., 5:] for got, ref in zip(seen.outcome.gradients, want, strict=True)]
         pairs = np.concatenate([each[:, (each[1] != 0).all(-1)] for each in rows], axis=1)
+        if not pairs.size or self._fits([seen], [CLASSES], self.dialect):
+            return
         weights = tuple(_short(float(w)) for w in np.median(pairs[0] / pairs[1], axis=0))
-        if len({*weights, 1.0}) > 1 and min(weights) > 0:
-            weighted = self._with(class_weights=weights)
-            self.dialect = weighted if self._fits([seen], [CLASSES], weighted) else self.dialect
+        weighted = self._with(class_weights=weights if set(weights) != {1.0} else ())
+        if min(weights) > 0 and self._fits([seen], [CLASSES], weighted):
+            self.dialect = weighted
 
     # numbers of layers
 

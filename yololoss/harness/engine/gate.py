@@ -60,7 +60,7 @@ class Options:
 class Gate:
     """The loss on each device, its record, corpus and waivers. Raises UsageError for what does not exist.
 
-    ``look``: whether to find out the dialect of the loss, or what it contradicts in the named one.
+    ``look``: whether to find out the dialect of the loss; of a named one, if a law breaks, what contradicts it.
     """
 
     def __init__(self, options: Options, folder: Path, *, look: bool = False) -> None:
@@ -104,8 +104,8 @@ class Gate:
         """The dialect that the loss is held to. The bundled loss has its own."""
         chosen, (device, *_) = self.chosen, self._devices[0]
         subject = Task(chosen.loss, device, chosen.dialect).under_test()
-        own = chosen.loss == subject.family.bundled and chosen.dialect is None
-        return held_to(chosen, subject) if self._look and not own else Held(subject.dialect_text)
+        named = chosen.dialect is not None or chosen.loss == subject.family.bundled
+        return held_to(chosen, subject) if self._look and not named else Held(subject.dialect_text)
 
     @cached_property
     def _losses(self) -> dict[str, LossUnderTest]:
@@ -221,6 +221,11 @@ class Gate:
             return {**row, "word": "waived", "why": why}
         return row if why in (None, KNOWN) else {**row, "word": "failed"}
 
+    def _contradicted(self) -> tuple[str, ...]:
+        """Choices of the named dialect that the loss contradicts: they may be why laws broke."""
+        subject = next(iter(self._losses.values()))
+        return held_to(self.chosen, subject).contradicted if self._look and self.chosen.dialect is not None else ()
+
     def holds_again(self, law: str) -> str:
         """What to say of a law whose row says "failed": its waiver is not needed."""
         return f"{law} is waived ({self._waived[law]}), but it holds again: remove the waiver"
@@ -243,7 +248,7 @@ class Gate:
                 findings=tuple(finding for each in found.values() for finding in each.findings),
                 failures=tuple(self.holds_again(row["id"]) for _, row in rows if row["word"] == "failed"),
                 absent=tuple(self.absent),
-                choices=self.held.contradicted,
+                choices=self._contradicted() if any(each.findings for each in found.values()) else (),
             )
         )
 

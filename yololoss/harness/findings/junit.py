@@ -7,29 +7,17 @@ from yololoss.harness.findings.verdict import Verdict
 
 
 def write_junit(verdict: Verdict, path: Path) -> None:
-    """Write the file. A law that broke is a failure, with its finding; one that was not judged is skipped.
-
-    A choice of the named dialect that the loss contradicts is a failure too.
-    """
+    """Write the file. A law that broke is a failure, with its finding; one that was not judged is skipped."""
     found: dict[str, list[str]] = {}
     for finding in verdict.findings:
         found.setdefault(finding.law, []).append(str(finding))
     words = [row["word"] for row in verdict.laws]
     failed = sum(word in ("BROKE", "failed") for word in words)
     skipped = sum(word in ("waived", "not applicable") for word in words)
-    counts = {
-        "tests": len(words) + len(verdict.choices),
-        "failures": failed + len(verdict.choices),
-        "skipped": skipped,
-        "errors": 0,
-    }
+    counts = {"tests": len(words), "failures": failed, "skipped": skipped, "errors": 0}
     numbers = {name: str(count) for name, count in counts.items()}
     suites = Xml.Element("testsuites")
     suite = Xml.SubElement(suites, "testsuite", {"name": "yololoss", "time": f"{verdict.seconds:.3f}", **numbers})
-    for number, choice in enumerate(verdict.choices):
-        name = {"classname": "dialect", "name": f"dialect.{number}", "time": "0"}
-        case = Xml.SubElement(suite, "testcase", name)
-        Xml.SubElement(case, "failure", {"message": choice}).text = choice
     for row in verdict.laws:
         id = str(row["id"])
         case = Xml.SubElement(suite, "testcase", {"classname": id.partition(".")[0], "name": id, "time": "0"})

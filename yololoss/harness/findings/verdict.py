@@ -1,6 +1,5 @@
 """A verdict: the result of a run, as data."""
 
-from collections.abc import Sized
 from typing import Any
 
 from yololoss.harness.cases.case import Data
@@ -18,7 +17,7 @@ class Verdict(Data):
     seconds: float = 0.0
     laws: tuple[dict[str, Any], ...] = ()
     findings: tuple[Finding, ...] = ()
-    choices: tuple[str, ...] = ()  # choices of the named dialect that the loss contradicts
+    choices: tuple[str, ...] = ()  # of the named dialect, if a law broke: those that the loss contradicts
     failures: tuple[str, ...] = ()  # failures of the run itself: a waiver that is not needed, an error of the harness
     absent: tuple[str, ...] = ()  # devices of auto that are not available, and why
     about: About | None = None
@@ -26,7 +25,7 @@ class Verdict(Data):
 
 def settled(verdict: Verdict) -> Verdict:
     """The verdict with its status, and with a problem if no law had anything to judge."""
-    broke = bool(verdict.findings or verdict.choices or verdict.failures)
+    broke = bool(verdict.findings or verdict.failures)
     nothing = not broke and nothing_judged(verdict.laws)
     problem = verdict.problem or (NOTHING if nothing else None)
     return verdict.model_copy(update={"status": USAGE if problem else int(broke), "problem": problem})
@@ -34,19 +33,13 @@ def settled(verdict: Verdict) -> Verdict:
 
 def headline(verdict: Verdict) -> str:
     """The verdict in a few words."""
-    broken = {f.law for f in verdict.findings}
+    broken = len({f.law for f in verdict.findings})
     if verdict.problem:
         return "The loss could not be judged"
-    told = [f"{len(verdict.choices)} {_s(verdict.choices, 'choice')} contradicted"] if verdict.choices else []
-    told += [f"{len(broken)} {_s(broken, 'law')} broke"] if broken else []
-    if told:
-        return ", ".join(told)
+    if broken:
+        return f"{broken} {'law' if broken == 1 else 'laws'} broke"
     if verdict.failures:
         return "The run failed"
     held = sum(row["word"] == "held" for row in verdict.laws)
     other = len(verdict.laws) - held
     return f"{held} laws hold" + (f", {other} were waived or did not apply" if other else "")
-
-
-def _s(things: Sized, name: str) -> str:
-    return name if len(things) == 1 else f"{name}s"
