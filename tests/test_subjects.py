@@ -22,7 +22,7 @@ from yololoss.harness.errors import UsageError
 from yololoss.harness.laws.exam import Exam, Run
 from yololoss.harness.laws.law import drawn
 from yololoss.harness.laws.law import law as new_law
-from yololoss.harness.subjects.execute import execute
+from yololoss.harness.subjects.execute import _older_torch, execute
 from yololoss.harness.subjects.forms import takes
 from yololoss.harness.subjects.load import load_loss
 from yololoss.v5.loss import ComputeLoss
@@ -92,6 +92,16 @@ def test_a_loss_for_an_older_torch_is_judged_all_the_same():
         r"faulty\.py:\d+; make its limit an integer, by \.long\(\) for a tensor",
         broken.observed,
     )
+
+
+def test_what_no_torch_takes_is_raised_as_it_is():
+    """A limit that is missing is no matter of an older torch, and nothing is left of the patch."""
+    before = torch.Tensor.clamp_
+    troubles = []
+    with _older_torch(troubles), pytest.raises(RuntimeError, match="must not be None"):
+        torch.ones(1).clamp_()
+    assert troubles == []
+    assert torch.Tensor.clamp_ is before
 
 
 def test_what_a_loss_looked_for_in_vain_is_told():
