@@ -97,8 +97,8 @@ class DarknetLoss(PlainLoss):
     """yolor, ScaledYOLOv4: the model has a list of all its layers, and the indices of its heads."""
 
     def __init__(self, model: Any) -> None:
-        model = getattr(model, "module", model)
-        heads = [model.module_list[index] for index in model.yolo_layers]
+        inner = getattr(model, "module", model)
+        heads = [inner.module_list[index] for index in inner.yolo_layers]
         head = SimpleNamespace(
             anchors=torch.stack([each.anchor_vec for each in heads]),
             stride=torch.tensor([each.stride for each in heads]),
