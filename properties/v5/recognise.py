@@ -294,8 +294,10 @@ class Recogniser:
         if not pairs.size or self._fits([seen], [CLASSES], self.dialect):
             return
         weights = tuple(_short(float(w)) for w in np.median(pairs[0] / pairs[1], axis=0))
+        if not np.isfinite(weights).all() or min(weights) <= 0:
+            return
         weighted = self._with(class_weights=weights if set(weights) != {1.0} else ())
-        if min(weights) > 0 and self._fits([seen], [CLASSES], weighted):
+        if self._fits([seen], [CLASSES], weighted):
             self.dialect = weighted
 
     # numbers of layers
