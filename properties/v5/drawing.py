@@ -53,9 +53,9 @@ def draw(case: Case, title: str, outcome: Outcome | None = None, dialect: Dialec
     from matplotlib.figure import Figure  # noqa: PLC0415  # heavy
 
     with np.errstate(invalid="ignore"):  # targets may have any values, and NaN is in no cell
-        known = dialect.overlap != "own"  # else nothing tells, without the loss, what is expected
         reference = Reference(case, dialect)
         layers = reference.assignments
+    known = dialect.overlap != "own"  # else nothing tells, without the loss, what is expected
     marks = list(_marks(reference, outcome if known else None))
     present = sorted({int(t[0]) for t in case.targets if np.isfinite(t[0])}) or [0]
     shown = present[:IMAGES]

@@ -137,7 +137,7 @@ def _begun(
     from yololoss.harness.cases.vectors import read_corpus  # noqa: PLC0415
     from yololoss.harness.config import read_config  # noqa: PLC0415
     from yololoss.harness.engine.handles import LocalWorker  # noqa: PLC0415
-    from yololoss.harness.engine.held import held_to  # noqa: PLC0415
+    from yololoss.harness.engine.held import found_if_unnamed  # noqa: PLC0415
     from yololoss.harness.engine.judge import MEMORY, usual_limit  # noqa: PLC0415
     from yololoss.harness.engine.session import begin  # noqa: PLC0415
     from yololoss.harness.engine.state import Settings  # noqa: PLC0415
@@ -146,12 +146,12 @@ def _begun(
     named = {name: given[name] for name in ("loss", "device", "dialect")}
     chosen = options.settings(**named)
     subject = options.under_test(chosen)
-    if chosen.dialect is None and chosen.loss != subject.family.bundled:
-        held = held_to(chosen, subject)
-        for line in held.about:
-            click.echo(line, err=True)
-        chosen = chosen.model_copy(update={"dialect": held.dialect})
-        named["dialect"] = held.dialect if held.looked else None
+    held = found_if_unnamed(chosen, subject)
+    for line in held.about:
+        click.echo(line, err=True)
+    chosen = chosen.model_copy(update={"dialect": held.dialect})
+    if held.looked:
+        named["dialect"] = held.dialect
     project = read_config(Path.cwd())
     folder = corpus or (Path(project.corpus) if project.corpus else None)
     known = [] if folder is None else list(read_corpus(folder).values())

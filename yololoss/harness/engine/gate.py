@@ -18,7 +18,7 @@ from yololoss.harness.cases.vectors import Vector, VectorFile, read_corpus, read
 from yololoss.harness.config import Config, Settings, check_waivers, read_config, settle
 from yololoss.harness.devices.mirror import NAME as MIRROR
 from yololoss.harness.engine import state
-from yololoss.harness.engine.held import Held, held_to
+from yololoss.harness.engine.held import Held, found_if_unnamed, held_to
 from yololoss.harness.engine.judge import Task, usual_limit
 from yololoss.harness.engine.session import Session, begin
 from yololoss.harness.engine.session_summary import verdict_of
@@ -104,8 +104,7 @@ class Gate:
         """The dialect that the loss is held to. The bundled loss has its own."""
         chosen, (device, *_) = self.chosen, self._devices[0]
         subject = Task(chosen.loss, device, chosen.dialect).under_test()
-        named = chosen.dialect is not None or chosen.loss == subject.family.bundled
-        return held_to(chosen, subject) if self._look and not named else Held(subject.dialect_text)
+        return found_if_unnamed(chosen, subject) if self._look else Held(subject.dialect_text)
 
     @cached_property
     def _losses(self) -> dict[str, LossUnderTest]:
@@ -223,8 +222,9 @@ class Gate:
 
     def _contradicted(self) -> tuple[str, ...]:
         """Choices of the named dialect that the loss contradicts: they may be why laws broke."""
-        subject = next(iter(self._losses.values()))
-        return held_to(self.chosen, subject).contradicted if self._look and self.chosen.dialect is not None else ()
+        if not self._look or self.chosen.dialect is None:
+            return ()
+        return held_to(self.chosen, next(iter(self._losses.values()))).contradicted
 
     def holds_again(self, law: str) -> str:
         """What to say of a law whose row says "failed": its waiver is not needed."""

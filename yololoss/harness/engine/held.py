@@ -24,6 +24,12 @@ class Held:
     about: tuple[str, ...] = ()  # lines about a dialect that was not named
 
 
+def found_if_unnamed(chosen: Settings, subject: LossUnderTest) -> Held:
+    """The named dialect as it is; without a name the one that is found. The bundled loss has its own."""
+    named = chosen.dialect is not None or chosen.loss == subject.family.bundled
+    return Held(subject.dialect_text) if named else held_to(chosen, subject)
+
+
 def held_to(chosen: Settings, subject: LossUnderTest) -> Held:
     """Look at the loss, in another process. Where that ends, or its family cannot tell, nothing is changed."""
     found, usual = _recognised(chosen), subject.dialect
