@@ -1,14 +1,17 @@
 """The harness knows a family through one object: a second family, `tests.toy`, goes through all of it unchanged."""
 
 import json
+from multiprocessing import Pipe
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.test_cli import run
-from tests.toy.family import ToyDomain
+from tests.toy.family import Budget, ToyDomain
 from yololoss.harness.cases.vectors import read_vectors
+from yololoss.harness.engine.held import _look
+from yololoss.harness.engine.judge import Task
 from yololoss.harness.errors import BadFile, UsageError
 from yololoss.harness.laws.law import find_laws
 from yololoss.harness.subjects.family import find_family
@@ -113,6 +116,15 @@ def test_a_family_that_is_not_there_is_told_with_the_closest_match():
     assert not toy.regions_of(domain.case(bytes(domain.size)))
     loss = load_loss(RIGHT, torch.device("cpu"))
     assert find_laws(find_family("v5"))["totals.sum"].assumes(loss) == "is not about losses of the family toy"
+
+
+def test_a_family_may_leave_dialects_to_their_names():
+    """It recognises none, and a budget takes nothing from the loss."""
+    told, pipe = Pipe()
+    _look(pipe, Task(RIGHT, "cpu"), named=False)
+    assert told.recv() is None
+    domain, loss = ToyDomain(), load_loss(RIGHT, torch.device("cpu"))
+    assert isinstance(loss.family.budget_of(loss, domain.case(bytes(domain.size))), Budget)
 
 
 def test_a_file_cannot_make_the_harness_import_a_family(tmp_path):

@@ -337,7 +337,8 @@ class Exam:
         want, got, allowed = np.broadcast_arrays(expected, observed, tolerance)
         self.judged |= want.size > 0
         different = abs(got - want)
-        share = different / np.maximum(allowed, 1e-300)
+        with np.errstate(over="ignore"):  # a large difference where none is allowed
+            share = different / np.maximum(allowed, 1e-300)
         bad = ~(different <= allowed)  # NaN is not within any tolerance
         if not bad.any():
             self.nearest = max(self.nearest, float(share.max(initial=0.0)))
