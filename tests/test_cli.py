@@ -26,6 +26,19 @@ from yololoss.harness.cli import main
 BUNDLED = "yololoss:ComputeLoss"
 
 
+A_CHOICE_AND_A_FAULT = """
+from tests.subjects.chosen import Chosen
+from properties.v5.dialects import Dialect
+
+class Faulty(Chosen):
+    dialect = Dialect(batch="plain")
+
+    def __call__(self, p, targets):
+        total, items = super().__call__(p, targets)
+        return total * (1 + (len(targets) > 6)), items
+"""
+
+
 def run(*arguments: object, cwd: Path) -> tuple[int, str, str]:
     """Run a command in this process, which saves the seconds that importing torch takes: status, output, errors."""
     out, err = io.StringIO(), io.StringIO()
@@ -410,21 +423,39 @@ def test_dialects_finds_out_a_losss_own(tmp_path):
     )
     status, output, _ = run("dialects", loss, "--dialect", "upstream", "--json", cwd=tmp_path)
     assert status == 1
-    assert json.loads(output)["contradicted"] == ["the dialect has smoothing = half; the loss has smoothing = ignored"]
+    assert json.loads(output)["contradicted"] == {
+        "the dialect has smoothing = half; the loss has smoothing = ignored": "upstream, smoothing = ignored"
+    }
 
 
-def test_a_choice_that_contradicts_the_dialect_is_told_by_its_name(tmp_path):
-    """Beside the laws that it breaks. A loss that names no dialect is judged by the one that is found."""
+def test_a_choice_that_contradicts_the_dialect_is_one_finding(tmp_path):
+    """It explains the laws that broke only for it. A loss that names no dialect is judged by the one that is found."""
     loss = f"tests.subjects.chosen:{name_of('batch = plain')}"
     told = "the dialect has batch = times; the loss has batch = plain"
-    options = ("--laws", "totals.sum", "--cases", 20, "--workers", 1)
-    status, output, errors = run("check", loss, *options, "--dialect", "upstream", "--report", "r.html", cwd=tmp_path)
+    laws = ("--laws", "totals.sum", "--laws", "gradients.value", "--laws", "totals.value", "--workers", 1)
+    named = (loss, *laws, "--cases", 20, "--dialect", "upstream")
+    status, output, errors = run("check", *named, "--report", "r.html", cwd=tmp_path)
     assert status == 1, errors
-    assert f"choice: {told}" in output.splitlines()
-    assert told in (tmp_path / "r.html").read_text(encoding="utf-8")
-    status, output, _ = run("check", loss, *options, cwd=tmp_path)
+    assert output.startswith(f"choice: {told}\ntotals.sum broke: ")
+    assert "  explains   totals.value, gradients.value" in output.splitlines()
+    assert "1 choice of the dialect contradicted, " in output
+    assert f"{told}.</strong>" in (tmp_path / "r.html").read_text(encoding="utf-8")
+    status, output, _ = run("fuzz", *named, "--out", "s", "--json", cwd=tmp_path)
+    (found,) = json.loads(output)["verdict"]["findings"]
+    assert (status, found["choice"]) == (1, told)
+    status, output, _ = run("check", loss, *laws, "--cases", 20, cwd=tmp_path)
     assert status == 0
     assert output.startswith("dialect: upstream, batch = plain (sure: ")
+
+
+def test_a_fault_beside_a_contradicted_choice_is_found(tmp_path):
+    """The law that broke for the choice is judged again by what the loss has."""
+    (tmp_path / "both.py").write_text(A_CHOICE_AND_A_FAULT, encoding="utf-8")
+    options = ("--dialect", "upstream", "--laws", "totals.value", "--cases", 60, "--workers", 1, "--no-shrink")
+    status, output, errors = run("check", "both.py:Faulty", *options, "--json", cwd=tmp_path)
+    assert status == 1, errors
+    found = [(each["law"], bool(each["choice"])) for each in json.loads(output)["findings"]]
+    assert found == [("totals.value", True), ("totals.value", False)]
 
 
 def test_dialects_are_listed_with_their_choices(tmp_path):

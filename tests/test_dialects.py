@@ -239,7 +239,9 @@ def test_what_a_loss_is_held_to_is_told():
     )
     told = held("plain:PlainLoss", "batch = plain")
     assert (told.dialect, told.looked) == ("upstream", True)
-    assert told.contradicted == ("the dialect has batch = plain; the loss has batch = times",)
+    assert told.contradicted == {
+        "the dialect has batch = plain; the loss has batch = times": "batch = plain, batch = times"
+    }
     assert held("faulty:NoNeighbours").about[1].startswith("  neighbours: not explained, other")
 
 

@@ -6,10 +6,12 @@ from pathlib import Path
 from unittest.mock import Mock, patch
 from xml.etree import ElementTree
 
+import numpy as np
 import psutil
 import pytest
 
 from tests.all_laws import LAWS, V5
+from tests.subjects.chosen import name_of
 from tests.test_case import GOOD
 from tests.test_fuzz import BUNDLED, orders, rarely, settings
 from tests.test_plugin import run
@@ -18,7 +20,7 @@ from yololoss.harness.cli import look
 from yololoss.harness.engine import clerk, guard, judge, session, worker
 from yololoss.harness.engine.gate import Gate, Options
 from yololoss.harness.engine.plan import Plan
-from yololoss.harness.engine.raw import Raw, write_raw
+from yololoss.harness.engine.raw import Raw, made, write_raw
 from yololoss.harness.findings.junit import write_junit
 from yololoss.harness.findings.verdict import Verdict
 from yololoss.harness.subjects.subject import Unsupported
@@ -111,6 +113,20 @@ def test_a_worker_writes_its_notes_from_time_to_time(tmp_path: Path):
     made._noted -= 2 * worker.NOTED
     made.step()
     assert worker.notes_path(tmp_path, 0).exists()
+
+
+def test_a_case_that_a_law_is_not_about_shows_nothing_of_it(tmp_path: Path):
+    """The case of an earlier finding is not taken for another law, if that law is not about it."""
+    loss = f"tests.subjects.chosen:{name_of('balance = 2.0')}"
+    task = settings(loss=loss, dialect="upstream", laws=("objectness.target", "totals.balance"), gate=True)
+    plan, chance = Plan(task.laws, task.under_test()), np.random.default_rng(0)
+    origins = [plan.origin(number, chance) for number in range(20)]
+    mine, other = (next(o for o in origins if plan.about("totals.balance", o) is about) for about in (True, False))
+    clerk.write_record(tmp_path, clerk.Record(kind="0" * 16, made=made(other)))
+    raw = Raw(told("2")._replace(law="totals.balance"), plan.case(mine), mine)
+    assert clerk._smallest_of(clerk.Duty(task, tmp_path, 0.1), raw, plan).origin.domain == mine.domain
+    clerk.write_record(tmp_path, clerk.Record(kind="1" * 16, made=made(mine)))
+    assert clerk._smallest_of(clerk.Duty(task, tmp_path, 0.1), raw, plan).origin == mine
 
 
 def test_a_waived_law_breaks_without_a_finding(tmp_path: Path):

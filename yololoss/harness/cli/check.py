@@ -109,11 +109,9 @@ def _show(verdict: "Verdict", report: Path | None, *, verbose: bool) -> None:
     for each in (*shown, *verdict.failures):
         options.say(f"{each}\n")
     for finding in verdict.findings[len(shown) :]:
-        options.say(f"{finding.law} broke as well: {finding.path}")
+        options.say(f"{finding.choice or f'{finding.law} broke as well'}: {finding.path}")
     if len(shown) < len(verdict.findings):
         options.say("")
-    for line in verdict.choices:
-        options.say(f"choice: {line}", "bold")
     if verdict.laws:
         options.say(table(verdict.laws, shutil.get_terminal_size()[0], quiet=not verbose))
     for absent in verdict.absent:

@@ -109,6 +109,8 @@ def _run(session: "Session", cluster: "Cluster | None", cache: "ExampleDatabase 
     """Run the session to its end, save its findings in the cache, and write its summary into its folder."""
     from yololoss.harness.cases.databases import save  # noqa: PLC0415
     from yololoss.harness.cases.vectors import read_vectors  # noqa: PLC0415
+    from yololoss.harness.engine.choices import by_choice  # noqa: PLC0415
+    from yololoss.harness.engine.held import held_to  # noqa: PLC0415
     from yololoss.harness.engine.session_summary import summarise, write_summary  # noqa: PLC0415
     from yololoss.harness.findings.about import about  # noqa: PLC0415
 
@@ -118,6 +120,10 @@ def _run(session: "Session", cluster: "Cluster | None", cache: "ExampleDatabase 
     with View(title, quiet=quiet) as view, cluster.joined() if cluster else nullcontext():
         session.run(view.show)
     summary = summarise(session, what)
+    if summary.verdict.findings and chosen.loss != session.subject.family.bundled:
+        named = options.settings(loss=chosen.loss, device=chosen.device, dialect=chosen.dialect)
+        found = by_choice(summary.verdict.findings, held_to(named, session.subject), chosen)
+        summary = summary.model_copy(update={"verdict": summary.verdict.model_copy(update={"findings": found})})
     if cache is not None:
         save(cache, (v for f in summary.verdict.findings for v in read_vectors(Path(f.path)).vectors))
     write_summary(summary, session.folder)
@@ -197,7 +203,8 @@ def _tell(summary: "Summary", out: Path, *, verbose: bool) -> None:
     for finding in shown:
         options.say(f"{finding}\n  seen       {summary.seen[finding.path]} times\n")
     for finding in verdict.findings[len(shown) :]:
-        options.say(f"{finding.law} broke as well, {summary.seen[finding.path]} times: {finding.path}")
+        what = finding.choice or f"{finding.law} broke as well"
+        options.say(f"{what}, {summary.seen[finding.path]} times: {finding.path}")
     thin = [name for name, count in summary.regions.items() if count == 0]
     options.say(f"{summary.cases} cases, {summary.judgements} judgements, {summary.restarts} worker restarts")
     if summary.unexplained:

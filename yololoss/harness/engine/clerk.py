@@ -131,7 +131,8 @@ def _smallest_of(duty: Duty, raw: Raw, plan: Plan) -> Raw:
             return shows(plan.case(made_from))
 
         others = [origin(record.made) for record in read_records(duty.folder).values() if record.made]
-        found = next((other for other in others if other and breaks(other)), None)
+        law = raw.told.law
+        found = next((other for other in others if other and plan.about(law, other) and breaks(other)), None)
         if found is None:
             assert raw.origin is not None
             first, until = raw.origin, time.monotonic() + duty.seconds

@@ -18,6 +18,7 @@ from yololoss.harness.cases.vectors import Vector, VectorFile, read_corpus, read
 from yololoss.harness.config import Config, Settings, check_waivers, read_config, settle
 from yololoss.harness.devices.mirror import NAME as MIRROR
 from yololoss.harness.engine import state
+from yololoss.harness.engine.choices import by_choice
 from yololoss.harness.engine.held import Held, found_if_unnamed, held_to
 from yololoss.harness.engine.judge import Task, usual_limit
 from yololoss.harness.engine.session import Session, begin
@@ -173,17 +174,42 @@ class Gate:
         apply = {id: law for id, law in laws.items() if why[id] is None}
         found = Verdict(status=0)
         if apply:
-            with tempfile.TemporaryDirectory(prefix="yololoss-", ignore_cleanup_errors=True) as folder:
-                session = begin(Path(folder), self._settings(device, apply, workers), self._first(apply))
-                session.run(show)
-                found = verdict_of(session, problem="interrupted" if session.interrupted else None)
+            settings = self._settings(device, apply, workers)
+            found = self._by_its_choices(self._run(settings, apply, show), settings, apply, show)
         counted = {row["id"]: row for row in found.laws}
         rows = tuple(self._row(id, why[id], counted.get(id)) for id in laws)
         return found.model_copy(update={"laws": rows})
 
+    def _run(self, settings: state.Settings, laws: Container[str | None], show: Show) -> Verdict:
+        with tempfile.TemporaryDirectory(prefix="yololoss-", ignore_cleanup_errors=True) as folder:
+            session = begin(Path(folder), settings, self._first(laws))
+            session.run(show)
+            return verdict_of(session, problem="interrupted" if session.interrupted else None)
+
+    def _by_its_choices(self, found: Verdict, settings: state.Settings, laws: dict[str, Law], show: Show) -> Verdict:
+        """The verdict, with one finding for each choice of the named dialect that the loss contradicts.
+
+        Laws that broke for a choice are judged again by what the loss has, since they may break for something else too.
+        """
+        if not found.findings or found.problem or self._contradicted is None:
+            return found
+        held, findings = self._contradicted, by_choice(found.findings, self._contradicted, settings)
+        choices = [finding for finding in findings if finding.choice]
+        why = {law: f"see {each.law}" for each in choices for law in each.explains}
+        again = {id: law for id, law in laws.items() if id in why or id in {each.law for each in choices}}
+        own = replace(settings, dialect=held.dialect, options={**settings.options, "dialect": held.dialect})
+        subject = own.under_test()
+        again = {id: law for id, law in again.items() if law.assumes(subject) is None}
+        own = replace(own, laws=tuple(again), cases=self._cases(settings.device, len(again)))
+        more = self._run(own, again, show) if again else Verdict(status=0)
+        broke = {finding.law for finding in more.findings}
+        rows = ({**row, "why": why.get(row["id"])} if row["id"] not in broke else row for row in found.laws)
+        return found.model_copy(
+            update={"laws": tuple(rows), "findings": (*findings, *more.findings), "problem": more.problem}
+        )
+
     def _settings(self, device: str, laws: dict[str, Law], workers: int) -> state.Settings:
         chosen, options = self.chosen, self.options
-        usual = usual_cases(len(laws)) * (MIRROR_SHARE if device.startswith(MIRROR) else 1)
         return state.Settings(
             loss=chosen.loss,
             device=device,
@@ -198,13 +224,18 @@ class Gate:
             workers=workers,
             limit=usual_limit(device),
             seed=SEED,
-            cases=0 if options.replay else options.cases or int(usual),
+            cases=self._cases(device, len(laws)),
             options={
                 "loss": options.loss,
                 "device": device if options.device else None,
                 "dialect": self.held.dialect if self.held.looked else options.dialect,
             },
         )
+
+    def _cases(self, device: str, laws: int) -> int:
+        """How many cases are made for so many laws: as many as the options say, or as usual."""
+        usual = usual_cases(laws) * (MIRROR_SHARE if device.startswith(MIRROR) else 1)
+        return 0 if self.options.replay else self.options.cases or int(usual)
 
     def _first(self, laws: Container[str | None]) -> tuple[str, ...]:
         vectors = self.replayed or self.corpus
@@ -220,11 +251,13 @@ class Gate:
             return {**row, "word": "waived", "why": why}
         return row if why in (None, KNOWN) else {**row, "word": "failed"}
 
-    def _contradicted(self) -> tuple[str, ...]:
-        """Choices of the named dialect that the loss contradicts: they may be why laws broke."""
+    @cached_property
+    def _contradicted(self) -> Held | None:
+        """What the loss has in place of choices of the named dialect, if it contradicts some."""
         if not self._look or self.chosen.dialect is None:
-            return ()
-        return held_to(self.chosen, next(iter(self._losses.values()))).contradicted
+            return None
+        held = held_to(self.chosen, next(iter(self._losses.values())))
+        return held if held.contradicted else None
 
     def holds_again(self, law: str) -> str:
         """What to say of a law whose row says "failed": its waiver is not needed."""
@@ -248,7 +281,6 @@ class Gate:
                 findings=tuple(finding for each in found.values() for finding in each.findings),
                 failures=tuple(self.holds_again(row["id"]) for _, row in rows if row["word"] == "failed"),
                 absent=tuple(self.absent),
-                choices=self._contradicted() if any(each.findings for each in found.values()) else (),
             )
         )
 

@@ -2,7 +2,8 @@
 
 import multiprocessing
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 
 from yololoss.harness.config import Settings
@@ -20,7 +21,8 @@ class Held:
 
     dialect: str  # as --dialect takes it
     looked: bool = False  # whether that is what was seen, and not what was named or usual
-    contradicted: tuple[str, ...] = ()  # choices of the named dialect that the loss contradicts: a line each
+    # Choices of the named dialect that the loss contradicts: a line each, and the named dialect with that choice
+    contradicted: Mapping[str, str] = field(default_factory=dict)
     about: tuple[str, ...] = ()  # lines about a dialect that was not named
 
 
@@ -39,9 +41,9 @@ def held_to(chosen: Settings, subject: LossUnderTest) -> Held:
     looked = found.dialect != usual
     if chosen.dialect is None:
         return Held(text, looked, about=_told(found, text))
-    has, named = differences(found.dialect, usual), differences(usual, found.dialect)
-    lines = (f"the dialect has {a}; the loss has {b}" for a, b in zip(named, has, strict=True))
-    return Held(text, looked, contradicted=tuple(lines))
+    pairs = zip(differences(usual, found.dialect), differences(found.dialect, usual), strict=True)
+    lines = {f"the dialect has {a}; the loss has {b}": f"{chosen.dialect}, {b}" for a, b in pairs}
+    return Held(text, looked, contradicted=lines)
 
 
 def _told(found: Recognised, text: str) -> tuple[str, ...]:

@@ -79,6 +79,11 @@ class Plan:
         """The case made from this origin."""
         return self.domains[origin.domain].case(origin.data)
 
+    def about(self, law: str, origin: Origin) -> bool:
+        """Whether a law is about the case made from this origin."""
+        made_for, case, own = self.domains[origin.domain], self.case(origin), self._of[law]
+        return origin.domain in own or (not made_for.only_own and any(self.domains[n].holds(case) for n in own))
+
     def judges(self, case: Case, domain: int | None, chance: np.random.Generator, saved_under: str = "") -> list[Law]:
         """The laws that judge a case, in their order: all that read its run, and a share of those that run it again.
 

@@ -30,10 +30,15 @@ class Finding(Data):
     path: str  # of the saved case
     picture: str | None  # path of the picture
     replay: str  # the command that judges the case again
+    choice: str = ""  # that the named dialect and the loss make otherwise, if the law broke only for that
+    explains: tuple[str, ...] = ()  # the other laws that broke only for that
 
     def __str__(self) -> str:
+        choice = [f"choice: {self.choice}"] if self.choice else []
+        others = [f"  explains   {', '.join(self.explains)}"] if self.explains else []
         picture = [f"  picture    {self.picture}"] if self.picture else []
-        return "\n".join((self.text, f"  saved as   {self.path}", *picture, f"  replay     {self.replay}"))
+        saved = f"  saved as   {self.path}"
+        return "\n".join((*choice, self.text, *others, saved, *picture, f"  replay     {self.replay}"))
 
 
 def keep(

@@ -17,7 +17,6 @@ class Verdict(Data):
     seconds: float = 0.0
     laws: tuple[dict[str, Any], ...] = ()
     findings: tuple[Finding, ...] = ()
-    choices: tuple[str, ...] = ()  # of the named dialect, if a law broke: those that the loss contradicts
     failures: tuple[str, ...] = ()  # failures of the run itself: a waiver that is not needed, an error of the harness
     absent: tuple[str, ...] = ()  # devices of auto that are not available, and why
     about: About | None = None
@@ -33,11 +32,14 @@ def settled(verdict: Verdict) -> Verdict:
 
 def headline(verdict: Verdict) -> str:
     """The verdict in a few words."""
-    broken = len({f.law for f in verdict.findings})
+    choices = len({f.choice for f in verdict.findings if f.choice})
+    broken = len({f.law for f in verdict.findings if not f.choice})
     if verdict.problem:
         return "The loss could not be judged"
-    if broken:
-        return f"{broken} {'law' if broken == 1 else 'laws'} broke"
+    if choices or broken:
+        laws = f"{broken} {'law' if broken == 1 else 'laws'} broke"
+        other = f"{choices} {'choice' if choices == 1 else 'choices'} of the dialect contradicted"
+        return ", ".join([other] * (choices > 0) + [laws] * (broken > 0))
     if verdict.failures:
         return "The run failed"
     held = sum(row["word"] == "held" for row in verdict.laws)
