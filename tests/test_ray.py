@@ -63,7 +63,7 @@ def test_a_lost_node_costs_its_running_case_alone(tmp_path, ray_cluster):
             counted = _done(out)
             _until(lambda: _done(out) > counted and list((out / "findings").iterdir()), SLOW)
             going.send_signal(signal.SIGINT)
-            output, _ = going.communicate(timeout=120)
+            output, _ = going.communicate(timeout=SLOW)
         finally:
             going.kill()
     told = json.loads(output)

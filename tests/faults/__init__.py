@@ -5,7 +5,7 @@ A fault replaces one text of one module of the loss. ``step`` says which step of
 in published YOLOv5-style losses, with which the project began).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -76,13 +76,14 @@ def in_loss(name: str, step: str, kind: str, law: str, old: str, new: str, field
 _PLANTED = count()
 
 
-def plant(fault: Fault, folder: Path, checks: bool = True) -> str:
+def plant(fault: Fault, folder: Path, checks: bool = True, texts: Mapping[str, str] | None = None) -> str:
     """Copy the loss, with the fault, into ``folder`` as a package of its own; return its --loss spec.
 
     ``checks``: whether input checks are on by default, as in the bundled loss. If they are off, the loss builds all
-    possible rows.
+    possible rows. ``texts``: modules in which the loss differs from the bundled one.
     """
-    texts = {fault.module: faulty_text(fault)}
+    texts = {**(texts or {})}
+    texts[fault.module] = faulty_text(fault, texts.get(fault.module))
     if not checks:
         loss = texts.get("loss") or (HOME / "loss.py").read_text(encoding="utf-8")
         texts["loss"] = loss.replace("checks: bool = True", "checks: bool = False")
@@ -90,9 +91,9 @@ def plant(fault: Fault, folder: Path, checks: bool = True) -> str:
     return plant_text(f"{fault.name}_{next(_PLANTED)}", texts, folder)
 
 
-def faulty_text(fault: Fault) -> str:
+def faulty_text(fault: Fault, text: str | None = None) -> str:
     """The module's text with the fault in it."""
-    text = (HOME / f"{fault.module}.py").read_text(encoding="utf-8")
+    text = text or (HOME / f"{fault.module}.py").read_text(encoding="utf-8")
     if text.count(fault.old) != 1:
         raise ValueError(f"{fault.name}: its text occurs {text.count(fault.old)} times in {fault.module}.py, not once")
     return text.replace(fault.old, fault.new)

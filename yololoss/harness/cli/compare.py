@@ -48,7 +48,7 @@ def record(
         )
     if verdict.problem:
         raise UsageError(verdict.problem)
-    broken = tuple(sorted({finding.law for finding in verdict.findings}))
+    broken = tuple(sorted(row["id"] for row in verdict.laws if row["word"] == "BROKE"))
     changed = write_baseline(output, loss, vectors, broken, lambda: force or _may_overwrite(output))
     options.say(f"{output}: {len(vectors)} cases, {len(broken)} laws broken{'' if changed else ': unchanged'}")
 

@@ -1,0 +1,149 @@
+"""The catalogue's faults in other dialects: ``python -m tests.in_dialects > docs/measured/in_dialects.md``.
+
+First, each fault is planted into the bundled loss in six dialects (`tests.faults.dialects`), each of which is named.
+The gate's cases are judged by the law that the fault names, and if that holds, by all laws. A fault whose text a
+dialect does not have is left out there. Then each is planted into the bundled loss, and no dialect is named: so the
+loss is looked at, and judged by the dialect that it is found to have. There a fault is told by a law that breaks, or
+as a choice other than upstream's.
+"""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from properties.v5.dialects import DIALECTS, UPSTREAM
+from properties.v5.recognise import PROMISES
+from tests.all_laws import V5
+from tests.faults import Fault, faulty_text, plant, plant_text
+from tests.faults.catalogue import FAULTS
+from tests.faults.dialects import BASES
+from tests.judging import Made, apart, breaks, whole
+from tests.subjects.told import alike
+from yololoss.harness.engine.plan import Plan
+from yololoss.harness.subjects.dialect import differences, read_dialect, write_dialect
+from yololoss.harness.subjects.family import LossUnderTest
+from yololoss.harness.subjects.load import find_device, load_loss
+
+UNNAMED = "none is named"
+FORMULA = "the overlap is the loss's own, whatever its formula"
+# Steps whose faults are none, if nothing breaks, by dialect; and why.
+NO_FAULT = {name: {"INPUT": "the dialect does not say what becomes of invalid input"} for name in (*BASES, UNNAMED)}
+NO_FAULT["own overlap"] |= {"IOU": FORMULA, "DECODE": FORMULA}
+
+
+class Planted(NamedTuple):
+    """What became of a fault in a dialect."""
+
+    base: str
+    fault: Fault
+    law: str | None  # that broke
+    choice: str  # what the loss was found to have in place of upstream's
+
+    @property
+    def why_not(self) -> str | None:
+        """Why it is no fault there, if nothing tells it and it is none."""
+        told = self.law is not None or self.choice
+        why = NO_FAULT[self.base]
+        return None if told else next((why[step] for step in self.fault.steps if step in why), None)
+
+
+def loaded(spec: str, device: str, dialect: str) -> LossUnderTest:
+    """The loss on a device of the catalogue."""
+    return load_loss(spec, find_device(device), dialect, compiled=device == "compile")
+
+
+@cache
+def sequence(device: str, name: str) -> list[Made]:
+    """The gate's cases in a dialect."""
+    base, package = BASES[name], f"on_{device}_{[*BASES].index(name)}"
+    with tempfile.TemporaryDirectory() as folder:
+        return list(whole(Plan((), loaded(plant_text(package, base.texts, Path(folder)), device, base.dialect))))
+
+
+def judge(task: tuple[str, Fault]) -> Planted:
+    """Plant a fault, and see which law breaks, in a process of its own."""
+    name, fault = task
+    where = "upstream" if name == UNNAMED else name
+    base, choice = BASES[where], ""
+    dialect = base.dialect
+    with tempfile.TemporaryDirectory() as folder:
+        spec = plant(fault, Path(folder), texts=base.texts)
+        if name == UNNAMED:
+            found = V5.recognise(loaded(spec, fault.device, dialect), None).dialect
+            if not alike(found, read_dialect(dialect, DIALECTS, "upstream")):
+                texts = (text for text in differences(found, UPSTREAM) if text.partition(" =")[0] not in PROMISES)
+                choice, dialect = ", ".join(texts), write_dialect(found, DIALECTS)
+        subject = loaded(spec, fault.device, dialect)
+        laws, cases = set(Plan((), subject).laws), sequence(fault.device, where)
+        first = next(breaks(subject, cases, laws & {fault.law}), None) or next(breaks(subject, cases, laws), None)
+    return Planted(name, fault, None if first is None else first.told.law, choice)
+
+
+def plantable(name: str) -> Iterator[Fault]:
+    """The faults whose text the loss has in that dialect."""
+    texts = BASES[name].texts
+    for fault in FAULTS:
+        try:
+            faulty_text(fault, texts.get(fault.module))
+        except ValueError:
+            continue
+        yield fault
+
+
+def page(found: Sequence[Planted]) -> Iterator[str]:
+    """The Markdown page."""
+    yield "# Faults in other dialects\n"
+    yield f"What the gate tells of the catalogue's {len(FAULTS)} faults, planted into the bundled loss in six dialects."
+    yield "Made by `python -m tests.in_dialects > docs/measured/in_dialects.md`.\n"
+    yield "## A dialect is named\n"
+    yield "| dialect | planted | no fault there | noticed | not noticed |\n|---|---:|---:|---:|---:|"
+    for name in BASES:
+        of = [each for each in found if each.base == name]
+        faults = [each for each in of if each.why_not is None]
+        noticed = sum(each.law is not None for each in faults)
+        share = f"{noticed} ({noticed / max(len(faults), 1):.1%})"
+        yield f"| {name} | {len(of)} | {len(of) - len(faults)} | {share} | {len(faults) - noticed} |"
+    yield "\nThe others of the catalogue change a text that the dialect does not have. What breaks no law, and why it"
+    yield "is no fault:\n"
+    yield "| dialect | fault | step | why it is no fault |\n|---|---|---|---|"
+    for each in found:
+        if each.law is None and each.base != UNNAMED:
+            yield f"| {each.base} | {each.fault.name} | {each.fault.step} | {each.why_not or '**it is one**'} |"
+    of = [each for each in found if each.base == UNNAMED]
+    chosen = [each for each in of if each.choice]
+    only = [each for each in chosen if each.law is None]
+    yield "\n## No dialect is named\n"
+    broke = sum(each.law is not None for each in of)
+    yield f"Of {len(of)} faults, {broke} break a law in the dialect that the loss is found to have."
+    yield f"{len(chosen)} are told as a choice other than upstream's; {len(only)} of these break no law. They are a question to"
+    yield "the one who reads the line: is that what you meant? With `upstream` named, each of them is a fault.\n"
+    yield "| fault | told as | and this law breaks |\n|---|---|---|"
+    for each in chosen:
+        yield f"| {each.fault.name} | `{each.choice}` | {f'`{each.law}`' if each.law else 'none'} |"
+
+
+def main() -> int:
+    """Print the page; what is not noticed, though it is a fault, goes to standard error."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="only every N-th fault, and no page")
+    parser.add_argument("names", nargs="*", help=f"only these dialects, of {', '.join(BASES)}, {UNNAMED}")
+    given = parser.parse_args()
+    names = given.names or [*BASES, UNNAMED]
+    tasks = [(name, fault) for name in names for fault in plantable("upstream" if name == UNNAMED else name)]
+    tasks = tasks[:: given.every]
+    for name, fault in tasks:
+        sequence(fault.device, "upstream" if name == UNNAMED else name)  # before the processes are forked
+    found = list(apart(judge, tasks, "faults"))
+    if given.every == 1:
+        print("\n".join(page(found)))
+    missed = [each for each in found if each.law is None and not each.choice and each.why_not is None]
+    print("\n".join(f"{each.base}: {each.fault.name} breaks no law" for each in missed), file=sys.stderr)
+    return 0 if len(missed) <= 0.03 * len(found) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
