@@ -119,8 +119,8 @@ def page(found: Sequence[Planted]) -> Iterator[str]:
     yield "\n## No dialect is named\n"
     broke = sum(each.law is not None for each in of)
     yield f"Of {len(of)} faults, {broke} break a law in the dialect that the loss is found to have."
-    yield f"{len(chosen)} are told as a choice other than upstream's; {len(only)} of these break no law. They are a question"
-    yield "to the one who reads the line: is that what you meant? With `upstream` named, each of them is a fault.\n"
+    yield f"{len(chosen)} are told as a choice other than upstream's; {len(only)} of these break no law. They ask"
+    yield "the one who reads the line: is that what you meant? With `upstream` named, each of them is a fault.\n"
     yield "| fault | told as | and this law breaks |\n|---|---|---|"
     for each in chosen:
         yield f"| {each.fault.name} | `{each.choice}` | {f'`{each.law}`' if each.law else 'none'} |"
