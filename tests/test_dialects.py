@@ -1,12 +1,16 @@
 """Dialects: their text, their options, a loss of each on which the gate breaks no law, and how they are recognised."""
 
 import random
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
 
+from properties.v5 import own
 from properties.v5.dialects import DIALECTS, UPSTREAM, Dialect
+from properties.v5.recognise import SHARED, case_of
 from tests.all_laws import V5
 from tests.judging import gate
 from tests.subjects.chosen import name_of, single
@@ -16,7 +20,9 @@ from yololoss.harness.engine.held import held_to
 from yololoss.harness.engine.plan import Plan
 from yololoss.harness.errors import UsageError
 from yololoss.harness.subjects.dialect import read_dialect, write_dialect
+from yololoss.harness.subjects.execute import execute
 from yololoss.harness.subjects.load import load_loss
+from yololoss.harness.subjects.subject import Unsupported
 
 CPU = torch.device("cpu")
 # An option of each choice that is not upstream's.
@@ -55,6 +61,7 @@ OTHERS = (
     "class_weights = [0.5, 2]",
 )
 FEW = 6  # cases
+CASE = case_of(SHARED)
 
 
 def read(text):
@@ -68,9 +75,9 @@ def broken(text, cases):
 
 
 def test_every_choice_has_an_option_that_is_tried():
-    """But what only the bundled loss promises."""
+    """But what only the bundled loss promises, and an added term, of which `tests.subjects.pasted` has losses."""
     tried = {text.partition(" =")[0] for text in OTHERS}
-    assert tried == set(Dialect.model_fields) - {"interface", "bad_input"}
+    assert tried == set(Dialect.model_fields) - {"interface", "bad_input", "added_term"}
     assert all(field.description for field in Dialect.model_fields.values())
 
 
@@ -269,3 +276,38 @@ def test_an_overlap_that_nobody_named_is_the_losss_own(name):
     for changed, law in (("smoothing = ignored", "classes.item"), ("balance = 1", "objectness.item")):
         plan = Plan((law,), load_loss(f"tests.subjects.pasted:{name}", CPU, f"overlap = own, {changed}"))
         assert next(gate(plan, range(40)), None) is not None, changed
+
+
+@pytest.mark.parametrize(("name", "option"), [("RepelsBeside", "an item"), ("Repels", "in the box item")])
+def test_an_added_term_is_taken_from_the_loss(name, option):
+    """If it is an item, it is found; in the box item it must be named, since it may be a fault as well."""
+    text = f"upstream, added_term = {option}"
+    found = recognised(f"pasted:{name}")
+    if option == "an item":
+        assert write_dialect(found.dialect, DIALECTS) == text
+    else:
+        assert found.dialect == UPSTREAM
+        assert found.unexplained["overlap"].endswith(f"a fault, or added_term = {option}")
+        found = recognised(f"pasted:{name}", text)
+        assert write_dialect(found.dialect, DIALECTS) == text
+    assert found.explained == found.tried > 0
+    assert not found.unexplained
+    plan = Plan((), load_loss(f"tests.subjects.pasted:{name}", CPU, text))
+    assert [str(raw.told.broken(plan.laws[raw.told.law], raw.case)) for raw in gate(plan, range(40))] == []
+    for changed, law in (("smoothing = ignored", "totals.value"), ("balance = 1", "objectness.item")):
+        plan = Plan((law,), load_loss(f"tests.subjects.pasted:{name}", CPU, f"{text}, {changed}"))
+        assert next(gate(plan, range(40)), None) is not None, changed
+
+
+def test_a_loss_without_items_shows_an_added_term_in_its_total(monkeypatch):
+    """All that is beside the known terms. A loss that raises shows none."""
+    subject = load_loss("tests.subjects.pasted:Repels", CPU, "added_term = in the box item")
+    outcome = execute(subject, CASE)
+    (value,) = own.measure(subject, CASE, subject.dialect).added
+    bare = replace(outcome, calls=tuple(replace(call, items=np.zeros(0)) for call in outcome.calls))
+    monkeypatch.setattr(own, "execute", lambda *_: bare)
+    assert value > 0.001
+    assert own.measure(subject, CASE, subject.dialect).added == (pytest.approx(value, rel=1e-4),)
+    monkeypatch.setattr(own, "execute", lambda *_: replace(outcome, calls=()))
+    with pytest.raises(Unsupported):
+        own.measure(subject, CASE, subject.dialect)

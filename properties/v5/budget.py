@@ -129,7 +129,7 @@ class Budget:
     @cached_property
     def _all_overlaps(self) -> Grid:
         """Of the overlap of each row of all layers, (n,)."""
-        if self.reference.measured:
+        if self.reference.own:
             return 2 * RESULT * U + self._share
         laid, angles, _ = self._moved
         # without digits any angle is right, and with it alpha v, which is at most 1
@@ -178,9 +178,9 @@ class Budget:
             else 0.0
             for part in r.row_parts
         ]
-        if r.measured:  # of all layers together
+        if r.own:  # of all layers together
             share = [float(self._share[part].mean()) for part in r.row_parts if part.stop > part.start]
-            box = [2 * RESULT * U * (1 + r.measured.term) + sum(share), *([0.0] * (self.case.layers - 1))]
+            box = [2 * RESULT * U * (1 + r.own.term) + sum(share), *([0.0] * (self.case.layers - 1))]
         return np.array((box, objectness, cls)).T
 
     def _criterion_errors(
@@ -259,7 +259,8 @@ class Budget:
         r = self.reference
         box, _, cls = r.all_row_weights.T[..., None]
         rows = np.zeros((len(box), 5 + self.case.classes))
-        rows[:, :4] = box * self._box_gradient() + SMALLEST[self.case.dtype]
+        added = ANYTHING if self.dialect.added_term != "none" else 0.0
+        rows[:, :4] = box * self._box_gradient() + SMALLEST[self.case.dtype] + added
         by_class = self._criterion_gradient(r.all_class_logits, r.all_class_targets, None, True)
         rows[:, 5:] = cls * by_class * r.class_weights
         grid = np.zeros_like(r.all_gradients)
@@ -280,8 +281,8 @@ class Budget:
     def _box_gradient(self) -> Grid:
         """Of each row's gradient of CIoU with respect to its logits, (n, 4)."""
         r = self.reference
-        if r.measured:
-            return self._measured_gradient(r.measured.gradients)
+        if r.own:
+            return self._measured_gradient(r.own.gradients)
         predicted, (inner, outer, by_angle) = r.all_predicted, r.all_overlap_gradients
         laid, angles, turns = self._moved
         moved_inner, moved_outer, moved_by_angle = laid.gradient_parts(angles)

@@ -71,6 +71,11 @@ class Dialect(Data):
         "noted", description="whether invalid input must raise a ValueError or TypeError; else what it does is noted"
     )
     class_weights: Table = Field((), description="a weight for each class in the class loss")
+    added_term: Literal["none", "in the box item", "an item"] = Field(
+        "none",
+        description="a term that nobody named, on the boxes of rows: in the box item, or in an item of its own; its "
+        "value is taken from the loss, and its gradient is not judged",
+    )
 
     def __hash__(self) -> int:
         return hash(repr(self))  # a table has no hash

@@ -1,8 +1,8 @@
-"""An overlap of the loss's own, which nobody has named: taken from the loss itself.
+"""What a dialect leaves to the loss: an overlap of its own, which nobody has named, and an added term.
 
-The loss runs on another case with the same targets and logits, each target in an image of its own. There no two rows
-share a cell, unless a clamp moves two rows of one target into it. So the objectness gradient of a cell gives the
-overlap of its row, and the gradients of the box logits are those of that row's box loss.
+For the overlap the loss runs on another case with the same targets and logits, each target in an image of its own.
+There no two rows share a cell, unless a clamp moves two rows of one target into it. So the objectness gradient of a
+cell gives the overlap of its row, and the gradients of the box logits are those of that row's box loss.
 """
 
 from dataclasses import replace
@@ -19,7 +19,7 @@ from yololoss.v5.hyp import Hyperparameters
 from .case import Case, Options, SeededLogits
 from .dialects import Dialect
 from .formulas import sigmoid
-from .reference import Measured, Reference
+from .reference import Measured, OwnOverlap, Reference
 
 LARGEST = 2**22  # logits of the other case
 
@@ -48,14 +48,17 @@ def not_measured(case: Case) -> str | None:
 
 
 def measure(subject: LossUnderTest, case: Case, dialect: Dialect) -> Measured | None:
-    """What the loss makes of each row alone; None in a dialect whose overlap is known.
-
-    Raises Unsupported if the loss gives no gradient.
-    """
-    if dialect.overlap != "own":
+    """What a dialect leaves to the loss; None if that is nothing. Raises Unsupported if the loss does not show it."""
+    if dialect.overlap != "own" and dialect.added_term == "none":
         return None
+    own = _own_overlap(subject, case, dialect) if dialect.overlap == "own" else None
+    return Measured(own, _added(subject, case, dialect, own) if dialect.added_term != "none" else ())
+
+
+def _own_overlap(subject: LossUnderTest, case: Case, dialect: Dialect) -> OwnOverlap:
+    """What the loss makes of each row alone."""
     if not case.targets:
-        return Measured(np.zeros(0), np.zeros((0, 4)), 0.0)
+        return OwnOverlap(np.zeros(0), np.zeros((0, 4)), 0.0)
     other = apart(case)
     outcome = execute(subject, other)
     if not outcome.gradients:
@@ -66,7 +69,20 @@ def measure(subject: LossUnderTest, case: Case, dialect: Dialect) -> Measured | 
     overlaps = np.clip(sigmoid(known.all_objectness_logits.x[cells]) - found[:, 4] / weights[cells], 0, 1)
     rows = np.bincount(cells, minlength=1)[cells]  # in the same cell
     gradients = -found[:, :4] / (known.all_row_weights[:, :1] * rows[:, None])
-    measured = Measured(overlaps, gradients, 0.0)
-    call, rest = outcome.calls[-1], Reference(other, dialect, measured).calls[-1].items
+    own = OwnOverlap(overlaps, gradients, 0.0)
+    call, rest = outcome.calls[-1], Reference(other, dialect, Measured(own)).calls[-1].items
     box = call.items[0] if len(call.items) >= 3 else call.total / known.batch - sum(rest)
-    return replace(measured, term=box / (other.hyp.box * known.scales[0]))
+    return replace(own, term=box / (other.hyp.box * known.scales[0]))
+
+
+def _added(subject: LossUnderTest, case: Case, dialect: Dialect, own: OwnOverlap | None) -> tuple[float, ...]:
+    """What each call has beside the known terms."""
+    known, calls = Reference(case, dialect, Measured(own)), execute(subject, case).calls
+    if len(calls) < case.options.calls:
+        raise Unsupported("added term that could be taken from it")
+    if dialect.added_term == "an item":
+        return tuple(sum(call.items[3:]) for call in calls)
+    return tuple(
+        (call.items[0] if len(call.items) >= 3 else call.total / known.batch - sum(want.items[1:])) - want.items[0]
+        for call, want in zip(calls, known.calls, strict=True)
+    )

@@ -39,6 +39,7 @@ NEAR = 2e-6  # relative error of a weight that is read off float32 gradients
 APART = 4.0  # standard errors by which an option must fit better than another
 SIDES = (1e-3, 1e-4, 2e-5)  # of the tiny boxes whose overlap shows its epsilon, in cells
 IMAGES = 60  # each with one tiny box: so many that the rounding of their sides averages out
+KINDS = ("ciou", "diou", "giou", "iou")
 # Forms that differ only in rounding, or where they are not a number: the first is tried for all.
 FORMS = (
     ("yolov5-7.0", "yolov5-master", "yolov5-3.0"),
@@ -116,6 +117,7 @@ class Recogniser:
             return [self.dialect]
         self.find_rows()
         seen_weights = self.find_weights()
+        self.find_added(seen)
         self.find_overlap(seen)
         forms = self.find_forms()
         self.find_range()
@@ -204,23 +206,32 @@ class Recogniser:
 
     # overlaps
 
+    def find_added(self, seen: Seen) -> None:
+        """Whether the total has more than the first three items. A fourth one may also be the total itself."""
+        items, total = np.array(seen.outcome.calls[-1].items), seen.outcome.calls[-1].total
+
+        def is_total(some: Any) -> bool:
+            return any(np.isclose(total, batch * some.sum(), rtol=NEAR) for batch in (1, seen.case.batch))
+
+        if len(items) > 3 and is_total(items) and not is_total(items[:3]):
+            self._take("added_term", ("an item",))
+
     def find_overlap(self, seen: Seen) -> None:
         """Boxes of usual sizes."""
-        kinds = ("ciou", "diou", "giou", "iou")
-        self._choose([seen], [BOX, OBJECTNESS], overlap=kinds)
+        self._choose([seen], [BOX, OBJECTNESS], overlap=KINDS)
         if "overlap" not in self.unexplained:
             return
         del self.unexplained["overlap"]
-        self._choose([seen], [BOX], overlap=kinds)  # objectness may follow another one, by a fault
+        self._choose([seen], [BOX], overlap=KINDS)  # objectness may follow another one, by a fault
         if "overlap" not in self.unexplained:
             return
-        for kind, (form, *_), eps in product(kinds, FORMS, LARGE):
+        for kind, (form, *_), eps in product(KINDS, FORMS, LARGE):
             large = self._with(overlap=kind, overlap_form=form, overlap_eps=eps)
             if self._fits([seen], [BOX, OBJECTNESS], large):
                 del self.unexplained["overlap"]
                 self.dialect = large
                 return
-        self._find_own()
+        self._find_own(seen)
 
     def find_range(self) -> None:
         """Boxes of which the overlap is below -1; only CIoU can be."""
@@ -233,13 +244,20 @@ class Recogniser:
             x[..., :4] = torch.tensor((5.0, 4.0, 3.0, -6.0)) * (1 + 0.1 * torch.arange(6.0).reshape(6, 1, 1, 1, 1))
         self._choose([self._run(case.with_logits(tuple(logits)))], [BOX], overlap_range=("free", "clamped"))
 
-    def _find_own(self) -> None:
-        """Whether rows that share cells and images are judged right by what single rows have."""
+    def _find_own(self, single: Seen) -> None:
+        """Whether rows that share cells and images are judged right by what single rows have; else what is known."""
         own = self._with(overlap="own")
         free = self.named is None or self.named.overlap == "own"
         if free and self._fits([self.see(*SHARED), self.see(*SINGLES[:9], batch=9)], [BOX, OBJECTNESS], own):
             self.dialect = own
             del self.unexplained["overlap"]
+            return
+        known = [kind for kind in KINDS if self._fits([single], [OBJECTNESS], self._with(overlap=kind))]
+        if len(known) == 1:
+            self.dialect = self._with(overlap=known[0])
+            self.unexplained["overlap"] = (
+                f"objectness follows {known[0]}, the boxes' gradients do not: a fault, or added_term = in the box item"
+            )
 
     def find_forms(self) -> list[tuple[str, float]]:
         """All forms of epsilon, and epsilons, that explain boxes so small that it matters."""

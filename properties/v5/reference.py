@@ -96,7 +96,7 @@ class ReferenceCall:
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
+class OwnOverlap:
     """What a loss's own overlap is for each row (n,), its derivative by the row's logits (n, 4), and the box term.
 
     Negative overlaps are 0. The term is the sum over layers of the mean box loss, without gain.
@@ -105,6 +105,14 @@ class Measured:
     overlaps: Reals
     gradients: Reals
     term: float
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What is taken from the loss itself: an overlap that nobody named, and the value of an added term in each call."""
+
+    own: OwnOverlap | None = None
+    added: tuple[float, ...] = ()
 
 
 class Reference:
@@ -117,7 +125,8 @@ class Reference:
 
     def __init__(self, case: Case, dialect: Dialect = UPSTREAM, measured: Measured | None = None) -> None:
         self.case, self.dialect = case, dialect
-        self.measured = measured  # of a dialect with an overlap of its own
+        self.own = measured.own if measured else None
+        self.added = (measured.added if measured else ()) or (0.0,) * case.options.calls
         self.cell_parts = parts([math.prod(case.shape(i)[:4]) for i in range(case.layers)])
 
     @cached_property
@@ -191,7 +200,7 @@ class Reference:
     @cached_property
     def all_overlaps(self) -> Reals:
         """Each row's CIoU, (n,) (SPEC 2)."""
-        return self.measured.overlaps if self.measured else self._all_laid.value(self.all_predicted.angle)
+        return self.own.overlaps if self.own else self._all_laid.value(self.all_predicted.angle)
 
     @cached_property
     def overlaps(self) -> tuple[Reals, ...]:
@@ -276,8 +285,8 @@ class Reference:
                 box = float((1 - self.all_overlaps[rows]).mean())
                 if self.case.classes > 1:
                     cls = float((classes[rows] * self.class_weights).mean())
-            if self.measured:  # it is known of all layers together
-                box = self.measured.term if not out else 0.0
+            if self.own:  # it is known of all layers together
+                box = self.own.term if not out else 0.0
             out.append((box, float(objectness[cells].mean()), cls))
         return tuple(out)
 
@@ -289,16 +298,17 @@ class Reference:
         of_box, of_objectness, of_cls = self.scales
         box, objectness, cls = (np.array(term) for term in zip(*self.layer_terms, strict=True))
         out = []
-        for _ in range(options.calls):
+        for added in self.added:
             used = balance
+            in_box, beside = (added, 0.0) if self.dialect.added_term == "in the box item" else (0.0, added)
             items = (
-                hyp.box * of_box * float(box.sum()),
+                hyp.box * of_box * float(box.sum()) + in_box,
                 hyp.obj * of_objectness * float((objectness * used[:layers]).sum()),
                 hyp.cls * of_cls * float(cls.sum()),
             )
             if options.autobalance:
                 balance = rebalanced(used, objectness, self.case.strides.index(16))
-            out.append(ReferenceCall(self.batch * sum(items), items, used, balance))
+            out.append(ReferenceCall(self.batch * (sum(items) + beside), items, used, balance))
         return tuple(out)
 
     @property
@@ -339,8 +349,8 @@ class Reference:
         """(n, 5 + C): gradient of each row's own loss for the logits that it reads; 0 for objectness (SPEC 6)."""
         hyp, weights = self.hyp, self.all_row_weights
         mine = np.zeros((len(weights), 5 + self.case.classes))
-        if self.measured:
-            by_logits = self.measured.gradients
+        if self.own:
+            by_logits = self.own.gradients
         else:
             inner, outer, by_angle = self.all_overlap_gradients
             by_logits = self.all_predicted.gradient(inner + outer, by_angle)

@@ -148,6 +148,42 @@ class WeightedClasses(Chosen):
     dialect = Dialect(class_weights=(0.5, 2.0, 1.25))
 
 
+class Repels(Chosen):
+    """Rows of one layer repel each other: a term in the box item, which no row has alone."""
+
+    dialect = Dialect(added_term="in the box item")
+
+    def more(self, p: list[Tensor], targets: Tensor) -> Tensor:
+        """The term without the batch size."""
+        found = torch.zeros((), dtype=torch.float64)
+        for layer, _, _, (image, anchor, row, column), _ in zip(p, *self.build_targets(p, targets), strict=True):
+            centre = 2 * layer[image, anchor, row, column, :2].double().sigmoid() - 0.5
+            centre = centre + torch.stack((column, row), dim=1)
+            near = torch.exp(-(centre[:, None] - centre).square().sum(2)) * (image[:, None] == image)
+            found = found + near.mean() if len(image) else found
+        return 0.1 * self.hyp["box"] * found
+
+    @override
+    def __call__(self, p: list[Tensor], targets: Tensor) -> tuple[Tensor, Tensor]:
+        total, items = super().__call__(p, targets)
+        more = self.more(p, targets)
+        return (total + p[0].shape[0] * more).float(), self.with_it(items, more.detach().float())
+
+    def with_it(self, items: Tensor, more: Tensor) -> Tensor:
+        """The items with the term."""
+        return items + torch.stack((more, more * 0, more * 0))
+
+
+class RepelsBeside(Repels):
+    """The same, in an item of its own."""
+
+    dialect = Dialect(added_term="an item")
+
+    @override
+    def with_it(self, items: Tensor, more: Tensor) -> Tensor:
+        return torch.cat((items, more.reshape(1)))
+
+
 OVERLAPS: dict[str, Any] = {
     "EIoU": eiou,
     "AlphaIoU": alpha_iou,
