@@ -45,6 +45,10 @@ def rarely(folder: Path, name: str, one_in: int) -> str:
     return f"{folder}/rarely.py:Loss"
 
 
+# where the tests run in the background, Ctrl-C is ignored, and would be in a process that they start
+HEEDING_CTRL_C = ("env", "--default-signal=INT")
+
+
 def settings(**changed: object) -> state.Settings:
     return state.Settings(
         **{"loss": BUNDLED, "device": "cpu", "dialect": "yololoss", "laws": FEW, "seed": 3, **changed}
@@ -464,9 +468,7 @@ def _begin(folder: Path, spec: str, stderr: int = subprocess.DEVNULL) -> subproc
     laws = [x for pattern in FEW for x in ("--laws", pattern)]
     command = [sys.executable, "-m", "yololoss", "fuzz", spec, "--out", str(folder), "--seed", "7", *laws]
     command += ["--for", "1h", "--workers", "2"]
-    # where the tests run in the background, Ctrl-C is ignored, and would be in there
-    heard = ["env", "--default-signal=INT", *command]
-    return subprocess.Popen(heard, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=stderr)
+    return subprocess.Popen([*HEEDING_CTRL_C, *command], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=stderr)
 
 
 def _until(condition, seconds: float = 90.0) -> None:

@@ -15,7 +15,7 @@ import pytest
 import yololoss
 from tests.all_laws import ROOT
 from tests.test_cli import run
-from tests.test_fuzz import FEW, _state, _until, orders, rarely
+from tests.test_fuzz import FEW, HEEDING_CTRL_C, _state, _until, orders, rarely
 from yololoss.harness.cases.vectors import read_vectors
 from yololoss.harness.config import BUNDLED
 from yololoss.harness.engine import cluster
@@ -52,7 +52,8 @@ def test_a_lost_node_costs_its_running_case_alone(tmp_path, ray_cluster):
     address, nodes = ray_cluster
     out = tmp_path / "s"
     options = ("--for", "10m", "--workers", "3", "--seed", "7", "--out", str(out), "--json", *LAWS)
-    command = [sys.executable, "-m", "yololoss", "fuzz", rarely(tmp_path, "Raises", 30), "--ray", address, *options]
+    fuzz = [sys.executable, "-m", "yololoss", "fuzz", rarely(tmp_path, "Raises", 30)]
+    command = [*HEEDING_CTRL_C, *fuzz, "--ray", address, *options]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as going:
         try:
             _until(lambda: len(list((out / "journal").glob("*.journal"))) == 3, SLOW)
