@@ -22,6 +22,7 @@ from tests.subjects.chosen import name_of
 from tests.test_case import CASE, GOOD
 from yololoss.harness.cases.vectors import make_vector, read_vectors, write_vectors
 from yololoss.harness.cli import main
+from yololoss.harness.engine import diff
 
 BUNDLED = "yololoss:ComputeLoss"
 
@@ -285,7 +286,7 @@ def test_a_changed_loss_is_recorded_and_held_to_its_record(tmp_path):
     assert status == 0, errors
     assert re.fullmatch(r"b.json: \d+ cases, 1 laws broken\n", output)
     assert read_vectors(fork / "b.json").broken == ("boxes.item",)
-    check = ("check", SPEC, "--baseline", "b.json", *laws, "--laws", "baseline", "--workers", 1)
+    check = ("check", SPEC, "--baseline", "b.json", *laws, "--laws", "baseline", "--workers", 1, "--no-shrink")
     status, output, errors = run_apart(*check, cwd=fork)
     assert status == 0, output + errors
     assert re.search(r"boxes.item +waived +\d+ +it was broken when the baseline was", output)
@@ -357,13 +358,14 @@ def test_laws_that_do_not_apply_tell_nothing(tmp_path):
 
 
 @pytest.mark.slow
-def test_diff_says_where_two_losses_differ(tmp_path):
+def test_diff_says_where_two_losses_differ(tmp_path, monkeypatch):
     """Two states of one fork, with modules of the same names: aspects with their smallest case, and the laws."""
+    monkeypatch.setattr(diff, "SMALL", 2.0)
     fork = copy_fork(tmp_path / "new", EDITS[0])
     old = copy_fork(tmp_path / "old")
     laws = ("--laws", "assign.neighbours", "--laws", "totals.sum")
     two = (f"{old}/{SPEC}", f"{fork}/{SPEC}")
-    status, output, errors = run_apart("diff", *two, *laws, "--cases", 60, cwd=tmp_path)
+    status, output, errors = run("diff", *two, *laws, "--cases", 60, cwd=tmp_path)
     assert status == 1, errors
     assert output.startswith("diff.rows broke: ")
     assert f"assign.neighbours: held for {two[0]}, BROKE for {two[1]}" in output
@@ -373,7 +375,7 @@ def test_diff_says_where_two_losses_differ(tmp_path):
     assert f"source     expected is what {two[0]} does" in output
     status, output, errors = run_apart("diff", SPEC, two[0], "--no-laws", "--cases", 1, cwd=fork)  # from inside one
     assert "is another file" not in errors
-    told = json.loads(run_apart("diff", *two, "--no-laws", "--json", "--cases", 20, cwd=tmp_path)[1])
+    told = json.loads(run("diff", *two, "--no-laws", "--json", "--cases", 20, cwd=tmp_path)[1])
     assert {finding["law"] for finding in told["differences"]} >= {"diff.rows"}
 
 

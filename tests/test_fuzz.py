@@ -446,8 +446,9 @@ def test_a_session_on_the_bundled_loss_finds_nothing(tmp_path):
         ("Attached", "totals.items-detached"),
     ],
 )
-def test_a_session_survives_what_it_finds(tmp_path, name, law):
+def test_a_session_survives_what_it_finds(tmp_path, monkeypatch, name, law):
     """It is found, minimised, and saved with a command that replays it; the session runs to its end."""
+    monkeypatch.setattr(session, "SMALL", 15.0)  # where each try takes seconds, no more than a few
     spec = rarely(tmp_path, name, 20)
     laws = [x for pattern in FEW for x in ("--laws", pattern)]
     limits = {"Loops": ("--limit", "4s"), "Allocates": ("--memory", 1200)}.get(name, ())
