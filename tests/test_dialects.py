@@ -14,6 +14,7 @@ from properties.v5.recognise import SHARED, case_of
 from tests.all_laws import V5
 from tests.judging import gate
 from tests.subjects.chosen import name_of, single
+from tests.subjects.pasted import FORMULAS, NAMES
 from tests.subjects.told import alike
 from yololoss.harness.config import Settings, read_config
 from yololoss.harness.engine.held import held_to
@@ -77,7 +78,7 @@ def broken(text, cases):
 def test_every_choice_has_an_option_that_is_tried():
     """But what only the bundled loss promises, and an added term, of which `tests.subjects.pasted` has losses."""
     tried = {text.partition(" =")[0] for text in OTHERS}
-    assert tried == set(Dialect.model_fields) - {"interface", "bad_input", "added_term"}
+    assert tried == set(Dialect.model_fields) - {"interface", "bad_input", "added_term", "overlap_numbers"}
     assert all(field.description for field in Dialect.model_fields.values())
 
 
@@ -246,9 +247,9 @@ def test_what_a_loss_is_held_to_is_told():
     )
     told = held("plain:PlainLoss", "batch = plain")
     assert (told.dialect, told.looked) == ("upstream", True)
-    assert told.contradicted == {
-        "the dialect has batch = plain; the loss has batch = times": "batch = plain, batch = times"
-    }
+    assert told.contradicted == {"the dialect has batch = plain; the loss has batch = times": "upstream"}
+    other = "the dialect has overlap = nwd; the loss has overlap = own"
+    assert held("pasted:NWD", "overlap = nwd, overlap_numbers = [3, 0.5]").contradicted[other] == ""
     assert held("faulty:NoNeighbours").about[1].startswith("  neighbours: not explained, other")
 
 
@@ -263,22 +264,45 @@ def test_a_loss_that_cannot_be_looked_at_is_held_to_the_usual(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", ["SIoU", *(pytest.param(name, marks=pytest.mark.slow) for name in ("WiseIoU", "MPDIoU"))]
+    ("name", "overlap"),
+    [("MPDIoU", "own"), ("SIoU", "siou"), pytest.param("WiseIoU", "wise-iou", marks=pytest.mark.slow)],
 )
-def test_an_overlap_that_nobody_named_is_the_losss_own(name):
-    """It is told, and the rest is recognised and judged; a fault beside it is noticed."""
+def test_an_overlap_of_another_formula_is_taken_from_the_loss(name, overlap):
+    """It is told, by its name if it has one; the rest is recognised and judged; a fault beside it is noticed."""
     found = recognised(f"pasted:{name}")
-    assert write_dialect(found.dialect, DIALECTS) == "upstream, overlap = own"
-    assert list(found.unexplained) == ["overlap"]
+    assert write_dialect(found.dialect, DIALECTS) == f"upstream, overlap = {overlap}"
+    assert list(found.unexplained) == (["overlap"] if overlap == "own" else [])
     assert found.explained == found.tried > 0
     plan = Plan((), load_loss(f"tests.subjects.pasted:{name}", CPU, "overlap = own"))
-    assert [str(raw.told.broken(plan.laws[raw.told.law], raw.case)) for raw in gate(plan, range(40))] == []
+    assert [str(raw.told.broken(plan.laws[raw.told.law], raw.case)) for raw in gate(plan, range(15))] == []
     for changed, law in (("smoothing = ignored", "classes.item"), ("balance = 1", "objectness.item")):
         plan = Plan((law,), load_loss(f"tests.subjects.pasted:{name}", CPU, f"overlap = own, {changed}"))
         assert next(gate(plan, range(40)), None) is not None, changed
 
 
-@pytest.mark.parametrize(("name", "option"), [("RepelsBeside", "an item"), ("Repels", "in the box item")])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_named_overlap_has_its_formula(name):
+    """The loss that was written from the paper has it; with another name, or another number, the law breaks."""
+    for text in FORMULAS.values():
+        plan = Plan(("boxes.item",), load_loss(f"tests.subjects.pasted:{name}", CPU, f"overlap = {text}"))
+        right = text == FORMULAS[name]
+        raw = next(gate(plan, range(20 if right else 60)), None)
+        assert (raw is None) is right, text
+
+
+def test_the_numbers_of_a_formula_are_its_own():
+    """As many as it has; another overlap does not keep them."""
+    with pytest.raises(UsageError, match=r"overlap_numbers = \[1\]: Value error, nwd has 2 numbers"):
+        read("overlap = nwd, overlap_numbers = [1]")
+    with pytest.raises(UsageError, match="siou has no numbers"):
+        read("overlap = siou, overlap_numbers = [1]")
+    assert read("overlap = inner-iou").numbers == (0.75,)
+    assert read("overlap = inner-iou, overlap_numbers = [0.6]").but(overlap="siou").overlap_numbers == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "option"), [("RepelsBeside", "an item"), pytest.param("Repels", "in the box item", marks=pytest.mark.slow)]
+)
 def test_an_added_term_is_taken_from_the_loss(name, option):
     """If it is an item, it is found; in the box item it must be named, since it may be a fault as well."""
     text = f"upstream, added_term = {option}"
@@ -293,7 +317,7 @@ def test_an_added_term_is_taken_from_the_loss(name, option):
     assert found.explained == found.tried > 0
     assert not found.unexplained
     plan = Plan((), load_loss(f"tests.subjects.pasted:{name}", CPU, text))
-    assert [str(raw.told.broken(plan.laws[raw.told.law], raw.case)) for raw in gate(plan, range(40))] == []
+    assert [str(raw.told.broken(plan.laws[raw.told.law], raw.case)) for raw in gate(plan, range(15))] == []
     for changed, law in (("smoothing = ignored", "totals.value"), ("balance = 1", "objectness.item")):
         plan = Plan((law,), load_loss(f"tests.subjects.pasted:{name}", CPU, f"{text}, {changed}"))
         assert next(gate(plan, range(40)), None) is not None, changed

@@ -6,12 +6,27 @@ loss is held to its own choices, whatever they are. Source: FAMILIES, DIALECTS.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from yololoss.harness.cases.case import Data, Positive
 
 Table = tuple[Positive, ...]
 Tables = dict[str, Table | Positive]  # by number of layers; "else"
+# Overlaps by name that are taken from the loss, and compared with their formulas. The numbers of each, unless a dialect
+# names others: the power of the IoU; all powers; the share to which both boxes are shrunk; the squared diagonal of the
+# image, in cells, or that of each layer's grid; the length C, in cells, and its share beside CIoU.
+NUMBERS: dict[str, tuple[float, ...]] = {
+    "eiou": (),
+    "focal-eiou": (0.5,),
+    "alpha-iou": (3.0,),
+    "siou": (),
+    "mpdiou": (),
+    "inner-iou": (0.75,),
+    "inner-diou": (0.75,),
+    "wise-iou": (),
+    "nwd": (12.8, 1.0),
+}
+EXACTLY_KNOWN = ("ciou", "diou", "giou", "iou")  # with their epsilons, on boxes of any size
 _UPSTREAM_TABLE: Tables = {"3": (4.0, 1.0, 0.4), "else": (4.0, 1.0, 0.25, 0.06, 0.02)}
 
 
@@ -29,10 +44,30 @@ class Dialect(Data):
     row_order: Literal["choice-anchor-target", "anchor-choice-target", "any"] = Field(
         "choice-anchor-target", description="how build_targets orders its rows"
     )
-    overlap: Literal["ciou", "diou", "giou", "iou", "own"] = Field(
+    overlap: Literal[
+        "ciou",
+        "diou",
+        "giou",
+        "iou",
+        "eiou",
+        "focal-eiou",
+        "alpha-iou",
+        "siou",
+        "mpdiou",
+        "inner-iou",
+        "inner-diou",
+        "wise-iou",
+        "nwd",
+        "own",
+    ] = Field(
         "ciou",
         description="the overlap of which 1 - overlap is the box loss; own: no known one, so that it is taken from the "
         "loss itself",
+    )
+    overlap_numbers: Table = Field(
+        (),
+        description="those of its formula: the power of alpha-iou and focal-eiou, the ratio of inner-iou and "
+        "inner-diou, the squared diagonal of mpdiou in cells, the length of nwd in cells and its share beside ciou",
     )
     overlap_form: Literal[
         "yolov5-7.0", "yolov5-master", "yolov5-6.2", "yolov5-5.0", "yolov7", "yolov5-3.1", "yolov5-3.0"
@@ -77,8 +112,22 @@ class Dialect(Data):
         "value is taken from the loss, and its gradient is not judged",
     )
 
+    @field_validator("overlap_numbers")
+    @classmethod
+    def _are_its_own(cls, numbers: Table, others: ValidationInfo) -> Table:
+        kind = others.data.get("overlap", "own")
+        counts = {0, len(NUMBERS.get(kind, ())), 1 if kind == "mpdiou" else 0}
+        if len(numbers) not in counts:
+            raise ValueError(f"{kind} has {' or '.join(map(str, sorted(counts - {0}))) or 'no'} numbers")
+        return numbers
+
     def __hash__(self) -> int:
         return hash(repr(self))  # a table has no hash
+
+    def but(self, **changes: Any) -> "Dialect":
+        """The dialect with other options. Another overlap has its own numbers."""
+        fresh = {"overlap_numbers": ()} if "overlap" in changes else {}
+        return Dialect(**dict(self) | fresh | changes)
 
     def balance_of(self, layers: int) -> tuple[float, ...]:
         """The table for a loss of so many layers."""
@@ -86,6 +135,16 @@ class Dialect(Data):
         if isinstance(table, dict):
             table = table.get(str(layers), table.get("else", 1.0))
         return table if isinstance(table, tuple) else (table,) * layers
+
+    @property
+    def numbers(self) -> tuple[float, ...]:
+        """The numbers of the overlap's formula."""
+        return self.overlap_numbers or NUMBERS.get(self.overlap, ())
+
+    @property
+    def taken(self) -> bool:
+        """Whether the overlap is taken from the loss itself, though it may have a name."""
+        return self.overlap not in EXACTLY_KNOWN
 
     @property
     def edges(self) -> bool:
@@ -109,12 +168,7 @@ _OLD_TABLE = {"3": (4.0, 1.0, 0.4), "else": (4.0, 1.0, 0.4, 0.1)}
 _IGNORED = {"smoothing": "ignored", "positive_weights": "ignored", "focal": "ignored"}
 
 
-def _like(base: Dialect, **changes: Any) -> Dialect:
-    return Dialect(**dict(base) | changes)
-
-
-_V31 = _like(
-    UPSTREAM,
+_V31 = UPSTREAM.but(
     drop_in="no",
     cell="none",
     overlap_form="yolov5-3.1",
@@ -124,10 +178,9 @@ _V31 = _like(
     balance=_OLD_TABLE,
     smoothing="ignored",
 )
-_V30 = _like(_V31, overlap_form="yolov5-3.0", overlap_eps=1e-16)
-_V20 = _like(_V30, neighbours="own-half", overlap="giou")
-_YOLOR = _like(
-    _V31,
+_V30 = _V31.but(overlap_form="yolov5-3.0", overlap_eps=1e-16)
+_V20 = _V30.but(neighbours="own-half", overlap="giou")
+_YOLOR = _V31.but(
     neighbours="own-half",
     cell="clamp",
     objectness_gain="1.4 from 4",
@@ -141,23 +194,22 @@ DIALECTS = {
     "yolov5-6.2": Dialect(overlap_form="yolov5-6.2"),
     "yolov5-6.1": Dialect(overlap_form="yolov5-5.0"),
     "yolov5-5.0": Dialect(overlap_form="yolov5-5.0"),
-    "yolov5-4.0": _like(
-        _V31, cell="clamp", layer_scale="box and class", objectness_gain="none", balance=(4.0, 1.0, 0.3, 0.1, 0.03)
+    "yolov5-4.0": _V31.but(
+        cell="clamp", layer_scale="box and class", objectness_gain="none", balance=(4.0, 1.0, 0.3, 0.1, 0.03)
     ),
     "yolov5-3.1": _V31,
     "yolov5-3.0": _V30,
     "yolov5-2.0": _V20,
-    "yolov5-1.0": _like(_V20, layer_scale="none", objectness_gain="none", balance=1.0),
+    "yolov5-1.0": _V20.but(layer_scale="none", objectness_gain="none", balance=1.0),
     "yolov7": Dialect(overlap_form="yolov7"),
     "tph-yolov5": Dialect(overlap_form="yolov5-5.0", shared_cells="largest"),
     "yolor": _YOLOR,
     "scaledyolov4-csp": _YOLOR,
-    "scaledyolov4-large": _like(_YOLOR, neighbours="mirror", cell="none", overlap_form="yolov5-3.0", overlap_eps=1e-16),
-    "yolop": _like(_V31, cell="clamp", batch="plain"),
-    "yolov5-face": _like(_V31, cell="clamp"),
-    "mmyolo": _like(UPSTREAM, drop_in="no", cell="none", overlap_range="clamped", **_IGNORED),
-    "okery": _like(
-        UPSTREAM,
+    "scaledyolov4-large": _YOLOR.but(neighbours="mirror", cell="none", overlap_form="yolov5-3.0", overlap_eps=1e-16),
+    "yolop": _V31.but(cell="clamp", batch="plain"),
+    "yolov5-face": _V31.but(cell="clamp"),
+    "mmyolo": UPSTREAM.but(drop_in="no", cell="none", overlap_range="clamped", **_IGNORED),
+    "okery": UPSTREAM.but(
         drop_in="no",
         neighbours="own-half",
         cell="none",

@@ -55,7 +55,7 @@ def draw(case: Case, title: str, outcome: Outcome | None = None, dialect: Dialec
     with np.errstate(invalid="ignore"):  # targets may have any values, and NaN is in no cell
         reference = Reference(case, dialect)
         layers = reference.assignments
-    known = dialect.overlap != "own"  # else nothing tells, without the loss, what is expected
+    known = not dialect.taken  # else nothing tells, without the loss, what is expected
     marks = list(_marks(reference, outcome if known else None))
     present = sorted({int(t[0]) for t in case.targets if np.isfinite(t[0])}) or [0]
     shown = present[:IMAGES]

@@ -111,7 +111,7 @@ class V5(Family):
             return f"{case.layers} layers: this dialect has a balance for fewer"
         if dialect.class_weights and len(dialect.class_weights) != case.classes:
             return f"{case.classes} classes: this dialect has weights for {len(dialect.class_weights)}"
-        if dialect.overlap == "own" and (why := not_measured(case)) is not None:
+        if dialect.taken and (why := not_measured(case)) is not None:
             return why
         if dialect.target_dtype == "own" and case.targets_dtype == "float64":
             return "float64 targets, which losses of this dialect need not assign in float32"

@@ -219,7 +219,7 @@ class BoxLogits:
     """Logits x, y, w, h (n, 4) that predict boxes from anchors' sides (n, 2) (SPEC 2, 7)."""
 
     def __init__(self, logits: Reals, anchors: Reals, dialect: Dialect = UPSTREAM) -> None:
-        self.anchors = anchors
+        self.logits, self.anchors = logits, anchors
         self._taller = dialect.taller_in_angle  # what some dialects add to a height
         self._own = own = Logits(logits)
         self.sigmoid, self.opposite = own.sigmoid, own.opposite

@@ -49,9 +49,9 @@ def not_measured(case: Case) -> str | None:
 
 def measure(subject: LossUnderTest, case: Case, dialect: Dialect) -> Measured | None:
     """What a dialect leaves to the loss; None if that is nothing. Raises Unsupported if the loss does not show it."""
-    if dialect.overlap != "own" and dialect.added_term == "none":
+    if not dialect.taken and dialect.added_term == "none":
         return None
-    own = _own_overlap(subject, case, dialect) if dialect.overlap == "own" else None
+    own = _own_overlap(subject, case, dialect) if dialect.taken else None
     return Measured(own, _added(subject, case, dialect, own) if dialect.added_term != "none" else ())
 
 
@@ -63,7 +63,7 @@ def _own_overlap(subject: LossUnderTest, case: Case, dialect: Dialect) -> OwnOve
     outcome = execute(subject, other)
     if not outcome.gradients:
         raise Unsupported("overlap that could be taken from it")
-    known = Reference(other, Dialect(**dict(dialect) | {"overlap": "iou"}))  # rows and weights are those of any overlap
+    known = Reference(other, dialect.but(overlap="iou"))  # rows and weights are those of any overlap
     cells, weights = known.all_cells, known.all_cell_weights
     found = np.concatenate([g.reshape(-1, g.shape[-1]) for g in outcome.gradients])[cells]
     overlaps = np.clip(sigmoid(known.all_objectness_logits.x[cells]) - found[:, 4] / weights[cells], 0, 1)

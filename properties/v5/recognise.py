@@ -24,7 +24,8 @@ from yololoss.v5.hyp import Hyperparameters
 
 from .budget import Budget
 from .case import Case, FormulaLogits, SeededLogits
-from .dialects import DIALECTS, UPSTREAM, Dialect, Table, Tables
+from .dialects import DIALECTS, EXACTLY_KNOWN, NUMBERS, UPSTREAM, Dialect, Table, Tables
+from .named import compared
 from .own import measure
 from .reference import Reference
 
@@ -39,7 +40,6 @@ NEAR = 2e-6  # relative error of a weight that is read off float32 gradients
 APART = 4.0  # standard errors by which an option must fit better than another
 SIDES = (1e-3, 1e-4, 2e-5)  # of the tiny boxes whose overlap shows its epsilon, in cells
 IMAGES = 60  # each with one tiny box: so many that the rounding of their sides averages out
-KINDS = ("ciou", "diou", "giou", "iou")
 # Forms that differ only in rounding, or where they are not a number: the first is tried for all.
 FORMS = (
     ("yolov5-7.0", "yolov5-master", "yolov5-3.0"),
@@ -218,14 +218,14 @@ class Recogniser:
 
     def find_overlap(self, seen: Seen) -> None:
         """Boxes of usual sizes."""
-        self._choose([seen], [BOX, OBJECTNESS], overlap=KINDS)
+        self._choose([seen], [BOX, OBJECTNESS], overlap=EXACTLY_KNOWN)
         if "overlap" not in self.unexplained:
             return
         del self.unexplained["overlap"]
-        self._choose([seen], [BOX], overlap=KINDS)  # objectness may follow another one, by a fault
+        self._choose([seen], [BOX], overlap=EXACTLY_KNOWN)  # objectness may follow another one, by a fault
         if "overlap" not in self.unexplained:
             return
-        for kind, (form, *_), eps in product(KINDS, FORMS, LARGE):
+        for kind, (form, *_), eps in product(EXACTLY_KNOWN, FORMS, LARGE):
             large = self._with(overlap=kind, overlap_form=form, overlap_eps=eps)
             if self._fits([seen], [BOX, OBJECTNESS], large):
                 del self.unexplained["overlap"]
@@ -247,12 +247,17 @@ class Recogniser:
     def _find_own(self, single: Seen) -> None:
         """Whether rows that share cells and images are judged right by what single rows have; else what is known."""
         own = self._with(overlap="own")
-        free = self.named is None or self.named.overlap == "own"
+        free = self.named is None or self.named.taken
         if free and self._fits([self.see(*SHARED), self.see(*SINGLES[:9], batch=9)], [BOX, OBJECTNESS], own):
-            self.dialect = own
+            measured = measure(self.subject, single.case, own)
+            named = [] if self.named is None else [self.named]
+            tries = [*named, *(self._with(overlap=kind) for kind in NUMBERS)]
+            fits = [each for each in tries if each.taken and _has_formula(Reference(single.case, each, measured))]
+            best = fits[0] if fits else own
+            self.dialect = self._with(overlap=best.overlap, overlap_numbers=best.overlap_numbers)
             del self.unexplained["overlap"]
             return
-        known = [kind for kind in KINDS if self._fits([single], [OBJECTNESS], self._with(overlap=kind))]
+        known = [kind for kind in EXACTLY_KNOWN if self._fits([single], [OBJECTNESS], self._with(overlap=kind))]
         if len(known) == 1:
             self.dialect = self._with(overlap=known[0])
             self.unexplained["overlap"] = (
@@ -262,7 +267,7 @@ class Recogniser:
     def find_forms(self) -> list[tuple[str, float]]:
         """All forms of epsilon, and epsilons, that explain boxes so small that it matters."""
         usual = self.dialect
-        if "overlap" in self.unexplained or "balance" in self.unexplained or usual.overlap == "own":
+        if "overlap" in self.unexplained or "balance" in self.unexplained or usual.taken:
             return [(usual.overlap_form, usual.overlap_eps)]
         seen = self._run(tiny := _tiny(self.classes))
         budget = Budget(tiny, self.dialect)
@@ -340,7 +345,7 @@ class Recogniser:
     # options
 
     def _with(self, **changes: Any) -> Dialect:
-        return Dialect(**dict(self.dialect) | changes)
+        return self.dialect.but(**changes)
 
     def _choose(self, seen: Sequence[Seen], channels: Sequence[slice], **choice: Sequence[str]) -> None:
         """Take the option that explains what was seen; say so if none does, or several do."""
@@ -425,7 +430,7 @@ def _closest(found: Sequence[Dialect], named: Dialect | None) -> Dialect:
         return sum(value != getattr(pair[1], choice) for choice, value in pair[0] if choice not in PROMISES)
 
     mine, base = min(product(found, known), key=apart)
-    return Dialect(**dict(mine) | {choice: getattr(base, choice) for choice in PROMISES})
+    return mine.but(**{choice: getattr(base, choice) for choice in PROMISES})
 
 
 def layer_weights(dialect: Dialect) -> dict[int, Table]:
@@ -443,9 +448,9 @@ def _has(dialect: Dialect, weights: Mapping[int, Table]) -> bool:
 
 def _balanced(dialect: Dialect, weights: Mapping[int, Table]) -> Dialect:
     """The dialect with the balance that is left of the weights when its own factors are taken out."""
-    ones = layer_weights(Dialect(**dict(dialect) | {"balance": 1.0}))
+    ones = layer_weights(dialect.but(balance=1.0))
     tables = {n: tuple(_short(weight / ones[n][0]) for weight in table) for n, table in weights.items()}
-    return Dialect(**dict(dialect) | {"balance": _as_known(tables)})
+    return dialect.but(balance=_as_known(tables))
 
 
 def _as_known(tables: Mapping[int, Table]) -> Table | float | Tables:
@@ -514,6 +519,14 @@ def _order(rows: Iterable[Any]) -> NDArray[np.int64]:
 
 def _boxes(rows: Iterable[Any]) -> Reals:
     return np.concatenate((np.zeros((0, 4)), *(r.box for r in rows)))
+
+
+def _has_formula(reference: Reference) -> bool:
+    """Whether what was taken from a loss is as the formula of the dialect's overlap says."""
+    if reference.dialect.overlap == "own":
+        return True
+    want, got, allowed = compared(reference)
+    return bool(want.size and (abs(got - want) <= allowed).all())
 
 
 def _near(one: Reals, other: Reals) -> bool:

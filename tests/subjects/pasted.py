@@ -195,3 +195,14 @@ OVERLAPS: dict[str, Any] = {
 for name, function in OVERLAPS.items():
     globals()[name] = type(name, (Pasted,), {"measure": staticmethod(function), "__module__": __name__})
 NAMES = (*OVERLAPS, WiseIoU.__name__, FocalEIoU.__name__)
+# How a dialect names each.
+FORMULAS = {
+    "EIoU": "eiou",
+    "FocalEIoU": "focal-eiou",
+    "AlphaIoU": "alpha-iou",
+    "SIoU": "siou",
+    "MPDIoU": "mpdiou, overlap_numbers = [200]",
+    "InnerIoU": "inner-diou",
+    "WiseIoU": "wise-iou",
+    "NWD": "nwd, overlap_numbers = [2, 0.5]",
+}

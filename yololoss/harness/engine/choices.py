@@ -16,9 +16,9 @@ def by_choice(findings: Sequence[Finding], held: Held, task: Task) -> tuple[Find
     A choice explains a finding if its law holds on its case once the loss is judged by its own choice. If no single
     choice does so, all of them together may. The first law stands for the choice; it comes first.
     """
-    ways = dict(held.contradicted)
-    if len(ways) > 1:
-        ways["; ".join(ways)] = held.dialect
+    ways = {line: text for line, text in held.contradicted.items() if text}
+    if len(held.contradicted) > 1:
+        ways["; ".join(held.contradicted)] = held.dialect
     chosen, rest = [], list(findings)
     for line, dialect in ways.items():
         with Judge(replace(task, dialect=dialect)) as judge:

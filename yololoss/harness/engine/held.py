@@ -9,7 +9,7 @@ from multiprocessing.connection import Connection
 from yololoss.harness.config import Settings
 from yololoss.harness.engine.guard import Guarded
 from yololoss.harness.engine.judge import MEMORY, STEP, Task
-from yololoss.harness.subjects.dialect import Recognised, differences, write_dialect
+from yololoss.harness.subjects.dialect import Recognised, differences, with_choice, write_dialect
 from yololoss.harness.subjects.family import LossUnderTest
 
 LIMIT = 60.0  # seconds of work; it takes one
@@ -21,7 +21,8 @@ class Held:
 
     dialect: str  # as --dialect takes it
     looked: bool = False  # whether that is what was seen, and not what was named or usual
-    # Choices of the named dialect that the loss contradicts: a line each, and the named dialect with that choice
+    # Choices of the named dialect that the loss contradicts: a line each, and the named dialect with that choice alone
+    # made as the loss makes it; "" if there is no such dialect
     contradicted: Mapping[str, str] = field(default_factory=dict)
     about: tuple[str, ...] = ()  # lines about a dialect that was not named
 
@@ -41,9 +42,14 @@ def held_to(chosen: Settings, subject: LossUnderTest) -> Held:
     looked = found.dialect != usual
     if chosen.dialect is None:
         return Held(text, looked, about=_told(found, text))
-    pairs = zip(differences(usual, found.dialect), differences(found.dialect, usual), strict=True)
-    lines = {f"the dialect has {a}; the loss has {b}": f"{chosen.dialect}, {b}" for a, b in pairs}
-    return Held(text, looked, contradicted=lines)
+    lines = zip(differences(usual, found.dialect), differences(found.dialect, usual), strict=True)
+    alone = (with_choice(usual, choice, value) for choice, value in found.dialect if value != getattr(usual, choice))
+    known = subject.family.dialects
+    texts = {
+        f"the dialect has {named}; the loss has {has}": write_dialect(one, known) if one is not None else ""
+        for (named, has), one in zip(lines, alone, strict=True)
+    }
+    return Held(text, looked, contradicted=texts)
 
 
 def _told(found: Recognised, text: str) -> tuple[str, ...]:

@@ -62,6 +62,14 @@ def differences(dialect: Data, base: Data) -> list[str]:
     return [f"{choice} = {_spell(value)}" for choice, value in dialect if value != getattr(base, choice)]
 
 
+def with_choice(dialect: Data, choice: str, value: Any) -> Data | None:
+    """The dialect with one other option; None if that does not go with its other options."""
+    try:
+        return type(dialect).model_validate(dict(dialect) | {choice: value})
+    except ValidationError:
+        return None
+
+
 def options_of(kind: Any) -> str:
     """The options of a choice, from its type."""
     words = get_args(kind)
