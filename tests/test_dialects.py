@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from properties.v5 import own
 from properties.v5.dialects import DIALECTS, UPSTREAM, Dialect
-from properties.v5.recognise import SHARED, case_of
+from properties.v5.trials import SHARED, case_of
 from tests.all_laws import V5
 from tests.judging import gate
 from tests.subjects.chosen import name_of, single

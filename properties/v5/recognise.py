@@ -22,24 +22,22 @@ from yololoss.harness.subjects.outcome import Outcome
 from yololoss.harness.subjects.subject import Unsupported
 from yololoss.v5.hyp import Hyperparameters
 
+from .balances import MOST_LAYERS, NEAR, balanced, has_weights, oddity, shortest
 from .budget import Budget
 from .case import Case, FormulaLogits, SeededLogits
-from .dialects import DIALECTS, EXACTLY_KNOWN, NUMBERS, UPSTREAM, Dialect, Table, Tables
+from .dialects import DIALECTS, EXACTLY_KNOWN, NUMBERS, UPSTREAM, Dialect, Table
 from .named import compared
 from .own import measure
 from .reference import Reference
+from .trials import LINES, SHARED, SINGLES, case_of, on_lines, tiny
 
 Reals = NDArray[np.float64]
 PROMISES = ("drop_in", "interface", "bad_input")  # what a dialect expects beyond values: taken from the closest one
 BOX, OBJECTNESS, CLASSES = slice(0, 4), slice(4, 5), slice(5, None)  # channels
 CLASSES_TRIED = (3, 2, 4, 5, 6, 8, 10, 20, 80, 1)  # a loss with class weights answers to one number alone
-MOST_LAYERS = 6
 LIMIT = 3.0  # seconds of a case, which takes a hundredth of one
 CONFIRMING = 16  # other cases that the dialect should explain
-NEAR = 2e-6  # relative error of a weight that is read off float32 gradients
 APART = 4.0  # standard errors by which an option must fit better than another
-SIDES = (1e-3, 1e-4, 2e-5)  # of the tiny boxes whose overlap shows its epsilon, in cells
-IMAGES = 60  # each with one tiny box: so many that the rounding of their sides averages out
 # Forms that differ only in rounding, or where they are not a number: the first is tried for all.
 FORMS = (
     ("yolov5-7.0", "yolov5-master", "yolov5-3.0"),
@@ -52,39 +50,12 @@ LARGE = EPSILONS[-5:]  # those that matter to boxes of usual sizes
 LEAST_SCALE = 1e-5  # of tolerances: rounding that a loss in float64 has
 ORDERS = ("choice-anchor-target", "anchor-choice-target")
 
-# One target in each image, so that no two rows share a cell: sizes from a fit to the limit, places all over a cell.
-SINGLES = tuple(
-    (i, i % 3, (i % 4 + 0.5 + x) / 4, (i // 4 % 4 + 0.5 + y) / 4, w, h)
-    for i, (x, y, w, h) in enumerate(
-        product((0.1, -0.3), (-0.2, 0.35), (0.4, 0.15, 0.9), (0.3, 0.8)),
-    )
-)
-LINES: dict[str, Any] = {"layers": 1, "grids": ((8, 8),), "anchors": (((1.5, 1.25), (2.0, 1.0)),)}
-SHARED = tuple((0, k % 3, 0.4 + 0.02 * k, 0.6 - 0.02 * k, 0.3 + 0.1 * (k % 3), 0.4) for k in range(5))  # in one cell
-
 
 class Seen(NamedTuple):
     """A case, and what the loss did with it."""
 
     case: Case
     outcome: Outcome
-
-
-def case_of(targets: Sequence[Sequence[float]], **fields: Any) -> Case:
-    """A case of three layers of 4 x 4 cells, one anchor and three classes, unless the fields say otherwise."""
-    layers = fields.pop("layers", 3)
-    return Case(
-        **{
-            "batch": 1,
-            "classes": 3,
-            "grids": ((4, 4),) * layers,
-            "strides": tuple(8.0 * 2**i for i in range(layers)),
-            "anchors": (((1.5, 1.25),),) * layers,
-            "targets": tuple((image, cls % fields.get("classes", 3), *rest) for image, cls, *rest in targets),
-            "predictions": SeededLogits(seed=7, scale=2.0),
-        }
-        | fields
-    )
 
 
 class Recogniser:
@@ -132,13 +103,13 @@ class Recogniser:
 
     def find_rows(self) -> None:
         """On grid lines, at half a cell, and elsewhere; then with float64 targets that float32 rounds to the same."""
-        lines = self.see(*_on_lines(0.0), **LINES)
+        lines = self.see(*on_lines(0.0), **LINES)
         if lines.outcome.rows is not None:
             self._choose_rows(lines, neighbours=("mirror", "own-half"))
             if self.dialect.row_order != "any" and "neighbours" not in self.unexplained:
                 found, want = _order(lines.outcome.rows), {o: _order(self._rows(lines, row_order=o)) for o in ORDERS}
                 self.dialect = self._with(row_order=next((o for o in ORDERS if np.array_equal(found, want[o])), "any"))
-            beyond = self.see(*_on_lines(1e-9), **LINES, targets_dtype="float64")
+            beyond = self.see(*on_lines(1e-9), **LINES, targets_dtype="float64")
             if self.named is None and beyond.outcome.rows is not None:
                 self._choose_rows(beyond, target_dtype=("own", "float32"))
 
@@ -159,7 +130,7 @@ class Recogniser:
     def find_cell(self) -> None:
         """A centre on the far edge. Of a loss that shows no rows, the neighbours as well."""
         if self.see().outcome.rows is None and "overlap" not in self.unexplained:
-            self._choose([self.see(*_on_lines(0.0), grids=((8, 8),) * 3)], [BOX], neighbours=("mirror", "own-half"))
+            self._choose([self.see(*on_lines(0.0), grids=((8, 8),) * 3)], [BOX], neighbours=("mirror", "own-half"))
         inside, *edges = ((0, 0, x, y, 0.3, 0.3) for x, y in ((0.9, 0.9), (1.0, 0.4), (0.3, 1.0)))
         seen = [self.see(edge) for edge in edges]
         answered = [bool(each.outcome.gradients) for each in seen]
@@ -201,7 +172,7 @@ class Recogniser:
         zero = FormulaLogits(multiplier=1, increment=0, scale=0.0)
         seen = self.see((0, 0, 0.3, 0.3, 0.4, 0.4), layers=layers, batch=batch, predictions=zero)
         each = [float(np.median(g[..., 4])) * g[..., 4].size for g in seen.outcome.gradients]
-        weights = tuple(_short(2 * value / seen.case.hyp.obj) for value in each)
+        weights = tuple(shortest(2 * value / seen.case.hyp.obj) for value in each)
         return weights if np.isfinite(weights).all() and min(weights, default=0) > 0 else ()
 
     # overlaps
@@ -269,14 +240,14 @@ class Recogniser:
         usual = self.dialect
         if "overlap" in self.unexplained or "balance" in self.unexplained or usual.taken:
             return [(usual.overlap_form, usual.overlap_eps)]
-        seen = self._run(tiny := _tiny(self.classes))
-        budget = Budget(tiny, self.dialect)
+        seen = self._run(specks := tiny(self.classes))
+        budget = Budget(specks, self.dialect)
         at = [np.abs(grid[..., 5:]).sum(-1) > 0 for grid in budget.reference.gradients]
         off, got = _at(budget.gradients, at), _at(seen.outcome.gradients, at)
         every = {
             (form, eps): self._with(overlap_form=form, overlap_eps=eps) for (form, *_), eps in product(FORMS, EPSILONS)
         }
-        wrong = {pair: (got - _at(Reference(tiny, each).gradients, at)) / off for pair, each in every.items()}
+        wrong = {pair: (got - _at(Reference(specks, each).gradients, at)) / off for pair, each in every.items()}
         # the loss's own rounding is the scale on which one form is told from another
         best = min(wrong, key=lambda pair: float(np.nansum(np.log1p(wrong[pair] ** 2))))
         scale = max(float(np.nanmedian(abs(wrong[best]))), LEAST_SCALE)
@@ -316,7 +287,7 @@ class Recogniser:
         pairs = np.concatenate([each[:, (each[1] != 0).all(-1)] for each in rows], axis=1)
         if not pairs.size or self._fits([seen], [CLASSES], self.dialect):
             return
-        weights = tuple(_short(float(w)) for w in np.median(pairs[0] / pairs[1], axis=0))
+        weights = tuple(shortest(float(w)) for w in np.median(pairs[0] / pairs[1], axis=0))
         if not np.isfinite(weights).all() or min(weights) <= 0:
             return
         weighted = self._with(class_weights=weights if set(weights) != {1.0} else ())
@@ -334,13 +305,13 @@ class Recogniser:
         self._choose(at, known, layer_scale=("none", "all"))
         scales = ("none",) if self.dialect.layer_scale == "none" else ("box and class", "all")
         named = self.named
-        if named and named.layer_scale in scales and _has(named, seen_weights):
+        if named and named.layer_scale in scales and has_weights(named, seen_weights):
             kept = {name: getattr(named, name) for name in ("balance", "layer_scale", "objectness_gain")}
             self.dialect = self._with(**kept)
             return
         tries = product(scales, ("none", "1.4 at 4", "1.4 from 4"))
-        every = (_balanced(self._with(layer_scale=s, objectness_gain=g), seen_weights) for s, g in tries)
-        self.dialect = min(every, key=_oddity)
+        every = (balanced(self._with(layer_scale=s, objectness_gain=g), seen_weights) for s, g in tries)
+        self.dialect = min(every, key=oddity)
 
     # options
 
@@ -433,66 +404,6 @@ def _closest(found: Sequence[Dialect], named: Dialect | None) -> Dialect:
     return mine.but(**{choice: getattr(base, choice) for choice in PROMISES})
 
 
-def layer_weights(dialect: Dialect) -> dict[int, Table]:
-    """The weight of each layer's objectness, by number of layers, as far as the balance goes."""
-    tables = {n: dialect.balance_of(n)[:n] for n in range(1, MOST_LAYERS + 1)}
-    scales = {n: Reference(case_of((), layers=n), dialect).scales[1] for n in tables}
-    return {n: tuple(scales[n] * weight for weight in table) for n, table in tables.items() if len(table) == n}
-
-
-def _has(dialect: Dialect, weights: Mapping[int, Table]) -> bool:
-    """Whether a dialect has these weights. Other numbers of layers, for which a loss gave none, do not matter."""
-    own = layer_weights(dialect)
-    return all(n in own and np.allclose(own[n], table, rtol=NEAR) for n, table in weights.items())
-
-
-def _balanced(dialect: Dialect, weights: Mapping[int, Table]) -> Dialect:
-    """The dialect with the balance that is left of the weights when its own factors are taken out."""
-    ones = layer_weights(dialect.but(balance=1.0))
-    tables = {n: tuple(_short(weight / ones[n][0]) for weight in table) for n, table in weights.items()}
-    return dialect.but(balance=_as_known(tables))
-
-
-def _as_known(tables: Mapping[int, Table]) -> Table | float | Tables:
-    """A balance with these tables by number of layers: a known one, or the shortest."""
-    for each in DIALECTS.values():
-        shown = {n: each.balance_of(n)[:n] for n in range(1, MOST_LAYERS + 1)}
-        if {n: table for n, table in shown.items() if len(table) == n} == tables:
-            return each.balance
-    longest = tables[max(tables)]
-    other = {str(n): table for n, table in tables.items() if table != longest[:n]}
-    usual = longest[0] if len({*longest}) == 1 else longest
-    return {**other, "else": usual} if other else usual
-
-
-def _oddity(dialect: Dialect) -> int:
-    """How many digits a balance has; 0 for a known one."""
-    if any(dialect.balance == each.balance for each in DIALECTS.values()):
-        return 0
-    tables = dialect.balance.values() if isinstance(dialect.balance, dict) else [dialect.balance]
-    return len("".join(repr(table) for table in tables))
-
-
-def _short(value: float) -> float:
-    """The shortest number that is as near as rounding leaves it."""
-    for digits in range(1, 7):
-        if abs((near := float(f"{value:.{digits}g}")) - value) <= NEAR * abs(value):
-            return near
-    return value
-
-
-def _tiny(classes: int) -> Case:
-    """Boxes of one ten-thousandth of a cell and smaller, each over a target of other sides, with the same centre."""
-    chance = np.random.default_rng(0)
-    sizes = np.resize(SIDES, IMAGES)[:, None] * np.exp(chance.uniform(-1, 1, (IMAGES, 2))) / 4
-    targets = [(i, 0, 0.375, 0.625, w, h) for i, (w, h) in enumerate(sizes.tolist())]
-    case = case_of(targets, batch=IMAGES, classes=classes, anchors=tuple(((side, side),) for side in SIDES))
-    logits = [x.clone() for x in case.logits]
-    for x in logits:
-        x[..., :2] = 0.0
-    return case.with_logits(tuple(logits))
-
-
 def _at(grids: Sequence[Any], at: Sequence[Any]) -> Reals:
     """The gradients of boxes and objectness at these cells of each layer, (n, 5)."""
     return np.concatenate([grid[cells][:, :5] for grid, cells in zip(grids, at, strict=True)])
@@ -503,12 +414,6 @@ def _worse(one: Reals, other: Reals) -> bool:
     more = (one - other)[np.isfinite(one - other)]
     spread = more.std() / max(len(more), 1) ** 0.5
     return bool(more.size and more.mean() > APART * spread and more.mean() > 0)
-
-
-def _on_lines(beyond: float) -> list[tuple[float, ...]]:
-    """Targets on lines of a grid of 8 x 8, at halves of cells, and elsewhere, and a little beyond."""
-    places = ((2, 3), (2.5, 4.5), (4, 6.5), (5.3, 1.7), (6.2, 5.9))
-    return [(0, k % 3, (x + beyond) / 8, (y + beyond) / 8, 0.2, 0.15) for k, (x, y) in enumerate(places)]
 
 
 def _order(rows: Iterable[Any]) -> NDArray[np.int64]:

@@ -1,7 +1,7 @@
 """Which dialects nothing tells apart."""
 
+from properties.v5.balances import layer_weights
 from properties.v5.dialects import Dialect
-from properties.v5.recognise import layer_weights
 
 LOST = 1e-12  # an epsilon that is lost in the rounding of all boxes that are tried
 FORMS = {"yolov5-master": "yolov5-7.0", "yolov5-3.0": "yolov5-7.0", "yolov5-3.1": "yolov5-5.0"}  # only in rounding
