@@ -265,13 +265,19 @@ def test_a_loss_that_cannot_be_looked_at_is_held_to_the_usual(monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "overlap"),
-    [("MPDIoU", "own"), ("SIoU", "siou"), pytest.param("WiseIoU", "wise-iou", marks=pytest.mark.slow)],
+    [
+        ("MPDIoU", "own"),
+        ("SIoU", "siou"),
+        *(pytest.param(*pair, marks=pytest.mark.slow) for pair in (("WiseIoU", "wise-iou"), ("NWD", "own"))),
+    ],
 )
 def test_an_overlap_of_another_formula_is_taken_from_the_loss(name, overlap):
     """It is told, by its name if it has one; the rest is recognised and judged; a fault beside it is noticed."""
     found = recognised(f"pasted:{name}")
     assert write_dialect(found.dialect, DIALECTS) == f"upstream, overlap = {overlap}"
     assert list(found.unexplained) == (["overlap"] if overlap == "own" else [])
+    if overlap == "own":  # NWD is mixed with CIoU, whose alpha is held constant
+        assert ("its gradient is not that of its value" in found.unexplained["overlap"]) is (name == "NWD")
     assert found.explained == found.tried > 0
     plan = Plan((), load_loss(f"tests.subjects.pasted:{name}", CPU, "overlap = own"))
     assert [str(raw.told.broken(plan.laws[raw.told.law], raw.case)) for raw in gate(plan, range(15))] == []

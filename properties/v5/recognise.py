@@ -47,6 +47,12 @@ FORMS = (
 )
 EPSILONS = (0.0, *(float(f"1e-{power}") for power in range(16, 2, -1)))
 LARGE = EPSILONS[-5:]  # those that matter to boxes of usual sizes
+DIFFERENCE = (
+    0.01  # of a logit: the rounding of an overlap, and what its curvature adds, are both a ten-thousandth of it
+)
+SHARE = 0.01  # of a derivative, that its differences may be off
+MOST = 0.9  # of the rows, where each follows its value but those at a tie of edges
+NOT_ITS_OWN = "; its gradient is not that of its value: a part is held constant, or rows are weighted"
 LEAST_SCALE = 1e-5  # of tolerances: rounding that a loss in float64 has
 ORDERS = ("choice-anchor-target", "anchor-choice-target")
 
@@ -96,7 +102,8 @@ class Recogniser:
         self.find_terms()
         self.find_scales(seen_weights)
         if self.dialect.overlap == "own" and (self.named is None or self.named.overlap != "own"):
-            self.unexplained["overlap"] = "no known one is like it, so it is taken from the loss itself"
+            told = "no known one is like it, so it is taken from the loss itself"
+            self.unexplained["overlap"] = told + ("" if self._follows_its_value(seen.case) else NOT_ITS_OWN)
         return [self._with(overlap_form=form, overlap_eps=eps) for form, eps in forms]
 
     # rows
@@ -234,6 +241,20 @@ class Recogniser:
             self.unexplained["overlap"] = (
                 f"objectness follows {known[0]}, the boxes' gradients do not: a fault, or added_term = in the box item"
             )
+
+    def _follows_its_value(self, case: Case) -> bool:
+        """Whether the gradient of a row's loss is that of the overlap, by differences; most rows are at no tie."""
+        here, rows = measure(self.subject, case, self.dialect), []
+        assert here is not None
+        assert here.own is not None
+        for channel in range(4):
+            step = DIFFERENCE * (torch.arange(case.logits[0].shape[-1]) == channel)
+            pair = [case.with_logits(tuple(x + sign * step for x in case.logits)) for sign in (1, -1)]
+            ends = [each.own.overlaps for c in pair if (each := measure(self.subject, c, self.dialect)) and each.own]
+            want, got = (ends[0] - ends[1]) / (2 * DIFFERENCE), here.own.gradients[:, channel]
+            inside = np.min((here.own.overlaps, *ends), axis=0) > SHARE  # of the clamp at 0
+            rows.append((abs(want - got) <= SHARE * (abs(want) + abs(got)) + SHARE / 10)[inside])
+        return bool(np.concatenate(rows).mean() > MOST)
 
     def find_forms(self) -> list[tuple[str, float]]:
         """All forms of epsilon, and epsilons, that explain boxes so small that it matters."""
