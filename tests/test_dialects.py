@@ -60,6 +60,7 @@ OTHERS = (
     "target_dtype = float32",
     "drop_in = no",
     "class_weights = [0.5, 2]",
+    "item_order = classes first",
 )
 FEW = 6  # cases
 CASE = case_of(SHARED)
@@ -153,7 +154,14 @@ def test_a_choice_of_another_dialect_is_noticed():
     assert V5.dialects["upstream"] == UPSTREAM
 
 
-FIRST = ("yolov5-3.1", "okery", "yolov7", "overlap_eps = 0.001", "balance = {'3': [4, 1, 0.5], 'else': 2}")
+FIRST = (
+    "yolov5-3.1",
+    "okery",
+    "yolov7",
+    "item_order = classes first",
+    "overlap_eps = 0.001",
+    "balance = {'3': [4, 1, 0.5], 'else': 2}",
+)
 REST = [name for name in DIALECTS if name not in (*FIRST, "yololoss")]  # all options: `tests.recognition`
 
 

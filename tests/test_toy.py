@@ -119,11 +119,12 @@ def test_a_family_that_is_not_there_is_told_with_the_closest_match():
 
 
 def test_a_family_may_leave_dialects_to_their_names():
-    """It recognises none, and a budget takes nothing from the loss."""
+    """It recognises none, items are in order, and a budget takes nothing from the loss."""
     told, pipe = Pipe()
     _look(pipe, Task(RIGHT, "cpu"), named=False)
     assert told.recv() is None
     domain, loss = ToyDomain(), load_loss(RIGHT, torch.device("cpu"))
+    assert loss.family.in_order(loss.dialect, (1.0,)) == (1.0,)
     assert isinstance(loss.family.budget_of(loss, domain.case(bytes(domain.size))), Budget)
 
 

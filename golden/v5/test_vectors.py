@@ -31,7 +31,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         try:
             file = read_vectors(path)
             text = str((named if given else None) or file.source.get("dialect", V5.usual_dialect))
-            dialect = read_dialect(text, V5.dialects, V5.usual_dialect)
+            dialect: Any = read_dialect(text, V5.dialects, V5.usual_dialect)
+            if dialect.taken or dialect.added_term != "none":
+                raise UsageError(f"dialect {text}: what is taken from the loss itself, no file has")
         except UsageError as error:
             raise pytest.UsageError(f"--vectors {path}: {error}") from error
         found += [pytest.param(each, dialect, id=f"{path.stem}-{each.id}") for each in file.vectors if each.expected]

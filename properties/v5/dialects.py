@@ -93,6 +93,9 @@ class Dialect(Data):
     shared_cells: Literal["last", "largest"] = Field("last", description="which row's overlap a shared cell takes")
     positive_weights: Literal["heeded", "ignored"] = Field("heeded", description="cls_pw and obj_pw")
     focal: Literal["heeded", "ignored"] = Field("heeded", description="fl_gamma")
+    item_order: Literal["box first", "classes first"] = Field(
+        "box first", description="(box, objectness, class), or (class, objectness, box)"
+    )
     target_dtype: Literal["float32", "own"] = Field(
         "own", description="float64 targets are assigned in float32; or in their own dtype, by torch's type promotion"
     )

@@ -103,6 +103,10 @@ class V5(Family):
         return {vector.id: vector.case for vector in read_vectors(UPSTREAM).vectors}
 
     @override
+    def in_order(self, dialect: Dialect, items: tuple[float, ...]) -> tuple[float, ...]:
+        return items[2::-1] + items[3:] if dialect.item_order == "classes first" else items
+
+    @override
     def excludes(self, dialect: Dialect, case: Any) -> str | None:
         """Excludes what the dialect has no answer to: it is an error in every loss of it."""
         if dialect.cell == "none" and _beyond(case):

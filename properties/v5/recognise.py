@@ -7,6 +7,7 @@ has one. At three layers the factor 3 / layers is 1, so most cases have three.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -92,6 +93,7 @@ class Recogniser:
         else:
             self.unexplained["all"] = f"the loss gave no gradient: {_raised(seen)}"
             return [self.dialect]
+        self.find_item_order()
         self.find_rows()
         seen_weights = self.find_weights()
         self.find_added(seen)
@@ -105,6 +107,15 @@ class Recogniser:
             told = "no known one is like it, so it is taken from the loss itself"
             self.unexplained["overlap"] = told + ("" if self._follows_its_value(seen.case) else NOT_ITS_OWN)
         return [self._with(overlap_form=form, overlap_eps=eps) for form, eps in forms]
+
+    def find_item_order(self) -> None:
+        """With a box gain of 0, the box item alone is 0."""
+        seen = self.see(*SINGLES[:3], batch=3, hyp=Hyperparameters(box=0.0))
+        items = seen.outcome.calls[-1].items[:3] if seen.outcome.calls else ()
+        if len(items) == 3 and items[2] == 0 != items[0]:
+            other = {"box first": "classes first", "classes first": "box first"}
+            self.dialect = self._with(item_order=other[self.dialect.item_order])
+            self.subject = replace(self.subject, dialect=self.dialect)
 
     # rows
 
@@ -388,9 +399,8 @@ def recognise(subject: LossUnderTest, cases: Iterable[Any], named: Dialect | Non
             break
         if subject.family.excludes(dialect, case) is None:
             try:
-                outcome = execute(subject, case)
-                told.append(_explains(subject, dialect, case, outcome))
-                kept.append(told[-1] if dialect == usual else _explains(subject, usual, case, outcome))
+                told.append(_explains(replace(subject, dialect=dialect), case))
+                kept.append(told[-1] if dialect == usual else _explains(replace(subject, dialect=usual), case))
             except Unsupported:
                 continue  # the loss lacks an option of the case
     if not all(told) and sum(told) <= sum(kept):  # what was found explains no more than what is usual
@@ -398,8 +408,9 @@ def recognise(subject: LossUnderTest, cases: Iterable[Any], named: Dialect | Non
     return Recognised(dialect, recogniser.unsure, recogniser.unexplained, sum(told), len(told))
 
 
-def _explains(subject: LossUnderTest, dialect: Dialect, case: Case, outcome: Outcome) -> bool:
-    """Whether a case's total, items and gradients are the reference's."""
+def _explains(subject: LossUnderTest, case: Case) -> bool:
+    """Whether a case's total, items and gradients are the reference's. Raises Unsupported."""
+    outcome, dialect = execute(subject, case), subject.dialect
     if not outcome.gradients or subject.family.excludes(dialect, case) is not None:
         return False
     budget = Budget(case, dialect, measure(subject, case, dialect))

@@ -156,7 +156,7 @@ class Chosen:
         if d.objectness_gain != "none" and (layers == 4 or (layers > 4 and d.objectness_gain == "1.4 from 4")):
             objectness *= 1.4
         terms = (hyp["box"] * every * box, hyp["obj"] * objectness * obj, hyp["cls"] * every * cls)
-        items = torch.stack(terms).float()
+        items = torch.stack(terms if d.item_order == "box first" else terms[::-1]).float()
         batch = p[0].shape[0] if d.batch == "times" else 1
         return (items.sum() * batch).reshape(1), items.detach()
 

@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -129,7 +130,9 @@ def execute(under_test: LossUnderTest, case: Case, limit: float | None = None) -
                     notes = devices.Notes(device, watched=around.watched)
                     with notes.taken():
                         total, items = subject.loss(given, targets)
-                    calls.append(_call(subject, total, items))
+                    call = _call(subject, total, items)
+                    ordered = under_test.family.in_order(under_test.dialect, call.items)
+                    calls.append(replace(call, items=ordered))
                 with _stage("backward", troubles):
                     with notes.taken():
                         grads = torch.autograd.grad(total.sum(), p, allow_unused=True)

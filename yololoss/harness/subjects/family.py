@@ -101,6 +101,10 @@ class Family(ABC):
         """Recorded cases by id. Every baseline contains them."""
         return {}
 
+    def in_order(self, dialect: Any, items: tuple[float, ...]) -> tuple[float, ...]:
+        """A loss's items in the order of `items`, for a dialect that returns them in another."""
+        return items
+
     def excludes(self, dialect: Any, case: Case) -> str | None:
         """Why losses of the dialect cannot answer the case; None if they can."""
         return None
