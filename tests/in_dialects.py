@@ -1,14 +1,14 @@
 """The catalogue's faults in other dialects: ``python -m tests.in_dialects > docs/measured/in_dialects.md``.
 
 First, each fault is planted into the bundled loss in six dialects (`tests.faults.dialects`), each of which is named.
-The gate's cases are judged by the law that the fault names, and if that holds, by all laws, unless it is no fault in
-that dialect. A fault whose text a
-dialect does not have is left out there. Then each is planted into the bundled loss, and no dialect is named: so the
+The gate's cases are judged by the law that the fault names, and if that holds, by all laws. What is no fault in a
+dialect, or has no text there, is left out. Then each is planted into the bundled loss, and no dialect is named: so the
 loss is looked at, and judged by the dialect that it is found to have. There a fault is told by a law that breaks, or
 as a choice other than upstream's.
 """
 
 import argparse
+import json
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ from properties.v5.dialects import DIALECTS, UPSTREAM
 from properties.v5.recognise import PROMISES
 from tests.all_laws import V5
 from tests.faults import Fault, faulty_text, plant, plant_text
-from tests.faults.catalogue import FAULTS
+from tests.faults.catalogue import BY_NAME, FAULTS
 from tests.faults.dialects import BASES
 from tests.judging import Made, apart, breaks, whole
 from tests.subjects.told import alike
@@ -29,10 +29,11 @@ from yololoss.harness.subjects.dialect import differences, read_dialect, write_d
 from yololoss.harness.subjects.family import LossUnderTest
 from yololoss.harness.subjects.load import find_device, load_loss
 
+RESULTS: Path | None = None
 UNNAMED = "none is named"
 FORMULA = "the overlap is the loss's own, whatever its formula"
-# Steps whose faults are none, if nothing breaks, by dialect; and why.
-NO_FAULT = {name: {"INPUT": "the dialect does not say what becomes of invalid input"} for name in (*BASES, UNNAMED)}
+# Steps whose faults are none, by dialect; and why.
+NO_FAULT = {name: {"INPUT": "it does not say what becomes of invalid input"} for name in (*BASES, UNNAMED)}
 NO_FAULT["own overlap"] |= {"IOU": FORMULA, "DECODE": FORMULA}
 
 
@@ -43,13 +44,6 @@ class Planted(NamedTuple):
     fault: Fault
     law: str | None  # that broke
     choice: str  # what the loss was found to have in place of upstream's
-
-    @property
-    def why_not(self) -> str | None:
-        """Why it is no fault there, if nothing tells it and it is none."""
-        told = self.law is not None or self.choice
-        why = NO_FAULT[self.base]
-        return None if told else next((why[step] for step in self.fault.steps if step in why), None)
 
 
 def loaded(spec: str, device: str, dialect: str) -> LossUnderTest:
@@ -81,15 +75,26 @@ def judge(task: tuple[str, Fault]) -> Planted:
         subject = loaded(spec, fault.device, dialect)
         laws, cases = set(Plan((), subject).laws), sequence(fault.device, where)
         first = next(breaks(subject, cases, laws & {fault.law}), None) if fault.law in laws else None
-        if first is None and not any(step in NO_FAULT[name] for step in fault.steps):
-            first = next(breaks(subject, cases, laws), None)
-    return Planted(name, fault, None if first is None else first.told.law, choice)
+        first = first or next(breaks(subject, cases, laws), None)
+    found = Planted(name, fault, None if first is None else first.told.law, choice)
+    if RESULTS is not None:
+        with RESULTS.open("a", encoding="utf-8") as results:
+            results.write(json.dumps((name, fault.name, found.law, choice)) + "\n")
+    return found
+
+
+def known(path: Path | None) -> list[Planted]:
+    """What an earlier run wrote."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path is not None and path.exists() else []
+    return [Planted(name, BY_NAME[fault], law, choice) for name, fault, law, choice in map(json.loads, lines)]
 
 
 def plantable(name: str) -> Iterator[Fault]:
-    """The faults whose text the loss has in that dialect."""
-    texts = BASES[name].texts
+    """The faults that are faults in a dialect, and whose text the loss has there."""
+    texts = BASES["upstream" if name == UNNAMED else name].texts
     for fault in FAULTS:
+        if any(step in NO_FAULT[name] for step in fault.steps):
+            continue
         try:
             faulty_text(fault, texts.get(fault.module))
         except ValueError:
@@ -103,23 +108,22 @@ def page(found: Sequence[Planted]) -> Iterator[str]:
     yield f"What the gate tells of the catalogue's {len(FAULTS)} faults, planted into the bundled loss in six dialects."
     yield "Made by `python -m tests.in_dialects > docs/measured/in_dialects.md`.\n"
     yield "## A dialect is named\n"
-    yield "| dialect | planted | no fault there | noticed | not noticed |\n|---|---:|---:|---:|---:|"
+    yield "| dialect | no fault there | has no such text | planted | noticed | not noticed |"
+    yield "|---|---:|---:|---:|---:|---|"
     for name in BASES:
         of = [each for each in found if each.base == name]
-        faults = [each for each in of if each.why_not is None]
-        noticed = sum(each.law is not None for each in faults)
-        share = f"{noticed} ({noticed / max(len(faults), 1):.1%})"
-        yield f"| {name} | {len(of)} | {len(of) - len(faults)} | {share} | {len(faults) - noticed} |"
-    yield "\nThe others of the catalogue change a text that the dialect does not have. What breaks no law, and why it"
-    yield "is no fault:\n"
-    yield "| dialect | fault | step | why it is no fault |\n|---|---|---|---|"
-    for each in found:
-        if each.law is None and each.base != UNNAMED:
-            yield f"| {each.base} | {each.fault.name} | {each.fault.step} | {each.why_not or '**it is one**'} |"
+        none = sum(any(step in NO_FAULT[name] for step in fault.steps) for fault in FAULTS)
+        missed = [each.fault.name for each in of if each.law is None]
+        noticed = len(of) - len(missed)
+        share = f"{noticed} ({noticed / max(len(of), 1):.1%})"
+        rest = len(FAULTS) - none - len(of)
+        yield f"| {name} | {none} | {rest} | {len(of)} | {share} | {', '.join(missed) or 'none'} |"
+    yield "\nNo fault are those of invalid input, of which these dialects do not say what becomes; and with an overlap"
+    yield "of the loss's own, those that change only the overlap.\n"
     of = [each for each in found if each.base == UNNAMED]
     chosen = [each for each in of if each.choice]
     only = [each for each in chosen if each.law is None]
-    yield "\n## No dialect is named\n"
+    yield "## No dialect is named\n"
     broke = sum(each.law is not None for each in of)
     yield f"Of {len(of)} faults, {broke} break a law in the dialect that the loss is found to have."
     yield f"{len(chosen)} are told as a choice other than upstream's; {len(only)} of these break no law. They ask"
@@ -134,16 +138,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--every", type=int, default=1, metavar="N", help="only every N-th fault, and no page")
     parser.add_argument("names", nargs="*", help=f"only these dialects, of {', '.join(BASES)}, {UNNAMED}")
+    parser.add_argument("--results", type=Path, help="plant only what this file does not have, and add to it")
     given = parser.parse_args()
+    global RESULTS  # noqa: PLW0603  # inherited by the processes that judge
+    RESULTS = given.results
     names = given.names or [*BASES, UNNAMED]
-    tasks = [(name, fault) for name in names for fault in plantable("upstream" if name == UNNAMED else name)]
-    tasks = tasks[:: given.every]
-    for name, fault in tasks:
+    before = known(RESULTS)
+    done = {(each.base, each.fault) for each in before}
+    tasks = [(name, fault) for name in names for fault in plantable(name)][:: given.every]
+    left = [task for task in tasks if task not in done]
+    for name, fault in left:
         sequence(fault.device, "upstream" if name == UNNAMED else name)  # before the processes are forked
-    found = list(apart(judge, tasks, "faults"))
+    made = {(each.base, each.fault): each for each in (*before, *apart(judge, left, "faults"))}
+    found = [made[task] for task in tasks]
     if given.every == 1:
         print("\n".join(page(found)))
-    missed = [each for each in found if each.law is None and not each.choice and each.why_not is None]
+    missed = [each for each in found if each.law is None and not each.choice]
     print("\n".join(f"{each.base}: {each.fault.name} breaks no law" for each in missed), file=sys.stderr)
     return 0 if len(missed) <= 0.03 * len(found) else 1
 
