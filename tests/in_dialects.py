@@ -31,10 +31,30 @@ from yololoss.harness.subjects.load import find_device, load_loss
 
 RESULTS: Path | None = None
 UNNAMED = "none is named"
-FORMULA = "the overlap is the loss's own, whatever its formula"
-# Steps whose faults are none, by dialect; and why.
-NO_FAULT = {name: {"INPUT": "it does not say what becomes of invalid input"} for name in (*BASES, UNNAMED)}
-NO_FAULT["own overlap"] |= {"IOU": FORMULA, "DECODE": FORMULA}
+# Faults that are none in a dialect: by an option that it has, and by their step or name; and why.
+NO_FAULT = (
+    (("bad_input", "noted"), ("INPUT",), "it does not say what becomes of invalid input"),
+    (("overlap", "own"), ("IOU", "DECODE"), "the overlap is the loss's own, whatever its formula"),
+    (
+        ("cell", "none"),
+        (
+            *("far_edge_dropped", "clamp_dropped", "clamp_one_far", "clamp_columns_only"),
+            *("wraps_at_the_edge", "box_from_unclamped_cell"),
+        ),
+        "a centre on the far edge is an error there",
+    ),
+    (
+        ("smoothing", "ignored"),
+        ("smoothing_over_classes", "weight_forgotten_when_smoothed"),
+        "there is no smoothing",
+    ),
+    (("overlap_eps", 1e-9), ("diagonal_without_eps",), "an epsilon of 1e-9 is lost in rounding"),
+    (
+        ("drop_in", "no"),
+        ("gains_of_construction", "limit_of_first_call"),
+        "it does not promise that hyperparameters may be changed between calls",
+    ),
+)
 
 
 class Planted(NamedTuple):
@@ -89,11 +109,20 @@ def known(path: Path | None) -> list[Planted]:
     return [Planted(name, BY_NAME[fault], law, choice) for name, fault, law, choice in map(json.loads, lines)]
 
 
+def why_not(name: str, fault: Fault) -> str | None:
+    """Why something is no fault in a dialect; None if it is one."""
+    dialect = read_dialect(BASES["upstream" if name == UNNAMED else name].dialect, DIALECTS, "upstream")
+    for (choice, option), what, why in NO_FAULT:
+        if getattr(dialect, choice) == option and not {fault.name, *fault.steps}.isdisjoint(what):
+            return why
+    return None
+
+
 def plantable(name: str) -> Iterator[Fault]:
     """The faults that are faults in a dialect, and whose text the loss has there."""
     texts = BASES["upstream" if name == UNNAMED else name].texts
     for fault in FAULTS:
-        if any(step in NO_FAULT[name] for step in fault.steps):
+        if why_not(name, fault) is not None:
             continue
         try:
             faulty_text(fault, texts.get(fault.module))
@@ -112,14 +141,16 @@ def page(found: Sequence[Planted]) -> Iterator[str]:
     yield "|---|---:|---:|---:|---:|---|"
     for name in BASES:
         of = [each for each in found if each.base == name]
-        none = sum(any(step in NO_FAULT[name] for step in fault.steps) for fault in FAULTS)
+        none = sum(why_not(name, fault) is not None for fault in FAULTS)
         missed = [each.fault.name for each in of if each.law is None]
         noticed = len(of) - len(missed)
         share = f"{noticed} ({noticed / max(len(of), 1):.1%})"
         rest = len(FAULTS) - none - len(of)
         yield f"| {name} | {none} | {rest} | {len(of)} | {share} | {', '.join(missed) or 'none'} |"
-    yield "\nNo fault are those of invalid input, of which these dialects do not say what becomes; and with an overlap"
-    yield "of the loss's own, those that change only the overlap.\n"
+    yield "\nWhat is no fault there, and why:\n\n| a dialect with | faults, or their step | why |\n|---|---|---|"
+    for (choice, option), what, why in NO_FAULT:
+        yield f"| `{choice} = {option}` | {', '.join(what)} | {why} |"
+    yield ""
     of = [each for each in found if each.base == UNNAMED]
     chosen = [each for each in of if each.choice]
     only = [each for each in chosen if each.law is None]
