@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from properties.v5.dialects import UPSTREAM
 from tests.all_laws import LAWS, V5
 from tests.judging import on_its_device, search
 from tests.test_case import CASE
@@ -36,7 +37,7 @@ class Sum(Subject):
 
 def run(on_the_way, around: Around = PLAIN, device: str = "mirror"):
     loss = type("Loss", (Sum,), {"on_the_way": on_the_way})
-    return execute(LossUnderTest("here", loss, find_device(device), V5, "upstream", around=around), CASE)
+    return execute(LossUnderTest("here", loss, find_device(device), V5, UPSTREAM, around=around), CASE)
 
 
 def test_waits_are_those_of_the_last_call():
@@ -69,7 +70,7 @@ def test_a_wait_of_torchs_own_backward_has_no_line_of_the_loss():
         def loss(self, p, targets):
             return p[0][p[0] > 0].sum(), None
 
-    outcome = execute(LossUnderTest("here", Masked, find_device("mirror"), V5, "upstream"), CASE)
+    outcome = execute(LossUnderTest("here", Masked, find_device("mirror"), V5, UPSTREAM), CASE)
     assert {w.place.partition(":")[0] for w in outcome.waits} == {"test_devices.py", "backward"}
 
 
