@@ -139,7 +139,8 @@ def page(found: Sequence[Planted]) -> Iterator[str]:
     yield "## A dialect is named\n"
     yield "| dialect | no fault there | has no such text | planted | noticed | not noticed |"
     yield "|---|---:|---:|---:|---:|---|"
-    for name in BASES:
+    missing = [name for name in (*BASES, UNNAMED) if all(each.base != name for each in found)]
+    for name in [name for name in BASES if name not in missing]:
         of = [each for each in found if each.base == name]
         none = sum(why_not(name, fault) is not None for fault in FAULTS)
         missed = [each.fault.name for each in of if each.law is None]
@@ -151,6 +152,10 @@ def page(found: Sequence[Planted]) -> Iterator[str]:
     for (choice, option), what, why in NO_FAULT:
         yield f"| `{choice} = {option}` | {', '.join(what)} | {why} |"
     yield ""
+    if missing:
+        yield f"Not measured in this run: {', '.join(missing)}."
+    if UNNAMED in missing:
+        return
     of = [each for each in found if each.base == UNNAMED]
     chosen = [each for each in of if each.choice]
     only = [each for each in chosen if each.law is None]
