@@ -22,12 +22,10 @@ from tests.all_laws import V5
 from tests.faults import Fault, faulty_text, plant, plant_text
 from tests.faults.catalogue import BY_NAME, FAULTS
 from tests.faults.dialects import BASES
-from tests.judging import Made, apart, breaks, whole
+from tests.judging import Made, apart, breaks, on_its_device, whole
 from tests.subjects.told import alike
 from yololoss.harness.engine.plan import Plan
 from yololoss.harness.subjects.dialect import differences, read_dialect, write_dialect
-from yololoss.harness.subjects.family import LossUnderTest
-from yololoss.harness.subjects.load import find_device, load_loss
 
 RESULTS: Path | None = None
 UNNAMED = "none is named"
@@ -66,17 +64,12 @@ class Planted(NamedTuple):
     choice: str  # what the loss was found to have in place of upstream's
 
 
-def loaded(spec: str, device: str, dialect: str) -> LossUnderTest:
-    """The loss on a device of the catalogue."""
-    return load_loss(spec, find_device(device), dialect, compiled=device == "compile")
-
-
 @cache
 def sequence(device: str, name: str) -> list[Made]:
     """The gate's cases in a dialect."""
     base, package = BASES[name], f"on_{device}_{[*BASES].index(name)}"
     with tempfile.TemporaryDirectory() as folder:
-        return list(whole(Plan((), loaded(plant_text(package, base.texts, Path(folder)), device, base.dialect))))
+        return list(whole(Plan((), on_its_device(plant_text(package, base.texts, Path(folder)), device, base.dialect))))
 
 
 def judge(task: tuple[str, Fault]) -> Planted:
@@ -88,11 +81,11 @@ def judge(task: tuple[str, Fault]) -> Planted:
     with tempfile.TemporaryDirectory() as folder:
         spec = plant(fault, Path(folder), texts=base.texts)
         if name == UNNAMED:
-            found = V5.recognise(loaded(spec, fault.device, dialect), None).dialect
+            found = V5.recognise(on_its_device(spec, fault.device, dialect), None).dialect
             if not alike(found, read_dialect(dialect, DIALECTS, "upstream")):
                 texts = (text for text in differences(found, UPSTREAM) if text.partition(" =")[0] not in PROMISES)
                 choice, dialect = ", ".join(texts), write_dialect(found, DIALECTS)
-        subject = loaded(spec, fault.device, dialect)
+        subject = on_its_device(spec, fault.device, dialect)
         laws, cases = set(Plan((), subject).laws), sequence(fault.device, where)
         first = next(breaks(subject, cases, laws & {fault.law}), None) if fault.law in laws else None
         first = first or next(breaks(subject, cases, laws), None)

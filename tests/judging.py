@@ -28,9 +28,9 @@ R = TypeVar("R")
 ENOUGH = 60.0  # seconds to minimise a case in
 
 
-def on_its_device(spec: str, name: str) -> LossUnderTest:
-    """The loss on the device of that name, held to all that the bundled one is."""
-    return load_loss(spec, find_device(name), "yololoss", compiled=name == "compile")
+def on_its_device(spec: str, name: str, dialect: str = "yololoss") -> LossUnderTest:
+    """The loss on the device of that name, held to all that the bundled one is, or to another dialect."""
+    return load_loss(spec, find_device(name), dialect, compiled=name == "compile")
 
 
 class Made(NamedTuple):

@@ -110,7 +110,7 @@ class Overlap:
         reach, apart = (box1[..., 2:] + box2[..., 2:]) / 2, abs(box1[..., :2] - box2[..., :2])
         # sides of the overlap (negative if apart) and of the enclosing box, (..., 2)
         self._gap = np.minimum(np.minimum(box1[..., 2:], box2[..., 2:]), reach - apart)
-        self._hull = np.maximum(np.maximum(box1[..., 2:], box2[..., 2:]), reach + apart)
+        self.hull = np.maximum(np.maximum(box1[..., 2:], box2[..., 2:]), reach + apart)
         self._side = np.maximum(self._gap, 0)
         self._inter = _area(self._side)
         self._taller = dialect.taller_in_area  # what some dialects add to each height
@@ -125,12 +125,12 @@ class Overlap:
     @property
     def giou(self) -> Reals:
         """IoU minus the empty share of the enclosing box."""
-        enclosing = _area(self._hull) + self._eps
+        enclosing = _area(self.hull) + self._eps
         return self.iou - (enclosing - self._union) / enclosing
 
     @cached_property
     def _diagonal(self) -> Reals:
-        return np.asarray((self._hull**2).sum(-1) + self._eps)
+        return np.asarray((self.hull**2).sum(-1) + self._eps)
 
     @cached_property
     def _distance(self) -> Reals:
@@ -179,13 +179,13 @@ class Overlap:
         of_outer, by_angle = np.zeros_like(of_inner), np.zeros_like(angle1)
         d_hull = np.concatenate((-by_centre, (2 - start - end) / 2), axis=-1)  # of the enclosing box's sides
         if self.dialect.overlap == "giou":
-            enclosing = (_area(self._hull) + self._eps)[..., None]
-            d_enclosing = d_hull * np.tile(self._hull[..., ::-1], 2)
+            enclosing = (_area(self.hull) + self._eps)[..., None]
+            d_enclosing = d_hull * np.tile(self.hull[..., ::-1], 2)
             of_inner, of_outer = of_inner + d_union / enclosing, -union * d_enclosing / enclosing**2
         if self.dialect.overlap in ("diou", "ciou"):
             diagonal, distance = self._diagonal[..., None], self._distance[..., None]
             d_moved = np.concatenate((2 * apart, np.zeros_like(apart)), axis=-1)
-            of_outer = -(d_moved * diagonal - distance * d_hull * 2 * np.tile(self._hull, 2)) / diagonal**2
+            of_outer = -(d_moved * diagonal - distance * d_hull * 2 * np.tile(self.hull, 2)) / diagonal**2
         if self.dialect.overlap == "ciou":
             turned = self._turned(angle1)
             by_angle = 2 * self._alpha(ASPECT * turned**2) * ASPECT * turned

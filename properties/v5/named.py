@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .dialects import Dialect
-from .formulas import TINY, BoxLogits, Overlap, Reals
+from .formulas import ASPECT, TINY, BoxLogits, Overlap, Reals
 from .reference import Reference
 
 EPSILON = 1e-6  # a place of an epsilon adds at most this to an area, or to a squared length, in cells
@@ -44,10 +44,10 @@ class Pairs:
         self.laid, self.numbers, self.diagonals = Overlap(box, target, EXACT), numbers, diagonals
         self.apart = target[..., :2] - box[..., :2]
         self.one, self.two = box[..., 2:], target[..., 2:]
-        self.hull = _hull(box if enclosed is None else enclosed, target)
+        self.hull = (self.laid if enclosed is None else Overlap(enclosed, target, EXACT)).hull
         self.far = (self.apart**2).sum(-1) / (self.hull**2).sum(-1)  # CIoU's distance
         turned = np.arctan2(self.two[..., 0], self.two[..., 1]) - np.arctan2(self.one[..., 0], self.one[..., 1])
-        self.unlike = 4 / math.pi**2 * turned**2  # CIoU's v
+        self.unlike = ASPECT * turned**2  # CIoU's v
         own_alpha = self.unlike / np.maximum(1 - self.laid.iou + self.unlike, TINY)
         self.alpha = own_alpha if alpha is None else alpha
 
@@ -156,9 +156,3 @@ def _usual(reference: Reference) -> NDArray[np.bool_]:
     who = np.concatenate([a.pair_target[a.row_pair] for a in reference.assignments])
     _, which, count = np.unique(np.stack((who, reference.all_cells)), axis=1, return_inverse=True, return_counts=True)
     return np.asarray((sides >= LEAST) & (apart >= APART) & ~rooted & (count[which.reshape(-1)] == 1))
-
-
-def _hull(box: Reals, target: Reals) -> Reals:
-    """The sides of the enclosing box, (n, 2)."""
-    reach, far = (box[..., 2:] + target[..., 2:]) / 2, abs(target[..., :2] - box[..., :2])
-    return np.asarray(np.maximum(np.maximum(box[..., 2:], target[..., 2:]), reach + far))

@@ -13,13 +13,14 @@ import torch
 
 from yololoss.harness.subjects.execute import execute
 from yololoss.harness.subjects.family import LossUnderTest
+from yololoss.harness.subjects.outcome import Call
 from yololoss.harness.subjects.subject import Unsupported
 from yololoss.v5.hyp import Hyperparameters
 
 from .case import Case, Options, SeededLogits
 from .dialects import Dialect
 from .formulas import sigmoid
-from .reference import Measured, OwnOverlap, Reference
+from .reference import Measured, OwnOverlap, Reference, ReferenceCall
 
 LARGEST = 2**22  # logits of the other case
 
@@ -70,8 +71,7 @@ def _own_overlap(subject: LossUnderTest, case: Case, dialect: Dialect) -> OwnOve
     rows = np.bincount(cells, minlength=1)[cells]  # in the same cell
     gradients = -found[:, :4] / (known.all_row_weights[:, :1] * rows[:, None])
     own = OwnOverlap(overlaps, gradients, 0.0)
-    call, rest = outcome.calls[-1], Reference(other, dialect, Measured(own)).calls[-1].items
-    box = call.items[0] if len(call.items) >= 3 else call.total / known.batch - sum(rest)
+    box = _box_item(outcome.calls[-1], Reference(other, dialect, Measured(own)).calls[-1], known.batch)
     return replace(own, term=box / (other.hyp.box * known.scales[0]))
 
 
@@ -82,7 +82,10 @@ def _added(subject: LossUnderTest, case: Case, dialect: Dialect, own: OwnOverlap
         raise Unsupported("added term that could be taken from it")
     if dialect.added_term == "an item":
         return tuple(sum(call.items[3:]) for call in calls)
-    return tuple(
-        (call.items[0] if len(call.items) >= 3 else call.total / known.batch - sum(want.items[1:])) - want.items[0]
-        for call, want in zip(calls, known.calls, strict=True)
-    )
+    pairs = zip(calls, known.calls, strict=True)
+    return tuple(_box_item(call, want, known.batch) - want.items[0] for call, want in pairs)
+
+
+def _box_item(call: Call, known: ReferenceCall, batch: int) -> float:
+    """A loss's box item; of one without items, what its total has beside the other known items."""
+    return call.items[0] if len(call.items) >= 3 else call.total / batch - sum(known.items[1:])

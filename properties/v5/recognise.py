@@ -29,7 +29,7 @@ from .case import Case, FormulaLogits, SeededLogits
 from .dialects import DIALECTS, EXACTLY_KNOWN, NUMBERS, UPSTREAM, Dialect, Table
 from .named import compared
 from .own import measure
-from .reference import Reference
+from .reference import OwnOverlap, Reference
 from .trials import LINES, SHARED, SINGLES, case_of, on_lines, tiny
 
 Reals = NDArray[np.float64]
@@ -255,17 +255,22 @@ class Recogniser:
 
     def _follows_its_value(self, case: Case) -> bool:
         """Whether the gradient of a row's loss is that of the overlap, by differences; most rows are at no tie."""
-        here, rows = measure(self.subject, case, self.dialect), []
-        assert here is not None
-        assert here.own is not None
+        here, rows = self._own(case), []
         for channel in range(4):
             step = DIFFERENCE * (torch.arange(case.logits[0].shape[-1]) == channel)
-            pair = [case.with_logits(tuple(x + sign * step for x in case.logits)) for sign in (1, -1)]
-            ends = [each.own.overlaps for c in pair if (each := measure(self.subject, c, self.dialect)) and each.own]
-            want, got = (ends[0] - ends[1]) / (2 * DIFFERENCE), here.own.gradients[:, channel]
-            inside = np.min((here.own.overlaps, *ends), axis=0) > SHARE  # of the clamp at 0
+            moved = [case.with_logits(tuple(x + sign * step for x in case.logits)) for sign in (1, -1)]
+            ends = [self._own(each).overlaps for each in moved]
+            want, got = (ends[0] - ends[1]) / (2 * DIFFERENCE), here.gradients[:, channel]
+            inside = np.min((here.overlaps, *ends), axis=0) > SHARE  # of the clamp at 0
             rows.append((abs(want - got) <= SHARE * (abs(want) + abs(got)) + SHARE / 10)[inside])
         return bool(np.concatenate(rows).mean() > MOST)
+
+    def _own(self, case: Case) -> OwnOverlap:
+        """What the loss makes of each row of a case alone, in a dialect with an overlap of its own."""
+        measured = measure(self.subject, case, self.dialect)
+        assert measured is not None
+        assert measured.own is not None
+        return measured.own
 
     def find_forms(self) -> list[tuple[str, float]]:
         """All forms of epsilon, and epsilons, that explain boxes so small that it matters."""

@@ -196,10 +196,10 @@ class Gate:
         held, findings = self._contradicted, by_choice(found.findings, self._contradicted, settings)
         choices = [finding for finding in findings if finding.choice]
         why = {law: f"see {each.law}" for each in choices for law in each.explains}
-        again = {id: law for id, law in laws.items() if id in why or id in {each.law for each in choices}}
+        explained = {*why, *(each.law for each in choices)}
         own = replace(settings, dialect=held.dialect, options={**settings.options, "dialect": held.dialect})
         subject = own.under_test()
-        again = {id: law for id, law in again.items() if law.assumes(subject) is None}
+        again = {id: law for id, law in laws.items() if id in explained and law.assumes(subject) is None}
         own = replace(own, laws=tuple(again), cases=self._cases(settings.device, len(again)))
         more = self._run(own, again, show) if again else Verdict(status=0)
         broke = {finding.law for finding in more.findings}
