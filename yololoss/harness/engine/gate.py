@@ -203,7 +203,8 @@ class Gate:
         own = replace(own, laws=tuple(again), cases=self._cases(settings.device, len(again)))
         more = self._run(own, again, show) if again else Verdict(status=0)
         broke = {finding.law for finding in more.findings}
-        rows = ({**row, "why": why.get(row["id"])} if row["id"] not in broke else row for row in found.laws)
+        only = why.keys() - broke
+        rows = ({**row, "why": why[row["id"]]} if row["id"] in only else row for row in found.laws)
         return found.model_copy(
             update={"laws": tuple(rows), "findings": (*findings, *more.findings), "problem": more.problem}
         )
