@@ -82,7 +82,7 @@ def try_edit(change: Edit, folder: Path, options: str = "") -> str | None:
     status, output = said(f"yololoss check --json {options}", fork)
     if status != 1:
         return f"{change.name}: exit status {status}: {output}"
-    first = json.loads(output)["findings"][0]
+    first = json.loads(output)["faults"][0]
     if first["law"] != change.law:
         return f"{change.name}: {first['law']} is first, expected {change.law}"
     if not (fork / first["picture"]).read_bytes().startswith(b"\x89PNG"):

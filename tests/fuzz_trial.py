@@ -122,7 +122,7 @@ def rare(out: Path, name: str, one_in: float, seconds: float = 600) -> int:
     told = json.loads((out / "summary.json").read_bytes())
     rate = f"{told['cases']} cases, {told['cases'] / told['processor']:.0f} a second of processor time"
     print(f"{name}, one in {one_in:g}: exit status {status}; {rate}, {told['restarts']} restarts")
-    for finding in told["verdict"]["findings"]:
+    for finding in told["verdict"]["faults"]:
         replay = subprocess.run(["sh", "-c", finding["replay"]], capture_output=True, text=True, check=False)
         seen = told["seen"][finding["path"]]
         print(f"{finding['law']}: {finding['observed']}; seen {seen} times; replay: exit status {replay.returncode}")

@@ -158,8 +158,8 @@ def page(found: Sequence[Planted]) -> Iterator[str]:
     broke = sum(each.law is not None for each in of)
     yield f"Of {len(of)} faults, {broke} break a law in the dialect that the loss is found to have."
     yield f"{len(chosen)} are told as a choice other than the bundled loss's; {len(only)} of these break no law on"
-    yield f"every {FEWER}th case of the gate. They ask the one who reads the line: is that what you meant? With the dialect"
-    yield "named, each of them is a fault.\n"
+    yield f"every {FEWER}th case of the gate. They ask the one who reads the line: is that what you meant? With the"
+    yield "dialect named, each of them is a fault.\n"
     yield "| fault | told as | and this law breaks |\n|---|---|---|"
     for each in chosen:
         yield f"| {each.fault.name} | `{each.choice}` | {f'`{each.law}`' if each.law else 'none'} |"

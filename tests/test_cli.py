@@ -39,6 +39,15 @@ class Faulty(Chosen):
         return total * (1 + (len(targets) > 6)), items
 """
 
+TWO_FAULTS = """
+import yololoss
+
+class Faulty(yololoss.ComputeLoss):
+    def __call__(self, p, targets):
+        total, items = super().__call__(p, targets)
+        return 2 * total, items + 0 * total if len(targets) > 6 else items
+"""
+
 
 def run(*arguments: object, cwd: Path) -> tuple[int, str, str]:
     """Run a command in this process, which saves the seconds that importing torch takes: status, output, errors."""
@@ -70,25 +79,25 @@ def test_check_says_that_a_loss_holds(tmp_path):
 
 
 def test_check_tells_a_fault_and_the_pasted_command_replays_it(tmp_path):
-    """Exit status 1; the first finding in full with its picture, the others by a line; replay, draw, report, JUnit."""
+    """Exit status 1; the fault with its picture and the laws that it explains; replay, draw, report, JUnit."""
     spec = plant(BY_NAME["neighbour_sign"], tmp_path)
     options = ("--laws", "assign.neighbours", "--laws", "assign.rows", "--workers", 1)
     status, output, _ = run("check", spec, *options, "--report", "r.html", "--junit", "j.xml", cwd=tmp_path)
     assert status == 1
     assert output.count(" broke: ") == 1
-    assert re.search(r"^assign.rows broke as well: \.yololoss/findings/assign\.rows-\w+\.json$", output, re.MULTILINE)
+    assert "  explains   assign.rows" in output.splitlines()
     found = {word: re.search(rf"  {word} +(.+)", output)[1] for word in ("saved as", "picture", "replay")}
     assert (tmp_path / found["picture"]).read_bytes().startswith(b"\x89PNG")
-    assert "2 laws broke" in output.splitlines()[-1]
+    assert output.splitlines()[-1].startswith("1 fault (2 laws broke), ")
     again, replayed = said(found["replay"], tmp_path)
     assert again == 1, replayed
     assert f"{found['saved as']}: still broken" in replayed
     status, output, _ = run("replay", found["saved as"], cwd=tmp_path)  # the bundled loss has no such fault
     assert (status, output) == (0, f"{found['saved as']}: fixed\n")
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
-    assert "2 laws broke" in page
-    assert page.count("data:image/png;base64,") == 2
-    assert ElementTree.parse(tmp_path / "j.xml").getroot().find("testsuite").get("failures") == "2"
+    assert "1 fault (2 laws broke)" in page
+    assert page.count("data:image/png;base64,") == 1
+    assert ElementTree.parse(tmp_path / "j.xml").getroot().find("testsuite").get("failures") == "1"
     status, output, _ = run("draw", found["saved as"], "--loss", spec, "-o", "case.svg", cwd=tmp_path)
     assert (status, output) == (0, "case.svg\n")
     assert "expected here, not built" in (tmp_path / "case.svg").read_text(encoding="utf-8")
@@ -101,7 +110,7 @@ def test_check_prints_json_for_machines(tmp_path):
     told = json.loads(output)
     assert status == told["status"] == 1
     assert errors == ""
-    assert [finding["law"] for finding in told["findings"]] == ["totals.sum"]
+    assert [finding["law"] for finding in told["faults"]] == ["totals.sum"]
     assert told["laws"][0]["word"] == "BROKE"
     about = told["about"]
     assert about["loss"] == spec
@@ -110,23 +119,20 @@ def test_check_prints_json_for_machines(tmp_path):
 
 
 def test_check_shows_all_on_demand(tmp_path):
-    """--verbose: every finding in full, and laws that hold."""
-    spec = plant(BY_NAME["total_twice"], tmp_path)
-    options = (
-        "--laws",
-        "totals.sum",
-        "--laws",
-        "totals.value",
-        "--laws",
-        "totals.shape-and-dtype",
-        "--workers",
-        1,
-        "-v",
-    )
-    status, output, _ = run("check", spec, *options, cwd=tmp_path)
-    assert status == 1
+    """--verbose: every fault in full, and laws that hold or are explained."""
+    (tmp_path / "both.py").write_text(TWO_FAULTS, encoding="utf-8")
+    laws = ("totals.sum", "totals.value", "totals.shape-and-dtype", "totals.items-detached")
+    options = ("--dialect", "yololoss", "--workers", 1, "--cases", 40, *(x for law in laws for x in ("--laws", law)))
+    status, output, errors = run("check", "both.py:Faulty", *options, "-v", cwd=tmp_path)
+    assert status == 1, errors
     assert output.count(" broke: ") == 2
     assert re.search(r"totals.shape-and-dtype +held", output)
+    assert re.search(r"totals.value +explained +\d+ +explained by totals.sum", output)
+    assert output.splitlines()[-1].startswith("2 faults (3 laws broke)")
+    status, output, _ = run("check", "both.py:Faulty", *options, "--no-shrink", cwd=tmp_path)
+    assert (status, output.count(" broke: ")) == (1, 1)
+    assert "another fault: totals.items-detached: " in output
+    assert "totals.value" not in output.partition("\nlaws")[2]
 
 
 def test_no_shrink_neither_makes_cases_small_nor_draws_them(tmp_path):
@@ -147,7 +153,7 @@ def test_workers_share_the_laws(tmp_path):
     )
     assert status == 1, errors
     told = json.loads(output)
-    assert told["findings"][0]["law"] == "totals.sum"
+    assert told["faults"][0]["law"] == "totals.sum"
     assert len(told["laws"]) == sum(law.startswith("totals.") for law in LAWS)
 
 
@@ -440,10 +446,10 @@ def test_a_choice_that_contradicts_the_dialect_is_one_finding(tmp_path):
     assert status == 1, errors
     assert output.startswith(f"choice: {told}\ntotals.sum broke: ")
     assert "  explains   totals.value, gradients.value" in output.splitlines()
-    assert "1 choice of the dialect contradicted, " in output
+    assert "1 fault (3 laws broke)" in output
     assert f"{told}.</strong>" in (tmp_path / "r.html").read_text(encoding="utf-8")
     status, output, _ = run("fuzz", *named, "--out", "s", "--json", cwd=tmp_path)
-    (found,) = json.loads(output)["verdict"]["findings"]
+    (found,) = json.loads(output)["verdict"]["faults"]
     assert (status, found["choice"]) == (1, told)
     status, output, _ = run("check", loss, *laws, "--cases", 20, cwd=tmp_path)
     assert status == 0
@@ -456,7 +462,7 @@ def test_a_fault_beside_a_contradicted_choice_is_found(tmp_path):
     options = ("--dialect", "upstream", "--laws", "totals.value", "--cases", 60, "--workers", 1, "--no-shrink")
     status, output, errors = run("check", "both.py:Faulty", *options, "--json", cwd=tmp_path)
     assert status == 1, errors
-    found = [(each["law"], bool(each["choice"])) for each in json.loads(output)["findings"]]
+    found = [(each["law"], bool(each["choice"])) for each in json.loads(output)["faults"]]
     assert found == [("totals.value", True), ("totals.value", False)]
 
 

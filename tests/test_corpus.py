@@ -128,7 +128,7 @@ def test_the_gate_outlives_a_case_that_ends_its_process(tmp_path):
     told = json.loads(output)
     words = {law["id"]: law["word"] for law in told["laws"]}
     assert words == {"totals.shape-and-dtype": "held", "run.no-exception": "BROKE"}
-    (found,) = told["findings"]
+    (found,) = told["faults"]
     assert (found["observed"], found["picture"]) == ("killed by SIGSEGV", None)
     assert said(found["replay"], tmp_path)[0] == 1
 
@@ -140,5 +140,5 @@ def test_a_session_judges_the_corpus_first(tmp_path):
     options = ("--laws", "totals.sum", "--cases", 1, "--workers", 1, "--out", "s", "--json", "--corpus", "one")
     status, output, errors = run("fuzz", spec, *options, cwd=tmp_path)
     assert status == 1, errors
-    (found,) = json.loads(output)["verdict"]["findings"]
+    (found,) = json.loads(output)["verdict"]["faults"]
     assert read_vectors(tmp_path / found["path"]).vectors[0].case == CASE

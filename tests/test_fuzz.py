@@ -60,7 +60,7 @@ def orders(folder: Path, task: Task | None = None, **changed: object) -> worker.
     for name in ("journal", "notes", "raw", "known", "findings"):
         (folder / name).mkdir(exist_ok=True)
     own = {name: changed.pop(name) for name in worker.Orders._fields if name in changed}
-    chosen = settings(**{"seed": 1, **(vars(task) if task else {}), **changed})
+    chosen = settings(**{"seed": 1, **(vars(task) if task else {}), "laws": FEW, **changed})
     return worker.Orders(**{"settings": chosen, "folder": folder, "number": 0, "place": 0, **own})
 
 
@@ -188,7 +188,7 @@ def test_what_a_law_raises_itself_is_a_finding():
     case = plan.case(Origin(0, bytes(plan.domains[0].size)))
     with patch.object(type(law), "examine", side_effect=TypeError("no float")):
         broke, _ = judged(law, Run(plan.subject, case))
-    assert broke == ("totals.sum", "the judgement", "no error", "TypeError: no float", broke.because, False, False)
+    assert broke == Told("totals.sum", "the judgement", "no error", "TypeError: no float", broke.because)
 
 
 @pytest.mark.parametrize(
@@ -457,7 +457,7 @@ def test_a_session_survives_what_it_finds(tmp_path, monkeypatch, name, law):
     assert status == 1, errors
     told = json.loads(output)
     assert told["cases"] == 60
-    found = {finding["law"]: finding for finding in told["verdict"]["findings"]}
+    found = {finding["law"]: finding for finding in told["verdict"]["faults"]}
     assert law in found
     assert told["seen"][found[law]["path"]] >= 1
     status, output = said(found[law]["replay"], tmp_path)

@@ -262,11 +262,11 @@ def test_a_session_tells_what_it_found_and_what_it_could_not(tmp_path, capsys):
     made, kind = _waiting(tmp_path)
     made._take_record(raw_path(tmp_path, kind))
     summary = summarise(made, None)
-    (finding,) = summary.verdict.findings
-    twice = summary.verdict.model_copy(update={"findings": (finding, finding)})
+    (finding,) = summary.verdict.faults
+    twice = summary.verdict.model_copy(update={"faults": (finding, finding)})
     _tell(summary.model_copy(update={"verdict": twice, "unexplained": 2}), tmp_path, verbose=False)
     output = capsys.readouterr().out
-    assert "totals.sum broke as well, 1 times" in output
+    assert "another fault: totals.sum, 1 times" in output
     assert "processes killed from outside (no fault of the loss): 2" in output
     nothing = session.begin(tmp_path / "b", settings())
     with pytest.raises(UsageError, match="nothing was judged"):

@@ -17,13 +17,12 @@ from tests.test_fuzz import BUNDLED, orders, rarely, settings
 from tests.test_plugin import run
 from yololoss.harness import plugin
 from yololoss.harness.cli import look
-from yololoss.harness.engine import clerk, gate, guard, judge, session, worker
+from yololoss.harness.engine import clerk, guard, judge, session, worker
 from yololoss.harness.engine.gate import Gate, Options
-from yololoss.harness.engine.held import Held
 from yololoss.harness.engine.plan import Plan
 from yololoss.harness.engine.raw import Raw, made, write_raw
 from yololoss.harness.findings.junit import write_junit
-from yololoss.harness.findings.verdict import Verdict
+from yololoss.harness.findings.verdict import Verdict, explained
 from yololoss.harness.subjects.subject import Unsupported
 
 
@@ -130,23 +129,14 @@ def test_a_case_that_a_law_is_not_about_shows_nothing_of_it(tmp_path: Path):
     assert clerk._smallest_of(clerk.Duty(task, tmp_path, 0.1), raw, plan).origin == mine
 
 
-def test_rows_of_laws_that_no_choice_explains_keep_their_reason():
-    """Only an explained law's row refers to the finding that explains it."""
-    made = Gate(Options(loss=BUNDLED, dialect="upstream"), Path.cwd(), look=True)
-    vars(made)["_contradicted"] = Held("upstream", contradicted={"one": "upstream"})
-    found = Mock(law="totals.sum", choice="one", explains=("totals.value",))
-    whys = {"totals.sum": None, "totals.value": None, "boxes.item": "no case was about it"}
-    verdict = Verdict.model_construct(
-        findings=(found,), problem=None, laws=tuple({"id": id, "why": why} for id, why in whys.items())
-    )
-    chosen = settings(loss=BUNDLED, dialect="upstream", gate=True)
-    with (
-        patch.object(gate, "by_choice", return_value=(found,)),
-        patch.object(Gate, "_run", return_value=Verdict(status=0)),
-    ):
-        told = made._by_its_choices(verdict, chosen, LAWS, lambda _: None)
-    whys["totals.value"] = "see totals.sum"
-    assert {row["id"]: row["why"] for row in told.laws} == whys
+def test_only_the_row_of_an_explained_law_names_the_law_that_shows_the_fault():
+    """The others keep their reason; a law with a finding of its own is not explained."""
+    faults = Mock(law="totals.sum", explains=("totals.value", "run.no-exit")), Mock(law="run.no-exit", explains=())
+    words = {"totals.sum": "BROKE", "totals.value": "BROKE", "run.no-exit": "BROKE", "boxes.item": "not applicable"}
+    rows = tuple({"id": id, "word": word, "why": None} for id, word in words.items())
+    told = explained(Verdict.model_construct(faults=faults, laws=rows))
+    whys = {row["id"]: (row["word"], row["why"]) for row in told.laws}
+    assert whys == {id: (word, None) for id, word in words.items()} | {"totals.value": ("explained", "totals.sum")}
 
 
 def test_a_waived_law_breaks_without_a_finding(tmp_path: Path):

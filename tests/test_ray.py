@@ -69,7 +69,7 @@ def test_a_lost_node_costs_its_running_case_alone(tmp_path, ray_cluster):
             going.kill()
     told = json.loads(output)
     assert (going.returncode, told["restarts"]) == (1, 1)
-    (finding,) = told["verdict"]["findings"]
+    (finding,) = told["verdict"]["faults"]
     assert finding["law"] == "run.no-exception"
     assert read_vectors(Path(finding["path"])).vectors
     counts = _state(out)["counts"]["named"]

@@ -65,7 +65,7 @@ def test_a_session_finds_the_fault_and_minimises_its_case(tmp_path):
     options = ("--cases", 100, "--seed", 1, "--workers", 1, "--out", "s", "--json", "--laws", "totals.finite")
     status, output, errors = run("fuzz", WRONG, *options, cwd=tmp_path)
     assert status == 1, errors
-    (found,) = json.loads(output)["verdict"]["findings"]
+    (found,) = json.loads(output)["verdict"]["faults"]
     case = read_vectors(tmp_path / found["path"]).vectors[0].case
     assert (len(case.labels), case.scale, case.classes) == (1, 300.0, 2)
 

@@ -213,6 +213,11 @@ class Case(AnyCase):
     def size(self) -> tuple[int, int, str]:
         return len(self.targets), len(self.key), self.key
 
+    @property
+    @override
+    def precise(self) -> "Case":
+        return self.changed(dtype="float64")
+
     @override
     def inputs(self, device: torch.device) -> tuple[list[Tensor], Tensor]:
         """Predictions as a head returns them (not leaves), and targets, in the case's layout; new copies."""

@@ -27,6 +27,28 @@ from .reference import Reference
 
 UPSTREAM = Path(__file__).parents[2] / "golden" / "v5" / "upstream-5081342f04fb.json"
 
+# What a law cannot judge if something earlier is wrong. Rows come from targets alone; terms come from rows. Objectness
+# also takes the overlap, and classes have the same criterion. A law that compares a loss with itself, or only looks at
+# how it answers, says nothing about values that are wrong in the same way twice.
+FINITE = ("totals.finite", "gradients.finite")
+GIVEN = {
+    "assign": ("assign",),
+    **dict.fromkeys(("totals.sum", "totals.shape-and-dtype", "totals.total-has-gradient", "totals.items-detached"), ()),
+    "boxes": ("totals.sum", "assign", "boxes"),
+    "classes": ("totals.sum", "assign", "objectness", "classes"),
+    "totals.finite": ("assign",),
+    "totals.layers-independent": FINITE,
+    "totals.autobalance-first-call": FINITE,
+    "gradients.finite": ("assign", "totals.finite"),
+    "gradients.loss-scaling": FINITE,
+    "gradients.finite-difference": FINITE,
+    "gradients.consistent-with-rows": FINITE,
+    "input": (),
+    "devices.result-device": (),
+    "run": ("assign", "run"),
+    **dict.fromkeys(("state", "form", "devices"), (*FINITE, "run", "state")),
+}
+
 
 def _beyond(case: Case) -> bool:
     """Whether a centre reaches the end of a grid, in float32."""
@@ -65,6 +87,7 @@ class V5(Family):
         "baseline",
     )
     first = ("totals.shape-and-dtype", "totals.sum")  # about the total itself, before its parts
+    given = GIVEN
     dialects = DIALECTS
     usual_dialect = "upstream"
     own_dialect = "yololoss"

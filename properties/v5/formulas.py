@@ -145,7 +145,8 @@ class Overlap:
         return np.arctan2(self.box2[..., 2], self.box2[..., 3] + self.dialect.taller_in_angle) - angle1
 
     def _alpha(self, v: Reals) -> Reals:
-        return np.asarray(v / np.maximum(1 - self.iou + v + self._eps, self._eps))
+        rest = np.maximum(1 - self.iou + v + self._eps, self._eps)
+        return np.divide(v, rest, out=np.zeros_like(v), where=rest > 0)  # 0 / 0 is a perfect fit without an epsilon
 
     def ciou(self, angle1: Reals) -> Reals:
         """DIoU minus alpha v, from the angles atan(w / h) (...) of ``box1``."""

@@ -73,7 +73,7 @@ def decisive(holds: Sequence[bool] | NDArray[np.bool_]) -> list[int]:
     return [int(np.argmin(holds))] if len(holds) > 0 else []
 
 
-@law("assign.clamped-indices", source="SPEC 1.4", cases=cases(min_targets=1))
+@law("assign.clamped-indices", source="SPEC 1.4", cases=cases(min_targets=1), everywhere=True)
 def test_every_index_lies_inside_its_grid(exam: Exam) -> None:
     """Image, anchor, grid row, grid column and class of every built row lie inside their ranges."""
     for i, rows in enumerate(exam.rows):
@@ -88,7 +88,7 @@ def test_every_index_lies_inside_its_grid(exam: Exam) -> None:
             exam.expect((values >= 0) & (values < end), f"layer {i}, {name}", f"0 to {end - 1}", values)
 
 
-@law("assign.image-and-class", source="SPEC 1, build_targets", cases=cases(min_targets=1))
+@law("assign.image-and-class", source="SPEC 1, build_targets", cases=cases(min_targets=1), everywhere=True)
 def test_rows_carry_the_image_and_class_of_a_target(exam: Exam) -> None:
     """The image and class of every built row are those of one of the targets."""
     known = {(int(image), int(cls)) for image, cls, *_ in exam.case.targets}
@@ -98,7 +98,7 @@ def test_rows_carry_the_image_and_class_of_a_target(exam: Exam) -> None:
         exam.expect(own, f"layer {i}, (image, class) of row", f"one of {sorted(known)}", [str(pair) for pair in built])
 
 
-@law("assign.box-plus-cell", source="SPEC 1.5", cases=cases(min_targets=1))
+@law("assign.box-plus-cell", source="SPEC 1.5", cases=cases(min_targets=1), everywhere=True)
 def test_a_box_moved_by_its_cell_is_its_target(exam: Exam) -> None:
     """A built box plus its (clamped) cell equals one of the scaled targets of the row's image and class."""
     edge = exam.subject.dialect.cell == "clamp-after" and any(max(t[2:4]) >= 1 for t in exam.case.targets)
@@ -122,7 +122,7 @@ def test_a_box_moved_by_its_cell_is_its_target(exam: Exam) -> None:
             )
 
 
-@law("assign.anchor-sides", source="SPEC 1, build_targets", cases=cases(min_targets=1))
+@law("assign.anchor-sides", source="SPEC 1, build_targets", cases=cases(min_targets=1), everywhere=True)
 def test_rows_carry_the_sides_of_their_anchor(exam: Exam) -> None:
     """The anchor sides of a row are those of its anchor index on its layer."""
     for i, rows in enumerate(exam.rows):
@@ -131,7 +131,7 @@ def test_rows_carry_the_sides_of_their_anchor(exam: Exam) -> None:
         exam.expect_equal(f"layer {i}, anchor sides", sides[rows.anchor[inside]], rows.anchor_wh[inside])
 
 
-@law("assign.offset-range", source="SPEC 1, consequences", cases=cases(min_targets=1))
+@law("assign.offset-range", source="SPEC 1, consequences", cases=cases(min_targets=1), everywhere=True)
 def test_centres_lie_at_most_half_a_cell_outside_their_cell(exam: Exam) -> None:
     """A built box's centre, relative to its cell, lies in [-0.5, 1.5] on both axes."""
     for i, rows in enumerate(exam.rows):
@@ -139,7 +139,7 @@ def test_centres_lie_at_most_half_a_cell_outside_their_cell(exam: Exam) -> None:
         exam.expect((xy >= -0.5) & (xy <= 1.5), f"layer {i}, box x, y of row", "in [-0.5, 1.5]", xy)
 
 
-@law("assign.matched-pairs", source="SPEC 1.2", cases=EDGES)
+@law("assign.matched-pairs", source="SPEC 1.2", cases=EDGES, everywhere=True)
 def test_rows_are_made_for_exactly_the_pairs_within_the_ratio_limit(exam: Exam) -> None:
     """A target and an anchor get rows if and only if each side of one is below anchor_t times that of the other."""
     for i, rows in enumerate(exam.rows):
@@ -150,7 +150,7 @@ def test_rows_are_made_for_exactly_the_pairs_within_the_ratio_limit(exam: Exam) 
         )
 
 
-@law("assign.rows-per-pair", source="SPEC 1.3", cases=cases(min_targets=1))
+@law("assign.rows-per-pair", source="SPEC 1.3", cases=cases(min_targets=1), everywhere=True)
 def test_a_pair_has_one_to_five_rows_and_at_most_three_off_the_grid_lines(exam: Exam) -> None:
     """A matched pair has 1 to 5 rows, and at most 3 unless its centre lies on or beside a grid line."""
     for i, rows in enumerate(exam.rows):
@@ -172,7 +172,7 @@ def test_a_pair_has_one_to_five_rows_and_at_most_three_off_the_grid_lines(exam: 
             )
 
 
-@law("assign.centre-cell", source="SPEC 1.3, 1.4", cases=cases(min_targets=1))
+@law("assign.centre-cell", source="SPEC 1.3, 1.4", cases=cases(min_targets=1), everywhere=True)
 def test_the_cell_that_holds_the_centre_is_always_taken(exam: Exam) -> None:
     """Every matched pair has a row in the cell that contains its centre: on the far edge, the last cell."""
     for i, rows in enumerate(exam.rows):
@@ -193,7 +193,7 @@ def test_the_cell_that_holds_the_centre_is_always_taken(exam: Exam) -> None:
             )
 
 
-@law("assign.neighbours", source="SPEC 1.3, 1.4", cases=EDGES)
+@law("assign.neighbours", source="SPEC 1.3, 1.4", cases=EDGES, everywhere=True)
 def test_the_neighbours_nearest_to_the_centre_are_taken_and_no_others(exam: Exam) -> None:
     """A layer's rows use exactly the cells of the centres, and the neighbour cells less than half a cell from them."""
     for i, (rows, wanted) in enumerate(zip(exam.rows, exam.budget.reference.rows, strict=True)):
@@ -221,14 +221,14 @@ def whole(rows: Rows) -> list[tuple[float, ...]]:
 WHOLE = "(image, anchor, row, column, class, x, y, w, h, anchor w, anchor h)"
 
 
-@law("assign.rows", source="SPEC 1", cases=EDGES)
+@law("assign.rows", source="SPEC 1", cases=EDGES, everywhere=True)
 def test_rows_are_those_of_the_reference(exam: Exam) -> None:
     """Rows equal the reference's, in any order: indices, classes, boxes and anchors' sides, bit for bit."""
     for i, (rows, wanted) in enumerate(zip(exam.rows, exam.budget.reference.rows, strict=True)):
         exam.expect_equal(f"layer {i}, sorted {WHOLE}", table(wanted, ordered=True), table(rows, ordered=True))
 
 
-@law("assign.row-order", source="SPEC 1, row order", cases=cases(min_targets=1))
+@law("assign.row-order", source="SPEC 1, row order", cases=cases(min_targets=1), everywhere=True)
 def test_rows_come_in_upstreams_order(exam: Exam) -> None:
     """Rows are sorted by cell (own, left, above, right, below), then by anchor, then by target.
 

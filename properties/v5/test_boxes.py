@@ -22,7 +22,7 @@ FEW_ROWS = cases(min_targets=1)
 NAMED_BECAUSE = "rounding, and an epsilon in any place, see properties/v5/named.py"
 
 
-@law("boxes.item", source="SPEC 2", cases=FEW_ROWS)
+@law("boxes.item", source="SPEC 2", cases=FEW_ROWS, everywhere=True)
 def test_the_box_item_is_that_of_the_reference(exam: Exam) -> None:
     """The box item is the gain times the sum over layers of the mean of 1 - CIoU over rows."""
     budget = exam.budget
@@ -102,7 +102,7 @@ def test_a_box_a_little_off_its_target_is_judged_as_by_the_reference(exam: Exam)
         exam.expect_close(place, grid[..., :4], near.gradients[i][..., :4], off[..., :4], BECAUSE)
 
 
-@law("boxes.gradient", source="SPEC 2, 7", cases=FEW_ROWS)
+@law("boxes.gradient", source="SPEC 2, 7", cases=FEW_ROWS, everywhere=True)
 def test_the_gradient_of_the_box_logits_is_that_of_the_reference(exam: Exam) -> None:
     """The gradient of the x, y, w, h logits is gain x batch / rows x that of 1 - CIoU, with alpha held constant."""
     budget = exam.budget

@@ -35,7 +35,7 @@ def item_and_gradient(exam: Exam) -> None:
         exam.expect_close(place, grid[..., 5:], exam.gradients[i][..., 5:], off[..., 5:], BECAUSE)
 
 
-@law("classes.item", source="SPEC 4", cases=ROWS)
+@law("classes.item", source="SPEC 4", cases=ROWS, everywhere=True)
 def test_the_class_item_is_that_of_the_reference(exam: Exam) -> None:
     """The class item is the gain times the sum over layers of the mean BCE over rows and classes."""
     budget = exam.budget
@@ -43,7 +43,7 @@ def test_the_class_item_is_that_of_the_reference(exam: Exam) -> None:
     exam.expect_close("class item", want, exam.items[2], budget.items[-1][2], BECAUSE)
 
 
-@law("classes.gradient", source="SPEC 4", cases=ROWS)
+@law("classes.gradient", source="SPEC 4", cases=ROWS, everywhere=True)
 def test_the_gradient_of_the_class_logits_is_that_of_the_reference(exam: Exam) -> None:
     """The gradient of a row's class logits is the criterion's derivative, summed over the rows of one cell."""
     item_and_gradient(exam)

@@ -20,7 +20,7 @@ from .rows import Rows
 from .strategies import ANY, cases
 
 
-@law("gradients.finite", source="SPEC 7", cases=ANY, infinite=True)
+@law("gradients.finite", source="SPEC 7", cases=ANY, infinite=True, everywhere=True)
 def test_every_gradient_is_finite(exam: Exam) -> None:
     """No logit gets a NaN or infinite gradient, even for predicted boxes of size 0 and saturated logits."""
     for i, gradient in enumerate(exam.gradients):
@@ -32,6 +32,7 @@ def test_every_gradient_is_finite(exam: Exam) -> None:
     "gradients.value",
     source="SPEC 6",
     cases=ANY,
+    everywhere=True,
 )
 def test_every_gradient_is_that_of_the_reference(exam: Exam) -> None:
     """The gradient of the total with respect to every logit equals the reference's."""

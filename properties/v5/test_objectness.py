@@ -36,7 +36,7 @@ def recovered(exam: Exam, i: int) -> tuple[Grid, Grid]:
     return sigmoid(reference.logits[i][..., 4]) - exam.gradients[i][..., 4] / weight, off
 
 
-@law("objectness.item", source="SPEC 3", cases=cases())
+@law("objectness.item", source="SPEC 3", cases=cases(), everywhere=True)
 def test_the_objectness_item_is_that_of_the_reference(exam: Exam) -> None:
     """The item is the gain times the sum over layers of balance times the mean BCE over all cells."""
     budget = exam.budget
@@ -44,7 +44,7 @@ def test_the_objectness_item_is_that_of_the_reference(exam: Exam) -> None:
     exam.expect_close("objectness item", want, exam.items[1], budget.items[-1][1], BECAUSE)
 
 
-@law("objectness.gradient", source="SPEC 3, 6", cases=cases())
+@law("objectness.gradient", source="SPEC 3, 6", cases=cases(), everywhere=True)
 def test_the_gradient_of_every_objectness_logit_is_that_of_the_reference(exam: Exam) -> None:
     """The gradient of every objectness logit is balance x gain x batch / cells x the criterion's derivative."""
     budget = exam.budget

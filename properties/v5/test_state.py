@@ -60,7 +60,9 @@ def test_what_the_same_object_was_called_on_before_changes_nothing(exam: Exam) -
     _ = exam.calls  # if the loss raises, run.no-exception reports it
 
     def called(subject: Subject) -> None:
-        for batch in (fewer, upright, more) if subject.any_size else (other,):
+        batches = (fewer, upright, more) if subject.any_size else (other,)
+        exam.also(*batches)
+        for batch in batches:
             subject.loss(*batch.inputs(subject.device))
 
     # close, not equal: a buffer kept from a larger call may have another alignment or layout in memory
@@ -72,6 +74,12 @@ def turned(targets: Tensor) -> Tensor:
     copy = targets.clone()
     copy[:, 2:4] = (1 - copy[:, 2:4]) * 0.875
     return copy
+
+
+def also_turned(exam: Exam) -> None:
+    """Say that the law also calls the loss on turned targets."""
+    rows = turned(exam.case.target_rows).double().tolist()
+    exam.also(exam.case.changed(targets=tuple(map(tuple, rows))))
 
 
 @law("state.reused-target-memory", source="DESIGN", cases=cases(min_targets=1), again=True)
@@ -97,6 +105,7 @@ def test_what_stood_in_the_same_tensors_before_changes_nothing(exam: Exam) -> No
         return subject.loss(p, copies[-1])
 
     _ = exam.calls
+    also_turned(exam)
     close(exam, exam.on(exam.case, calling=in_place))
     close(exam, exam.on(exam.case, calling=freed_and_taken))
 
@@ -111,6 +120,7 @@ def test_a_call_before_the_backward_pass_changes_nothing(exam: Exam) -> None:
         return total + 0 * second, items  # so one backward pass goes through both
 
     _ = exam.calls
+    also_turned(exam)
     close(exam, exam.on(exam.case, calling=calling))
 
 

@@ -39,6 +39,7 @@ def test_the_total_is_the_sum_of_the_items_times_the_batch(exam: Exam) -> None:
     "totals.value",
     source="SPEC 6",
     cases=ANY,
+    everywhere=True,
 )
 def test_the_total_of_every_call_is_that_of_the_reference(exam: Exam) -> None:
     """The total of every call equals the reference's."""
@@ -223,7 +224,7 @@ def test_the_items_are_detached(exam: Exam) -> None:
     exam.expect(not exam.calls[-1].items_require_grad, "items.requires_grad", False, True)
 
 
-@law("totals.finite", source="SPEC 7", cases=ANY, infinite=True)
+@law("totals.finite", source="SPEC 7", cases=ANY, infinite=True, everywhere=True)
 def test_every_number_returned_is_finite(exam: Exam) -> None:
     """Total and items are finite for every valid case, even for predicted boxes of size 0 and saturated logits."""
     for n, call in enumerate(exam.calls):

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from yololoss.harness.errors import USAGE, UsageError
-from yololoss.harness.findings.rows import NOTHING, PROPERTY, nothing_judged
+from yololoss.harness.findings.rows import NOTHING, PROPERTY, nothing_judged, reason
 
 if TYPE_CHECKING:
     from yololoss.harness.engine.gate import Gate, Show
@@ -201,8 +201,8 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
         pytest.xfail(row["why"])
     if texts:
         pytest.fail("\n\n".join(texts), pytrace=False)
-    if row["word"] == "not applicable" and row["why"]:
-        pytest.skip(row["why"])
+    if row["word"] in ("explained", "not applicable") and row["why"]:
+        pytest.skip(reason(row))
     return True
 
 
@@ -212,7 +212,7 @@ def _result(item: pytest.Item, law: "Law") -> "tuple[dict[str, Any], list[str]]"
     judged = _judged(item, device)
     tested = _laws(item.session, device)
     first = next(iter(tested), None) == law.id
-    findings = [f for f in judged.findings if f.law == law.id or (first and f.law not in tested)]
+    findings = [f for f in judged.faults if f.law == law.id or (first and f.law not in tested)]
     row = next((row for row in judged.laws if row["id"] == law.id), None)
     if row is None:
         pytest.fail("the process that ran the session for all workers ended", pytrace=False)

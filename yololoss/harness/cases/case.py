@@ -70,6 +70,11 @@ class Case(Data):
         """The sort key of cases, the smallest first."""
         return 0, len(self.key), self.key
 
+    @property
+    def precise(self) -> "Case":
+        """The same case with the least rounding. A law that rounding keeps from breaking may break there."""
+        return self
+
     def inputs(self, device: torch.device) -> tuple[list[Tensor], Tensor]:
         """Predictions, which require grad and are not leaves, and targets. Each call returns new tensors."""
         raise NotImplementedError

@@ -105,12 +105,12 @@ def _show(verdict: "Verdict", report: Path | None, *, verbose: bool) -> None:
     from yololoss.harness.findings.summary import table  # noqa: PLC0415
     from yololoss.harness.findings.verdict import headline  # noqa: PLC0415
 
-    shown = verdict.findings[: None if verbose else 1]  # the first says most: it is about the earliest step
+    shown = verdict.faults[: None if verbose else 1]  # the first says most: it is about the earliest step
     for each in (*shown, *verdict.failures):
         options.say(f"{each}\n")
-    for finding in verdict.findings[len(shown) :]:
-        options.say(f"{finding.choice or f'{finding.law} broke as well'}: {finding.path}")
-    if len(shown) < len(verdict.findings):
+    for fault in verdict.faults[len(shown) :]:
+        options.say(f"another fault: {fault.choice or fault.law}: {fault.path}")
+    if len(shown) < len(verdict.faults):
         options.say("")
     if verdict.laws:
         options.say(table(verdict.laws, shutil.get_terminal_size()[0], quiet=not verbose))

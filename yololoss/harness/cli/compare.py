@@ -48,7 +48,7 @@ def record(
         )
     if verdict.problem:
         raise UsageError(verdict.problem)
-    broken = tuple(sorted(row["id"] for row in verdict.laws if row["word"] == "BROKE"))
+    broken = tuple(sorted(row["id"] for row in verdict.laws if row["word"] in ("BROKE", "explained")))
     changed = write_baseline(output, loss, vectors, broken, lambda: force or _may_overwrite(output))
     options.say(f"{output}: {len(vectors)} cases, {len(broken)} laws broken{'' if changed else ': unchanged'}")
 

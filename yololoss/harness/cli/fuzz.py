@@ -120,12 +120,12 @@ def _run(session: "Session", cluster: "Cluster | None", cache: "ExampleDatabase 
     with View(title, quiet=quiet) as view, cluster.joined() if cluster else nullcontext():
         session.run(view.show)
     summary = summarise(session, what)
-    if summary.verdict.findings and chosen.loss != session.subject.family.bundled:
+    if summary.verdict.faults and chosen.named and chosen.loss != session.subject.family.bundled:
         named = options.settings(loss=chosen.loss, device=chosen.device, dialect=chosen.dialect)
-        found = by_choice(summary.verdict.findings, held_to(named, session.subject), chosen)
-        summary = summary.model_copy(update={"verdict": summary.verdict.model_copy(update={"findings": found})})
+        found = by_choice(summary.verdict.faults, held_to(named, session.subject), chosen)
+        summary = summary.model_copy(update={"verdict": summary.verdict.model_copy(update={"faults": found})})
     if cache is not None:
-        save(cache, (v for f in summary.verdict.findings for v in read_vectors(Path(f.path)).vectors))
+        save(cache, (v for f in summary.verdict.faults for v in read_vectors(Path(f.path)).vectors))
     write_summary(summary, session.folder)
     return summary
 
@@ -155,7 +155,6 @@ def _begun(
     held = found_if_unnamed(chosen, subject)
     for line in held.about:
         click.echo(line, err=True)
-    chosen = chosen.model_copy(update={"dialect": held.dialect})
     if held.looked:
         named["dialect"] = held.dialect
     project = read_config(Path.cwd())
@@ -168,7 +167,8 @@ def _begun(
     settings = Settings(
         loss=chosen.loss,
         device=chosen.device,
-        dialect=chosen.dialect,
+        dialect=held.dialect,
+        named=chosen.dialect is not None,
         laws=laws,
         waived=tuple(waiver.law for waiver in project.waivers),
         workers=given["workers"] or room(chosen.device),
@@ -199,12 +199,12 @@ def _tell(summary: "Summary", out: Path, *, verbose: bool) -> None:
     from yololoss.harness.findings.verdict import headline  # noqa: PLC0415
 
     verdict = summary.verdict
-    shown = verdict.findings[: None if verbose else 1]  # the first says most: it is about the earliest step
+    shown = verdict.faults[: None if verbose else 1]  # the first says most: it is about the earliest step
     for finding in shown:
         options.say(f"{finding}\n  seen       {summary.seen[finding.path]} times\n")
-    for finding in verdict.findings[len(shown) :]:
-        what = finding.choice or f"{finding.law} broke as well"
-        options.say(f"{what}, {summary.seen[finding.path]} times: {finding.path}")
+    for fault in verdict.faults[len(shown) :]:
+        what = f"another fault: {fault.choice or fault.law}"
+        options.say(f"{what}, {summary.seen[fault.path]} times: {fault.path}")
     thin = [name for name, count in summary.regions.items() if count == 0]
     options.say(f"{summary.cases} cases, {summary.judgements} judgements, {summary.restarts} worker restarts")
     if summary.unexplained:

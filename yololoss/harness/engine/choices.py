@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from yololoss.harness.cases.vectors import read_vectors
+from yololoss.harness.engine.faults import explaining
 from yololoss.harness.engine.held import Held
 from yololoss.harness.engine.judge import Judge, Task
 from yololoss.harness.findings.finding import Finding
@@ -25,9 +26,8 @@ def by_choice(findings: Sequence[Finding], held: Held, task: Task) -> tuple[Find
             explained = [finding for finding in rest if _holds(judge, finding)]
         rest = [finding for finding in rest if finding not in explained]
         if explained:
-            first = explained[0]
-            others = {finding.law: None for finding in explained if finding.law != first.law}
-            chosen.append(first.model_copy(update={"choice": line, "explains": tuple(others)}))
+            first = explained[0].model_copy(update={"choice": line})
+            chosen.append(explaining(first, (law for each in explained for law in (each.law, *each.explains))))
     return (*chosen, *rest)
 
 

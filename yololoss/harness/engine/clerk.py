@@ -30,6 +30,7 @@ class Record(Data):
 
     kind: str  # the fingerprint
     made: str = ""  # what the minimised case is made from
+    explained: str = ""  # the earlier law that breaks on the same case, and has no finding of its own
     finding: Finding | None = None
     nothing: str | None = None  # why it is no finding
 
@@ -62,7 +63,7 @@ def attend(duty: Duty, path: Path) -> None:
         small = _confirmed(duty, raw, again, subject)
         same = again is not None and (small.told.died or repeats(subject, small.case))
         finding = _kept(duty, small, subject, repeats=same, drawn=duty.settings.shrink)
-        record = Record(kind=raw.kind, made=made(small.origin), finding=finding)
+        record = Record(kind=raw.kind, made=made(small.origin), explained=raw.told.explained, finding=finding)
     write_record(duty.folder, record)
     path.unlink(missing_ok=True)  # the clerk of a killed session may delete it too
 
@@ -141,8 +142,13 @@ def _smallest_of(duty: Duty, raw: Raw, plan: Plan) -> Raw:
 
 
 def _same(told: Told, raw: Raw, duty: Duty) -> bool:
-    """Whether a law broke as it did in the finding: in a gate in any way, else with the same fingerprint."""
-    return told.law == raw.told.law if duty.settings.gate else fingerprint(told) == raw.kind
+    """Whether a law broke as it did in the finding, and no earlier one explains it unless one explained the finding.
+
+    In a gate it may break in any way, else with the same fingerprint.
+    """
+    if duty.settings.gate:
+        return told.law == raw.told.law and bool(told.explained) <= bool(raw.told.explained)
+    return fingerprint(told) == raw.kind
 
 
 def write_record(folder: Path, record: Record) -> None:

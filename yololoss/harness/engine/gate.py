@@ -24,7 +24,7 @@ from yololoss.harness.engine.judge import Task, usual_limit
 from yololoss.harness.engine.session import Session, begin
 from yololoss.harness.engine.session_summary import verdict_of
 from yololoss.harness.errors import USAGE, BadFile, UsageError
-from yololoss.harness.findings.verdict import Verdict, settled
+from yololoss.harness.findings.verdict import Verdict, explained, settled
 from yololoss.harness.laws.exam import Law
 from yololoss.harness.laws.law import SEED, find_laws
 from yololoss.harness.subjects.compiled import NAME as COMPILE
@@ -176,7 +176,7 @@ class Gate:
         if apply:
             settings = self._settings(device, apply, workers)
             found = self._by_its_choices(self._run(settings, apply, show), settings, apply, show)
-        counted = {row["id"]: row for row in found.laws}
+        counted = {row["id"]: row for row in explained(found).laws}
         rows = tuple(self._row(id, why[id], counted.get(id)) for id in laws)
         return found.model_copy(update={"laws": rows})
 
@@ -187,27 +187,20 @@ class Gate:
             return verdict_of(session, problem="interrupted" if session.interrupted else None)
 
     def _by_its_choices(self, found: Verdict, settings: state.Settings, laws: dict[str, Law], show: Show) -> Verdict:
-        """The verdict, with one finding for each choice of the named dialect that the loss contradicts.
+        """The verdict, with one fault for each choice of the named dialect that the loss contradicts.
 
         Laws that broke for a choice are judged again by what the loss has, since they may break for something else too.
         """
-        if not found.findings or found.problem or self._contradicted is None:
+        if not found.faults or found.problem or self._contradicted is None:
             return found
-        held, findings = self._contradicted, by_choice(found.findings, self._contradicted, settings)
-        choices = [finding for finding in findings if finding.choice]
-        why = {law: f"see {each.law}" for each in choices for law in each.explains}
-        explained = {*why, *(each.law for each in choices)}
+        held, faults = self._contradicted, by_choice(found.faults, self._contradicted, settings)
+        laws_of_choices = {law for each in faults if each.choice for law in (each.law, *each.explains)}
         own = replace(settings, dialect=held.dialect, options={**settings.options, "dialect": held.dialect})
         subject = own.under_test()
-        again = {id: law for id, law in laws.items() if id in explained and law.assumes(subject) is None}
+        again = {id: law for id, law in laws.items() if id in laws_of_choices and law.assumes(subject) is None}
         own = replace(own, laws=tuple(again), cases=self._cases(settings.device, len(again)))
         more = self._run(own, again, show) if again else Verdict(status=0)
-        broke = {finding.law for finding in more.findings}
-        only = why.keys() - broke
-        rows = ({**row, "why": why[row["id"]]} if row["id"] in only else row for row in found.laws)
-        return found.model_copy(
-            update={"laws": tuple(rows), "findings": (*findings, *more.findings), "problem": more.problem}
-        )
+        return found.model_copy(update={"faults": (*faults, *more.faults), "problem": more.problem})
 
     def _settings(self, device: str, laws: dict[str, Law], workers: int) -> state.Settings:
         chosen, options = self.chosen, self.options
@@ -248,7 +241,7 @@ class Gate:
             empty = {"tried": 0, "judged": 0, "not_applicable": {}, "notes": {}}
             return {"id": id, "word": "not applicable", "why": otherwise, **empty}
         why = self._waived.get(id)
-        if why is not None and row["word"] == "BROKE":
+        if why is not None and row["word"] in ("BROKE", "explained"):
             return {**row, "word": "waived", "why": why}
         return row if why in (None, KNOWN) else {**row, "word": "failed"}
 
@@ -279,7 +272,7 @@ class Gate:
                 status=0,
                 problem=found[device].problem,
                 laws=tuple({**row, "id": f"{row['id']} {device}"} if several else row for device, row in rows),
-                findings=tuple(finding for each in found.values() for finding in each.findings),
+                faults=tuple(fault for each in found.values() for fault in each.faults),
                 failures=tuple(self.holds_again(row["id"]) for _, row in rows if row["word"] == "failed"),
                 absent=tuple(self.absent),
             )

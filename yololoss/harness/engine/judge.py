@@ -3,6 +3,7 @@
 import multiprocessing
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -16,6 +17,7 @@ from yololoss.harness.cases.case import Case
 from yololoss.harness.cases.vectors import Vector, kind, read_vectors
 from yololoss.harness.devices.devices import DeviceLost
 from yololoss.harness.engine.guard import UNWATCHED, Death, Guarded, is_watched
+from yololoss.harness.engine.plan import Plan
 from yololoss.harness.laws.exam import Law, LawBroken, Run
 from yololoss.harness.laws.law import find_laws
 from yololoss.harness.subjects import compiled
@@ -46,6 +48,7 @@ class Task:
     dialect: str | None = None
     memory: int = MEMORY
     limit: float = LIMIT
+    laws: tuple[str, ...] = ()  # that may explain one another; empty: all
     baseline: str | None = None  # a file of what the loss did when it was recorded
     modules: tuple[str, ...] = ()  # files with laws that belong to no family's package: a user's own
 
@@ -78,6 +81,7 @@ class Told(NamedTuple):
     because: str
     died: bool = False  # the case ended its process
     outside: bool = False  # or the process was killed from outside
+    explained: str = ""  # the earlier law that breaks on a case that this law ran
 
     def broken(self, law: Law, case: Case) -> LawBroken:
         """The same as a LawBroken error."""
@@ -108,18 +112,52 @@ def lost(law: str, error: DeviceLost) -> Told:
     return Told(law, "the device, after this case", "a response", error.detail, "none: the device is lost", died=True)
 
 
-def judged(law: Law, run: Run) -> tuple[Told | None, float]:
+def judged(law: Law, run: Run, plan: Plan | None = None) -> tuple[Told | None, float]:
     """How the law breaks on this run, if it does, and the largest error as a share of the tolerance.
 
-    An error in a law itself is also reported: a loss may return something that the law does not expect.
+    An error in a law itself is also reported: a loss may return something that the law does not expect. With a plan, it
+    is also told which earlier law explains that this one broke.
     """
     try:
         return None, law.examine(run)
     except LawBroken as broken:
-        return Told(law.id, broken.what, broken.expected, broken.observed, broken.because), 1.0
+        told, runs = Told(law.id, broken.what, broken.expected, broken.observed, broken.because), broken.runs
     except Exception as error:
         because = "none: the law could not judge"
-        return Told(law.id, "the judgement", "no error", f"{type(error).__name__}: {error}", because), 1.0
+        told, runs = Told(law.id, "the judgement", "no error", f"{type(error).__name__}: {error}", because), (run,)
+    return told if plan is None else told._replace(explained=_explained(plan, law, run, runs)), 1.0
+
+
+def _explained(plan: Plan, law: Law, first: Run, runs: Sequence[Run]) -> str:
+    """The first of the laws before this one that breaks on a case that this law ran; "" if all hold.
+
+    The subject is judged as it is, even if the law changed it or called it in another way. What rounding hides on the
+    law's case explains as well.
+    """
+    ran = {first.case: first}
+    for run in runs:
+        ran.setdefault(run.case, run if run.subject == first.subject else Run(first.subject, run.case))
+    precise = first.case.precise
+    return _first_broken(plan, law, [*ran.values()]) or (
+        "" if precise in ran else _first_broken(plan, law, [Run(first.subject, precise)])
+    )
+
+
+def _first_broken(plan: Plan, law: Law, runs: Sequence[Run]) -> str:
+    earlier = plan.explaining(law.id)
+    return next((each.id for each in earlier if any(_breaks(plan, each, run) for run in runs)), "")
+
+
+def _breaks(plan: Plan, law: Law, run: Run) -> bool:
+    if law.id not in run.broke:
+        run.broke[law.id] = plan.holds_for(law, run.case) and judged(law, run)[0] is not None
+    return run.broke[law.id]
+
+
+def assumes_in_vain(plan: Plan, law: Law, run: Run) -> bool:
+    """Whether a law breaks on this run that has explained this one before: so this one has nothing new to say."""
+    seen = law.tally.explained
+    return any(_breaks(plan, each, run) for each in plan.explaining(law.id) if each.id in seen)
 
 
 class Judge(AbstractContextManager["Judge"]):
@@ -174,6 +212,7 @@ def serve(pipe: Connection, task: Task) -> None:
     """The other process: receives cases with their laws, and sends how they broke."""
     subject = task.under_test()
     laws, vectors = find_laws(subject.family), kind(subject.family.name).vector
+    plan = Plan(task.laws, subject)
     pipe.send("ready")
     asker = multiprocessing.parent_process()
     ends: list[Any] = [pipe, *([] if asker is None else [asker.sentinel])]
@@ -188,7 +227,7 @@ def serve(pipe: Connection, task: Task) -> None:
         law.tally.clear()
         is_watched(UNWATCHED * task.limit)
         try:
-            broke, _ = judged(law, Run(with_record(subject, vector), vector.case))
+            broke, _ = judged(law, Run(with_record(subject, vector), vector.case), plan)
         except DeviceLost as error:
             broke = lost(law.id, error)
         pipe.send(Answer(broke, next(iter(law.tally.not_applicable), None)))

@@ -2,7 +2,8 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from yololoss.harness.cases.case import Case
 from yololoss.harness.cases.domain import Domain, domains
-from yololoss.harness.laws.exam import Law
+from yololoss.harness.laws.exam import Law, Tally
 from yololoss.harness.laws.law import find_laws
 from yololoss.harness.subjects.family import LossUnderTest
 
@@ -83,6 +84,24 @@ class Plan:
         """Whether a law is about the case made from this origin."""
         made_for, case, own = self.domains[origin.domain], self.case(origin), self._of[law]
         return origin.domain in own or (not made_for.only_own and any(self.domains[n].holds(case) for n in own))
+
+    @cache  # noqa: B019  # a process has one plan
+    def explaining(self, law: str) -> tuple[Law, ...]:
+        """The laws that may explain that a law broke, in their order: earlier ones that read the same run.
+
+        Their tallies are their own: what they judge here is not counted.
+        """
+        given = self.subject.family.given
+        wanted = given.get(law, given.get(law.partition(".")[0]))
+        earlier = (each for id, each in self.laws.items() if self.number[id] < self.number[law] and not each.again)
+        fits = (
+            each for each in earlier if wanted is None or not {each.id, each.id.partition(".")[0]}.isdisjoint(wanted)
+        )
+        return tuple(replace(each, tally=Tally()) for each in fits)
+
+    def holds_for(self, law: Law, case: Case) -> bool:
+        """Whether the law must hold for a case, whatever it was made for."""
+        return law.everywhere or any(self.domains[n].holds(case) for n in self._of[law.id])
 
     def judges(self, case: Case, domain: int | None, chance: np.random.Generator, saved_under: str = "") -> list[Law]:
         """The laws that judge a case, in their order: all that read its run, and a share of those that run it again.

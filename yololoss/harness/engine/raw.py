@@ -32,8 +32,8 @@ class Raw(NamedTuple):
 
 
 def fingerprint(broken: Told) -> str:
-    """Law, place and kind of trouble, without numbers, as 16 hexadecimal digits."""
-    parts = [broken.law, plain(broken.what), plain(broken.observed)[:80]]
+    """Law, what explains it, place and kind of trouble, without numbers, as 16 hexadecimal digits."""
+    parts = [broken.law, broken.explained, plain(broken.what), plain(broken.observed)[:80]]
     return sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 

@@ -11,8 +11,10 @@ any moment, and a resumed session continues from these files:
     findings/      minimised cases, and pictures
 """
 
+import json
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +31,7 @@ from yololoss.harness.engine.plan import KINDS, Counters, Counts, Plan
 from yololoss.harness.engine.raw import Raw, from_flight, read_raw, write_raw
 from yololoss.harness.engine.residual import Risk, residual
 from yololoss.harness.engine.state import Settings, State
-from yololoss.harness.engine.worker import BAD_DISK, Orders, error_path, journal_path
+from yololoss.harness.engine.worker import BAD_DISK, TOLD, Orders, error_path, journal_path
 from yololoss.harness.errors import BadFile, UsageError
 from yololoss.harness.findings.finding import Finding
 
@@ -84,6 +86,15 @@ class Session:
         """How likely the next case shows a new kind of finding; None if that cannot be estimated."""
         counts = self.counts()
         return None if len(counts.kinds) >= KINDS else residual(counts.alone, counts.named["fresh"])
+
+    def told(self) -> dict[str, dict[str, Counter[str]]]:
+        """By law: what it noted in all workers, why it did not apply, and what explained that it broke."""
+        found = {id: {name: Counter[str]() for name in TOLD} for id in self.plan.laws}
+        for path in sorted((self.folder / "notes").glob("*.json")):
+            for id, told in json.loads(path.read_text(encoding="utf-8")).items():
+                for name, texts in told.items():
+                    found[id][name].update(texts)
+        return found
 
     @property
     def findings(self) -> dict[str, Finding]:
@@ -255,7 +266,28 @@ class Session:
                 except BadFile:  # not written by the harness: keep it under another name, for a person to look at
                     path.replace(path.with_suffix(".unreadable"))
         found.sort(key=lambda each: (self.plan.number.get(each[1].told.law, 0), each[1].number))
+        explained = [each for each in found if each[1].told.explained]
+        found = [each for each in found if not each[1].told.explained]
+        if explained and not (found or self.workers or self.clerks):
+            found = self._unexplained(explained)
         return self._earliest(found) if self.settings.gate else found
+
+    def _unexplained(self, explained: list[tuple[Path, Raw]]) -> list[tuple[Path, Raw]]:
+        """Of findings that an earlier law explains, the first of each such law that has no finding. Deletes the others.
+
+        That law broke on a case that this one derived from its own, and on no case of the session.
+        """
+        known = {record.explained for record in self.records.values()} | {*self.settings.waived}
+        known |= {finding.law for finding in self.findings.values()}
+        causes = {law: set(told["explained"]) for law, told in self.told().items()}
+        kept: dict[str, tuple[Path, Raw]] = {}
+        for path, raw in explained:
+            law = raw.told.explained
+            if law in kept or not ({law} | causes[law]).isdisjoint(known):
+                path.unlink()
+            else:
+                kept[law] = path, raw
+        return list(kept.values())
 
     def _earliest(self, found: list[tuple[Path, Raw]]) -> list[tuple[Path, Raw]]:
         """Of a gate's findings, the one of the earliest case for each law that has none. Deletes the others."""

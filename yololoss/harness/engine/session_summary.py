@@ -1,6 +1,5 @@
 """The results of a session: a verdict like that of a check, and a line of progress."""
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,10 +7,11 @@ from typing import Any
 
 from yololoss.harness.cases.case import Data
 from yololoss.harness.cases.files import write_whole
+from yololoss.harness.engine.faults import grouped, with_explained
 from yololoss.harness.engine.residual import Risk
 from yololoss.harness.engine.session import Session
 from yololoss.harness.findings.about import About
-from yololoss.harness.findings.verdict import Verdict, settled
+from yololoss.harness.findings.verdict import Verdict, explained, settled
 from yololoss.harness.laws.law import find_laws
 
 
@@ -39,7 +39,7 @@ def summarise(session: Session, about: About) -> Summary:
     for kind, finding in session.findings.items():
         seen[finding.path] += max(kinds[kind], 1)
     return Summary(
-        verdict=settled(verdict_of(session, about=about)),
+        verdict=explained(settled(verdict_of(session, about=about))),
         seed=session.settings.seed,
         seconds=session.used,
         processor=named["milliseconds"] / 1000,
@@ -54,31 +54,32 @@ def summarise(session: Session, about: About) -> Summary:
 
 
 def verdict_of(session: Session, **more: Any) -> Verdict:
-    """The rows of the session's laws, and its findings in the order of their laws. Its status is still open."""
+    """The rows of the session's laws, and its faults in the order of their laws. Its status is still open."""
     order = list(find_laws(session.subject.family))
-    findings = tuple(sorted(session.findings.values(), key=lambda finding: order.index(finding.law)))
-    return Verdict(status=0, seconds=session.used, laws=tuple(_rows(session)), findings=findings, **more)
+    findings = sorted(session.findings.values(), key=lambda finding: order.index(finding.law))
+    rows = tuple(_rows(session))
+    records = session.records.values()
+    instead = {each.explained: each.finding.law for each in records if each.explained and each.finding is not None}
+    faults = with_explained(grouped(findings, session.settings), rows, instead)
+    return Verdict(status=0, seconds=session.used, laws=rows, faults=faults, **more)
 
 
 def _rows(session: Session) -> Iterator[dict[str, Any]]:
     named = session.counts().named
     found = {finding.law for finding in session.findings.values()}
-    for id, notes in _notes(session).items():
-        broke = id in found or (id in session.settings.waived and named[f"broke {id}"] > 0)
-        word = "BROKE" if broke else "held" if named[f"judged {id}"] or notes["notes"] else "not applicable"
+    for id, told in session.told().items():
+        causes = told.pop("explained")
         counts = {"tried": named[f"tried {id}"], "judged": named[f"judged {id}"]}
-        why = None if broke or counts["tried"] else "no case was about it"
-        yield {"id": id, "word": word, "why": why, **counts, **notes}
-
-
-def _notes(session: Session) -> dict[str, dict[str, Counter[str]]]:
-    """By law: what it noted in all workers, and why it did not apply."""
-    found = {id: {"notes": Counter[str](), "not_applicable": Counter[str]()} for id in session.plan.laws}
-    for path in sorted((session.folder / "notes").glob("*.json")):
-        for id, told in json.loads(path.read_text(encoding="utf-8")).items():
-            for name, texts in told.items():
-                found[id][name].update(texts)
-    return found
+        why = None
+        if id in found or (id in session.settings.waived and named[f"broke {id}"] > 0):
+            word = "BROKE"
+        elif causes:
+            word, why = "explained", causes.most_common(1)[0][0]
+        elif counts["judged"] or told["notes"]:
+            word = "held"
+        else:
+            word, why = "not applicable", None if counts["tried"] else "no case was about it"
+        yield {"id": id, "word": word, "why": why, **counts, **told}
 
 
 def judgements(named: Counter[str]) -> int:

@@ -14,7 +14,7 @@ from yololoss.harness.engine.plan import Counts
 class Settings(Task):
     """The settings of a session: the loss under test, and how it is judged. A resumed session keeps them."""
 
-    laws: tuple[str, ...] = ()
+    named: bool = False  # whether the user named the dialect: then the loss may contradict it
     waived: tuple[str, ...] = ()  # laws that may break: that is counted, and no finding
     gate: bool = False  # every law is judged until it breaks, on cases that do not depend on what earlier cases did
     shrink: bool = True  # whether findings are minimised and drawn

@@ -17,7 +17,7 @@ from yololoss.harness.cases.vectors import Vector, kind
 from yololoss.harness.devices.devices import DeviceLost
 from yololoss.harness.engine.guard import UNWATCHED, is_watched
 from yololoss.harness.engine.journal import Journal
-from yololoss.harness.engine.judge import Told, judged, lost
+from yololoss.harness.engine.judge import Told, assumes_in_vain, judged, lost
 from yololoss.harness.engine.plan import AGAIN, AGAIN_FOR_LONG, Counters, Origin, Plan
 from yololoss.harness.engine.raw import Raw, in_flight, write_raw
 from yololoss.harness.engine.state import Settings
@@ -27,6 +27,7 @@ from yololoss.harness.subjects.family import with_record
 BAD_DISK = 74  # exit status of a worker that could not write
 POOL = 64  # cases kept that lie in a rare region
 VARIED = 0.4  # share of cases that are variations of an earlier one
+TOLD = ("notes", "not_applicable", "explained")  # of a law's tally
 NOTED = 1.0  # seconds between two writes of the notes
 
 
@@ -40,7 +41,7 @@ class Orders(NamedTuple):
     start: int = 0  # number of its first case; it takes every so many-th one as there are workers
     known: tuple[str, ...] = ()  # fingerprints that are not written again
     first: tuple[str, ...] = ()  # vectors as JSON, to judge first
-    broken: tuple[str, ...] = ()  # laws that broke in a worker before it
+    broken: tuple[str, ...] = ()  # laws that broke in a worker before it, and nothing explained that
 
 
 def run(orders: Orders) -> None:
@@ -74,7 +75,7 @@ class Worker:
         self.guide = Guide(self.plan)
         self.first = deque(map(kind(self.subject.family.name).vector.model_validate_json, orders.first))
         self.number = orders.start  # of the next case
-        self._done = set(orders.broken if self.settings.gate else ())  # in a gate one finding of a law is enough
+        self._broke = set(orders.broken)  # laws, where no earlier one explained it
         self._noted = time.monotonic()
 
     @property
@@ -127,11 +128,15 @@ class Worker:
         """Judge a run by these laws. Returns each law's largest error as a share of the tolerance."""
         score: dict[str, float] = {}
         for law in laws:
-            if (law.again and not run.answered) or law.id in self._done:
+            if law.again and not run.answered:
+                continue
+            if self.settings.gate and law.id in self._broke:
+                continue  # one finding of a law is enough
+            if law.tally.explained and assumes_in_vain(self.plan, law, run):
                 continue
             self.journal.counters[self.counters.at["law"]] = self.plan.number[law.id]
             try:
-                broken, score[law.id] = judged(law, run)
+                broken, score[law.id] = judged(law, run, self.plan)
             except DeviceLost as error:
                 self._note(lost(law.id, error), run.case, origin)
                 self.journal.write("")
@@ -145,15 +150,20 @@ class Worker:
         return score
 
     def _note(self, broken: Told, case: Case, origin: Origin | None) -> None:
-        """Count a broken law, and write the finding to a file if it is new."""
+        """Count a broken law, and write the finding to a file if it is new.
+
+        If an earlier law explains it, it is a finding only as long as that law has none: the session decides.
+        """
         raw = Raw(broken, case, origin, self.number)
-        self._count(f"broke {broken.law}")
-        if self.settings.gate:
-            self._done.add(broken.law)
-        if broken.law in self.settings.waived:
+        if broken.explained:
+            self.plan.laws[broken.law].tally.explained[broken.explained] += 1
+        else:
+            self._count(f"broke {broken.law}")
+            self._broke.add(broken.law)
+        if broken.law in self.settings.waived or broken.explained in self._broke:
             return
         at = self.counters.kinds + 4 * self.kinds.setdefault(raw.kind, len(self.kinds))
-        if at < self.counters.size:
+        if at < self.counters.size and not broken.explained:
             self.journal.counters[at] = int(raw.kind, 16)
             self.journal.counters[at + 1 : at + 4] += np.array((1, self._fresh > 0, self._fresh), np.uint64)
         if raw.kind not in self.known:
@@ -163,10 +173,7 @@ class Worker:
     def write_notes(self) -> None:
         """Write what the laws noted, and why they did not apply, for the table of laws."""
         self._noted = time.monotonic()
-        notes = {
-            id: {"notes": law.tally.notes, "not_applicable": law.tally.not_applicable}
-            for id, law in self.plan.laws.items()
-        }
+        notes = {id: {name: getattr(law.tally, name) for name in TOLD} for id, law in self.plan.laws.items()}
         write_whole(notes_path(self.orders.folder, self.orders.number), json.dumps(notes))
 
     def _count(self, name: str, more: int = 1) -> None:

@@ -12,6 +12,8 @@ from yololoss.harness.subjects.execute import execute
 from yololoss.harness.subjects.family import LossUnderTest
 from yololoss.harness.subjects.subject import Unsupported
 
+SHOWN = 4  # names of laws that a finding explains; a report has all
+
 
 class Finding(Data):
     """A broken law, as it is shown to a user."""
@@ -31,11 +33,12 @@ class Finding(Data):
     picture: str | None  # path of the picture
     replay: str  # the command that judges the case again
     choice: str = ""  # that the named dialect and the loss make otherwise, if the law broke only for that
-    explains: tuple[str, ...] = ()  # the other laws that broke only for that
+    explains: tuple[str, ...] = ()  # other laws that broke for the same reason
 
     def __str__(self) -> str:
         choice = [f"choice: {self.choice}"] if self.choice else []
-        others = [f"  explains   {', '.join(self.explains)}"] if self.explains else []
+        some = (*self.explains[:SHOWN], *([f"and {len(self.explains) - SHOWN} more"] * (len(self.explains) > SHOWN)))
+        others = [f"  explains   {', '.join(some)}"] if some else []
         picture = [f"  picture    {self.picture}"] if self.picture else []
         saved = f"  saved as   {self.path}"
         return "\n".join((*choice, self.text, *others, saved, *picture, f"  replay     {self.replay}"))

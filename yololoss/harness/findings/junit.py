@@ -3,17 +3,21 @@
 from pathlib import Path
 from xml.etree import ElementTree as Xml
 
+from yololoss.harness.findings.rows import reason
 from yololoss.harness.findings.verdict import Verdict
+
+SKIPPED = ("waived", "explained", "not applicable")
 
 
 def write_junit(verdict: Verdict, path: Path) -> None:
-    """Write the file. A law that broke is a failure, with its finding; one that was not judged is skipped."""
+    """Write the file. A law that shows a fault is a failure, with its finding; one that another explains, or that was
+    not judged, is skipped."""
     found: dict[str, list[str]] = {}
-    for finding in verdict.findings:
+    for finding in verdict.faults:
         found.setdefault(finding.law, []).append(str(finding))
     words = [row["word"] for row in verdict.laws]
     failed = sum(word in ("BROKE", "failed") for word in words)
-    skipped = sum(word in ("waived", "not applicable") for word in words)
+    skipped = sum(word in SKIPPED for word in words)
     counts = {"tests": len(words), "failures": failed, "skipped": skipped, "errors": 0}
     numbers = {name: str(count) for name, count in counts.items()}
     suites = Xml.Element("testsuites")
@@ -25,7 +29,7 @@ def write_junit(verdict: Verdict, path: Path) -> None:
         if row["word"] in ("BROKE", "failed"):
             text = "\n\n".join(texts or verdict.failures)
             Xml.SubElement(case, "failure", {"message": text.partition("\n")[0]}).text = text
-        elif row["word"] in ("waived", "not applicable"):
-            Xml.SubElement(case, "skipped", {"message": str(row["why"] or row["word"])})
+        elif row["word"] in SKIPPED:
+            Xml.SubElement(case, "skipped", {"message": reason(row)})
     path.parent.mkdir(parents=True, exist_ok=True)
     Xml.ElementTree(suites).write(path, encoding="utf-8", xml_declaration=True)

@@ -21,14 +21,14 @@ def write_report(verdict: Verdict, about: About, path: Path) -> None:
     template = environment.from_string(
         files("yololoss.harness.findings").joinpath(TEMPLATE).read_text(encoding="utf-8")
     )
-    pictures = {f.path: b64encode(Path(f.picture).read_bytes()).decode() for f in verdict.findings if f.picture}
+    pictures = {f.path: b64encode(Path(f.picture).read_bytes()).decode() for f in verdict.faults if f.picture}
     page = template.render(
         verdict=verdict,
         about=about,
         headline=headline(verdict),
         cases=sum(row["tried"] for row in verdict.laws),
         statements={id: law.statement for id, law in find_laws(find_family(about.family)).items()},
-        pictures={f.path: pictures.get(f.path) for f in verdict.findings},
+        pictures={f.path: pictures.get(f.path) for f in verdict.faults},
         notes=notes,
     )
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,3 +10,9 @@ NOTHING = "nothing was judged: none of these laws applies to this loss and these
 def nothing_judged(rows: Sequence[dict[str, Any]]) -> bool:
     """Whether no law of a run had anything to judge."""
     return bool(rows) and all(row["word"] == "not applicable" for row in rows)
+
+
+def reason(row: dict[str, Any]) -> str:
+    """Why a law was waived, explained or skipped, in a few words."""
+    why = str(row["why"] or row["word"])
+    return f"explained by {why}" if row["word"] == "explained" else why

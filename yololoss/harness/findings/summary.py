@@ -8,12 +8,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from yololoss.harness.findings.rows import reason
+
 
 def table(rows: Sequence[dict[str, Any]], width: int, *, quiet: bool) -> str:
     """One line for each law: outcome, cases tried, notes, and why it did not apply.
 
-    ``quiet`` leaves out laws that held, and only counts laws that were not tried, by reason. A row has the law's id and
-    tally, the word for its outcome, and why it was waived or skipped.
+    ``quiet`` leaves out laws that held or that a fault explains, and only counts laws that were not tried, by reason. A
+    row has the law's id and tally, the word for its outcome, and why it was waived or skipped.
     """
     grid = Table("law", "outcome", "cases", "notes", title="laws", title_justify="left", box=None)
     grid.columns[0].no_wrap = True  # so that an id can be searched for
@@ -22,22 +24,22 @@ def table(rows: Sequence[dict[str, Any]], width: int, *, quiet: bool) -> str:
     for row in sorted(rows, key=lambda row: str(row["id"])):
         if quiet and row["word"] == "not applicable" and not row["tried"]:
             untried[row["why"]] += 1
-        elif not quiet or row["word"] != "held":
+        elif not quiet or row["word"] not in ("held", "explained"):
             grid.add_row(row["id"], row["word"], str(row["tried"]), "; ".join(notes(row)))
     held = sum(row["word"] == "held" for row in rows)
     tried = sum(row["tried"] for row in rows)
     text = io.StringIO()
     if grid.row_count:
         Console(file=text, width=max(width, 80), no_color=True).print(grid)
-    for reason, count in untried.most_common():
-        text.write(f"not applicable: {count} {'law' if count == 1 else 'laws'}, {reason}\n")
+    for why, count in untried.most_common():
+        text.write(f"not applicable: {count} {'law' if count == 1 else 'laws'}, {why}\n")
     return f"{text.getvalue()}laws: {held} of {len(rows)} held, {tried} cases"
 
 
 def notes(row: dict[str, Any]) -> list[str]:
     """Why a law was waived or skipped, its notes, and why it did not apply to some cases."""
     reasons = [f"not applicable: {text}" for text in _counted(row["not_applicable"])]
-    return [*([row["why"]] if row["why"] else []), *_counted(row["notes"]), *reasons]
+    return [*([reason(row)] if row["why"] else []), *_counted(row["notes"]), *reasons]
 
 
 def _counted(texts: dict[str, int]) -> list[str]:

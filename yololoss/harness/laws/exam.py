@@ -35,6 +35,7 @@ class Run:
     def __init__(self, subject: LossUnderTest, case: Case) -> None:
         self.subject, self.case = subject, case
         self._made: dict[Callable[[Any], Any], Any] = {}
+        self.broke: dict[str, bool] = {}  # by law: whether it broke, if that was asked to explain another one
 
     @cached_property
     def outcome(self) -> Outcome:
@@ -78,18 +79,20 @@ class Run:
 
 @dataclass
 class Tally:
-    """How often a law was tried and judged, why it did not apply, and what it noted."""
+    """How often a law was tried and judged, why it did not apply, what it noted, and what explained that it broke."""
 
     tried: int = 0
     judged: int = 0  # cases in which there was something to judge
     not_applicable: Counter[str] = field(default_factory=Counter)
     notes: Counter[str] = field(default_factory=Counter)
+    explained: Counter[str] = field(default_factory=Counter)  # by the earlier law that broke on the same cases
 
     def clear(self) -> None:
         """Set all counts to zero."""
         self.tried = self.judged = 0
         self.not_applicable.clear()
         self.notes.clear()
+        self.explained.clear()
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,7 @@ class Law:
     again: bool = False  # whether it runs the loss again: then it judges only a share of the cases
     on: tuple[str, ...] = ()  # kinds of device; empty: any
     infinite: bool = False  # whether it also judges NaN and infinity
+    everywhere: bool = False  # whether it holds for every valid case, and not only for those of its domain
     tally: Tally = field(default_factory=Tally)
 
     def place(self, family: Family) -> tuple[bool, bool, int]:
@@ -172,6 +176,7 @@ class LawBroken(AssertionError):
         self.what, self.expected, self.observed, self.because = what, expected, observed, because
         self.repeats = True  # whether the subject does the same when the case is run again
         self.died = False  # whether the case ended the process in which it was judged
+        self.runs: tuple[Run, ...] = ()  # all that the law had the subject run
 
     def __str__(self) -> str:
         lines = [
@@ -207,6 +212,8 @@ class Exam:
         self.nearest = 0.0  # the largest error seen, as a share of the tolerance
         self._base = base  # whether other runs are compared with this one
         self._first = first  # the exam that this one was made from by `on`
+        self.runs: list[Run] = [] if first is None else first.runs  # all that the law had the subject run
+        self.runs.append(run)
 
     @property
     def outcome(self) -> Outcome:
@@ -309,8 +316,17 @@ class Exam:
                 change(subject)
             return subject if calling is None else CalledSo(subject, calling)
 
-        subject = replace(own, make=make, device=device or own.device, around=around or own.around)
+        as_it_is = change is None and calling is None and around is None
+        own_make = own.make if as_it_is else make
+        subject = replace(own, make=own_make, device=device or own.device, around=around or own.around)
         return Exam(self.law, Run(subject, case), base=device is not None, first=self)
+
+    def also(self, *cases: Case) -> None:
+        """Say that the law has the subject answer these cases as well, within another run.
+
+        Where the subject fails on one of them, that explains what the law finds.
+        """
+        self.runs.extend(Run(self.subject, case) for case in cases)
 
     def only_if(self, condition: bool, reason: str) -> None:
         """Raise NotApplicable with the reason, unless the condition holds."""
@@ -319,7 +335,9 @@ class Exam:
 
     def fail(self, what: str, expected: Any, observed: Any, because: str = "none: this is exact") -> NoReturn:
         """Raise LawBroken."""
-        raise LawBroken(self.law, self.case, what, str(expected), str(observed), because)
+        broken = LawBroken(self.law, self.case, what, str(expected), str(observed), because)
+        broken.runs = tuple(self.runs)
+        raise broken
 
     def expect(self, holds: ArrayLike, what: str, expected: Any, observed: ArrayLike) -> None:
         """Fail unless every element of ``holds`` is true. Shows the first that is not, with its observed value."""

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -64,6 +64,9 @@ class Family(ABC):
     items: tuple[str, ...]  # names of what a loss returns besides its total, in order
     parts: tuple[str, ...]  # the parts of law ids, in the order in which the loss works: laws run in this order
     first: tuple[str, ...] = ()  # ids of laws that run before all others
+    # Which earlier laws, by id or part, may explain that a law broke; by the law's id, else its part. Without an entry:
+    # all earlier ones.
+    given: Mapping[str, tuple[str, ...]] = MappingProxyType({})
     dialects: Mapping[str, Data]  # the known ones by name, all of one type, whose fields are the choices
     usual_dialect: str  # the default
     own_dialect: str  # the bundled loss's
