@@ -1,6 +1,6 @@
 """Which findings are one fault: each fault is shown once, with the laws that broke for the same reason."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,28 +9,35 @@ from yololoss.harness.engine.judge import Judge, Task
 from yololoss.harness.findings.finding import Finding
 
 
-def grouped(findings: Sequence[Finding], task: Task) -> tuple[Finding, ...]:
-    """One finding for each fault, in the order of their laws: the earliest law stands for it.
+def groups(laws: Sequence[str], breaks: Callable[[int, int], bool]) -> list[list[int]]:
+    """Which of some findings are one fault: lists of their indices. ``laws`` are their laws, in order.
 
-    Two findings are one fault if their laws are about the same part of the loss, and the case of the earlier law breaks
-    the later law too. A fault of another part would have been explained, or breaks that law for a reason of its own.
+    Two findings are one fault if their laws are about the same part of the loss, and the case of the earlier one breaks
+    the later law too: ``breaks(law, case)``, both as indices. A fault of another part would have been explained, or it
+    breaks that law for a reason of its own.
     """
-    heads: list[Finding] = []
+    found: list[list[int]] = []
+    for n, law in enumerate(laws):
+        part = law.partition(".")[0]
+        rivals = (group for group in found if laws[group[0]].partition(".")[0] == part and laws[group[0]] != law)
+        same = next((group for group in rivals if breaks(n, group[0])), None)
+        if same is None:
+            found.append([n])
+        else:
+            same.append(n)
+    return found
+
+
+def grouped(findings: Sequence[Finding], task: Task) -> tuple[Finding, ...]:
+    """One finding for each fault, in the order of their laws: the earliest law stands for it."""
     with Judge(task) as judge:
-        for finding in findings:
-            about = finding.law.partition(".")[0]
-            rivals = [head for head in heads if head.law.partition(".")[0] == about and head.law != finding.law]
-            same = next((head for head in rivals if _breaks(judge, finding.law, head)), None)
-            if same is None:
-                heads.append(finding)
-            else:
-                heads[heads.index(same)] = explaining(same, (finding.law,))
-    return tuple(heads)
 
+        def breaks(law: int, case: int) -> bool:
+            (vector,) = read_vectors(Path(findings[case].path)).vectors
+            return judge.ask(vector.model_copy(update={"law": findings[law].law})).told is not None
 
-def _breaks(judge: Judge, law: str, finding: Finding) -> bool:
-    (vector,) = read_vectors(Path(finding.path)).vectors
-    return judge.ask(vector.model_copy(update={"law": law})).told is not None
+        found = groups([finding.law for finding in findings], breaks)
+    return tuple(explaining(findings[first], (findings[n].law for n in others)) for first, *others in found)
 
 
 def explaining(finding: Finding, laws: Iterable[str]) -> Finding:
