@@ -134,12 +134,14 @@ def rows(told: Sequence[Told]) -> Iterator[str]:
         yield f"| {size} | {count} | {right} ({right / count:.0%}) | {fewer} | {more[1]} | {worse} |"
 
 
-def page(told: Sequence[Told]) -> Iterator[str]:
+def page(told: Sequence[Told], every: int) -> Iterator[str]:
     """The Markdown page."""
     yield "# How many faults are told\n"
     yield f"Faults of the catalogue, planted into the bundled loss, alone or together, judged on every {SHARE}th case"
     yield "of the gate. What a check would show is counted: the findings that no earlier law explains, put together"
-    yield "where they are one fault. Made by `python -m tests.together > docs/measured/together.md`.\n"
+    of = "" if every == 1 else f"Only every {every}th of the losses was judged. "
+    option = "" if every == 1 else f" --every {every}"
+    yield f"where they are one fault. {of}Made by `python -m tests.together{option} > docs/measured/together.md`.\n"
     yield from rows(told)
     yield "\nOf single faults, those that are told as several, and those that these cases do not show:\n"
     yield "| fault | told as |\n|---|---|"
@@ -151,7 +153,7 @@ def page(told: Sequence[Told]) -> Iterator[str]:
 def main() -> int:
     """Print the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--every", type=int, default=1, metavar="N", help="only every N-th, and no page but its table")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="only every N-th loss")
     parser.add_argument("--results", type=Path, help="plant only what this file does not have, and add to it")
     given = parser.parse_args()
     global RESULTS  # noqa: PLW0603  # inherited by the processes that judge
@@ -167,7 +169,7 @@ def main() -> int:
     sequence()  # before the processes are forked
     made = done | {told.planted: told for told in apart(tell, left, "losses")}
     told = [made[tuple(fault.name for fault in task)] for task in tasks]
-    print("\n".join(page(told) if given.every == 1 else rows(told)))
+    print("\n".join(page(told, given.every)))
     return 0
 
 

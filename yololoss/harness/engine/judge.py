@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from importlib import import_module
+from itertools import chain
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -131,16 +132,15 @@ def judged(law: Law, run: Run, plan: Plan | None = None) -> tuple[Told | None, f
 def _explained(plan: Plan, law: Law, first: Run, runs: Sequence[Run]) -> str:
     """The first of the laws before this one that breaks on a case that this law ran; "" if all hold.
 
-    The subject is judged as it is, even if the law changed it or called it in another way. What rounding hides on the
-    law's case explains as well.
+    The subject is judged as it is, even if the law changed it or called it in another way. What is hidden on the law's
+    case, and seen on a clearer one, explains as well.
     """
     ran = {first.case: first}
     for run in runs:
         ran.setdefault(run.case, run if run.subject == first.subject else Run(first.subject, run.case))
-    precise = first.case.precise
-    return _first_broken(plan, law, [*ran.values()]) or (
-        "" if precise in ran else _first_broken(plan, law, [Run(first.subject, precise)])
-    )
+    clearer = (Run(first.subject, case) for case in first.case.clearer if case not in ran)
+    found = (_first_broken(plan, law, runs) for runs in chain([[*ran.values()]], ([run] for run in clearer)))
+    return next(filter(None, found), "")
 
 
 def _first_broken(plan: Plan, law: Law, runs: Sequence[Run]) -> str:

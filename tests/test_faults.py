@@ -1,0 +1,139 @@
+"""One fault, one finding: what explains that a law broke, and which findings are one fault."""
+
+import json
+
+import pytest
+
+from tests.faults import plant
+from tests.faults.catalogue import BY_NAME
+from tests.judging import Made, made, on_its_device
+from tests.test_fuzz import BUNDLED, orders, settings
+from yololoss.harness.cases.case import Case
+from yololoss.harness.engine import clerk, session, worker
+from yololoss.harness.engine.faults import explaining, groups, with_explained
+from yololoss.harness.engine.judge import Told, judged
+from yololoss.harness.engine.plan import Origin, Plan
+from yololoss.harness.engine.raw import Raw, read_raw, write_raw
+from yololoss.harness.engine.session_summary import verdict_of
+from yololoss.harness.laws.exam import Run
+
+
+def planted(folder, name: str, *laws: str) -> Plan:
+    """The plan for a fault of the catalogue, and these laws."""
+    return Plan(laws, on_its_device(plant(BY_NAME[name], folder), "cpu"))
+
+
+def broke(plan: Plan, law: str, cases: list[Made]) -> list[tuple[Case, Told]]:
+    """The cases that break a law, and how."""
+    told = ((each.case, judged(plan.laws[law], Run(plan.subject, each.case), plan)[0]) for each in cases)
+    return [(case, found) for case, found in told if found is not None]
+
+
+def test_a_law_is_explained_by_an_earlier_one_that_breaks_on_what_it_ran(tmp_path):
+    """Not by one that holds there, nor by a later one."""
+    plan = planted(tmp_path, "distance_not_squared", "boxes.item", "boxes.gradient", "classes.item")
+    cases = [each for each in made(plan, range(60)) if each.case.dtype == "float32"]
+    assert {told.explained for _, told in broke(plan, "boxes.item", cases)} == {""}
+    assert {told.explained for _, told in broke(plan, "boxes.gradient", cases)} >= {"boxes.item"}
+    assert not broke(plan, "classes.item", cases)
+
+
+def test_what_rounding_hides_explains_as_well(tmp_path):
+    """In float16 a wrong overlap is within the tolerance of the box item, but not of the objectness gradient."""
+    plan = planted(tmp_path, "distance_not_squared", "boxes.item", "objectness.gradient")
+    halves = [each for each in made(plan, range(60)) if each.case.dtype == "float16"]
+    hidden = [
+        told
+        for case, told in broke(plan, "objectness.gradient", halves)
+        if judged(plan.laws["boxes.item"], Run(plan.subject, case))[0] is None
+    ]
+    assert {told.explained for told in hidden} == {"boxes.item"}
+
+
+def test_a_law_about_two_calls_is_explained_by_a_call_that_raises_by_itself(tmp_path):
+    """The loss keeps no state: it has an error on what the law calls it on in between."""
+    plan = planted(tmp_path, "sorting_needs_two_rows", "run.no-exception", "state.after-other-sizes")
+    number = 15  # of a case on which the law breaks
+    found = next(
+        told for n in range(number, 400) for _, told in broke(plan, "state.after-other-sizes", [*made(plan, [n])])
+    )
+    assert found.explained == "run.no-exception"
+
+
+def test_a_worker_writes_no_finding_that_a_known_one_explains(tmp_path):
+    """It counts them, and a law that another one has explained is not run where that one breaks."""
+    spec = plant(BY_NAME["distance_not_squared"], tmp_path)
+    laws = ("boxes.item", "boxes.gradient")
+    worker.run(orders(tmp_path, loss=spec, laws=laws, gate=True, cases=60))
+    found = [read_raw(path).told for path in (tmp_path / "raw").iterdir()]
+    assert {told.law for told in found if not told.explained} >= {"boxes.item"}
+    notes = json.loads(worker.notes_path(tmp_path, 0).read_text(encoding="utf-8"))
+    assert notes["boxes.gradient"]["explained"]["boxes.item"] >= 1
+    assert notes["boxes.item"]["explained"] == {}
+
+
+def explained_raw(made: session.Session, law: str, by: str) -> Raw:
+    """What a worker writes of a law that an earlier one explains."""
+    told = Told(law, "total", "1", "2", "none", explained=by)
+    return Raw(told, made.plan.case(Origin(0, bytes(made.plan.domains[0].size))), Origin(0, bytes(500)))
+
+
+@pytest.mark.parametrize("known", ["a finding", "waived", "explained itself", None])
+def test_an_explained_law_is_a_finding_only_if_nothing_else_shows_the_fault(tmp_path, known):
+    """The first of several: it stands for the law that explains it, which broke on no case of the session."""
+    laws = ("totals.sum", "totals.value", "totals.items-detached", "totals.finite")
+    begun = session.begin(tmp_path, settings(laws=laws, waived=("totals.sum",) if known == "waived" else (), gate=True))
+    for law in ("totals.value", "totals.items-detached"):
+        write_raw(tmp_path, BUNDLED, explained_raw(begun, law, "totals.sum"))
+    if known in ("a finding", "explained itself"):
+        law = "totals.sum" if known == "a finding" else "totals.finite"
+        write_raw(tmp_path, BUNDLED, explained_raw(begun, law, ""))
+        (path,) = (each for each in (tmp_path / "raw").iterdir() if read_raw(each).told.law == law)
+        clerk.give_up(clerk.Duty(begun.settings, tmp_path, 0.0), path, begun.subject)
+        begun._take_record(path)
+    if known == "explained itself":
+        notes = {"totals.sum": {"notes": {}, "not_applicable": {}, "explained": {"totals.finite": 3}}}
+        worker.notes_path(tmp_path, 0).write_text(json.dumps(notes), encoding="utf-8")
+    waiting = begun._waiting()
+    assert [raw.told.law for _, raw in waiting] == ([] if known else ["totals.value"])
+    assert len(list((tmp_path / "raw").iterdir())) == len(waiting)
+
+
+def test_a_finding_stands_for_the_law_that_explains_it(tmp_path):
+    """Laws that the same one explains are listed with it."""
+    begun = session.begin(tmp_path, settings(laws=("totals.sum", "totals.value", "totals.finite")))
+    write_raw(tmp_path, BUNDLED, explained_raw(begun, "totals.value", "totals.sum"))
+    ((path, raw),) = begun._waiting()
+    clerk.attend(clerk.Duty(begun.settings, tmp_path, 0.0), path)
+    begun._take_record(path)
+    notes = {"totals.finite": {"notes": {}, "not_applicable": {}, "explained": {"totals.sum": 3}}}
+    worker.notes_path(tmp_path, 0).write_text(json.dumps(notes), encoding="utf-8")
+    (fault,) = verdict_of(begun).faults
+    assert (raw.told.law, fault.law, fault.explains) == ("totals.value", "totals.value", ("totals.finite",))
+
+
+def test_findings_of_one_part_whose_first_case_breaks_both_laws_are_one_fault():
+    """Two of one law stay two: they have other fingerprints."""
+    laws = ["boxes.item", "boxes.gradient", "classes.item", "run.no-exception", "run.no-exception"]
+    assert groups(laws, lambda law, case: True) == [[0, 1], [2], [3], [4]]
+    assert groups(laws, lambda law, case: False) == [[0], [1], [2], [3], [4]]
+    asked = []
+    groups(laws, lambda law, case: asked.append((law, case)))
+    assert asked == [(1, 0)]
+
+
+def test_what_an_explained_law_explains_belongs_to_the_same_fault(tmp_path):
+    """A chain ends at the finding; what leads to none belongs to no fault."""
+    begun = session.begin(tmp_path, settings())
+    raw = Raw(Told("totals.sum", "total", "1", "2", "none"), begun.plan.case(Origin(0, bytes(500))), None)
+    write_raw(tmp_path, BUNDLED, raw)
+    (path,) = (tmp_path / "raw").iterdir()
+    clerk.give_up(clerk.Duty(begun.settings, tmp_path, 0.0), path, begun.subject)
+    finding = clerk.read_records(tmp_path)[raw.kind].finding
+    whys = {"totals.value": "boxes.item", "boxes.item": "totals.sum", "run.no-exit": "run.no-output"}
+    rows = [{"id": id, "word": "explained", "why": why} for id, why in whys.items()]
+    (fault,) = with_explained([finding], [*rows, {"id": "totals.finite", "word": "held", "why": None}], {})
+    assert fault.explains == ("totals.value", "boxes.item")
+    assert explaining(fault, ("totals.sum", "totals.value")) == fault
+    many = explaining(fault, map(str, range(5)))
+    assert "  explains   totals.value, boxes.item, 0, 1, and 3 more" in str(many)
