@@ -55,7 +55,7 @@ ABOUT = {
     "assign.targets-independent": "MATCH",
     "assign.ignores-logits": "MATCH",
     "assign.no-targets": "OBJ RETURN",
-    "boxes.only-box-gain": "SCALE AUTOGRAD",
+    "totals.only-box-gain": "SCALE AUTOGRAD",
     "boxes": "DECODE IOU INDEX SCALE RETURN",  # of the wrong cell; times its gain, and the first of the items
     "boxes.gradient": "DECODE IOU AUTOGRAD INDEX SCALE",
     "objectness.item": "OBJ BCE/FOCAL SCALE RETURN",

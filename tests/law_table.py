@@ -43,7 +43,7 @@ BREAKS = {
     "boxes.item": "one_pi",
     "boxes.item-range": "box_is_minus_overlap",
     "boxes.near-fit": "eps_of_old",
-    "boxes.only-box-gain": "gain_never_zero",
+    "totals.only-box-gain": "gain_never_zero",
     "boxes.perfect-fit": "decode_off_centre",
     "classes.focal": "focal_the_wrong_way",
     "classes.gradient": "classes_reversed",

@@ -50,12 +50,16 @@ def sequence() -> tuple[Made, ...]:
 
 
 def findings(plan: Plan) -> tuple[list[Raw], set[str]]:
-    """How each law breaks first where no earlier one explains it; and the laws that only earlier ones explain."""
+    """How each law breaks first where no earlier one explains it; and the laws that only earlier ones explain.
+
+    If the law that explains another one has no finding, that other one stands for it, as in a session.
+    """
     found: dict[str, Raw] = {}
-    explained: dict[str, set[str]] = {}
+    explained: dict[str, Raw] = {}
     for number, origin, case, about in sequence():
         run = Run(plan.subject, case)
-        for law in (plan.laws[each.id] for each in about):
+        todo = [plan.laws[each.id] for each in about]
+        for law in todo:
             if law.id in found or (law.again and not run.answered):
                 continue
             if law.tally.explained and assumes_in_vain(plan, law, run):
@@ -63,9 +67,16 @@ def findings(plan: Plan) -> tuple[list[Raw], set[str]]:
             told, _ = judged(law, run, plan)
             if told is not None and told.explained:
                 law.tally.explained[told.explained] += 1
-                explained.setdefault(law.id, set()).add(told.explained)
+                explained.setdefault(law.id, Raw(told, case, origin, number))
+                if run.broke.get(told.explained) and told.explained not in found:
+                    todo.append(plan.laws[told.explained])
             elif told is not None:
                 found[law.id] = Raw(told, case, origin, number)
+    causes = {law: {raw.told.explained, *plan.laws[law].tally.explained} for law, raw in explained.items()}
+    for law in sorted(explained.keys() - found.keys(), key=plan.number.__getitem__):
+        known = {*found, *(raw.told.explained for raw in found.values())}
+        if known.isdisjoint(causes[law].union(*(causes.get(cause, ()) for cause in causes[law]))):
+            found[law] = explained[law]
     return sorted(found.values(), key=lambda raw: plan.number[raw.told.law]), {*explained} - {*found}
 
 

@@ -33,19 +33,18 @@ UPSTREAM = Path(__file__).parents[2] / "golden" / "v5" / "upstream-5081342f04fb.
 FINITE = ("totals.finite", "gradients.finite")
 GIVEN = {
     "assign": ("assign",),
-    **dict.fromkeys(("totals.sum", "totals.shape-and-dtype", "totals.total-has-gradient", "totals.items-detached"), ()),
+    **dict.fromkeys(("totals.sum", "totals.shape-and-dtype", "totals.items-detached"), ()),
     "boxes": ("totals.sum", "assign", "boxes"),
     "classes": ("totals.sum", "assign", "objectness", "classes"),
     "totals.finite": ("assign",),
     "totals.layers-independent": FINITE,
     "totals.autobalance-first-call": FINITE,
     "gradients.finite": ("assign", "totals.finite"),
-    "gradients.loss-scaling": FINITE,
-    "gradients.finite-difference": FINITE,
+    "gradients.loss-scaling": (*FINITE, "run"),
     "gradients.consistent-with-rows": FINITE,
     "input": (),
     "devices.result-device": (),
-    "run": ("assign", "run"),
+    "run": ("assign", "totals.total-has-gradient", "run"),
     **dict.fromkeys(("state", "form", "devices"), (*FINITE, "run", "state")),
 }
 

@@ -17,6 +17,7 @@ from .budget import BECAUSE
 from .case import Options
 from .pools import HYPS, ONE_CALL
 from .strategies import ANY, cases
+from .test_state import also_twice
 
 ATTRIBUTES = (
     *("sort_obj_iou", "gr", "balance", "autobalance", "anchors", "na", "nc", "nl", "hyp"),
@@ -101,6 +102,7 @@ def test_options_may_be_set_between_calls(exam: Exam) -> None:
 
     usual = Options()
     _ = exam.calls
+    also_twice(exam)
     close(exam, exam.on(exam.case.changed(options=usual), later))
 
 
@@ -116,6 +118,7 @@ def test_gains_and_the_ratio_limit_may_be_set(exam: Exam) -> None:
         subject.set_option("hyp", hyp.model_dump())
 
     _ = exam.calls
+    also_twice(exam)
     close(exam, exam.on(exam.case.changed(hyp=hyp.model_copy(update=others)), later))
 
 

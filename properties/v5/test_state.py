@@ -13,14 +13,20 @@ from yololoss.harness.subjects.subject import Subject
 
 from ..shared.comparing import close, same_numbers
 from .budget import BECAUSE
-from .case import Options
+from .case import Case, Options
 from .pools import ALL_OPTIONS
 from .strategies import cases
 
 
-@law("state.repeated-calls", source="FAMILIES, relations", cases=cases(options=[Options(calls=2), Options(calls=3)]))
+@law(
+    "state.repeated-calls",
+    source="FAMILIES, relations",
+    cases=cases(options=[Options(calls=2), Options(calls=3)]),
+    everywhere=True,
+)
 def test_a_second_call_gives_the_same_loss(exam: Exam) -> None:
     """Without autobalance every call on the same inputs returns the same numbers, up to rounding."""
+    exam.only_if(not exam.case.options.autobalance, "with autobalance the balance changes")
     first, *others = exam.calls
     for n, call in enumerate(others, 1):
         same_numbers(exam, n, first, call)
@@ -61,7 +67,7 @@ def test_what_the_same_object_was_called_on_before_changes_nothing(exam: Exam) -
 
     def called(subject: Subject) -> None:
         batches = (fewer, upright, more) if subject.any_size else (other,)
-        exam.also(*batches)
+        also_twice(exam, *batches)
         for batch in batches:
             subject.loss(*batch.inputs(subject.device))
 
@@ -76,10 +82,15 @@ def turned(targets: Tensor) -> Tensor:
     return copy
 
 
-def also_turned(exam: Exam) -> None:
-    """Say that the law also calls the loss on turned targets."""
-    rows = turned(exam.case.target_rows).double().tolist()
-    exam.also(exam.case.changed(targets=tuple(map(tuple, rows))))
+def also_twice(exam: Exam, *others: Case) -> None:
+    """Say that the law calls a loss more than once: on its case, and perhaps on others."""
+    options = exam.case.options
+    exam.also(exam.case.changed(options=options.model_copy(update={"calls": options.calls + 1})), *others)
+
+
+def turned_case(case: Case) -> Case:
+    """The case with turned targets."""
+    return case.changed(targets=tuple(map(tuple, turned(case.target_rows).double().tolist())))
 
 
 @law("state.reused-target-memory", source="DESIGN", cases=cases(min_targets=1), again=True)
@@ -105,7 +116,7 @@ def test_what_stood_in_the_same_tensors_before_changes_nothing(exam: Exam) -> No
         return subject.loss(p, copies[-1])
 
     _ = exam.calls
-    also_turned(exam)
+    also_twice(exam, turned_case(exam.case))
     close(exam, exam.on(exam.case, calling=in_place))
     close(exam, exam.on(exam.case, calling=freed_and_taken))
 
@@ -120,7 +131,7 @@ def test_a_call_before_the_backward_pass_changes_nothing(exam: Exam) -> None:
         return total + 0 * second, items  # so one backward pass goes through both
 
     _ = exam.calls
-    also_turned(exam)
+    also_twice(exam, turned_case(exam.case))
     close(exam, exam.on(exam.case, calling=calling))
 
 
@@ -163,6 +174,7 @@ def test_the_memory_of_earlier_calls_is_freed(exam: Exam) -> None:
         return result
 
     _ = exam.calls
+    also_twice(exam)
     _ = exam.on(exam.case, calling=calling).calls
     exam.expect(not kept, "layers whose predictions are still in memory", "none", str(kept))
 

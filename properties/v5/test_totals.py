@@ -122,6 +122,22 @@ def test_the_class_item_grows_with_its_gain(exam: Exam) -> None:
     gain_is_linear(exam, "cls")
 
 
+PLAIN = cases(
+    min_targets=1,
+    hyps=[h.model_copy(update={"obj": 0.0, "cls": 0.0}) for h in HYPS[:1]],
+    dtypes=("float32", "float64"),
+)
+
+
+@law("totals.only-box-gain", source="SPEC 6", cases=PLAIN)
+def test_with_only_the_box_gain_only_box_logits_have_a_gradient(exam: Exam) -> None:
+    """If the gains of objectness and class are 0, their items are 0 and their logits get no gradient."""
+    if exam.has_items:
+        exam.expect_equal("items (obj, cls)", [0.0, 0.0], exam.items[1:])
+    for i, gradient in enumerate(exam.gradients):
+        exam.expect(gradient[..., 4:] == 0, f"layer {i}, gradient of obj and cls", 0, gradient[..., 4:])
+
+
 FLAT = cases(
     max_targets=0,
     logits=((0.0, 0.0), (0.0, -1.0), (0.0, 2.0)),

@@ -133,7 +133,7 @@ SCALE = (
         "gain_never_zero",
         "SCALE",
         "modified parameter",
-        "boxes.only-box-gain",
+        "totals.only-box-gain",
         'obj * self.hyp["obj"]',
         'obj * (self.hyp["obj"] + 0.01)',
     ),

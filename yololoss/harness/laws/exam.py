@@ -364,7 +364,8 @@ class Exam:
             excess = np.where(bad, np.nan_to_num(share, nan=np.inf), -1)
             at = tuple(int(i) for i in np.unravel_index(np.argmax(excess), excess.shape))
             place = f"{what}{list(at) if at else ''}"
-            self.fail(place, repr(float(want[at])), repr(float(got[at])), f"{allowed[at]:.3g}: {because}")
+            off = f" ({got[at] - want[at]:+.3g})" if np.isfinite(different[at]) else ""  # as six digits do not show it
+            self.fail(place, f"{want[at]:.6g}", f"{got[at]:.6g}{off}", f"{allowed[at]:.3g}: {because}")
 
     def compare(self, record: Iterable[Comparison], aspect: Aspect) -> None:
         """Fail if an aspect of the record differs from now. Shows the element that differs most."""
