@@ -145,8 +145,8 @@ class Worker:
             self._count(f"judged {law.id}", law.tally.judged)
             law.tally.judged = 0
             if broken is not None:
-                self._note(broken, run.case, origin)
                 self._note_cause(broken, run, origin)
+                self._note(broken, run.case, origin)
         self._count("hung", run.hung)
         return score
 
