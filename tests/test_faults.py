@@ -1,7 +1,6 @@
 """One fault, one finding: what explains that a law broke, and which findings are one fault."""
 
 import json
-from unittest.mock import patch
 
 import pytest
 
@@ -71,16 +70,6 @@ def test_a_worker_writes_no_finding_that_a_known_one_explains(tmp_path):
     notes = json.loads(worker.notes_path(tmp_path, 0).read_text(encoding="utf-8"))
     assert notes["boxes.gradient"]["explained"]["boxes.item"] >= 1
     assert notes["boxes.item"]["explained"] == {}
-
-
-def test_a_worker_writes_down_the_law_that_explains_another_on_the_same_case(tmp_path):
-    """Even if it draws no such cases."""
-    spec = plant(BY_NAME["distance_not_squared"], tmp_path)
-    laws = ("boxes.item", "gradients.value")
-    with patch.object(Plan, "judges", lambda plan, *_: [plan.laws["gradients.value"]]):
-        worker.run(orders(tmp_path, loss=spec, laws=laws, gate=True, cases=12))
-    found = [read_raw(path).told for path in (tmp_path / "raw").iterdir()]
-    assert {(told.law, told.explained) for told in found} == {("boxes.item", "")}
 
 
 def explained_raw(made: session.Session, law: str, by: str) -> Raw:

@@ -58,8 +58,7 @@ def findings(plan: Plan) -> tuple[list[Raw], set[str]]:
     explained: dict[str, Raw] = {}
     for number, origin, case, about in sequence():
         run = Run(plan.subject, case)
-        todo = [plan.laws[each.id] for each in about]
-        for law in todo:
+        for law in (plan.laws[each.id] for each in about):
             if law.id in found or (law.again and not run.answered):
                 continue
             if law.tally.explained and assumes_in_vain(plan, law, run):
@@ -68,8 +67,6 @@ def findings(plan: Plan) -> tuple[list[Raw], set[str]]:
             if told is not None and told.explained:
                 law.tally.explained[told.explained] += 1
                 explained.setdefault(law.id, Raw(told, case, origin, number))
-                if run.broke.get(told.explained) and told.explained not in found:
-                    todo.append(plan.laws[told.explained])
             elif told is not None:
                 found[law.id] = Raw(told, case, origin, number)
     causes = {law: {raw.told.explained, *plan.laws[law].tally.explained} for law, raw in explained.items()}

@@ -145,17 +145,9 @@ class Worker:
             self._count(f"judged {law.id}", law.tally.judged)
             law.tally.judged = 0
             if broken is not None:
-                self._note_cause(broken, run, origin)
                 self._note(broken, run.case, origin)
         self._count("hung", run.hung)
         return score
-
-    def _note_cause(self, broken: Told, run: Run, origin: Origin | None) -> None:
-        """Note the law that explains a broken one, if it breaks on this case and no case for it has shown that."""
-        if run.broke.get(broken.explained) and broken.explained not in self._broke:
-            cause, _ = judged(self.plan.laws[broken.explained], run, self.plan)
-            if cause is not None and not cause.explained:
-                self._note(cause, run.case, origin)
 
     def _note(self, broken: Told, case: Case, origin: Origin | None) -> None:
         """Count a broken law, and write the finding to a file if it is new.
