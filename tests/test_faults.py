@@ -38,6 +38,13 @@ def test_a_law_is_explained_by_an_earlier_one_that_breaks_on_what_it_ran(tmp_pat
     assert not broke(plan, "classes.item", cases)
 
 
+def test_nothing_explains_a_law_that_does_not_apply():
+    """Such as one about an accelerator, by which a saved case is replayed on a CPU."""
+    plan = Plan((), on_its_device("yololoss:ComputeLoss", "cpu"))
+    assert plan.explaining("devices.rows") == ()
+    assert [law.id for law in plan.explaining("classes.item")][:2] == ["totals.sum", "assign.clamped-indices"]
+
+
 def test_what_rounding_hides_explains_as_well(tmp_path):
     """In float16 a wrong overlap is within the tolerance of the box item, but not of the objectness gradient."""
     plan = planted(tmp_path, "distance_not_squared", "boxes.item", "objectness.gradient")

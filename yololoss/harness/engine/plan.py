@@ -89,8 +89,10 @@ class Plan:
     def explaining(self, law: str) -> tuple[Law, ...]:
         """The laws that may explain that a law broke, in their order: earlier ones that read the same run.
 
-        Their tallies are their own: what they judge here is not counted.
+        Their tallies are their own: what they judge here is not counted. None for a law that is not in the plan.
         """
+        if law not in self.number:  # a saved case may be replayed by a law that does not apply to the subject
+            return ()
         given = self.subject.family.given
         wanted = given.get(law, given.get(law.partition(".")[0]))
         earlier = (each for id, each in self.laws.items() if self.number[id] < self.number[law] and not each.again)
