@@ -10,7 +10,7 @@ SKIPPED = ("waived", "explained", "not applicable")
 
 
 def write_junit(verdict: Verdict, path: Path) -> None:
-    """Write the file. A law that shows a fault is a failure, with its finding; an explained or unjudged one is skipped."""
+    """Write the file. A law that shows a fault is a failure, with its finding; one that it explains is skipped."""
     found: dict[str, list[str]] = {}
     for finding in verdict.faults:
         found.setdefault(finding.law, []).append(str(finding))
