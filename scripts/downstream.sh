@@ -21,5 +21,5 @@ pip wheel --quiet --no-deps --wheel-dir "$place" "$root"
 pip install --quiet "$place"/yololoss-*.whl
 export YOLO_CONFIG_DIR="$place" YOLO_AUTOINSTALL=false # else it writes to the home folder, and may call pip
 cd "$place"                                            # where no configuration of ours applies
-yololoss check yolov5.utils.loss:ComputeLoss --report report.html || [ $? = 1 ] # four laws break
+yololoss check yolov5.utils.loss:ComputeLoss --report report.html || [ $? = 1 ] # it has faults
 python "$root/scripts/downstream_cases.py" yolov5.utils.loss:ComputeLoss "$root/docs/use/downstream"
