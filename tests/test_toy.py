@@ -7,12 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.judging import made
 from tests.test_cli import run
 from tests.toy.family import Budget, ToyDomain
 from yololoss.harness.cases.vectors import read_vectors
 from yololoss.harness.engine.held import _look
-from yololoss.harness.engine.judge import Task
+from yololoss.harness.engine.judge import Task, judged
+from yololoss.harness.engine.plan import Plan
 from yololoss.harness.errors import BadFile, UsageError
+from yololoss.harness.laws.exam import Run
 from yololoss.harness.laws.law import find_laws
 from yololoss.harness.subjects.family import find_family
 from yololoss.harness.subjects.load import load_loss
@@ -37,6 +40,13 @@ def test_check_finds_draws_and_reports_a_fault(tmp_path, finding):
     assert (tmp_path / finding).with_suffix(".png").exists()
     assert "The total is finite for finite logits." in (tmp_path / "r.html").read_text(encoding="utf-8")
     assert json.loads((tmp_path / finding).read_bytes())["family"] == "toy"
+
+
+def test_a_family_without_clearer_cases_and_without_a_choice_of_causes_has_findings():
+    """Any earlier law may explain a law, on the case itself."""
+    plan = Plan((), load_loss(WRONG, torch.device("cpu")))
+    told = (judged(plan.laws["totals.finite"], Run(plan.subject, each.case), plan)[0] for each in made(plan, range(60)))
+    assert {broken.explained for broken in told if broken is not None} == {""}
 
 
 def test_replay_tells_broken_from_fixed(tmp_path, finding):
