@@ -132,6 +132,7 @@ def test_check_shows_all_on_demand(tmp_path):
     status, output, _ = run("check", "both.py:Faulty", *options, "--no-shrink", cwd=tmp_path)
     assert (status, output.count(" broke: ")) == (1, 1)
     assert "another fault: totals.items-detached: " in output
+    assert "laws: 1 of 4 held, 1 more broke for the same reason, " in output
     assert "totals.value" not in output.partition("\nlaws")[2]
 
 

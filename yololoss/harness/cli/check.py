@@ -111,7 +111,7 @@ def _show(verdict: "Verdict", report: Path | None, *, verbose: bool) -> None:
     for fault in verdict.faults[len(shown) :]:
         options.say(f"another fault: {fault.choice or fault.law}: {fault.path}")
     if len(shown) < len(verdict.faults):
-        options.say("")
+        options.say("-v shows each in full\n")
     if verdict.laws:
         options.say(table(verdict.laws, shutil.get_terminal_size()[0], quiet=not verbose))
     for absent in verdict.absent:

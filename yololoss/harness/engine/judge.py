@@ -130,7 +130,7 @@ def judged(law: Law, run: Run, plan: Plan | None = None) -> tuple[Told | None, f
 
 
 def _explained(plan: Plan, law: Law, first: Run, runs: Sequence[Run]) -> str:
-    """The first of the laws before this one that breaks on a case that this law ran; "" if all hold.
+    """A law before this one that breaks on a case that this law ran, if possible one of the same part; "" if all hold.
 
     The subject is judged as it is, even if the law changed it or called it in another way. What is hidden on the law's
     case, and seen on a clearer one, explains as well.

@@ -87,7 +87,7 @@ class Plan:
 
     @cache  # noqa: B019  # a process has one plan
     def explaining(self, law: str) -> tuple[Law, ...]:
-        """The laws that may explain that a law broke, in their order: earlier ones that read the same run.
+        """The laws that may explain that a law broke: earlier ones that read the same run, those of its own part first.
 
         Their tallies are their own: what they judge here is not counted. None for a law that is not in the plan.
         """
@@ -99,7 +99,9 @@ class Plan:
         fits = (
             each for each in earlier if wanted is None or not {each.id, each.id.partition(".")[0]}.isdisjoint(wanted)
         )
-        return tuple(replace(each, tally=Tally()) for each in fits)
+        part = law.partition(".")[0]
+        nearest = sorted(fits, key=lambda each: each.id.partition(".")[0] != part)
+        return tuple(replace(each, tally=Tally()) for each in nearest)
 
     def holds_for(self, law: Law, case: Case) -> bool:
         """Whether the law must hold for a case, whatever it was made for."""

@@ -37,7 +37,10 @@ class Finding(Data):
 
     def __str__(self) -> str:
         choice = [f"choice: {self.choice}"] if self.choice else []
-        some = (*self.explains[:SHOWN], *([f"and {len(self.explains) - SHOWN} more"] * (len(self.explains) > SHOWN)))
+        some = (
+            *self.explains[:SHOWN],
+            *([f"and {len(self.explains) - SHOWN} more laws; a report lists them"] * (len(self.explains) > SHOWN)),
+        )
         others = [f"  explains   {', '.join(some)}"] if some else []
         picture = [f"  picture    {self.picture}"] if self.picture else []
         saved = f"  saved as   {self.path}"

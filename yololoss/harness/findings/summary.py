@@ -33,7 +33,9 @@ def table(rows: Sequence[dict[str, Any]], width: int, *, quiet: bool) -> str:
         Console(file=text, width=max(width, 80), no_color=True).print(grid)
     for why, count in untried.most_common():
         text.write(f"not applicable: {count} {'law' if count == 1 else 'laws'}, {why}\n")
-    return f"{text.getvalue()}laws: {held} of {len(rows)} held, {tried} cases"
+    explained = sum(row["word"] == "explained" for row in rows)
+    others = f", {explained} more broke for the same reason" if explained else ""
+    return f"{text.getvalue()}laws: {held} of {len(rows)} held{others}, {tried} cases"
 
 
 def notes(row: dict[str, Any]) -> list[str]:
