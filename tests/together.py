@@ -1,4 +1,4 @@
-"""How many faults are told of one, two or three: ``python -m tests.together > docs/measured/together.md``.
+"""How many faults are told of one, two or three: ``python -m tests.together``.
 
 Faults of the catalogue are planted into the bundled loss, alone and together, and a part of the gate's cases is judged
 in this process as a worker judges them. The first case of each law that nothing explains is minimised, and the findings
@@ -149,7 +149,7 @@ def page(told: Sequence[Told], every: int) -> Iterator[str]:
     yield "of the gate. What a check would show is counted: the findings that no earlier law explains, put together"
     of = "" if every == 1 else f"Only every {every}th of the losses was judged. "
     option = "" if every == 1 else f" --every {every}"
-    yield f"where they are one fault. {of}Made by `python -m tests.together{option} > docs/measured/together.md`.\n"
+    yield f"where they are one fault. {of}Made by `python -m tests.together{option}`.\n"
     yield from rows(told)
     yield "\nOf single faults, those that are told as several, and those that these cases do not show:\n"
     yield "| fault | told as |\n|---|---|"
