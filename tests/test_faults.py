@@ -119,6 +119,15 @@ def test_a_finding_stands_for_the_law_that_explains_it(tmp_path):
     assert (raw.told.law, fault.law, fault.explains) == ("totals.value", "totals.value", ("totals.finite",))
 
 
+def test_a_finding_stands_for_that_law_even_if_its_clerk_dies(tmp_path):
+    """So no second one does."""
+    begun = session.begin(tmp_path, settings(laws=("totals.sum", "totals.value")))
+    write_raw(tmp_path, BUNDLED, explained_raw(begun, "totals.value", "totals.sum"))
+    ((path, _),) = begun._waiting()
+    begun._take_record(path)
+    assert begun.records[path.stem].explained == "totals.sum"
+
+
 def test_findings_of_one_part_whose_first_case_breaks_both_laws_are_one_fault():
     """Two of one law stay two: they have other fingerprints."""
     laws = ["boxes.item", "boxes.gradient", "classes.item", "run.no-exception", "run.no-exception"]

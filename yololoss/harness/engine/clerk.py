@@ -70,8 +70,9 @@ def attend(duty: Duty, path: Path) -> None:
 
 def give_up(duty: Duty, path: Path, subject: LossUnderTest) -> None:
     """Save a finding as it was found, since its clerk died."""
-    finding = _kept(duty, read_raw(path), subject, repeats=False, drawn=False)
-    write_record(duty.folder, Record(kind=path.stem, finding=finding))
+    raw = read_raw(path)
+    finding = _kept(duty, raw, subject, repeats=False, drawn=False)
+    write_record(duty.folder, Record(kind=path.stem, explained=raw.told.explained, finding=finding))
 
 
 def _kept(duty: Duty, raw: Raw, subject: LossUnderTest, *, repeats: bool, drawn: bool) -> Finding:

@@ -162,13 +162,17 @@ class Worker:
             self._broke.add(broken.law)
         if broken.law in self.settings.waived or broken.explained in self._broke:
             return
-        at = self.counters.kinds + 4 * self.kinds.setdefault(raw.kind, len(self.kinds))
-        if at < self.counters.size and not broken.explained:
-            self.journal.counters[at] = int(raw.kind, 16)
-            self.journal.counters[at + 1 : at + 4] += np.array((1, self._fresh > 0, self._fresh), np.uint64)
+        if not broken.explained:
+            self._count_kind(raw.kind)
         if raw.kind not in self.known:
             write_raw(self.orders.folder, self.settings.loss, raw)
             self.known.add(raw.kind)
+
+    def _count_kind(self, kind: str) -> None:
+        at = self.counters.kinds + 4 * self.kinds.setdefault(kind, len(self.kinds))
+        if at < self.counters.size:
+            self.journal.counters[at] = int(kind, 16)
+            self.journal.counters[at + 1 : at + 4] += np.array((1, self._fresh > 0, self._fresh), np.uint64)
 
     def write_notes(self) -> None:
         """Write what the laws noted, and why they did not apply, for the table of laws."""
