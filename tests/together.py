@@ -91,14 +91,19 @@ def minimised(raw: Raw, plan: Plan) -> Raw:
     return raw._replace(origin=small, case=plan.case(small))
 
 
+def texts_of(planted: Sequence[Fault]) -> dict[str, str]:
+    """The modules with all of these faults in them. Raises ValueError if two change the same text."""
+    texts: dict[str, str] = {}
+    for fault in planted:
+        texts[fault.module] = faulty_text(fault, texts.get(fault.module))
+    return texts
+
+
 def tell(planted: tuple[Fault, ...]) -> Told:
     """Plant these faults, and count what is told."""
     *others, last = planted
-    texts: dict[str, str] = {}
-    for fault in others:
-        texts[fault.module] = faulty_text(fault, texts.get(fault.module))
     with tempfile.TemporaryDirectory() as folder:
-        plan = Plan((), on_its_device(plant(last, Path(folder), texts=texts), "cpu"))
+        plan = Plan((), on_its_device(plant(last, Path(folder), texts=texts_of(others)), "cpu"))
         for law in plan.laws.values():
             law.tally.clear()
         raw, explained = findings(plan)
@@ -121,10 +126,8 @@ def together(size: int, count: int) -> Iterator[tuple[Fault, ...]]:
     usual = [fault for fault in FAULTS if fault.device == "cpu"]
     while count:
         chosen = tuple(chance.sample(usual, size))
-        texts: dict[str, str] = {}
         try:
-            for fault in chosen:
-                texts[fault.module] = faulty_text(fault, texts.get(fault.module))
+            texts_of(chosen)
         except ValueError:  # they change the same text
             continue
         count -= 1
