@@ -4,10 +4,11 @@ import json
 
 import pytest
 
-from tests.faults import plant
+from tests.faults import Fault, plant
 from tests.faults.catalogue import BY_NAME
 from tests.judging import Made, made, on_its_device
 from tests.test_fuzz import BUNDLED, orders, settings
+from tests.together import tell
 from yololoss.harness.cases.case import Case
 from yololoss.harness.engine import clerk, session, worker
 from yololoss.harness.engine.faults import explaining, groups, with_explained
@@ -42,7 +43,10 @@ def test_nothing_explains_a_law_that_does_not_apply():
     """Such as one about an accelerator, by which a saved case is replayed on a CPU."""
     plan = Plan((), on_its_device("yololoss:ComputeLoss", "cpu"))
     assert plan.explaining("devices.rows") == ()
-    assert [law.id for law in plan.explaining("classes.item")][:2] == ["totals.sum", "assign.clamped-indices"]
+    assert [law.id for law in plan.explaining("classes.gradient")][:2] == [
+        "assign.clamped-indices",
+        "assign.image-and-class",
+    ]
 
 
 def test_what_rounding_hides_explains_as_well(tmp_path):
@@ -77,6 +81,21 @@ def test_a_worker_writes_no_finding_that_a_known_one_explains(tmp_path):
     notes = json.loads(worker.notes_path(tmp_path, 0).read_text(encoding="utf-8"))
     assert notes["boxes.gradient"]["explained"]["boxes.item"] >= 1
     assert notes["boxes.item"]["explained"] == {}
+
+
+# What the public package does (docs/use/downstream.md): a box without width and height, and one without height; a power
+# of 0; one row to sort; a layer without objectness loss; a box that fits exactly.
+UPSTREAMS = ("angle_by_division", "power_of_zero", "sorting_needs_two_rows", "autobalance_without_floor")
+EXACT_FIT = Fault(
+    "alpha_unbounded", "IOU", "missing step", "totals.finite", "boxes", ".clamp(min=eps)).detach()", ").detach()"
+)
+
+
+@pytest.mark.slow
+def test_the_six_faults_of_the_public_package_are_told_once_each():
+    """Three of them break one law, and no law about two calls is told beside them."""
+    told = tell((*(BY_NAME[name] for name in UPSTREAMS), EXACT_FIT))
+    assert told.faults == ("totals.finite",) * 2 + ("gradients.finite",) * 2 + ("run.no-exception",) * 2
 
 
 def explained_raw(made: session.Session, law: str, by: str) -> Raw:

@@ -6,7 +6,7 @@ from yololoss.harness.laws.law import law
 from .comparing import no_trouble
 
 
-@law("run.no-exception", source="SPEC 6", cases="every kind", everywhere=True)
+@law("run.no-exception", source="SPEC 6", cases="every kind", several=True, everywhere=True)
 def test_no_valid_case_raises(exam: Exam) -> None:
     """For a valid case the loss gives rows, values and gradients, and raises nothing."""
     no_trouble(exam, ("raised", "would raise"), "rows, loss and gradients")

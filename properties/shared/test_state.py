@@ -15,7 +15,7 @@ from yololoss.harness.subjects.subject import Subject
 from .comparing import close, no_trouble
 
 
-@law("state.inputs-unchanged", source="SPEC, drop-in form", cases="any")
+@law("state.inputs-unchanged", source="SPEC, drop-in form", cases="any", everywhere=True)
 def test_a_call_does_not_change_its_inputs(exam: Exam) -> None:
     """Neither build_targets nor the loss itself writes to predictions or targets."""
     no_trouble(exam, "changed its input", "inputs as they were")

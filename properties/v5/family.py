@@ -23,30 +23,40 @@ from .dialects import DIALECTS, Dialect
 from .own import measure, not_measured
 from .recognise import recognise
 from .recorded import Expected
-from .reference import Reference
+from .reference import Measured, Reference
 
 UPSTREAM = Path(__file__).parents[2] / "golden" / "v5" / "upstream-5081342f04fb.json"
 
 # What a law cannot judge if something earlier is wrong. Rows come from targets alone; terms come from rows. Objectness
-# also takes the overlap, and classes have the same criterion. A law that compares a loss with itself, or only looks at
-# how it answers, says nothing about values that are wrong in the same way twice.
+# also takes the overlap, and classes have the same criterion. An item is right even if the total is not their sum. A
+# law that compares a loss with itself, or only looks at how it answers, says nothing about values that are wrong in the
+# same way twice. A loss that writes to its inputs may give anything after that.
+INPUTS = "state.inputs-unchanged"
 FINITE = ("totals.finite", "gradients.finite")
-GIVEN = {
+_GIVEN: dict[str, tuple[str, ...]] = {
     "assign": ("assign",),
     **dict.fromkeys(("totals.sum", "totals.shape-and-dtype", "totals.items-detached"), ()),
     "boxes": ("totals.sum", "assign", "boxes"),
+    "boxes.item": ("assign",),
+    "boxes.perfect-fit": ("totals.sum", "totals.finite", "assign", "boxes"),
+    "objectness": ("totals.sum", "assign", "boxes", "objectness"),
+    "objectness.item": ("assign", "boxes"),
     "classes": ("totals.sum", "assign", "objectness", "classes"),
+    "classes.item": ("assign", "objectness"),
+    "classes.gradient": ("totals.sum", "assign", "boxes.gradient", "objectness", "classes"),
     "totals.finite": ("assign",),
     "totals.layers-independent": FINITE,
     "totals.autobalance-first-call": FINITE,
     "gradients.finite": ("assign", "totals.finite"),
     "gradients.loss-scaling": (*FINITE, "run"),
-    "gradients.consistent-with-rows": FINITE,
+    "gradients.consistent-with-rows": (*FINITE, "boxes.gradient", "classes.gradient", "gradients.value"),
     "input": (),
     "devices.result-device": (),
-    "run": ("assign", "totals.total-has-gradient", "run"),
+    "run": ("assign.clamped-indices", "totals.total-has-gradient", "run"),
     **dict.fromkeys(("state", "form", "devices"), (*FINITE, "run", "state")),
+    "state.repeated-calls": (*FINITE, "run", "state", "totals.value", "gradients.value"),
 }
+GIVEN = {law: (INPUTS, *earlier) for law, earlier in _GIVEN.items()}
 
 
 def _beyond(case: Case) -> bool:
@@ -85,8 +95,11 @@ class V5(Family):
         "compile",
         "baseline",
     )
-    first = ("totals.shape-and-dtype", "totals.sum")  # about the total itself, before its parts
+    # What the loss does to its inputs, since all that follows may be wrong then; the total itself, before its parts.
+    first = (INPUTS, "totals.shape-and-dtype", "totals.sum")
     given = GIVEN
+    shown = ("assign",)
+    shows = "the rows that it built"
     dialects = DIALECTS
     usual_dialect = "upstream"
     own_dialect = "yololoss"
@@ -146,6 +159,15 @@ class V5(Family):
     @override
     def budget_of(self, subject: LossUnderTest, case: Any) -> Budget:
         return Budget(case, subject.dialect, measure(subject, case, subject.dialect))
+
+    @override
+    def budget_as_shown(self, subject: LossUnderTest, case: Any, outcome: Outcome) -> Budget | None:
+        rows, dialect = outcome.rows, subject.dialect
+        if rows is None or dialect.taken or dialect.added_term != "none":
+            return None
+        indices = (each for i, mine in enumerate(rows) for each in mine.ranges(case, i))
+        inside = all(((values >= 0) & (values < end)).all() for _, values, end in indices)
+        return Budget(case, dialect, Measured(rows=rows)) if inside else None
 
     @override
     def recognise(self, subject: LossUnderTest, named: Dialect | None) -> Recognised:

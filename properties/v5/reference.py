@@ -109,10 +109,15 @@ class OwnOverlap:
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """What is taken from the loss itself: an overlap that nobody named, and the value of an added term in each call."""
+    """What is taken from the loss itself.
+
+    An overlap that nobody named; the value of an added term in each call; the rows that it built, if later steps are
+    judged by these.
+    """
 
     own: OwnOverlap | None = None
     added: tuple[float, ...] = ()
+    rows: tuple[Rows, ...] | None = None
 
 
 class Reference:
@@ -127,6 +132,7 @@ class Reference:
         self.case, self.dialect = case, dialect
         self.own = measured.own if measured else None
         self.added = (measured.added if measured else ()) or (0.0,) * case.options.calls
+        self._built = measured.rows if measured else None
         self.cell_parts = parts([math.prod(case.shape(i)[:4]) for i in range(case.layers)])
 
     @cached_property
@@ -146,8 +152,8 @@ class Reference:
 
     @cached_property
     def rows(self) -> tuple[Rows, ...]:
-        """The rows in order (SPEC 1)."""
-        return tuple(a.rows for a in self.assignments)
+        """The rows in order (SPEC 1), or those that the loss built."""
+        return self._built or tuple(a.rows for a in self.assignments)
 
     @cached_property
     def row_parts(self) -> tuple[slice, ...]:

@@ -1,5 +1,6 @@
 """The rows of a layer, and how they are read from the result of build_targets."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,15 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.image)
+
+    def ranges(self, case: Case, layer: int) -> Iterator[tuple[str, Ints, int]]:
+        """The indices by name, each with its end: all must lie in [0, end)."""
+        height, width = case.grids[layer]
+        yield "image", self.image, case.batch
+        yield "anchor", self.anchor, len(case.anchors[layer])
+        yield "grid row", self.row, height
+        yield "grid column", self.column, width
+        yield "class", self.cls, case.classes
 
 
 def read_built(built: Any, case: Case) -> list[Rows] | None:

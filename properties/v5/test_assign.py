@@ -77,14 +77,7 @@ def decisive(holds: Sequence[bool] | NDArray[np.bool_]) -> list[int]:
 def test_every_index_lies_inside_its_grid(exam: Exam) -> None:
     """Image, anchor, grid row, grid column and class of every built row lie inside their ranges."""
     for i, rows in enumerate(exam.rows):
-        height, width = exam.case.grids[i]
-        for name, values, end in (
-            ("image", rows.image, exam.case.batch),
-            ("anchor", rows.anchor, len(exam.case.anchors[i])),
-            ("grid row", rows.row, height),
-            ("grid column", rows.column, width),
-            ("class", rows.cls, exam.case.classes),
-        ):
+        for name, values, end in rows.ranges(exam.case, i):
             exam.expect((values >= 0) & (values < end), f"layer {i}, {name}", f"0 to {end - 1}", values)
 
 

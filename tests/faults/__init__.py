@@ -5,7 +5,7 @@ A fault replaces one text of one module of the loss. ``step`` says which step of
 in published YOLOv5-style losses, with which the project began).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -97,6 +97,14 @@ def faulty_text(fault: Fault, text: str | None = None) -> str:
     if text.count(fault.old) != 1:
         raise ValueError(f"{fault.name}: its text occurs {text.count(fault.old)} times in {fault.module}.py, not once")
     return text.replace(fault.old, fault.new)
+
+
+def texts_of(planted: Iterable[Fault]) -> dict[str, str]:
+    """The modules with all of these faults in them. Raises ValueError if two change the same text."""
+    texts: dict[str, str] = {}
+    for fault in planted:
+        texts[fault.module] = faulty_text(fault, texts.get(fault.module))
+    return texts
 
 
 def plant_text(name: str, texts: dict[str, str], folder: Path) -> str:

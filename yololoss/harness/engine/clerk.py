@@ -145,9 +145,9 @@ def _smallest_of(duty: Duty, raw: Raw, plan: Plan) -> Raw:
 def _same(told: Told, raw: Raw, duty: Duty) -> bool:
     """Whether a law broke as it did in the finding, and no earlier one explains it unless one explained the finding.
 
-    In a gate it may break in any way, else with the same fingerprint.
+    In a gate it may break in any way if the law does not tell several apart, else with the same fingerprint.
     """
-    if duty.settings.gate:
+    if duty.settings.gate and not raw.told.kind:
         return told.law == raw.told.law and bool(told.explained) <= bool(raw.told.explained)
     return fingerprint(told) == raw.kind
 

@@ -56,10 +56,13 @@ def with_explained(
     finding, the law of the finding that stands for it.
     """
     why = {row["id"]: other.get(row["why"], row["why"]) for row in rows if row["word"] == "explained"}
-    shown = {law: each.law for each in found for law in (each.law, *each.explains)}
+    shown: dict[str, int] = {}  # by law: the index of its first finding
+    for n, each in enumerate(found):
+        for law in (each.law, *each.explains):
+            shown.setdefault(law, n)
     for law, cause in why.items():
         root = cause
         while root not in shown and root in why:  # it was explained itself, by an earlier law
             root = why[root]
-        shown.setdefault(law, shown.get(root, ""))
-    return tuple(explaining(each, (law for law, head in shown.items() if head == each.law)) for each in found)
+        shown.setdefault(law, shown.get(root, -1))
+    return tuple(explaining(each, (law for law, at in shown.items() if at == n)) for n, each in enumerate(found))

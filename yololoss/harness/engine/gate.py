@@ -189,18 +189,21 @@ class Gate:
     def _by_its_choices(self, found: Verdict, settings: state.Settings, laws: dict[str, Law], show: Show) -> Verdict:
         """The verdict, with one fault for each choice of the named dialect that the loss contradicts.
 
-        Laws that broke for a choice are judged again by what the loss has, since they may break for something else too.
+        Then all laws that broke are judged again by what the loss has: those that broke for a choice may break for
+        something else too, and the others may explain that.
         """
         if not found.faults or found.problem or self._contradicted is None:
             return found
         held, faults = self._contradicted, by_choice(found.faults, self._contradicted, settings)
-        laws_of_choices = {law for each in faults if each.choice for law in (each.law, *each.explains)}
+        shown = {each.law for each in faults if not each.choice}
+        broke = {law for each in faults for law in (each.law, *each.explains)}
         own = replace(settings, dialect=held.dialect, options={**settings.options, "dialect": held.dialect})
         subject = own.under_test()
-        again = {id: law for id, law in laws.items() if id in laws_of_choices and law.assumes(subject) is None}
+        again = {id: law for id, law in laws.items() if id in broke and law.assumes(subject) is None}
         own = replace(own, laws=tuple(again), cases=self._cases(settings.device, len(again)))
-        more = self._run(own, again, show) if again else Verdict(status=0)
-        return found.model_copy(update={"faults": (*faults, *more.faults), "problem": more.problem})
+        more = self._run(own, again, show) if again and len(shown) < len(faults) else Verdict(status=0)
+        others = (each for each in more.faults if each.law not in shown)
+        return found.model_copy(update={"faults": (*faults, *others), "problem": more.problem})
 
     def _settings(self, device: str, laws: dict[str, Law], workers: int) -> state.Settings:
         chosen, options = self.chosen, self.options

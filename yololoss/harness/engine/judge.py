@@ -3,7 +3,7 @@
 import multiprocessing
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -83,11 +83,12 @@ class Told(NamedTuple):
     died: bool = False  # the case ended its process
     outside: bool = False  # or the process was killed from outside
     explained: str = ""  # the earlier law that breaks on a case that this law ran
+    kind: str = ""  # of the fault, if the law tells several apart
 
     def broken(self, law: Law, case: Case) -> LawBroken:
         """The same as a LawBroken error."""
         broken = LawBroken(law, case, self.what, self.expected, self.observed, self.because)
-        broken.died = self.died
+        broken.died, broken.kind = self.died, self.kind
         return broken
 
 
@@ -113,42 +114,62 @@ def lost(law: str, error: DeviceLost) -> Told:
     return Told(law, "the device, after this case", "a response", error.detail, "none: the device is lost", died=True)
 
 
-def judged(law: Law, run: Run, plan: Plan | None = None) -> tuple[Told | None, float]:
+def judged(law: Law, run: Run, plan: Plan | None = None, broken: Container[str] = ()) -> tuple[Told | None, float]:
     """How the law breaks on this run, if it does, and the largest error as a share of the tolerance.
 
-    An error in a law itself is also reported: a loss may return something that the law does not expect. With a plan, it
-    is also told which earlier law explains that this one broke.
+    An error in a law itself is also reported: a loss may return something that the law does not expect. With a plan,
+    it is also told which earlier law explains that this one broke: of several, one that is known to have ``broken`` by
+    itself. Where a law about what the loss shows of its own steps breaks, such as its rows, later steps are judged by
+    what it shows: they may be right.
     """
     try:
         return None, law.examine(run)
-    except LawBroken as broken:
-        told, runs = Told(law.id, broken.what, broken.expected, broken.observed, broken.because), broken.runs
+    except LawBroken as error:
+        told = Told(law.id, error.what, error.expected, error.observed, error.because, kind=error.kind)
+        runs, by_budget = error.runs, error.by_budget and not law.again
     except Exception as error:
         because = "none: the law could not judge"
-        told, runs = Told(law.id, "the judgement", "no error", f"{type(error).__name__}: {error}", because), (run,)
-    return told if plan is None else told._replace(explained=_explained(plan, law, run, runs)), 1.0
+        told = Told(law.id, "the judgement", "no error", f"{type(error).__name__}: {error}", because)
+        runs, by_budget = (run,), False
+    if plan is None:
+        return told, 1.0
+    if by_budget and (shown := _as_shown(plan, law, run)) is not None:
+        found, nearest = judged(law, shown, plan, broken)
+        given = f", given {plan.subject.family.shows}"
+        return None if found is None else found._replace(what=found.what + given), nearest
+    return told._replace(explained=_explained(plan, law, run, runs, broken)), 1.0
 
 
-def _explained(plan: Plan, law: Law, first: Run, runs: Sequence[Run]) -> str:
+def _as_shown(plan: Plan, law: Law, run: Run) -> Run | None:
+    """The run to judge a law by, if what the loss shows of an earlier step is wrong there, and can be used."""
+    if run.judged_as_shown or plan.is_shown(law.id):
+        return None
+    showing = (each for each in plan.explaining(law.id) if plan.is_shown(each.id))
+    return run.as_shown if any(_breaks(plan, each, run) for each in showing) else None
+
+
+def _explained(plan: Plan, law: Law, first: Run, runs: Sequence[Run], broken: Container[str]) -> str:
     """A law before this one that breaks on a case that this law ran, if possible one of the same part; "" if all hold.
 
-    The subject is judged as it is, even if the law changed it or called it in another way. What is hidden on the law's
-    case, and seen on a clearer one, explains as well.
+    The subject is judged as it is, even if the law changed it or called it in another way. What is hidden on a case,
+    and seen on a clearer one, explains as well.
     """
     ran = {first.case: first}
     for run in runs:
         ran.setdefault(run.case, run if run.subject == first.subject else Run(first.subject, run.case))
-    clearer = (Run(first.subject, case) for case in first.case.clearer if case not in ran)
-    found = (_first_broken(plan, law, runs) for runs in chain([[*ran.values()]], ([run] for run in clearer)))
-    return next(filter(None, found), "")
-
-
-def _first_broken(plan: Plan, law: Law, runs: Sequence[Run]) -> str:
-    earlier = plan.explaining(law.id)
-    return next((each.id for each in earlier if any(_breaks(plan, each, run) for run in runs)), "")
+    clearer = (Run(first.subject, other) for case in ran for other in case.clearer if other not in ran)
+    if first.judged_as_shown:
+        clearer = (run.as_shown or run for run in clearer)
+    for some in chain([[*ran.values()]], ([run] for run in clearer)):
+        found = [each.id for each in plan.explaining(law.id) if any(_breaks(plan, each, run) for run in some)]
+        if found:
+            return next((id for id in found if id in broken), found[0])
+    return ""
 
 
 def _breaks(plan: Plan, law: Law, run: Run) -> bool:
+    if run.judged_as_shown and plan.is_shown(law.id):
+        return False  # the run is judged by what this law is about
     if law.id not in run.broke:
         run.broke[law.id] = plan.holds_for(law, run.case) and judged(law, run)[0] is not None
     return run.broke[law.id]
@@ -157,6 +178,7 @@ def _breaks(plan: Plan, law: Law, run: Run) -> bool:
 def assumes_in_vain(plan: Plan, law: Law, run: Run) -> bool:
     """Whether a law breaks on this run that has explained this one before: so this one has nothing new to say."""
     seen = law.tally.explained
+    run = (None if law.again or not seen else _as_shown(plan, law, run)) or run
     return any(_breaks(plan, each, run) for each in plan.explaining(law.id) if each.id in seen)
 
 

@@ -1,7 +1,7 @@
 """What a session judges: which laws on which cases, and the sequence in which cases are made."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import NamedTuple
@@ -87,7 +87,9 @@ class Plan:
 
     @cache  # noqa: B019  # a process has one plan
     def explaining(self, law: str) -> tuple[Law, ...]:
-        """The laws that may explain that a law broke: earlier ones that read the same run, those of its own part first.
+        """The laws that may explain that a law broke: earlier ones that read the same run.
+
+        First those about what the loss shows of its steps, since the others may break for that; then those of its part.
 
         Their tallies are their own: what they judge here is not counted. None for a law that is not in the plan.
         """
@@ -100,8 +102,12 @@ class Plan:
             each for each in earlier if wanted is None or not {each.id, each.id.partition(".")[0]}.isdisjoint(wanted)
         )
         part = law.partition(".")[0]
-        nearest = sorted(fits, key=lambda each: each.id.partition(".")[0] != part)
+        nearest = sorted(fits, key=lambda each: (not self.is_shown(each.id), each.id.partition(".")[0] != part))
         return tuple(replace(each, tally=Tally()) for each in nearest)
+
+    def is_shown(self, law: str) -> bool:
+        """Whether a law is about what a loss shows of its own steps."""
+        return law.partition(".")[0] in self.subject.family.shown
 
     def holds_for(self, law: Law, case: Case) -> bool:
         """Whether the law must hold for a case, whatever it was made for."""
@@ -126,6 +132,16 @@ class Plan:
             if judges or id == saved_under:
                 found.append(law)
         return found
+
+
+def behind(law: str, causes: Mapping[str, Iterable[str]]) -> set[str]:
+    """The law, the laws that explained it, those that explained these, and so on."""
+    found, new = {law}, [law]
+    while new:
+        more = [each for each in causes.get(new.pop(), ()) if each not in found]
+        found.update(more)
+        new += more
+    return found
 
 
 @dataclass(frozen=True)

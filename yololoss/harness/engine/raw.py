@@ -33,7 +33,8 @@ class Raw(NamedTuple):
 
 def fingerprint(broken: Told) -> str:
     """Law, what explains it, place and kind of trouble, without numbers, as 16 hexadecimal digits."""
-    parts = [broken.law, broken.explained, plain(broken.what), plain(broken.observed)[:80]]
+    told = [broken.kind] if broken.kind else [plain(broken.what), plain(broken.observed)[:80]]
+    parts = [broken.law, broken.explained, *told]
     return sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 

@@ -27,7 +27,7 @@ from yololoss.harness.engine.guard import Death, Guarded
 from yololoss.harness.engine.handles import LocalWorker, StartWorker, WorkerHandle
 from yololoss.harness.engine.journal import Journal
 from yololoss.harness.engine.judge import died
-from yololoss.harness.engine.plan import KINDS, Counters, Counts, Plan
+from yololoss.harness.engine.plan import KINDS, Counters, Counts, Plan, behind
 from yololoss.harness.engine.raw import Raw, from_flight, read_raw, write_raw
 from yololoss.harness.engine.residual import Risk, residual
 from yololoss.harness.engine.state import Settings, State
@@ -239,8 +239,9 @@ class Session:
     def _look_after_clerks(self, seconds: float) -> bool:
         """Give clerks the next findings: one while workers run, then as many as there were. Returns whether any works.
 
-        Findings of the earliest law come first. Of a gate's findings of one law only the earliest case's is minimised,
-        once all workers are beyond that case: so every run of the gate shows the same ones.
+        Findings of the earliest law come first. Of a gate's findings of one law, or of one kind if it tells several
+        apart, only the earliest case's is minimised, once all workers are beyond that case: so every run of the gate
+        shows the same ones.
         """
         for path, (guarded, _) in list(self.clerks.items()):
             if not guarded.alive:
@@ -279,27 +280,32 @@ class Session:
         """
         known = {record.explained for record in self.records.values()} | {*self.settings.waived}
         known |= {finding.law for finding in self.findings.values()}
-        causes = {law: set(told["explained"]) for law, told in self.told().items()}
+        causes = {law: told["explained"] for law, told in self.told().items()}
         kept: dict[str, tuple[Path, Raw]] = {}
         for path, raw in explained:
             law = raw.told.explained
-            if law in kept or not ({law} | causes[law]).isdisjoint(known):
+            if law in kept or not (behind(raw.told.law, causes) | behind(law, causes)).isdisjoint(known):
                 path.unlink()
             else:
                 kept[law] = path, raw
         return list(kept.values())
 
     def _earliest(self, found: list[tuple[Path, Raw]]) -> list[tuple[Path, Raw]]:
-        """Of a gate's findings, the one of the earliest case for each law that has none. Deletes the others."""
+        """Of a gate's findings, the one of the earliest case for each law that has none. Deletes the others.
+
+        If the law tells several kinds apart, up to `EACH` of them have one.
+        """
         passed = min((self._at(worker) for worker in self.workers), default=None)
-        attended = {law for _, law in self.clerks.values()}
         kept: dict[str, tuple[Path, Raw]] = {}
         for path, raw in found:
             law = raw.told.law
-            if law in kept or law in attended or self._known(law):
+            most = EACH if raw.told.kind else 1
+            has = self._known(law) + sum(law == other for _, other in self.clerks.values())
+            has += sum(law == other.told.law for _, other in kept.values())
+            if raw.kind in kept or has >= most:
                 path.unlink()
             elif passed is None or raw.number < passed:
-                kept[law] = (path, raw)
+                kept[raw.kind] = (path, raw)
         return list(kept.values())
 
     def _at(self, worker: WorkerHandle) -> int:

@@ -130,13 +130,17 @@ class Worker:
         for law in laws:
             if law.again and not run.answered:
                 continue
-            if self.settings.gate and law.id in self._broke:
-                continue  # one finding of a law is enough
+            if (
+                self.settings.gate
+                and law.id in self._broke
+                and not (law.several and law.id not in self.settings.waived)
+            ):
+                continue  # one finding of a law is enough, or one of each kind that it tells apart
             if law.tally.explained and assumes_in_vain(self.plan, law, run):
                 continue
             self.journal.counters[self.counters.at["law"]] = self.plan.number[law.id]
             try:
-                broken, score[law.id] = judged(law, run, self.plan)
+                broken, score[law.id] = judged(law, run, self.plan, self._broke)
             except DeviceLost as error:
                 self._note(lost(law.id, error), run.case, origin)
                 self.journal.write("")

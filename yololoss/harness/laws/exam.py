@@ -32,8 +32,9 @@ class NotApplicable(Exception):
 class Run:
     """One run of a subject on a case: what it did, and what was computed of the case, once for all laws about it."""
 
-    def __init__(self, subject: LossUnderTest, case: Case) -> None:
+    def __init__(self, subject: LossUnderTest, case: Case, shown: Budget | None = None) -> None:
         self.subject, self.case = subject, case
+        self._shown = shown  # the budget, if the loss is judged by what it shows of its own steps
         self._made: dict[Callable[[Any], Any], Any] = {}
         self.broke: dict[str, bool] = {}  # by law: whether it broke, if that was asked to explain another one
 
@@ -68,9 +69,26 @@ class Run:
             self._made[make] = make(self.case)
         return self._made[make]  # type: ignore[no-any-return]  # each ``make`` has its own type
 
+    @cached_property
+    def as_shown(self) -> "Run | None":
+        """The same run, judged by what the loss shows of its own steps; None if it shows nothing that can be used."""
+        shown = self.subject.family.budget_as_shown(self.subject, self.case, self.outcome)
+        if shown is None:
+            return None
+        run = Run(self.subject, self.case, shown)
+        run.outcome = self.outcome
+        return run
+
+    @property
+    def judged_as_shown(self) -> bool:
+        """Whether its budget is made from what the loss shows of its own steps."""
+        return self._shown is not None
+
     @property
     def budget(self) -> Budget:
         """How far rounding may take a right loss of its dialect from the reference; made once."""
+        if self._shown is not None:
+            return self._shown
         family = self.subject.family
         if family.budget not in self._made:
             self._made[family.budget] = family.budget_of(self.subject, self.case)
@@ -111,15 +129,17 @@ class Law:
     again: bool = False  # whether it runs the loss again: then it judges only a share of the cases
     on: tuple[str, ...] = ()  # kinds of device; empty: any
     infinite: bool = False  # whether it also judges NaN and infinity
+    several: bool = False  # whether it tells faults apart (`Exam.fail`), so that each is a finding of its own
     everywhere: bool = False  # whether it holds for every valid case, and not only for those of its domain
     tally: Tally = field(default_factory=Tally)
 
-    def place(self, family: Family) -> tuple[bool, bool, int]:
+    def place(self, family: Family) -> tuple[int, bool, int]:
         """The sort key of a family's laws: cheap ones first, in the order of `Family.parts`."""
         part = self.id.partition(".")[0]
         costly = self.again and part != "input"  # laws about input are quick: the loss refuses the input
         order = (*family.parts, part)  # parts that only shared laws have come last
-        return self.id not in family.first, costly, order.index(part)
+        first = family.first.index(self.id) if self.id in family.first else len(family.first)
+        return first, costly, order.index(part)
 
     def strategy(self, family: Family) -> SearchStrategy[Any] | None:
         """The strategy that draws the law's cases, for that family; None if it has cases of its own."""
@@ -177,6 +197,8 @@ class LawBroken(AssertionError):
         self.repeats = True  # whether the subject does the same when the case is run again
         self.died = False  # whether the case ended the process in which it was judged
         self.runs: tuple[Run, ...] = ()  # all that the law had the subject run
+        self.kind = ""  # of the fault, if the law tells several apart
+        self.by_budget = False  # whether the law compared the subject with the reference
 
     def __str__(self) -> str:
         lines = [
@@ -211,6 +233,7 @@ class Exam:
         self.judged = False  # whether anything was compared
         self.nearest = 0.0  # the largest error seen, as a share of the tolerance
         self._base = base  # whether other runs are compared with this one
+        self._by_budget = False  # whether the budget was asked for
         self._first = first  # the exam that this one was made from by `on`
         self.runs: list[Run] = [] if first is None else first.runs  # all that the law had the subject run
         self.runs.append(run)
@@ -286,6 +309,7 @@ class Exam:
     @property
     def budget(self) -> Any:
         """How far rounding may take a right loss of its dialect from the reference (the family's `Budget`)."""
+        self._by_budget = True
         return self.run.budget
 
     def on(
@@ -333,20 +357,23 @@ class Exam:
         if not condition:
             raise NotApplicable(reason)
 
-    def fail(self, what: str, expected: Any, observed: Any, because: str = "none: this is exact") -> NoReturn:
-        """Raise LawBroken."""
+    def fail(
+        self, what: str, expected: Any, observed: Any, because: str = "none: this is exact", kind: str = ""
+    ) -> NoReturn:
+        """Raise LawBroken. ``kind`` tells faults of one law apart (`Law.several`)."""
         broken = LawBroken(self.law, self.case, what, str(expected), str(observed), because)
-        broken.runs = tuple(self.runs)
+        broken.kind = kind
+        broken.runs, broken.by_budget = tuple(self.runs), self._by_budget
         raise broken
 
-    def expect(self, holds: ArrayLike, what: str, expected: Any, observed: ArrayLike) -> None:
+    def expect(self, holds: ArrayLike, what: str, expected: Any, observed: ArrayLike, kind: str = "") -> None:
         """Fail unless every element of ``holds`` is true. Shows the first that is not, with its observed value."""
         ok = np.asarray(holds)
         self.judged |= ok.size > 0
         if not ok.all():
             at = tuple(int(i) for i in np.argwhere(~ok)[0])
             values = np.broadcast_to(np.asarray(observed), ok.shape)
-            self.fail(f"{what}{list(at) if at else ''}", expected, values[at])
+            self.fail(f"{what}{list(at) if at else ''}", expected, values[at], kind=kind)
 
     def expect_close(
         self, what: str, expected: ArrayLike, observed: ArrayLike, tolerance: ArrayLike, because: str

@@ -52,6 +52,7 @@ def law(
     again: bool = False,
     on: tuple[str, ...] = (),
     infinite: bool = False,
+    several: bool = False,
     everywhere: bool = False,
 ) -> Callable[[Callable[[Exam], str | None]], Callable[..., None]]:
     """Register the decorated judgement as a law, and make a test of it.
@@ -64,8 +65,9 @@ def law(
     specification. ``cases`` is the strategy that draws its cases, a name in `Family.shared_cases`, a tuple of cases, or
     None for the recorded cases of the subject. ``only`` says which dialects the law is about, by the options of some
     choices; without it, all. ``again`` says that the law runs the loss again, so that it judges only a share of the
-    cases. ``on`` names the kinds of device that the law is about; empty means all. With
-    ``infinite`` it also judges NaN and infinity; other laws do not. ``everywhere`` says that it holds for every valid
+    cases. ``on`` names the kinds of device that the law is about; empty means all. With ``infinite`` it also judges NaN
+    and infinity; other laws do not. ``several`` says that it tells faults apart, by the ``kind`` that it gives to
+    `Exam.expect` or `Exam.fail`: each kind is a finding of its own. ``everywhere`` says that it holds for every valid
     case, and that its cases are only those on which it is judged: then it may explain why another law broke.
 
     Raises ValueError for an id that exists or has an unknown part, and for an unknown choice in ``only``.
@@ -84,7 +86,7 @@ def law(
         if unknown:
             raise ValueError(f"law {id!r}: no such choice as {unknown[0]!r} (known: {', '.join(choices)})")
         entry = known[id] = Law(
-            id, statement, source, family, judge, cases, only or {}, again, on, infinite, everywhere
+            id, statement, source, family, judge, cases, only or {}, again, on, infinite, several, everywhere
         )
 
         def examine(subject: LossUnderTest, case: Case) -> None:

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
@@ -31,6 +32,7 @@ from yololoss.harness.subjects.outcome import Call, Grid, Outcome, Trouble
 from yololoss.harness.subjects.subject import Subject, UnknownForm, Unsupported
 
 TIME_LIMIT = 10.0  # seconds that a case may take: a thousand times as long as usual
+NOT_OWN = ("torch.", "numpy.", "yololoss.harness.")  # modules that are not the loss's own
 TICKS = 10  # the time limit is counted in so many ticks
 CLAMPS = ("clamp_", "clamp_min_", "clamp_max_", "clip_")
 ASLEEP = 0.05  # share of a tick that a process runs at least, even on a busy machine, unless it sleeps
@@ -112,6 +114,7 @@ def execute(under_test: LossUnderTest, case: Case, limit: float | None = None) -
     troubles: list[Trouble] = []
     notes = devices.Notes(device, watched=around.watched)
     usual = compiled.TIME_LIMIT if around.compiled else TIME_LIMIT
+    stage = partial(_stage, troubles=troubles, not_own=(*NOT_OWN, f"{under_test.family.package}."))
     with (
         devices.surrounded(device, around),
         _watched(troubles),
@@ -119,13 +122,13 @@ def execute(under_test: LossUnderTest, case: Case, limit: float | None = None) -
         _time_limit(limit or under_test.limit or usual),
     ):
         subject = None
-        with _stage("construction", troubles):
+        with stage("construction"):
             subject = under_test.make(case, device)
         if subject is not None:
-            with _stage("build_targets", troubles):
+            with stage("build_targets"):
                 built = subject.rows(given, targets)
                 rows = None if built is None else tuple(built)
-            with _stage("loss", troubles):
+            with stage("loss"):
                 for _ in range(case.calls):
                     notes = devices.Notes(device, watched=around.watched)
                     with notes.taken():
@@ -133,7 +136,7 @@ def execute(under_test: LossUnderTest, case: Case, limit: float | None = None) -
                     call = _call(subject, total, items)
                     ordered = under_test.family.in_order(under_test.dialect, call.items)
                     calls.append(replace(call, items=ordered))
-                with _stage("backward", troubles):
+                with stage("backward"):
                     with notes.taken():
                         grads = torch.autograd.grad(total.sum(), p, allow_unused=True)
                     gradients = tuple(_grid(x, g) for x, g in zip(p, grads, strict=True))
@@ -164,8 +167,18 @@ def _written(before: list[Tensor], p: list[Tensor], targets: Tensor) -> Iterator
             yield Trouble("changed its input", f"retain_grad() was called on {name}")
 
 
+def _place(error: BaseException, not_own: tuple[str, ...]) -> str:
+    """The last place in the loss's own files that an exception came through: file, line, function; "" if none."""
+    own = [
+        f"{Path(frame.f_code.co_filename).name}:{line} in {frame.f_code.co_name}"
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if not f"{frame.f_globals.get('__name__')}.".startswith(not_own)
+    ]
+    return own[-1] if own else ""
+
+
 @contextmanager
-def _stage(name: str, troubles: list[Trouble]) -> Iterator[None]:
+def _stage(name: str, troubles: list[Trouble], not_own: tuple[str, ...]) -> Iterator[None]:
     """Record what the subject raises here, and continue."""
     try:
         yield
@@ -178,7 +191,7 @@ def _stage(name: str, troubles: list[Trouble]) -> Iterator[None]:
     except Exception as error:
         where = f"reading the result of {name}" if isinstance(error, UnknownForm) else name
         said = "; ".join(str(error).splitlines())
-        troubles.append(Trouble(f"raised in {where}", f"{type(error).__name__}: {said}"))
+        troubles.append(Trouble(f"raised in {where}", f"{type(error).__name__}: {said}", _place(error, not_own)))
 
 
 @contextmanager

@@ -67,6 +67,9 @@ class Family(ABC):
     # Which earlier laws, by id or part, may explain that a law broke; by the law's id, else its part. Without an entry:
     # all earlier ones.
     given: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    # The parts of laws about what a loss shows of its own steps, such as its rows, and what that is in words.
+    shown: tuple[str, ...] = ()
+    shows: str = ""
     dialects: Mapping[str, Data]  # the known ones by name, all of one type, whose fields are the choices
     usual_dialect: str  # the default
     own_dialect: str  # the bundled loss's
@@ -118,6 +121,13 @@ class Family(ABC):
         Raises Unsupported if the loss does not show it.
         """
         return self.budget(case, subject.dialect)
+
+    def budget_as_shown(self, subject: "LossUnderTest", case: Case, outcome: Outcome) -> Budget | None:
+        """The budget of a case, given what the loss itself shows of its steps (`shown`); None if that cannot be used.
+
+        By it, later steps are judged even where an earlier one is wrong.
+        """
+        return None
 
     def recognise(self, subject: "LossUnderTest", named: Any | None) -> Recognised | None:
         """The dialect of a loss, by what it does. Of a named one only what the loss contradicts is changed.

@@ -36,6 +36,7 @@ class Trouble:
 
     kind: str
     detail: str
+    place: str = ""  # in the loss's own files, where it raised: file, line, function
 
 
 @dataclass(frozen=True, eq=False)
