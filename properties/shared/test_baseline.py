@@ -15,19 +15,19 @@ def stays(exam: Exam, aspect: Aspect) -> None:
     exam.compare(exam.subject.family.comparisons(exam.case, exam.subject.recorded[exam.case], exam.outcome), aspect)
 
 
-@law("baseline.rows", source="its own record", cases=None)
+@law("baseline.rows", title="The rows are not the recorded ones", source="its own record", cases=None)
 def test_rows_are_the_recorded_ones(exam: Exam) -> None:
     """The rows equal the recorded rows, in order and bit for bit."""
     stays(exam, "rows")
 
 
-@law("baseline.values", source="its own record", cases=None)
+@law("baseline.values", title="The values are not the recorded ones", source="its own record", cases=None)
 def test_values_are_the_recorded_ones(exam: Exam) -> None:
     """Totals, items, balances, their shapes and dtypes, and the exceptions raised are the recorded ones."""
     stays(exam, "values")
 
 
-@law("baseline.gradients", source="its own record", cases=None)
+@law("baseline.gradients", title="The gradients are not the recorded ones", source="its own record", cases=None)
 def test_gradients_are_the_recorded_ones(exam: Exam) -> None:
     """Gradients are the recorded ones, in the same cells."""
     stays(exam, "gradients")

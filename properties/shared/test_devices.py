@@ -26,14 +26,28 @@ from .comparing import (
 )
 
 
-@law("devices.rows", source="SPEC 7", cases="any", again=True, on=ACCELERATOR)
+@law(
+    "devices.rows",
+    title="The rows differ from those on the CPU",
+    source="SPEC 7",
+    cases="any",
+    again=True,
+    on=ACCELERATOR,
+)
 def test_rows_are_those_of_the_cpu(exam: Exam) -> None:
     """The rows equal those built on the CPU, bit for bit."""
     _ = exam.rows
     same_rows(exam, on_cpu(exam))
 
 
-@law("devices.values", source="SPEC 7", cases="any", again=True, on=ACCELERATOR)
+@law(
+    "devices.values",
+    title="Totals or gradients differ from those on the CPU",
+    source="SPEC 7",
+    cases="any",
+    again=True,
+    on=ACCELERATOR,
+)
 def test_values_and_gradients_are_those_of_the_cpu(exam: Exam) -> str | None:
     """Totals and gradients equal those of the CPU, up to rounding.
 
@@ -45,7 +59,14 @@ def test_values_and_gradients_are_those_of_the_cpu(exam: Exam) -> str | None:
     return None if peak is None else f"peak of 2^{math.ceil(math.log2(peak / logits + 1))} bytes a logit"
 
 
-@law("devices.repeatable", source="SPEC 7", cases="crowded", again=True, on=ACCELERATOR)
+@law(
+    "devices.repeatable",
+    title="Two runs on this device differ",
+    source="SPEC 7",
+    cases="crowded",
+    again=True,
+    on=ACCELERATOR,
+)
 def test_a_second_run_gives_the_same(exam: Exam) -> None:
     """Two runs give the same rows, totals and items, bit for bit, and gradients that differ at most by rounding."""
     again = exam.on(exam.case, around=AGAIN)
@@ -54,7 +75,14 @@ def test_a_second_run_gives_the_same(exam: Exam) -> None:
     close_gradients(exam, again)
 
 
-@law("devices.deterministic-algorithms", source="SPEC 7", cases="crowded", again=True, on=ACCELERATOR)
+@law(
+    "devices.deterministic-algorithms",
+    title="With deterministic algorithms the loss raises, or two runs differ",
+    source="SPEC 7",
+    cases="crowded",
+    again=True,
+    on=ACCELERATOR,
+)
 def test_deterministic_algorithms_are_enough(exam: Exam) -> None:
     """With torch.use_deterministic_algorithms(True) the loss raises nothing, and two runs are equal, bit for bit."""
     _ = exam.calls
@@ -64,13 +92,25 @@ def test_deterministic_algorithms_are_enough(exam: Exam) -> None:
     same_bits(one, two)
 
 
-@law("devices.result-device", source="SPEC 6", cases="any")
+@law(
+    "devices.result-device",
+    title="The results are on another device than the predictions",
+    source="SPEC 6",
+    cases="any",
+)
 def test_results_lie_where_the_predictions_lie(exam: Exam) -> None:
     """The total, and the items if they are a tensor, are on the device of the predictions."""
     results_there(exam, exam)
 
 
-@law("devices.no-cpu-tensors", source="SPEC 7", cases="with targets", again=True, on=ACCELERATOR)
+@law(
+    "devices.no-cpu-tensors",
+    title="A call makes a tensor on the CPU",
+    source="SPEC 7",
+    cases="with targets",
+    again=True,
+    on=ACCELERATOR,
+)
 def test_no_tensor_is_created_on_another_device(exam: Exam) -> str | None:
     """A call creates no tensor with dimensions on the CPU: it would have to be copied in every step.
 

@@ -38,17 +38,26 @@ WRONG: dict[str, tuple[str, Any]] = {
 }
 
 
+BUILT, PREDICTED = "#D55E00", "#009E73"
+CHANNELS = ("x", "y", "w", "h", "objectness")
+MOST_NAMED = 12  # cells whose wrong logits are named
+FEW = 6  # rows of an image on a layer: of more, predicted boxes would hide one another
+
+
 @dataclass(frozen=True)
 class Marks:
-    """Cells in which one layer of a loss is not as expected: image, grid row, grid column."""
+    """What of one layer of a loss is not as expected."""
 
-    places: dict[str, set[tuple[int, int, int]]]  # by key of WRONG
+    places: dict[str, set[tuple[int, int, int]]]  # image, grid row, grid column, by key of WRONG
+    channels: dict[tuple[int, int, int], str]  # where a gradient is another one: of which logits
+    built: Rows | None = None  # the rows that the loss built, if these are others
 
 
 def draw(case: Case, title: str, outcome: Outcome | None = None, dialect: Dialect = UPSTREAM) -> "Figure":
     """Draw each layer of a case, and mark where an outcome differs from the reference in a dialect.
 
-    Draws the first `IMAGES` images that have a target.
+    Draws the first `IMAGES` images that have a target. Where the loss built other rows, they are drawn beside the
+    expected ones.
     """
     from matplotlib.figure import Figure  # noqa: PLC0415  # heavy
 
@@ -59,18 +68,25 @@ def draw(case: Case, title: str, outcome: Outcome | None = None, dialect: Dialec
     marks = list(_marks(reference, outcome if known else None))
     present = sorted({int(t[0]) for t in case.targets if np.isfinite(t[0])}) or [0]
     shown = present[:IMAGES]
-    figure = Figure(figsize=(max(5 * case.layers, 7), 4.2 * len(shown) + 1.8), layout="constrained")
-    grid = figure.subplots(len(shown), case.layers, squeeze=False)
+    panels = [(i, built) for i in range(case.layers) for built in dict.fromkeys((None, marks[i].built))]
+    figure = Figure(figsize=(max(5 * len(panels), 7), 4.2 * len(shown) + 1.8), layout="constrained")
+    grid = figure.subplots(len(shown), len(panels), squeeze=False)
     for image, line in zip(shown, grid, strict=True):
-        for i, axes in enumerate(line):
-            _draw_layer(axes, case, i, layers[i], image)
-            _draw_marks(axes, marks[i], image)
+        for axes, (i, built) in zip(line, panels, strict=True):
+            what = "" if marks[i].built is None else ", expected" if built is None else ", built by the loss"
+            if built is None:
+                _draw_layer(axes, case, i, layers[i], image)
+                _draw_marks(axes, marks[i], image)
+            else:
+                _draw_built(axes, case, i, built, image)
+            if marks[i].built is None and known and _valid(reference):
+                _draw_predicted(axes, reference, i, image)
             where = f", image {image}" if case.batch > 1 else ""
             rows, columns = case.grids[i]
-            axes.set_title(f"layer {i}{where}: {rows} x {columns} cells, stride {case.strides[i]:g}", fontsize=10)
+            axes.set_title(f"layer {i}{where}{what}: {rows} x {columns} cells, stride {case.strides[i]:g}", fontsize=10)
     _legend(figure, marks)
     left_out = f"\n{len(present) - IMAGES} more images with targets are not shown" if len(present) > IMAGES else ""
-    figure.suptitle("\n".join(wrap(title, 40 + 40 * case.layers)) + left_out, fontsize=11)
+    figure.suptitle("\n".join(wrap(title, 40 + 40 * len(panels))) + left_out, fontsize=11)
     return figure
 
 
@@ -78,23 +94,30 @@ def _marks(reference: Reference, outcome: Outcome | None) -> Iterator[Marks]:
     case, off = reference.case, _gradients_off(reference, outcome)
     for i, layer in enumerate(reference.assignments):
         places: dict[str, set[tuple[int, int, int]]] = {name: set() for name in WRONG}
+        other = None
         if outcome is not None and outcome.rows is not None and len(outcome.rows) == case.layers:
             wanted, built = Counter(_cells(layer.rows)), Counter(_cells(outcome.rows[i]))
             for name, cells in zip(WRONG, (wanted - built, built - wanted), strict=False):
                 places[name] = {(image, row, column) for image, _, row, column in cells}
-        places["another gradient than expected"] = {(b, h, w) for b, h, w in np.argwhere(off[i]).tolist()}
-        yield Marks(places)
+            other = outcome.rows[i] if _whole(layer.rows) != _whole(outcome.rows[i]) else None
+        channels: dict[tuple[int, int, int], str] = {}
+        # of other rows, the gradients are others too
+        for b, h, w in np.argwhere(off[i].any(axis=-1)).tolist() if other is None else ():
+            names = [CHANNELS[c] if c < len(CHANNELS) else f"class {c - 5}" for c in np.flatnonzero(off[i][b, h, w])]
+            channels[b, h, w] = "\n".join(", ".join(part) for part in (names[:5], names[5:]) if part)
+        places["another gradient than expected"] = {*channels}
+        yield Marks(places, channels, other)
 
 
 def _gradients_off(reference: Reference, outcome: Outcome | None) -> list[NDArray[np.bool_]]:
-    """(B, H, W) for each layer: where the gradient differs from the reference by more than the laws' error budget."""
+    """(B, H, W, 5 + C) for each layer: where the gradient differs from the reference by more than the error budget."""
     case = reference.case
-    none = [np.zeros((case.batch, *grid), dtype=bool) for grid in case.grids]
+    none = [np.zeros((case.batch, *grid, 5 + case.classes), dtype=bool) for grid in case.grids]
     if outcome is None or not outcome.gradients or not _valid(reference):
         return none
     budget = Budget(case, reference.dialect)
     pairs = zip(budget.reference.gradients, outcome.gradients, budget.gradients, strict=True)
-    return [np.asarray(~(abs(want - got) <= 2 * off).all(axis=(1, 4))) for want, got, off in pairs]
+    return [np.asarray(~(abs(want - got) <= 2 * off).all(axis=1)) for want, got, off in pairs]
 
 
 def _valid(reference: Reference) -> bool:
@@ -107,13 +130,17 @@ def _valid(reference: Reference) -> bool:
     return all((r.row < h).all() and (r.column < w).all() for r, (h, w) in zip(reference.rows, case.grids, strict=True))
 
 
+def _whole(rows: Rows) -> Counter[tuple[float, ...]]:
+    integers = (rows.image, rows.anchor, rows.row, rows.column, rows.cls)
+    return Counter(map(tuple, np.column_stack((*integers, rows.box, rows.anchor_wh)).tolist()))
+
+
 def _cells(rows: Rows) -> list[Cell]:
     return list(zip(*(v.tolist() for v in (rows.image, rows.anchor, rows.row, rows.column)), strict=True))
 
 
-def _draw_layer(axes: "Axes", case: Case, i: int, layer: Any, image: int) -> None:
-    """Draw the grid, the assigned cells by choice, and the targets with the anchors that they match."""
-    grid = height, width = case.grids[i]
+def _draw_grid(axes: "Axes", grid: tuple[int, int]) -> None:
+    height, width = grid
     axes.set(xlim=(0, width), ylim=(height, 0), aspect="equal")
     step = max(1, max(grid) // 10)
     axes.set_xticks(range(0, width + 1, step))
@@ -122,6 +149,42 @@ def _draw_layer(axes: "Axes", case: Case, i: int, layer: Any, image: int) -> Non
         axes.set_xticks(range(width + 1), minor=True)
         axes.set_yticks(range(height + 1), minor=True)
     axes.grid(visible=True, which="both", linewidth=0.3, color="0.8")
+
+
+def _draw_built(axes: "Axes", case: Case, i: int, built: Rows, image: int) -> None:
+    """Draw the rows that a loss built: their cells, and their boxes."""
+    from matplotlib.patches import Rectangle  # noqa: PLC0415
+
+    _draw_grid(axes, case.grids[i])
+    here = np.flatnonzero(built.image == image)
+    for (column, row), times in Counter(
+        zip(built.column[here].tolist(), built.row[here].tolist(), strict=True)
+    ).items():
+        patch = Rectangle((column, row), 1, 1, facecolor=BUILT, edgecolor="white", alpha=0.35, clip_on=False)
+        axes.add_patch(patch)
+        if times > 1:
+            axes.text(column + 0.08, row + 0.3, f"{times} rows", fontsize=8, weight="bold", va="center", clip_on=True)
+    for n in here:
+        x, y, w, h = np.add(built.box[n], (built.column[n], built.row[n], 0, 0)).tolist()
+        if np.isfinite((x, y, w, h)).all():
+            _outline(axes, (x - w / 2, y - h / 2), (w, h), "black", "-", 1.2)
+            axes.plot(x, y, "k.", markersize=5, clip_on=False)
+    axes.set_xlabel(f"rows: {len(here)}", fontsize=9)
+
+
+def _draw_predicted(axes: "Axes", reference: Reference, i: int, image: int) -> None:
+    """Draw the boxes that the rows of an image predict, if they are few."""
+    part, rows = reference.row_parts[i], reference.rows[i]
+    here = np.flatnonzero(rows.image == image)
+    for n in here if len(here) <= FEW else ():
+        x, y, w, h = np.add(reference.all_predicted.box[part][n], (rows.column[n], rows.row[n], 0, 0)).tolist()
+        _outline(axes, (x - w / 2, y - h / 2), (w, h), PREDICTED, "-", 1.0)
+        axes.plot(x, y, "+", color=PREDICTED, markersize=6, clip_on=False)
+
+
+def _draw_layer(axes: "Axes", case: Case, i: int, layer: Any, image: int) -> None:
+    """Draw the grid, the assigned cells by choice, and the targets with the anchors that they match."""
+    _draw_grid(axes, case.grids[i])
     _draw_cells(axes, layer, image)
     mine = case.target_rows[:, 0].numpy() == image
     met = layer.matched.any(axis=0)
@@ -164,6 +227,9 @@ def _draw_marks(axes: "Axes", marks: Marks, image: int) -> None:
         for row, column in sorted((r, c) for i, r, c in marks.places[name] if i == image):
             side = 1 - 2 * inset
             _outline(axes, (column + inset, row + inset), (side, side), colour, line, 2.2)
+    for (b, row, column), names in marks.channels.items():
+        if b == image and len(marks.channels) <= MOST_NAMED:
+            axes.text(column + 0.5, row + 0.8, names, fontsize=7, ha="center", va="center", clip_on=True)
 
 
 def _legend(figure: "Figure", marks: list[Marks]) -> None:
@@ -177,6 +243,7 @@ def _legend(figure: "Figure", marks: list[Marks]) -> None:
         Line2D([], [], color="black", linewidth=1.2, marker=".", label="target"),
         Line2D([], [], color="black", linewidth=1.2, linestyle=":", label="target without a matching anchor"),
         Line2D([], [], color="0.35", linewidth=0.6, linestyle="-.", label="anchor that it matches"),
+        Line2D([], [], color=PREDICTED, linewidth=1.0, marker="+", label="predicted box"),
     ]
     handles += [
         Line2D([], [], color=colour, linewidth=2.2, linestyle=line, label=name)

@@ -12,11 +12,11 @@ from yololoss.harness.cases.case import Case as AnyCase
 from yololoss.harness.cases.vectors import read_vectors
 from yololoss.harness.subjects.comparison import Comparison
 from yololoss.harness.subjects.dialect import Recognised
-from yololoss.harness.subjects.family import Family, LossUnderTest
+from yololoss.harness.subjects.family import Family, LossUnderTest, Wrong
 from yololoss.harness.subjects.outcome import Outcome
 from yololoss.harness.subjects.subject import Make
 
-from . import drawing, forms, pools, recorded, regions, strategies
+from . import describing, drawing, exporting, forms, pools, recorded, regions, strategies
 from .budget import Budget
 from .case import Case
 from .dialects import DIALECTS, Dialect
@@ -128,6 +128,18 @@ class V5(Family):
     @override
     def draw(self, case: Any, title: str, outcome: Outcome | None, dialect: Dialect) -> Any:
         return drawing.draw(case, title, outcome, dialect)
+
+    @override
+    def title(self, wrong: Wrong, case: Any, outcome: Outcome | None, dialect: Dialect) -> str:
+        return describing.title(wrong, case, outcome, dialect, super().title(wrong, case, outcome, dialect))
+
+    @override
+    def worked_out(self, case: Any, outcome: Outcome | None, dialect: Dialect) -> Iterator[str]:
+        return describing.worked_out(case, outcome, dialect)
+
+    @override
+    def exported(self, law: Any, case: Any, title: str, under_test: LossUnderTest) -> str:
+        return exporting.exported(law, case, title, under_test)
 
     @override
     def regions_of(self, case: Any) -> Sequence[str]:

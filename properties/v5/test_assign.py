@@ -73,7 +73,13 @@ def decisive(holds: Sequence[bool] | NDArray[np.bool_]) -> list[int]:
     return [int(np.argmin(holds))] if len(holds) > 0 else []
 
 
-@law("assign.clamped-indices", source="SPEC 1.4", cases=cases(min_targets=1), everywhere=True)
+@law(
+    "assign.clamped-indices",
+    title="A row has an index outside its range",
+    source="SPEC 1.4",
+    cases=cases(min_targets=1),
+    everywhere=True,
+)
 def test_every_index_lies_inside_its_grid(exam: Exam) -> None:
     """Image, anchor, grid row, grid column and class of every built row lie inside their ranges."""
     for i, rows in enumerate(exam.rows):
@@ -81,7 +87,13 @@ def test_every_index_lies_inside_its_grid(exam: Exam) -> None:
             exam.expect((values >= 0) & (values < end), f"layer {i}, {name}", f"0 to {end - 1}", values)
 
 
-@law("assign.image-and-class", source="SPEC 1, build_targets", cases=cases(min_targets=1), everywhere=True)
+@law(
+    "assign.image-and-class",
+    title="A row has an image and a class that no target has",
+    source="SPEC 1, build_targets",
+    cases=cases(min_targets=1),
+    everywhere=True,
+)
 def test_rows_carry_the_image_and_class_of_a_target(exam: Exam) -> None:
     """The image and class of every built row are those of one of the targets."""
     known = {(int(image), int(cls)) for image, cls, *_ in exam.case.targets}
@@ -91,7 +103,13 @@ def test_rows_carry_the_image_and_class_of_a_target(exam: Exam) -> None:
         exam.expect(own, f"layer {i}, (image, class) of row", f"one of {sorted(known)}", [str(pair) for pair in built])
 
 
-@law("assign.box-plus-cell", source="SPEC 1.5", cases=cases(min_targets=1), everywhere=True)
+@law(
+    "assign.box-plus-cell",
+    title="The box of a row is not its target's, seen from its cell",
+    source="SPEC 1.5",
+    cases=cases(min_targets=1),
+    everywhere=True,
+)
 def test_a_box_moved_by_its_cell_is_its_target(exam: Exam) -> None:
     """A built box plus its (clamped) cell equals one of the scaled targets of the row's image and class."""
     edge = exam.subject.dialect.cell == "clamp-after" and any(max(t[2:4]) >= 1 for t in exam.case.targets)
@@ -115,7 +133,13 @@ def test_a_box_moved_by_its_cell_is_its_target(exam: Exam) -> None:
             )
 
 
-@law("assign.anchor-sides", source="SPEC 1, build_targets", cases=cases(min_targets=1), everywhere=True)
+@law(
+    "assign.anchor-sides",
+    title="A row has the sides of another anchor",
+    source="SPEC 1, build_targets",
+    cases=cases(min_targets=1),
+    everywhere=True,
+)
 def test_rows_carry_the_sides_of_their_anchor(exam: Exam) -> None:
     """The anchor sides of a row are those of its anchor index on its layer."""
     for i, rows in enumerate(exam.rows):
@@ -124,7 +148,13 @@ def test_rows_carry_the_sides_of_their_anchor(exam: Exam) -> None:
         exam.expect_equal(f"layer {i}, anchor sides", sides[rows.anchor[inside]], rows.anchor_wh[inside])
 
 
-@law("assign.offset-range", source="SPEC 1, consequences", cases=cases(min_targets=1), everywhere=True)
+@law(
+    "assign.offset-range",
+    title="The centre of a row's box is more than half a cell outside its cell",
+    source="SPEC 1, consequences",
+    cases=cases(min_targets=1),
+    everywhere=True,
+)
 def test_centres_lie_at_most_half_a_cell_outside_their_cell(exam: Exam) -> None:
     """A built box's centre, relative to its cell, lies in [-0.5, 1.5] on both axes."""
     for i, rows in enumerate(exam.rows):
@@ -132,7 +162,13 @@ def test_centres_lie_at_most_half_a_cell_outside_their_cell(exam: Exam) -> None:
         exam.expect((xy >= -0.5) & (xy <= 1.5), f"layer {i}, box x, y of row", "in [-0.5, 1.5]", xy)
 
 
-@law("assign.matched-pairs", source="SPEC 1.2", cases=EDGES, everywhere=True)
+@law(
+    "assign.matched-pairs",
+    title="The wrong pairs of target and anchor get rows",
+    source="SPEC 1.2",
+    cases=EDGES,
+    everywhere=True,
+)
 def test_rows_are_made_for_exactly_the_pairs_within_the_ratio_limit(exam: Exam) -> None:
     """A target and an anchor get rows if and only if each side of one is below anchor_t times that of the other."""
     for i, rows in enumerate(exam.rows):
@@ -143,7 +179,13 @@ def test_rows_are_made_for_exactly_the_pairs_within_the_ratio_limit(exam: Exam) 
         )
 
 
-@law("assign.rows-per-pair", source="SPEC 1.3", cases=cases(min_targets=1), everywhere=True)
+@law(
+    "assign.rows-per-pair",
+    title="A pair of target and anchor gets too many rows, or too few",
+    source="SPEC 1.3",
+    cases=cases(min_targets=1),
+    everywhere=True,
+)
 def test_a_pair_has_one_to_five_rows_and_at_most_three_off_the_grid_lines(exam: Exam) -> None:
     """A matched pair has 1 to 5 rows, and at most 3 unless its centre lies on or beside a grid line."""
     for i, rows in enumerate(exam.rows):
@@ -165,7 +207,13 @@ def test_a_pair_has_one_to_five_rows_and_at_most_three_off_the_grid_lines(exam: 
             )
 
 
-@law("assign.centre-cell", source="SPEC 1.3, 1.4", cases=cases(min_targets=1), everywhere=True)
+@law(
+    "assign.centre-cell",
+    title="The cell that holds the centre of a target is not taken",
+    source="SPEC 1.3, 1.4",
+    cases=cases(min_targets=1),
+    everywhere=True,
+)
 def test_the_cell_that_holds_the_centre_is_always_taken(exam: Exam) -> None:
     """Every matched pair has a row in the cell that contains its centre: on the far edge, the last cell."""
     for i, rows in enumerate(exam.rows):
@@ -186,7 +234,13 @@ def test_the_cell_that_holds_the_centre_is_always_taken(exam: Exam) -> None:
             )
 
 
-@law("assign.neighbours", source="SPEC 1.3, 1.4", cases=EDGES, everywhere=True)
+@law(
+    "assign.neighbours",
+    title="The wrong cells beside the centre of a target are taken",
+    source="SPEC 1.3, 1.4",
+    cases=EDGES,
+    everywhere=True,
+)
 def test_the_neighbours_nearest_to_the_centre_are_taken_and_no_others(exam: Exam) -> None:
     """A layer's rows use exactly the cells of the centres, and the neighbour cells less than half a cell from them."""
     for i, (rows, wanted) in enumerate(zip(exam.rows, exam.budget.reference.rows, strict=True)):
@@ -214,14 +268,20 @@ def whole(rows: Rows) -> list[tuple[float, ...]]:
 WHOLE = "(image, anchor, row, column, class, x, y, w, h, anchor w, anchor h)"
 
 
-@law("assign.rows", source="SPEC 1", cases=EDGES, everywhere=True)
+@law("assign.rows", title="The rows are wrong", source="SPEC 1", cases=EDGES, everywhere=True)
 def test_rows_are_those_of_the_reference(exam: Exam) -> None:
     """Rows equal the reference's, in any order: indices, classes, boxes and anchors' sides, bit for bit."""
     for i, (rows, wanted) in enumerate(zip(exam.rows, exam.budget.reference.rows, strict=True)):
         exam.expect_equal(f"layer {i}, sorted {WHOLE}", table(wanted, ordered=True), table(rows, ordered=True))
 
 
-@law("assign.row-order", source="SPEC 1, row order", cases=cases(min_targets=1), everywhere=True)
+@law(
+    "assign.row-order",
+    title="The rows come in another order",
+    source="SPEC 1, row order",
+    cases=cases(min_targets=1),
+    everywhere=True,
+)
 def test_rows_come_in_upstreams_order(exam: Exam) -> None:
     """Rows are sorted by cell (own, left, above, right, below), then by anchor, then by target.
 
@@ -232,7 +292,13 @@ def test_rows_come_in_upstreams_order(exam: Exam) -> None:
         exam.expect_equal(f"layer {i}, in order {WHOLE}", table(wanted), table(rows))
 
 
-@law("assign.larger-anchor-t", source="SPEC 1.2", cases=cases(min_targets=1, spots=False), again=True)
+@law(
+    "assign.larger-anchor-t",
+    title="A larger anchor_t takes rows away",
+    source="SPEC 1.2",
+    cases=cases(min_targets=1, spots=False),
+    again=True,
+)
 def test_a_larger_ratio_limit_only_adds_rows(exam: Exam) -> None:
     """Every row that is built with anchor_t is also built with twice that value."""
     wider = exam.case.hyp.model_copy(update={"anchor_t": 2 * exam.case.hyp.anchor_t})
@@ -241,7 +307,13 @@ def test_a_larger_ratio_limit_only_adds_rows(exam: Exam) -> None:
         exam.expect(not lost, f"layer {i}, {WHOLE} lost with anchor_t {wider.anchor_t:g}", "none", str(lost[:1]))
 
 
-@law("assign.targets-independent", source="SPEC 1", cases=cases(min_targets=2, max_targets=4, spots=False), again=True)
+@law(
+    "assign.targets-independent",
+    title="The rows of a target depend on the other targets",
+    source="SPEC 1",
+    cases=cases(min_targets=2, max_targets=4, spots=False),
+    again=True,
+)
 def test_targets_do_not_influence_each_others_rows(exam: Exam) -> None:
     """Several targets get the same rows together as each of them gets in a batch without the others."""
     alone = [exam.on(exam.case.changed(targets=(t,))).rows for t in exam.case.targets]
@@ -250,7 +322,13 @@ def test_targets_do_not_influence_each_others_rows(exam: Exam) -> None:
         exam.expect_equal(f"layer {i}, sorted {WHOLE}", np.array(together), np.array(sorted(whole(rows))))
 
 
-@law("assign.ignores-logits", source="SPEC 1", cases=cases(min_targets=1, spots=False), again=True)
+@law(
+    "assign.ignores-logits",
+    title="The rows depend on the predictions",
+    source="SPEC 1",
+    cases=cases(min_targets=1, spots=False),
+    again=True,
+)
 def test_rows_follow_targets_not_predictions(exam: Exam) -> None:
     """Rows depend only on targets, anchors and grids: negated logits give the same rows."""
     other = exam.on(exam.case.with_logits(tuple(-x for x in exam.case.logits)))
@@ -258,7 +336,12 @@ def test_rows_follow_targets_not_predictions(exam: Exam) -> None:
         exam.expect_equal(f"layer {i}, in order {WHOLE}", table(here), table(there))
 
 
-@law("assign.no-targets", source="SPEC 1", cases=cases(max_targets=0))
+@law(
+    "assign.no-targets",
+    title="Without targets, the loss gives rows, or a box or class loss",
+    source="SPEC 1",
+    cases=cases(max_targets=0),
+)
 def test_no_targets_give_no_rows_and_no_box_or_class_loss(exam: Exam) -> None:
     """Without targets there are no rows, the box and class items are 0, and the objectness item is 0 or more."""
     exam.expect_equal("box and class items", [0.0, 0.0], exam.items[::2])

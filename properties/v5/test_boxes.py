@@ -22,7 +22,7 @@ FEW_ROWS = cases(min_targets=1)
 NAMED_BECAUSE = "rounding, and an epsilon in any place, see properties/v5/named.py"
 
 
-@law("boxes.item", source="SPEC 2", cases=FEW_ROWS, everywhere=True)
+@law("boxes.item", title="The box item is wrong", source="SPEC 2", cases=FEW_ROWS, everywhere=True)
 def test_the_box_item_is_that_of_the_reference(exam: Exam) -> None:
     """The box item is the gain times the sum over layers of the mean of 1 - CIoU over rows."""
     budget = exam.budget
@@ -32,7 +32,7 @@ def test_the_box_item_is_that_of_the_reference(exam: Exam) -> None:
     exam.expect_close("box item", budget.reference.calls[-1].items[0], exam.items[0], budget.items[-1][0], BECAUSE)
 
 
-@law("boxes.item-range", source="SPEC 2", cases=FEW_ROWS)
+@law("boxes.item-range", title="The box item is outside its range", source="SPEC 2", cases=FEW_ROWS)
 def test_the_loss_of_a_row_lies_between_0_and_3(exam: Exam) -> None:
     """1 - CIoU of each row lies in [0, 3), so the box item lies between 0 and 3 x gain x number of layers."""
     exam.only_if(not exam.subject.dialect.taken, "the overlap may have another range")
@@ -47,7 +47,13 @@ ONE = cases(min_targets=1, max_targets=1, dtypes=("float32", "float64"))
 SPECKS = cases(min_targets=1, max_targets=1, dtypes=("float32", "float64"), large=SMALL)
 
 
-@law("boxes.perfect-fit", source="SPEC 2", cases=ONE, again=True)
+@law(
+    "boxes.perfect-fit",
+    title="A box that fits its target exactly still has a loss",
+    source="SPEC 2",
+    cases=ONE,
+    again=True,
+)
 def test_a_perfect_fit_has_no_box_loss(exam: Exam) -> None:
     """If every row's prediction equals its target, the box item is finite, and 0 within rounding."""
     fitted = exam.on(exam.case.with_logits(fit(exam)))
@@ -89,7 +95,13 @@ def fit(exam: Exam, off: float = 0.0) -> tuple[Tensor, ...]:
     return tuple(out)
 
 
-@law("boxes.near-fit", source="SPEC 2", cases=any_of(ONE, SPECKS), again=True)
+@law(
+    "boxes.near-fit",
+    title="A box that nearly fits its target has another loss or gradient",
+    source="SPEC 2",
+    cases=any_of(ONE, SPECKS),
+    again=True,
+)
 def test_a_box_a_little_off_its_target_is_judged_as_by_the_reference(exam: Exam) -> None:
     """If predictions differ from their targets by a third of the sides, box item and gradient equal the reference's."""
     near = exam.on(exam.case.with_logits(fit(exam, off=1 / 3)))
@@ -102,7 +114,9 @@ def test_a_box_a_little_off_its_target_is_judged_as_by_the_reference(exam: Exam)
         exam.expect_close(place, grid[..., :4], near.gradients[i][..., :4], off[..., :4], BECAUSE)
 
 
-@law("boxes.gradient", source="SPEC 2, 7", cases=FEW_ROWS, everywhere=True)
+@law(
+    "boxes.gradient", title="The gradient of a box logit is wrong", source="SPEC 2, 7", cases=FEW_ROWS, everywhere=True
+)
 def test_the_gradient_of_the_box_logits_is_that_of_the_reference(exam: Exam) -> None:
     """The gradient of the x, y, w, h logits is gain x batch / rows x that of 1 - CIoU, with alpha held constant."""
     budget = exam.budget

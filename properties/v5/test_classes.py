@@ -35,7 +35,7 @@ def item_and_gradient(exam: Exam) -> None:
         exam.expect_close(place, grid[..., 5:], exam.gradients[i][..., 5:], off[..., 5:], BECAUSE)
 
 
-@law("classes.item", source="SPEC 4", cases=ROWS, everywhere=True)
+@law("classes.item", title="The class item is wrong", source="SPEC 4", cases=ROWS, everywhere=True)
 def test_the_class_item_is_that_of_the_reference(exam: Exam) -> None:
     """The class item is the gain times the sum over layers of the mean BCE over rows and classes."""
     budget = exam.budget
@@ -43,7 +43,7 @@ def test_the_class_item_is_that_of_the_reference(exam: Exam) -> None:
     exam.expect_close("class item", want, exam.items[2], budget.items[-1][2], BECAUSE)
 
 
-@law("classes.gradient", source="SPEC 4", cases=ROWS, everywhere=True)
+@law("classes.gradient", title="The gradient of a class logit is wrong", source="SPEC 4", cases=ROWS, everywhere=True)
 def test_the_gradient_of_the_class_logits_is_that_of_the_reference(exam: Exam) -> None:
     """The gradient of a row's class logits is the criterion's derivative, summed over the rows of one cell."""
     item_and_gradient(exam)
@@ -51,6 +51,7 @@ def test_the_gradient_of_the_class_logits_is_that_of_the_reference(exam: Exam) -
 
 @law(
     "classes.label-smoothing",
+    title="Label smoothing gives other targets",
     source="SPEC 4",
     cases=with_hyp("label_smoothing"),
 )
@@ -60,21 +61,26 @@ def test_label_smoothing_takes_half_from_the_class_and_gives_half_to_the_others(
     item_and_gradient(exam)
 
 
-@law("classes.positive-weight", source="SPEC 5", cases=with_hyp("cls_pw"))
+@law(
+    "classes.positive-weight",
+    title="cls_pw does not multiply the positive part of the class loss",
+    source="SPEC 5",
+    cases=with_hyp("cls_pw"),
+)
 def test_the_positive_weight_multiplies_the_positive_part(exam: Exam) -> None:
     """cls_pw multiplies the positive part of each BCE, the part that increases the logit."""
     exam.only_if(exam.case.classes > 1, "one class")
     item_and_gradient(exam)
 
 
-@law("classes.focal", source="SPEC 5", cases=with_hyp("fl_gamma"))
+@law("classes.focal", title="The focal class loss is wrong", source="SPEC 5", cases=with_hyp("fl_gamma"))
 def test_focal_loss_discounts_what_is_already_right(exam: Exam) -> None:
     """With fl_gamma above 0 the class loss is a focal loss: BCE x the alpha factor x (1 - p_t)^gamma."""
     exam.only_if(exam.case.classes > 1, "one class")
     item_and_gradient(exam)
 
 
-@law("classes.one-class", source="SPEC 4", cases=cases(min_targets=1, classes=(1,)))
+@law("classes.one-class", title="A single class is trained", source="SPEC 4", cases=cases(min_targets=1, classes=(1,)))
 def test_a_single_class_is_not_learnt(exam: Exam) -> None:
     """With one class the class item is 0 and the class logit gets no gradient."""
     if exam.has_items:
@@ -85,6 +91,7 @@ def test_a_single_class_is_not_learnt(exam: Exam) -> None:
 
 @law(
     "classes.gradient-sign",
+    title="A class logit is pulled the wrong way",
     source="SPEC 4",
     cases=cases(
         min_targets=1, max_targets=1, classes=(2, 3, 5), hyps=HYPS[:1], logits=((4.0, 0.0), (1.0, 0.0)), spots=False

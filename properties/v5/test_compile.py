@@ -35,7 +35,7 @@ ONE_LAYER = Case(
 CASES = (USUAL, ONE_LAYER, USUAL.changed(targets=()))
 
 
-@law("compile.values", source="DESIGN", cases=CASES, on=("compile",))
+@law("compile.values", title="The compiled loss gives other results", source="DESIGN", cases=CASES, on=("compile",))
 def test_values_and_gradients_are_those_without_compilation(exam: Exam) -> str:
     """The compiled loss gives the same totals and gradients as without compilation, up to rounding.
 
@@ -47,7 +47,13 @@ def test_values_and_gradients_are_those_without_compilation(exam: Exam) -> str:
     return f"{len(breaks)} places where the graph breaks{': ' * bool(breaks)}{', '.join(breaks)}"
 
 
-@law("compile.changed-target-count", source="DESIGN", cases=(USUAL,), on=("compile",))
+@law(
+    "compile.changed-target-count",
+    title="The compiled loss gives other results after a call with more targets",
+    source="DESIGN",
+    cases=(USUAL,),
+    on=("compile",),
+)
 def test_other_inputs_before_change_nothing(exam: Exam) -> None:
     """After a call with more targets, the compiled loss still gives the results of the loss without compilation."""
     more = exam.case.changed(targets=(*exam.case.targets, *exam.case.targets[:2]))

@@ -13,7 +13,14 @@ from .budget import BECAUSE
 from .strategies import CROWDED, cases
 
 
-@law("devices.shared-cells", source="SPEC 7", cases=CROWDED, again=True, on=ACCELERATOR)
+@law(
+    "devices.shared-cells",
+    title="Chance decides which row wins a shared cell",
+    source="SPEC 7",
+    cases=CROWDED,
+    again=True,
+    on=ACCELERATOR,
+)
 def test_shared_cells_are_decided_as_on_the_cpu(exam: Exam) -> None:
     """If rows share a cell, its objectness target comes from the same row as on the CPU, in every run."""
     cpu = on_cpu(exam)
@@ -23,7 +30,14 @@ def test_shared_cells_are_decided_as_on_the_cpu(exam: Exam) -> None:
             exam.expect_close(f"objectness gradient of layer {i}", want, got, 2 * off[..., 4], BECAUSE)
 
 
-@law("devices.targets-on-cpu", source="SPEC 7", cases=cases(min_targets=1), again=True, on=ACCELERATOR)
+@law(
+    "devices.targets-on-cpu",
+    title="Targets on the CPU give other results",
+    source="SPEC 7",
+    cases=cases(min_targets=1),
+    again=True,
+    on=ACCELERATOR,
+)
 def test_targets_on_the_cpu_are_refused_or_used(exam: Exam) -> None:
     """Targets on the CPU are refused, or give the same results, on the device of the predictions."""
     host = exam.on(exam.case, around=Around(targets_on_host=True))
@@ -36,6 +50,7 @@ def test_targets_on_the_cpu_are_refused_or_used(exam: Exam) -> None:
 
 @law(
     "devices.autocast",
+    title="Autocast changes more than rounding does",
     source="SPEC 7",
     # under autocast, torch itself refuses to concatenate tensors of the other half-precision dtype
     cases=cases(min_targets=1, dtypes=("float32", "float16", "bfloat16"), target_dtypes=("float32",)),

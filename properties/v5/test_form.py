@@ -26,7 +26,14 @@ ATTRIBUTES = (
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
-@law("form.wrapped-model", source="SPEC, drop-in form", cases=ANY, only={"drop_in": "yes"}, again=True)
+@law(
+    "form.wrapped-model",
+    title="A model inside DataParallel gives other results",
+    source="SPEC, drop-in form",
+    cases=ANY,
+    only={"drop_in": "yes"},
+    again=True,
+)
 def test_a_wrapped_model_gives_the_same_loss(exam: Exam) -> None:
     """Built from a model inside DataParallel or DistributedDataParallel, the loss gives the same results."""
     kind: Any = WRAPPERS[exam.case.layers % len(WRAPPERS)]
@@ -45,7 +52,7 @@ def test_a_wrapped_model_gives_the_same_loss(exam: Exam) -> None:
     close(exam, exam.on(exam.case, lambda subject: subject.rebuild(wrapped)))
 
 
-@law("form.model-unchanged", source="DESIGN", cases=ANY, again=True)
+@law("form.model-unchanged", title="Building the loss changes the model", source="DESIGN", cases=ANY, again=True)
 def test_a_second_loss_of_the_same_model_is_the_same(exam: Exam) -> None:
     """Building a loss does not change the model: a second loss built from it gives the same results."""
     states = []
@@ -69,6 +76,7 @@ def state(model: nn.Module) -> list[str]:
 
 @law(
     "form.missing-label-smoothing",
+    title="Without label_smoothing in the hyperparameters, the loss fails or smooths",
     source="SPEC, hyperparameters",
     cases=cases(hyps=[h for h in HYPS if h.label_smoothing == 0]),
     only={"drop_in": "yes"},
@@ -87,6 +95,7 @@ def test_label_smoothing_may_be_missing(exam: Exam) -> None:
 
 @law(
     "form.set-options",
+    title="gr or sort_obj_iou, set between calls, has no effect",
     source="SPEC, drop-in form",
     cases=cases(min_targets=1, options=[o for o in ONE_CALL if o != Options()]),
     again=True,
@@ -106,7 +115,14 @@ def test_options_may_be_set_between_calls(exam: Exam) -> None:
     close(exam, exam.on(exam.case.changed(options=usual), later))
 
 
-@law("form.set-hyperparameters", source="SPEC, drop-in form", cases=cases(), only={"drop_in": "yes"}, again=True)
+@law(
+    "form.set-hyperparameters",
+    title="Hyperparameters that are set between calls have no effect",
+    source="SPEC, drop-in form",
+    cases=cases(),
+    only={"drop_in": "yes"},
+    again=True,
+)
 def test_gains_and_the_ratio_limit_may_be_set(exam: Exam) -> None:
     """Hyperparameters with other gains and another anchor_t, set between calls, take effect from the next call."""
     hyp = exam.case.hyp
@@ -122,7 +138,14 @@ def test_gains_and_the_ratio_limit_may_be_set(exam: Exam) -> None:
     close(exam, exam.on(exam.case.changed(hyp=hyp.model_copy(update=others)), later))
 
 
-@law("form.interface", source="SPEC, drop-in form", cases=ANY, only={"interface": "whole"}, again=True)
+@law(
+    "form.interface",
+    title="The loss lacks a part of the usual interface",
+    source="SPEC, drop-in form",
+    cases=ANY,
+    only={"interface": "whole"},
+    again=True,
+)
 def test_the_loss_has_upstreams_whole_interface(exam: Exam) -> None:
     """The loss has upstream's attributes, accepts autobalance, and build_targets returns upstream's four lists."""
     try:
@@ -143,7 +166,13 @@ def test_the_loss_has_upstreams_whole_interface(exam: Exam) -> None:
     exam.expect(not missing, "attributes of the loss", "all of upstream's", f"no {', '.join(sorted(missing))}")
 
 
-@law("form.set-balance", source="SPEC, drop-in form", cases=cases(), again=True)
+@law(
+    "form.set-balance",
+    title="A balance that is set between calls has no effect",
+    source="SPEC, drop-in form",
+    cases=cases(),
+    again=True,
+)
 def test_the_balance_may_be_set(exam: Exam) -> None:
     """Doubling the balance of every layer doubles the objectness item and does not change the others."""
 

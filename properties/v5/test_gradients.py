@@ -23,7 +23,15 @@ from .strategies import ANY, cases
 PARTS = (("box", "box", np.s_[:4]), ("class", "criterion", np.s_[5:]), ("objectness", "criterion", np.s_[4:5]))
 
 
-@law("gradients.finite", source="SPEC 7", cases=ANY, infinite=True, several=True, everywhere=True)
+@law(
+    "gradients.finite",
+    title="A gradient is not finite",
+    source="SPEC 7",
+    cases=ANY,
+    infinite=True,
+    several=True,
+    everywhere=True,
+)
 def test_every_gradient_is_finite(exam: Exam) -> None:
     """No logit gets a NaN or infinite gradient, even for predicted boxes of size 0 and saturated logits."""
     for i, gradient in enumerate(exam.gradients):
@@ -34,6 +42,7 @@ def test_every_gradient_is_finite(exam: Exam) -> None:
 
 @law(
     "gradients.value",
+    title="The gradient of a logit is wrong",
     source="SPEC 6",
     cases=ANY,
     everywhere=True,
@@ -55,7 +64,12 @@ def used(exam: Exam, i: int, rows: Rows) -> NDArray[np.bool_]:
     return mask
 
 
-@law("gradients.zero-unassigned-cells", source="SPEC 6", cases=cases())
+@law(
+    "gradients.zero-unassigned-cells",
+    title="A cell without a row has a box or class gradient",
+    source="SPEC 6",
+    cases=cases(),
+)
 def test_a_cell_without_a_row_has_no_box_or_class_gradient(exam: Exam) -> None:
     """In a cell that no row uses, the gradient of the x, y, w, h and class logits is exactly 0."""
     for i, rows in enumerate(exam.budget.reference.rows):
@@ -77,7 +91,12 @@ TELLING = cases(
 )
 
 
-@law("gradients.assignment", source="FAMILIES, call forms", cases=TELLING)
+@law(
+    "gradients.assignment",
+    title="The cells that are trained are not those of the targets",
+    source="FAMILIES, call forms",
+    cases=TELLING,
+)
 def test_the_assignment_read_off_the_gradient_is_that_of_the_reference(exam: Exam) -> None:
     """The cells with a box or class gradient are exactly the cells of the reference's rows."""
     for i, rows in enumerate(exam.budget.reference.rows):
@@ -85,7 +104,12 @@ def test_the_assignment_read_off_the_gradient_is_that_of_the_reference(exam: Exa
         exam.expect_equal(f"layer {i}, assigned at image, anchor, row, column", used(exam, i, rows), seen)
 
 
-@law("gradients.consistent-with-rows", source="SPEC 6", cases=TELLING)
+@law(
+    "gradients.consistent-with-rows",
+    title="The cells that are trained are not those of the loss's own rows",
+    source="SPEC 6",
+    cases=TELLING,
+)
 def test_the_assignment_read_off_the_gradient_is_that_of_the_rows(exam: Exam) -> None:
     """The cells with a box or class gradient are exactly the cells of the subject's own rows."""
     for i, rows in enumerate(exam.rows):
@@ -96,7 +120,13 @@ def test_the_assignment_read_off_the_gradient_is_that_of_the_rows(exam: Exam) ->
 SCALE = 2.0**16  # the initial scale of torch's GradScaler
 
 
-@law("gradients.loss-scaling", source="calculus", cases=cases(dtypes=("float32", "float64")), again=True)
+@law(
+    "gradients.loss-scaling",
+    title="The gradient of a scaled total is not the scaled gradient",
+    source="calculus",
+    cases=cases(dtypes=("float32", "float64")),
+    again=True,
+)
 def test_a_scaled_total_has_a_scaled_gradient(exam: Exam) -> None:
     """The gradient of 65,536 x the total is 65,536 x the total's gradient, as mixed-precision training requires."""
 
@@ -113,6 +143,7 @@ def test_a_scaled_total_has_a_scaled_gradient(exam: Exam) -> None:
 
 @law(
     "gradients.finite-difference",
+    title="The objectness gradient is not the slope of the total",
     source="calculus",
     cases=cases(dtypes=("float64",), options=ONE_CALL[:1], logits=((4.0, 0.0), (1.0, 0.0)), spots=False),
     again=True,

@@ -76,103 +76,147 @@ def with_inputs(exam: Exam, spoil: Callable[[list[Tensor], Tensor], tuple[list[T
     return what_happens(exam, exam.on(exam.case, change, valid=False))
 
 
-@law("input.class-negative", source="SPEC 7", cases=GOOD, again=True)
+@law("input.class-negative", title="A target with class -1 is not refused", source="SPEC 7", cases=GOOD, again=True)
 def test_what_a_negative_class_does(exam: Exam) -> str:
     """A target with class -1 is refused; upstream trains the last class instead."""
     return with_value(exam, CLASS, -1.0)
 
 
-@law("input.class-too-large", source="SPEC 7", cases=GOOD, again=True)
+@law("input.class-too-large", title="A target with class C is not refused", source="SPEC 7", cases=GOOD, again=True)
 def test_what_a_class_beyond_the_last_does(exam: Exam) -> str:
     """A target with class C is refused; upstream raises IndexError, or makes an accelerator's context unusable."""
     return with_value(exam, CLASS, float(exam.case.classes), exam.case.classes + 300.0)
 
 
-@law("input.class-not-integer", source="SPEC 7", cases=GOOD, again=True)
+@law("input.class-not-integer", title="A target with class 0.9 is not refused", source="SPEC 7", cases=GOOD, again=True)
 def test_what_a_fractional_class_does(exam: Exam) -> str:
     """A target with class 0.9 is refused; upstream truncates it."""
     return with_value(exam, CLASS, 0.9)
 
 
-@law("input.image-index-not-integer", source="SPEC 7", cases=GOOD, again=True)
+@law(
+    "input.image-index-not-integer",
+    title="A target with image index 0.9 is not refused",
+    source="SPEC 7",
+    cases=GOOD,
+    again=True,
+)
 def test_what_a_fractional_image_does(exam: Exam) -> str:
     """A target with image index 0.9 is refused; upstream truncates it."""
     return with_value(exam, IMAGE, 0.9)
 
 
-@law("input.image-index-negative", source="SPEC 7", cases=GOOD, again=True)
+@law(
+    "input.image-index-negative",
+    title="A target with image index -1 is not refused",
+    source="SPEC 7",
+    cases=GOOD,
+    again=True,
+)
 def test_what_a_negative_image_does(exam: Exam) -> str:
     """A target with image index -1 is refused; upstream assigns it to the last image."""
     return with_value(exam, IMAGE, -1.0)
 
 
-@law("input.image-index-too-large", source="SPEC 7", cases=GOOD, again=True)
+@law(
+    "input.image-index-too-large",
+    title="A target with image index B, the batch size, is not refused",
+    source="SPEC 7",
+    cases=GOOD,
+    again=True,
+)
 def test_what_an_image_beyond_the_batch_does(exam: Exam) -> str:
     """A target with image index B, the batch size, is refused."""
     return with_value(exam, IMAGE, float(exam.case.batch), exam.case.batch + 300.0)
 
 
-@law("input.not-a-number", source="SPEC 7", cases=GOOD, again=True)
+@law("input.not-a-number", title="A target with a NaN is not refused", source="SPEC 7", cases=GOOD, again=True)
 def test_what_a_nan_coordinate_does(exam: Exam) -> str:
     """A target with a NaN is refused; with a NaN centre, upstream's loss is NaN for the whole batch."""
     return with_value(exam, (*CENTRE, *SIZE, *CLASS, *IMAGE), NAN)
 
 
-@law("input.infinite-size", source="SPEC 7", cases=GOOD, again=True)
+@law(
+    "input.infinite-size",
+    title="A target with an infinite side is not refused",
+    source="SPEC 7",
+    cases=GOOD,
+    again=True,
+)
 def test_what_an_infinite_size_does(exam: Exam) -> str:
     """A target with an infinite side is refused; upstream ignores it silently."""
     return with_value(exam, SIZE, INFINITY)
 
 
-@law("input.zero-size", source="SPEC 7", cases=GOOD, again=True)
+@law("input.zero-size", title="A target with a side of 0 is not refused", source="SPEC 7", cases=GOOD, again=True)
 def test_what_a_width_of_zero_does(exam: Exam) -> str:
     """A target with a side of 0 is refused; upstream ignores it silently."""
     return with_value(exam, SIZE, 0.0)
 
 
-@law("input.negative-size", source="SPEC 7", cases=GOOD, again=True)
+@law(
+    "input.negative-size", title="A target with a negative side is not refused", source="SPEC 7", cases=GOOD, again=True
+)
 def test_what_a_negative_height_does(exam: Exam) -> str:
     """A target with a negative side is refused."""
     return with_value(exam, SIZE, -0.1)
 
 
-@law("input.centre-outside", source="SPEC 7", cases=GOOD, again=True)
+@law("input.centre-outside", title="A centre outside the image is not refused", source="SPEC 7", cases=GOOD, again=True)
 def test_what_a_centre_outside_the_image_does(exam: Exam) -> str:
     """A centre outside the image is refused; upstream trains a cell at the edge on a box that it cannot predict."""
     return with_value(exam, CENTRE, 1.5, -0.25, 1.0 + 2.0**-20)
 
 
-@law("input.integer-targets", source="SPEC 7", cases=GOOD, again=True)
+@law("input.integer-targets", title="Integer targets are not refused", source="SPEC 7", cases=GOOD, again=True)
 def test_what_integer_targets_do(exam: Exam) -> str:
     """Integer targets are refused; in upstream, coordinates truncated to 0 match no anchor."""
     return with_inputs(exam, lambda p, targets: (p, targets.long()))
 
 
-@law("input.targets-five-columns", source="SPEC 7", cases=GOOD, again=True)
+@law(
+    "input.targets-five-columns",
+    title="Targets with five columns are not refused",
+    source="SPEC 7",
+    cases=GOOD,
+    again=True,
+)
 def test_what_targets_without_an_image_index_do(exam: Exam) -> str:
     """Targets with five columns are refused."""
     return with_inputs(exam, lambda p, targets: (p, targets[:, 1:]))
 
 
-@law("input.targets-3d", source="SPEC 7", cases=GOOD, again=True)
+@law("input.targets-3d", title="Targets of shape (N, 6, 1) are not refused", source="SPEC 7", cases=GOOD, again=True)
 def test_what_targets_of_three_axes_do(exam: Exam) -> str:
     """Targets of shape (N, 6, 1) are refused."""
     return with_inputs(exam, lambda p, targets: (p, targets[..., None]))
 
 
-@law("input.flattened-predictions", source="SPEC 7", cases=GOOD, again=True)
+@law(
+    "input.flattened-predictions",
+    title="Predictions of shape (B, A H W, 5 + C), as in inference, are not refused",
+    source="SPEC 7",
+    cases=GOOD,
+    again=True,
+)
 def test_what_predictions_of_three_axes_do(exam: Exam) -> str:
     """Predictions of shape (B, A H W, 5 + C), as in inference, are refused."""
     return with_inputs(exam, lambda p, targets: ([x.flatten(1, 3) for x in p], targets))
 
 
-@law("input.missing-layer", source="SPEC 7", cases=GOOD, again=True)
+@law(
+    "input.missing-layer",
+    title="Predictions with too few layers are not refused",
+    source="SPEC 7",
+    cases=GOOD,
+    again=True,
+)
 def test_what_a_missing_layer_does(exam: Exam) -> str:
     """Predictions with too few layers are refused."""
     return with_inputs(exam, lambda p, targets: (p[:-1], targets))
 
 
-@law("input.six-layers", source="SPEC 7", cases=GOOD, again=True)
+@law("input.six-layers", title="A model with six layers is not refused", source="SPEC 7", cases=GOOD, again=True)
 def test_what_a_sixth_layer_does(exam: Exam) -> str:
     """A model with six layers is refused, as it has no balance; upstream raises IndexError without an explanation."""
     case = exam.case
@@ -182,7 +226,13 @@ def test_what_a_sixth_layer_does(exam: Exam) -> str:
     return what_happens(exam, exam.on(six, valid=False))
 
 
-@law("input.no-stride-16", source="SPEC 7", cases=GOOD, again=True)
+@law(
+    "input.no-stride-16",
+    title="Autobalance without a layer of stride 16 is not refused",
+    source="SPEC 7",
+    cases=GOOD,
+    again=True,
+)
 def test_what_autobalance_without_a_layer_of_stride_16_does(exam: Exam) -> str:
     """Autobalance without a layer of stride 16 is refused; upstream raises ValueError without an explanation."""
     strides = tuple(3.0 * 2**i for i in range(exam.case.layers))
@@ -190,7 +240,13 @@ def test_what_autobalance_without_a_layer_of_stride_16_does(exam: Exam) -> str:
     return what_happens(exam, exam.on(without, valid=False))
 
 
-@law("input.extra-channel", source="SPEC 7", cases=GOOD, again=True)
+@law(
+    "input.extra-channel",
+    title="Predictions with more than 5 + C channels are not refused",
+    source="SPEC 7",
+    cases=GOOD,
+    again=True,
+)
 def test_what_a_channel_too_many_does(exam: Exam) -> str:
     """Predictions with more than 5 + C channels are refused."""
     return with_inputs(exam, lambda p, targets: ([x.repeat_interleave(2, dim=-1) for x in p], targets))

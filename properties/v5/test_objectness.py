@@ -36,7 +36,7 @@ def recovered(exam: Exam, i: int) -> tuple[Grid, Grid]:
     return sigmoid(reference.logits[i][..., 4]) - exam.gradients[i][..., 4] / weight, off
 
 
-@law("objectness.item", source="SPEC 3", cases=cases(), everywhere=True)
+@law("objectness.item", title="The objectness item is wrong", source="SPEC 3", cases=cases(), everywhere=True)
 def test_the_objectness_item_is_that_of_the_reference(exam: Exam) -> None:
     """The item is the gain times the sum over layers of balance times the mean BCE over all cells."""
     budget = exam.budget
@@ -44,7 +44,13 @@ def test_the_objectness_item_is_that_of_the_reference(exam: Exam) -> None:
     exam.expect_close("objectness item", want, exam.items[1], budget.items[-1][1], BECAUSE)
 
 
-@law("objectness.gradient", source="SPEC 3, 6", cases=cases(), everywhere=True)
+@law(
+    "objectness.gradient",
+    title="The gradient of an objectness logit is wrong",
+    source="SPEC 3, 6",
+    cases=cases(),
+    everywhere=True,
+)
 def test_the_gradient_of_every_objectness_logit_is_that_of_the_reference(exam: Exam) -> None:
     """The gradient of every objectness logit is balance x gain x batch / cells x the criterion's derivative."""
     budget = exam.budget
@@ -53,7 +59,12 @@ def test_the_gradient_of_every_objectness_logit_is_that_of_the_reference(exam: E
         exam.expect_close(place, want[..., 4], exam.gradients[i][..., 4], off[..., 4], BECAUSE)
 
 
-@law("objectness.target-range", source="SPEC 3", cases=READABLE)
+@law(
+    "objectness.target-range",
+    title="The objectness target of a cell is outside [0, 1]",
+    source="SPEC 3",
+    cases=READABLE,
+)
 def test_objectness_targets_lie_between_0_and_1(exam: Exam) -> None:
     """The target, computed from the gradient, lies in [0, 1] in every cell."""
     for i in range(exam.case.layers):
@@ -62,7 +73,7 @@ def test_objectness_targets_lie_between_0_and_1(exam: Exam) -> None:
         exam.expect(holds, f"layer {i}, target at image, anchor, row, column", "from 0 to 1", target)
 
 
-@law("objectness.background", source="SPEC 3", cases=READABLE)
+@law("objectness.background", title="A cell without a row has an objectness target", source="SPEC 3", cases=READABLE)
 def test_cells_without_a_row_have_target_0(exam: Exam) -> None:
     """The target, computed from the gradient, is 0 in every cell that no row uses."""
     for i, winner in enumerate(exam.budget.reference.winner):
@@ -72,7 +83,12 @@ def test_cells_without_a_row_have_target_0(exam: Exam) -> None:
         exam.expect_close(place, 0.0, np.where(empty, target, 0), off, BECAUSE)
 
 
-@law("objectness.target", source="SPEC 3", cases=READABLE)
+@law(
+    "objectness.target",
+    title="The objectness target of a cell is not the overlap of its row",
+    source="SPEC 3",
+    cases=READABLE,
+)
 def test_the_target_of_a_cell_is_the_overlap_of_its_row(exam: Exam) -> None:
     """The target, computed from the gradient, is (1 - gr) + gr max(CIoU, 0) of the row that wins the cell."""
     for i, want in enumerate(exam.budget.reference.objectness):
@@ -97,7 +113,13 @@ SHARED = cases(
 )
 
 
-@law("objectness.last-row-wins", source="SPEC 3", cases=SHARED, only={"shared_cells": "last"})
+@law(
+    "objectness.last-row-wins",
+    title="A cell that rows share does not get its objectness target from the last of them",
+    source="SPEC 3",
+    cases=SHARED,
+    only={"shared_cells": "last"},
+)
 def test_the_last_row_wins_a_shared_cell(exam: Exam) -> None:
     """If rows share a cell, its target is that of the last row in upstream's order."""
     shares = [shared(exam, i) for i in range(exam.case.layers)]
@@ -110,6 +132,7 @@ def test_the_last_row_wins_a_shared_cell(exam: Exam) -> None:
 
 @law(
     "objectness.largest-ciou-wins",
+    title="With sort_obj_iou, a cell does not get the largest overlap of its rows",
     source="SPEC 3, sort_obj_iou",
     cases=cases(
         min_targets=2,
@@ -131,6 +154,7 @@ def test_with_sorting_the_largest_overlap_wins_a_shared_cell(exam: Exam) -> None
 
 @law(
     "objectness.gr",
+    title="gr does not move the objectness targets towards 1",
     source="SPEC 3, gr",
     cases=cases(min_targets=1, hyps=HYPS[:1], options=[o for o in ONE_CALL if o.gr < 1], logits=((1.0, 0.0),)),
 )
@@ -143,7 +167,10 @@ def test_a_smaller_gr_moves_targets_towards_1(exam: Exam) -> None:
 
 
 @law(
-    "objectness.background-gradient", source="SPEC 3", cases=cases(dtypes=("float32",), logits=((4.0, 0.0), (1.0, 0.0)))
+    "objectness.background-gradient",
+    title="A cell without an object does not learn that it is empty",
+    source="SPEC 3",
+    cases=cases(dtypes=("float32",), logits=((4.0, 0.0), (1.0, 0.0))),
 )
 def test_a_layer_without_rows_still_learns_that_it_is_empty(exam: Exam) -> None:
     """The objectness logits of cells with target 0 have a gradient, also on layers that no target matches."""
@@ -156,6 +183,7 @@ def test_a_layer_without_rows_still_learns_that_it_is_empty(exam: Exam) -> None:
 
 @law(
     "objectness.target-detached",
+    title="A gradient flows through the objectness target",
     source="SPEC 3",
     cases=cases(
         min_targets=1,

@@ -20,6 +20,7 @@ from .strategies import cases
 
 @law(
     "state.repeated-calls",
+    title="A second call on the same inputs gives other results",
     source="FAMILIES, relations",
     cases=cases(options=[Options(calls=2), Options(calls=3)]),
     everywhere=True,
@@ -32,7 +33,13 @@ def test_a_second_call_gives_the_same_loss(exam: Exam) -> None:
         same_numbers(exam, n, first, call)
 
 
-@law("state.after-other-case", source="DESIGN", cases=cases(min_targets=1, options=ALL_OPTIONS), again=True)
+@law(
+    "state.after-other-case",
+    title="Another loss object in the same process changes the results",
+    source="DESIGN",
+    cases=cases(min_targets=1, options=ALL_OPTIONS),
+    again=True,
+)
 def test_another_case_in_between_changes_nothing(exam: Exam) -> None:
     """If another case runs first in the same process, the results of this case do not change."""
     _ = exam.calls
@@ -40,7 +47,13 @@ def test_another_case_in_between_changes_nothing(exam: Exam) -> None:
     close(exam, exam.on(exam.case))
 
 
-@law("state.after-other-sizes", source="DESIGN", cases=cases(), again=True)
+@law(
+    "state.after-other-sizes",
+    title="A call with other sizes changes the results of the next one",
+    source="DESIGN",
+    cases=cases(),
+    again=True,
+)
 def test_what_the_same_object_was_called_on_before_changes_nothing(exam: Exam) -> None:
     """Earlier calls of the same object, with other grids, batches and numbers of targets, do not change the results."""
     case = exam.case
@@ -93,7 +106,13 @@ def turned_case(case: Case) -> Case:
     return case.changed(targets=tuple(map(tuple, turned(case.target_rows).double().tolist())))
 
 
-@law("state.reused-target-memory", source="DESIGN", cases=cases(min_targets=1), again=True)
+@law(
+    "state.reused-target-memory",
+    title="New targets in the memory of earlier ones are not noticed",
+    source="DESIGN",
+    cases=cases(min_targets=1),
+    again=True,
+)
 def test_what_stood_in_the_same_tensors_before_changes_nothing(exam: Exam) -> None:
     """If new targets of the same shape take the memory of earlier targets, the next call uses the new ones."""
 
@@ -121,7 +140,13 @@ def test_what_stood_in_the_same_tensors_before_changes_nothing(exam: Exam) -> No
     close(exam, exam.on(exam.case, calling=freed_and_taken))
 
 
-@law("state.call-before-backward", source="DESIGN", cases=cases(min_targets=1), again=True)
+@law(
+    "state.call-before-backward",
+    title="A second call changes the gradient of the first",
+    source="DESIGN",
+    cases=cases(min_targets=1),
+    again=True,
+)
 def test_a_call_before_the_backward_pass_changes_nothing(exam: Exam) -> None:
     """The results of a call, and its gradient, do not change when the same object is then called on other targets."""
 
@@ -137,6 +162,7 @@ def test_a_call_before_the_backward_pass_changes_nothing(exam: Exam) -> None:
 
 @law(
     "state.after-validation",
+    title="A call without gradients gives other results, or changes the next call",
     source="DESIGN",
     cases=cases(options=[Options(calls=2), Options(sort_obj_iou=True, calls=2)]),
     again=True,
@@ -156,7 +182,13 @@ def test_validation_gives_the_same_loss_and_training_goes_on(exam: Exam) -> None
     close(exam, exam.on(exam.case, calling=calling))
 
 
-@law("state.frees-memory", source="DESIGN", cases=cases(min_targets=1), again=True)
+@law(
+    "state.frees-memory",
+    title="The loss keeps the predictions of an earlier call in memory",
+    source="DESIGN",
+    cases=cases(min_targets=1),
+    again=True,
+)
 def test_the_memory_of_earlier_calls_is_freed(exam: Exam) -> None:
     """The predictions of a finished training step are freed by the time that the next call returns."""
     kept: list[int] = []
@@ -181,6 +213,7 @@ def test_the_memory_of_earlier_calls_is_freed(exam: Exam) -> None:
 
 @law(
     "state.non-contiguous",
+    title="Predictions that are not contiguous give another loss",
     source="DESIGN",
     cases=cases(layouts=("channels_last", "sliced", "transposed"), options=ALL_OPTIONS),
     again=True,
@@ -192,6 +225,7 @@ def test_the_layout_in_memory_does_not_matter(exam: Exam) -> None:
 
 @law(
     "state.target-dtype",
+    title="Targets in float64 give other rows",
     source="SPEC 1",
     cases=cases(min_targets=1, spots=False, target_dtypes=("float32",)),
     only={"target_dtype": "float32"},
@@ -205,7 +239,13 @@ def test_the_dtype_of_targets_does_not_matter(exam: Exam) -> None:
         exam.expect_equal(f"layer {i}, boxes", here.box, there.box)
 
 
-@law("state.thread-count", source="DESIGN", cases=cases(min_targets=1, dtypes=("float32",)), again=True)
+@law(
+    "state.thread-count",
+    title="Two threads give another loss than one",
+    source="DESIGN",
+    cases=cases(min_targets=1, dtypes=("float32",)),
+    again=True,
+)
 def test_the_number_of_threads_does_not_matter(exam: Exam) -> None:
     """Two threads give the same loss as one."""
     one = exam.calls[-1].total

@@ -91,19 +91,37 @@ def mirrored(exam: Exam, axis: int, channel: int, row: Callable[..., Row]) -> No
     same_gradient(exam, other, turn)
 
 
-@law("symmetry.left-right", source="FAMILIES, relations", cases=SYMMETRIC, again=True)
+@law(
+    "symmetry.left-right",
+    title="Mirroring left to right changes the loss",
+    source="FAMILIES, relations",
+    cases=SYMMETRIC,
+    again=True,
+)
 def test_a_mirrored_image_has_the_same_loss(exam: Exam) -> None:
     """Mirroring predictions and targets left to right changes neither the loss nor the (mirrored) gradient."""
     mirrored(exam, axis=3, channel=0, row=lambda b, c, x, y, w, h: (b, c, 1 - x, y, w, h))
 
 
-@law("symmetry.up-down", source="FAMILIES, relations", cases=SYMMETRIC, again=True)
+@law(
+    "symmetry.up-down",
+    title="Mirroring top to bottom changes the loss",
+    source="FAMILIES, relations",
+    cases=SYMMETRIC,
+    again=True,
+)
 def test_an_image_upside_down_has_the_same_loss(exam: Exam) -> None:
     """Mirroring predictions and targets top to bottom changes neither the loss nor the (mirrored) gradient."""
     mirrored(exam, axis=2, channel=1, row=lambda b, c, x, y, w, h: (b, c, x, 1 - y, w, h))
 
 
-@law("symmetry.transposition", source="FAMILIES, relations", cases=SYMMETRIC, again=True)
+@law(
+    "symmetry.transposition",
+    title="Swapping x and y changes the loss",
+    source="FAMILIES, relations",
+    cases=SYMMETRIC,
+    again=True,
+)
 def test_a_transposed_image_has_the_same_loss(exam: Exam) -> None:
     """Swapping x and y (of grids, anchors' sides, targets, logits) changes neither the loss nor the gradient."""
     no_shared_cells(exam)
@@ -130,7 +148,13 @@ def plain(case: Case) -> object:
     return case.predictions.model_copy(update={"overrides": ()})
 
 
-@law("symmetry.image-order", source="FAMILIES, relations", cases=SYMMETRIC, again=True)
+@law(
+    "symmetry.image-order",
+    title="The order of the images changes the loss",
+    source="FAMILIES, relations",
+    cases=SYMMETRIC,
+    again=True,
+)
 def test_the_order_of_images_does_not_matter(exam: Exam) -> None:
     """Reversing the images, in predictions and targets, changes neither the loss nor the gradient."""
     last = exam.case.batch - 1
@@ -144,7 +168,13 @@ def test_the_order_of_images_does_not_matter(exam: Exam) -> None:
     same_gradient(exam, other, lambda g: g.flip(0))
 
 
-@law("symmetry.target-order", source="FAMILIES, relations", cases=SYMMETRIC, again=True)
+@law(
+    "symmetry.target-order",
+    title="The order of the targets changes the loss",
+    source="FAMILIES, relations",
+    cases=SYMMETRIC,
+    again=True,
+)
 def test_the_order_of_targets_does_not_matter_where_no_cell_is_shared(exam: Exam) -> None:
     """Reversing the target rows changes neither the loss nor the gradient, unless rows share a cell."""
     no_shared_cells(exam)
@@ -153,7 +183,13 @@ def test_the_order_of_targets_does_not_matter_where_no_cell_is_shared(exam: Exam
     same_gradient(exam, other, lambda g: g)
 
 
-@law("symmetry.class-order", source="SPEC 4", cases=SYMMETRIC, again=True)
+@law(
+    "symmetry.class-order",
+    title="The order of the classes changes the loss",
+    source="SPEC 4",
+    cases=SYMMETRIC,
+    again=True,
+)
 def test_the_numbers_of_classes_do_not_matter(exam: Exam) -> None:
     """Reversing the classes, in predictions and targets, changes neither the loss nor the gradient."""
     last = exam.case.classes - 1
@@ -171,7 +207,13 @@ def test_the_numbers_of_classes_do_not_matter(exam: Exam) -> None:
     same_gradient(exam, other, turn)
 
 
-@law("symmetry.anchor-order", source="SPEC 1.2", cases=SYMMETRIC, again=True)
+@law(
+    "symmetry.anchor-order",
+    title="The order of the anchors changes the loss",
+    source="SPEC 1.2",
+    cases=SYMMETRIC,
+    again=True,
+)
 def test_the_order_of_anchors_does_not_matter(exam: Exam) -> None:
     """Reversing the anchors of every layer, with their predictions, changes neither the loss nor the gradient."""
     no_shared_cells(exam)
@@ -196,7 +238,13 @@ def reversed_layers(case: Case) -> Case:
     )
 
 
-@law("symmetry.layer-order", source="SPEC 3, balance", cases=SYMMETRIC, again=True)
+@law(
+    "symmetry.layer-order",
+    title="The order of the layers changes the loss",
+    source="SPEC 3, balance",
+    cases=SYMMETRIC,
+    again=True,
+)
 def test_the_order_of_layers_does_not_matter_to_box_and_class(exam: Exam) -> None:
     """Reversing the layers changes neither the box nor the class item; objectness has a balance for each layer."""
     other = exam.on(reversed_layers(exam.case))
@@ -204,7 +252,13 @@ def test_the_order_of_layers_does_not_matter_to_box_and_class(exam: Exam) -> Non
     exam.expect_close("items (box, cls)", exam.items[::2], other.items[::2], 2 * budget[::2], BECAUSE)
 
 
-@law("symmetry.duplicated-batch", source="FAMILIES, relations", cases=SYMMETRIC, again=True)
+@law(
+    "symmetry.duplicated-batch",
+    title="Two copies of a batch do not have twice its loss",
+    source="FAMILIES, relations",
+    cases=SYMMETRIC,
+    again=True,
+)
 def test_a_duplicated_batch_has_twice_the_total(exam: Exam) -> None:
     """A batch of two equal copies has the same items and twice the total."""
     batch = exam.case.batch
@@ -214,7 +268,13 @@ def test_a_duplicated_batch_has_twice_the_total(exam: Exam) -> None:
     same_loss(exam, other, factor=2.0 if exam.subject.dialect.batch == "times" else 1.0)
 
 
-@law("symmetry.concatenated-batches", source="SPEC 6", cases=SYMMETRIC, again=True)
+@law(
+    "symmetry.concatenated-batches",
+    title="Two batches in one do not have the mean of their objectness losses",
+    source="SPEC 6",
+    cases=SYMMETRIC,
+    again=True,
+)
 def test_the_objectness_of_a_batch_is_the_mean_of_its_halves(exam: Exam) -> None:
     """The objectness item of two concatenated batches is the mean of their objectness items."""
     case = exam.case
@@ -229,7 +289,7 @@ def test_the_objectness_of_a_batch_is_the_mean_of_its_halves(exam: Exam) -> None
     exam.expect_close("objectness item", mean, both.items[1], 2 * tolerance, BECAUSE)
 
 
-@law("symmetry.stride", source="SPEC 1, 2", cases=SYMMETRIC, again=True)
+@law("symmetry.stride", title="The loss depends on the strides", source="SPEC 1, 2", cases=SYMMETRIC, again=True)
 def test_strides_do_not_matter_if_anchors_are_in_cells(exam: Exam) -> None:
     """The loss does not depend on pixels: other strides, with the same anchors in cells, give the same total."""
     other = exam.on(exam.case.changed(strides=tuple(2 * s for s in exam.case.strides)))

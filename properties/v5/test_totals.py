@@ -25,7 +25,7 @@ from .test_symmetry import reversed_layers
 GAINS = ("box", "obj", "cls")
 
 
-@law("totals.sum", source="SPEC 6", cases=ANY, everywhere=True)
+@law("totals.sum", title="The total is not (box + obj + cls) x batch", source="SPEC 6", cases=ANY, everywhere=True)
 def test_the_total_is_the_sum_of_the_items_times_the_batch(exam: Exam) -> None:
     """total = (box + obj + cls) x batch."""
     for call in exam.calls:
@@ -39,6 +39,7 @@ def test_the_total_is_the_sum_of_the_items_times_the_batch(exam: Exam) -> None:
 
 @law(
     "totals.value",
+    title="The total is wrong",
     source="SPEC 6",
     cases=ANY,
     everywhere=True,
@@ -52,6 +53,7 @@ def test_the_total_of_every_call_is_that_of_the_reference(exam: Exam) -> None:
 
 @law(
     "totals.large-sizes",
+    title="With a large batch, grid or number of targets, the results are wrong",
     source="SPEC 6",
     # nothing is extreme except the sizes
     cases=cases(min_targets=1, large=LARGE, layouts=("contiguous",), logits=((4.0, 0.0), (1.0, 0.0)), spots=False),
@@ -65,6 +67,7 @@ def test_large_sizes_are_treated_like_small_ones(exam: Exam) -> None:
 
 @law(
     "totals.very-large-sizes",
+    title="With very many cells or targets, the results are wrong",
     source="SPEC 6",
     cases=cases(
         min_targets=2,
@@ -106,19 +109,37 @@ def gain_is_linear(exam: Exam, name: str) -> None:
         exam.expect_close(place, want, other.items, 2.0**-22 * abs(want), "two roundings to float32")
 
 
-@law("totals.box-gain", source="SPEC 6", cases=cases(min_targets=1), again=True)
+@law(
+    "totals.box-gain",
+    title="The gain box does not scale the box item alone",
+    source="SPEC 6",
+    cases=cases(min_targets=1),
+    again=True,
+)
 def test_the_box_item_grows_with_its_gain(exam: Exam) -> None:
     """A doubled gain ``box`` doubles the box item, a gain of 0 makes it 0, and the other items do not change."""
     gain_is_linear(exam, "box")
 
 
-@law("totals.obj-gain", source="SPEC 6", cases=cases(), again=True)
+@law(
+    "totals.obj-gain",
+    title="The gain obj does not scale the objectness item alone",
+    source="SPEC 6",
+    cases=cases(),
+    again=True,
+)
 def test_the_objectness_item_grows_with_its_gain(exam: Exam) -> None:
     """A doubled gain ``obj`` doubles the objectness item, a gain of 0 makes it 0, and the other items do not change."""
     gain_is_linear(exam, "obj")
 
 
-@law("totals.cls-gain", source="SPEC 6", cases=cases(min_targets=1), again=True)
+@law(
+    "totals.cls-gain",
+    title="The gain cls does not scale the class item alone",
+    source="SPEC 6",
+    cases=cases(min_targets=1),
+    again=True,
+)
 def test_the_class_item_grows_with_its_gain(exam: Exam) -> None:
     """A doubled gain ``cls`` doubles the class item, a gain of 0 makes it 0, and the other items do not change."""
     gain_is_linear(exam, "cls")
@@ -131,7 +152,12 @@ PLAIN = cases(
 )
 
 
-@law("totals.only-box-gain", source="SPEC 6", cases=PLAIN)
+@law(
+    "totals.only-box-gain",
+    title="With gains of 0, objectness or classes are still trained",
+    source="SPEC 6",
+    cases=PLAIN,
+)
 def test_with_only_the_box_gain_only_box_logits_have_a_gradient(exam: Exam) -> None:
     """If the gains of objectness and class are 0, their items are 0 and their logits get no gradient."""
     if exam.has_items:
@@ -149,7 +175,7 @@ FLAT = cases(
 )
 
 
-@law("totals.balance", source="SPEC 3, balance", cases=FLAT)
+@law("totals.balance", title="The balance of a layer is wrong", source="SPEC 3, balance", cases=FLAT)
 def test_layers_are_weighted_by_the_balance_table(exam: Exam) -> None:
     """Without targets and with equal logits, a layer's summed objectness gradient is proportional to its balance."""
     reference, layers = exam.budget.reference, exam.case.layers
@@ -161,7 +187,13 @@ def test_layers_are_weighted_by_the_balance_table(exam: Exam) -> None:
     exam.expect_close("sum of a layer's objectness gradients", np.array(table) * share, summed, allowed, BECAUSE)
 
 
-@law("totals.layers-independent", source="SPEC 6", cases=cases(dtypes=("float32", "float64"), spots=False), again=True)
+@law(
+    "totals.layers-independent",
+    title="The layers influence one another",
+    source="SPEC 6",
+    cases=cases(dtypes=("float32", "float64"), spots=False),
+    again=True,
+)
 def test_layers_contribute_independently(exam: Exam) -> None:
     """The effect of one layer's logits on the total does not depend on the logits of another layer."""
     exam.only_if(exam.case.layers > 1, "one layer")
@@ -177,6 +209,7 @@ BALANCING = cases(options=AUTOBALANCED)
 
 @law(
     "totals.autobalance",
+    title="Autobalance moves the balances to other values",
     source="SPEC 3, autobalance",
     cases=BALANCING,
 )
@@ -192,7 +225,13 @@ def test_autobalance_changes_the_table_after_every_call(exam: Exam) -> None:
         exam.expect_close(f"balance after call {n}", after, balance[:shown], off, BECAUSE)
 
 
-@law("totals.autobalance-first-call", source="SPEC 3, autobalance", cases=BALANCING, again=True)
+@law(
+    "totals.autobalance-first-call",
+    title="Autobalance changes the first call",
+    source="SPEC 3, autobalance",
+    cases=BALANCING,
+    again=True,
+)
 def test_a_call_uses_the_balance_from_before_it(exam: Exam) -> None:
     """With autobalance, the first call returns the same total as without."""
     without = exam.case.options.model_copy(update={"autobalance": False, "calls": 1})
@@ -203,6 +242,7 @@ def test_a_call_uses_the_balance_from_before_it(exam: Exam) -> None:
 
 @law(
     "totals.layers-reversed",
+    title="With the layers in reverse order, the total is wrong",
     source="SPEC 3, balance; autobalance",
     cases=any_of(cases(min_targets=1, spots=False), cases(options=AUTOBALANCED, spots=False)),
     again=True,
@@ -216,7 +256,13 @@ def test_the_balance_follows_the_order_of_layers(exam: Exam) -> None:
         exam.expect_close(f"total of call {n}", want.total, call.total, budget.totals[n], BECAUSE)
 
 
-@law("totals.shape-and-dtype", source="SPEC 6", cases=ANY, everywhere=True)
+@law(
+    "totals.shape-and-dtype",
+    title="The total or the items have another shape or dtype",
+    source="SPEC 6",
+    cases=ANY,
+    everywhere=True,
+)
 def test_results_have_upstreams_form(exam: Exam) -> None:
     """The total has shape (1,) or (), the items (3,) or (4,); both are float32 for any dtype of the predictions.
 
@@ -230,23 +276,37 @@ def test_results_have_upstreams_form(exam: Exam) -> None:
         exam.expect(call.items_dtype in {"float32", "float"}, "dtype of items", "float32", call.items_dtype)
 
 
-@law("totals.total-has-gradient", source="SPEC 6", cases=ANY, everywhere=True)
+@law("totals.total-has-gradient", title="The total carries no gradient", source="SPEC 6", cases=ANY, everywhere=True)
 def test_the_total_carries_the_gradient(exam: Exam) -> None:
     """The total requires grad, with and without targets."""
     exam.expect(exam.calls[-1].total_requires_grad, "total.requires_grad", True, False)
 
 
-@law("totals.items-detached", source="SPEC 6", cases=ANY, everywhere=True)
+@law(
+    "totals.items-detached",
+    title="The items carry a gradient, so logging them keeps the graph in memory",
+    source="SPEC 6",
+    cases=ANY,
+    everywhere=True,
+)
 def test_the_items_are_detached(exam: Exam) -> None:
     """The items do not require grad, so logging them does not keep the graph in memory."""
     exam.expect(not exam.calls[-1].items_require_grad, "items.requires_grad", False, True)
 
 
-@law("totals.finite", source="SPEC 7", cases=ANY, infinite=True, several=True, everywhere=True)
+@law(
+    "totals.finite",
+    title="The loss is not finite",
+    source="SPEC 7",
+    cases=ANY,
+    infinite=True,
+    several=True,
+    everywhere=True,
+)
 def test_every_number_returned_is_finite(exam: Exam) -> None:
     """Total and items are finite for every valid case, even for predicted boxes of size 0 and saturated logits."""
     for n, call in enumerate(exam.calls):
-        for item, value in zip((*GAINS, "fourth"), call.items, strict=False):
+        for item, value in zip(("box", "objectness", "class", "fourth"), call.items, strict=False):
             kind = "fits" if item == "box" and not np.isfinite(value) and fits(exam) else item
             exam.expect(np.isfinite(value), f"{item} item of call {n}", "finite", value, kind=kind)
         exam.expect(np.isfinite(call.total), f"total of call {n}", "finite", call.total, kind="total")
@@ -265,7 +325,7 @@ def fits(exam: Exam) -> bool:
     return bool(there)
 
 
-@law("totals.not-negative", source="SPEC 2 to 5", cases=ANY)
+@law("totals.not-negative", title="An item is negative", source="SPEC 2 to 5", cases=ANY)
 def test_no_item_is_negative(exam: Exam) -> None:
     """No item is negative, up to rounding: each is a mean of losses that are 0 or more."""
     exam.expect(exam.items >= -exam.budget.items[-1], "items (box, obj, cls)", "0 or more", exam.items)

@@ -36,6 +36,7 @@ CASES_A_WORKER = 100  # with fewer, starting one more process costs as much time
 @click.option("--no-shrink", is_flag=True, help="Do not minimise or draw failing cases.")
 @click.option("--report", type=options.FILE, help="Write an HTML report.")
 @click.option("--junit", type=options.FILE, help="Write a JUnit XML file, for CI systems.")
+@options.export
 @click.option("-v", "--verbose", is_flag=True, help="Show every finding in full, not only the first, and every law.")
 @options.as_json
 def check(
@@ -46,6 +47,7 @@ def check(
     workers: int | None,
     cases: int | None,
     no_shrink: bool,
+    export: str | None,
     verbose: bool,
     as_json: bool,
     **given: Any,
@@ -87,10 +89,11 @@ def check(
         from yololoss.harness.findings.report import write_report  # noqa: PLC0415
 
         write_report(verdict, what, report)
+    tests = [*options.write_tests(verdict.faults if export else (), subject)]
     if as_json:
         click.echo(verdict.model_copy(update={"about": what}).model_dump_json(indent=1))
     else:
-        _show(verdict, report, verbose=verbose)
+        _show(verdict, report, tests, verbose=verbose)
     sys.exit(verdict.status)
 
 
@@ -101,7 +104,7 @@ def _workers(laws: int, cases: int | None) -> int:
     return min(os.cpu_count() or 1, 8, math.ceil((cases or usual_cases(laws)) / CASES_A_WORKER))
 
 
-def _show(verdict: "Verdict", report: Path | None, *, verbose: bool) -> None:
+def _show(verdict: "Verdict", report: Path | None, tests: list[str], *, verbose: bool) -> None:
     from yololoss.harness.findings.summary import table  # noqa: PLC0415
     from yololoss.harness.findings.verdict import headline  # noqa: PLC0415
 
@@ -109,9 +112,11 @@ def _show(verdict: "Verdict", report: Path | None, *, verbose: bool) -> None:
     for each in (*shown, *verdict.failures):
         options.say(f"{each}\n")
     for fault in verdict.faults[len(shown) :]:
-        options.say(f"another fault: {fault.choice or fault.law}: {fault.path}")
+        options.say(f"another fault: {fault.law}: {fault.choice or fault.title}\n  replay     {fault.replay}")
     if len(shown) < len(verdict.faults):
         options.say("-v shows each in full\n")
+    for line in tests:
+        options.say(line)
     if verdict.laws:
         options.say(table(verdict.laws, shutil.get_terminal_size()[0], quiet=not verbose))
     for absent in verdict.absent:

@@ -203,8 +203,8 @@ def _tell(summary: "Summary", out: Path, *, verbose: bool) -> None:
     for finding in shown:
         options.say(f"{finding}\n  seen       {summary.seen[finding.path]} times\n")
     for fault in verdict.faults[len(shown) :]:
-        what = f"another fault: {fault.choice or fault.law}"
-        options.say(f"{what}, {summary.seen[fault.path]} times: {fault.path}")
+        what = f"another fault: {fault.law}: {fault.choice or fault.title}"
+        options.say(f"{what}, {summary.seen[fault.path]} times\n  replay     {fault.replay}")
     thin = [name for name, count in summary.regions.items() if count == 0]
     options.say(f"{summary.cases} cases, {summary.judgements} judgements, {summary.restarts} worker restarts")
     if summary.unexplained:

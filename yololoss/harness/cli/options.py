@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from yololoss.harness.config import Settings
+    from yololoss.harness.findings.finding import Finding
     from yololoss.harness.subjects.family import LossUnderTest
 
 BROKE = 1  # exit status
@@ -80,7 +81,24 @@ limit = click.option(
     "--limit", type=duration, metavar="TIME", help="The most time that a case may take, with all laws.  [default: 30s]"
 )
 memory = click.option("--memory", type=click.IntRange(min=1), help="MiB that a process may use.  [default: 4096]")
+export = click.option(
+    "--export",
+    type=click.Choice(["pytest"]),
+    help="Also write each finding as a test file beside its case. The test needs only the loss, torch and pytest.",
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print only JSON.")
+
+
+def write_tests(findings: Iterable["Finding"], under_test: "LossUnderTest") -> Iterator[str]:
+    """Write findings as tests. Yields for each a line: the path, or why there can be none."""
+    from yololoss.harness.errors import UsageError  # noqa: PLC0415
+    from yololoss.harness.findings.export import export  # noqa: PLC0415
+
+    for finding in findings:
+        try:
+            yield f"test: {export(finding, under_test)}"
+        except UsageError as error:
+            yield f"no test: {error}"
 
 
 def settings(**given: str | None) -> "Settings":

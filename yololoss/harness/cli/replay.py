@@ -27,12 +27,14 @@ FIXED, BROKEN, CANNOT = "fixed", "still broken", "cannot run"
 @options.findings
 @options.limit
 @options.memory
+@options.export
 @options.as_json
 def replay(
     files: tuple[Path, ...],
     findings: Path,
     limit: float | None,
     memory: int | None,
+    export: str | None,
     as_json: bool,
     **given: str | None,
 ) -> None:
@@ -48,6 +50,7 @@ def replay(
     Exit status: 0 all are fixed; 1 at least one is still broken; 2 at least one cannot run.
     """
     from yololoss.harness.engine.judge import MEMORY, Judge, Task, usual_limit  # noqa: PLC0415
+    from yololoss.harness.findings.finding import Finding  # noqa: PLC0415
 
     chosen = options.settings(**given)
     subject = options.under_test(chosen)
@@ -55,12 +58,16 @@ def replay(
     given |= {"limit": f"{limit:g}" if limit else None, "memory": str(memory) if memory else None}
     with Judge(task) as judge:
         answers = [answer for path in files for answer in _replay(path, subject, judge, findings, given)]
+    broken = (Finding.model_validate(answer["finding"]) for answer in answers if answer["finding"])
+    tests = [*options.write_tests(broken if export else (), subject)]
     if as_json:
         click.echo(json.dumps(answers, indent=1))
     for answer in answers if not as_json else ():
         options.say(f"{answer['file']}: {answer['answer']}{answer['why']}")
         if answer["finding"]:
             options.say(f"{answer['text']}\n")
+    for line in tests if not as_json else ():
+        options.say(line)
     found = {answer["answer"] for answer in answers}
     sys.exit(USAGE if CANNOT in found else options.BROKE if BROKEN in found else 0)
 

@@ -93,7 +93,15 @@ def _law(aspect: Aspect, one: Remote, two: LossUnderTest) -> Law:
         exam.compare(family.comparisons(exam.case, exam.of(recorded), exam.outcome), aspect)
 
     about = f"expected is what {one.spec} does"
-    return Law(f"diff.{aspect}", ASPECTS[aspect], about, family, judge, family.standard)
+    return Law(
+        f"diff.{aspect}",
+        ASPECTS[aspect],
+        f"The {aspect} of the two losses differ",
+        about,
+        family,
+        judge,
+        family.standard,
+    )
 
 
 def _broken(law: Law, run: Run) -> LawBroken | None:

@@ -1,8 +1,10 @@
 """A finding: a law broken by a case, saved so that it can be drawn, replayed and promoted to a vector."""
 
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from shlex import quote
+from typing import Any
 
 from yololoss import __version__
 from yololoss.harness.cases.case import Data
@@ -10,8 +12,10 @@ from yololoss.harness.cases.vectors import case_name, make_vector, write_vectors
 from yololoss.harness.laws.exam import LawBroken
 from yololoss.harness.subjects.execute import execute
 from yololoss.harness.subjects.family import LossUnderTest
+from yololoss.harness.subjects.outcome import Outcome
 from yololoss.harness.subjects.subject import Unsupported
 
+MOST = 12  # lines of numbers; more are not read
 SHOWN = 4  # names of laws that a finding explains; a report has all
 
 
@@ -19,6 +23,7 @@ class Finding(Data):
     """A broken law, as it is shown to a user."""
 
     law: str
+    title: str  # what is wrong, in a sentence
     statement: str
     where: str
     expected: str
@@ -28,6 +33,7 @@ class Finding(Data):
     repeats: bool  # whether the loss does the same when the case is run again
     device: str
     case: str  # as a table
+    numbers: tuple[str, ...]  # what is computed of the case, step by step
     text: str  # all of the above
     path: str  # of the saved case
     picture: str | None  # path of the picture
@@ -72,9 +78,17 @@ def keep(
         expected=under_test.recorded.get(broken.case),
     )
     write_vectors(path, {"project": f"yololoss {__version__}", "loss": under_test.spec}, [vector])
+    outcome = None
+    if drawn and not broken.died:
+        with suppress(Unsupported):  # the loss lacks an option of the case, which form.interface reports
+            outcome = execute(under_test, broken.case)
+    family, dialect = under_test.family, under_test.dialect
+    broken.title = family.title(broken.wrong, broken.case, outcome, dialect)
+    broken.numbers = tuple(islice(family.worked_out(broken.case, outcome, dialect), MOST))
     given = "".join(f" --{name} {quote(value)}" for name, value in options.items() if value)
     return Finding(
         law=broken.law.id,
+        title=broken.title,
         statement=broken.law.statement,
         where=broken.what,
         expected=broken.expected,
@@ -84,19 +98,17 @@ def keep(
         repeats=broken.repeats,
         device="compile" if under_test.compile else str(under_test.device),
         case=str(broken.case),
+        numbers=broken.numbers,
         text=str(broken),
         path=str(path),
-        picture=str(_drawn(broken, under_test, path.with_suffix(".png"))) if drawn and not broken.died else None,
+        picture=str(_drawn(broken, outcome, dialect, path.with_suffix(".png"))) if drawn and not broken.died else None,
         replay=f"yololoss replay {quote(str(path))}{given}",
     )
 
 
-def _drawn(broken: LawBroken, under_test: LossUnderTest, path: Path) -> Path:
+def _drawn(broken: LawBroken, outcome: Outcome | None, dialect: Any, path: Path) -> Path:
     from yololoss.harness.findings.draw import draw  # noqa: PLC0415  # heavy, and needed only for a finding
 
-    title = f"{broken.law.id}: {broken.law.statement} {broken.what}: expected {broken.expected}, got {broken.observed}"
-    outcome = None
-    with suppress(Unsupported):  # the loss lacks an option of the case, which form.interface reports
-        outcome = execute(under_test, broken.case)
-    draw(broken.case, path, title, outcome, under_test.dialect)
+    title = f"{broken.title}. {broken.law.id}, {broken.what}: expected {broken.expected}, got {broken.observed}"
+    draw(broken.case, path, title, outcome, dialect)
     return path

@@ -14,8 +14,8 @@ from yololoss.harness.findings.rows import reason
 def table(rows: Sequence[dict[str, Any]], width: int, *, quiet: bool) -> str:
     """One line for each law: outcome, cases tried, notes, and why it did not apply.
 
-    ``quiet`` leaves out laws that held or that a fault explains, and only counts laws that were not tried, by reason. A
-    row has the law's id and tally, the word for its outcome, and why it was waived or skipped.
+    ``quiet`` leaves out laws that held or that a fault explains, and why a law did not apply to some cases. It only
+    counts laws that were not tried, by reason. A row has the law's id and tally, the word for its outcome, and why it was waived or skipped.
     """
     grid = Table("law", "outcome", "cases", "notes", title="laws", title_justify="left", box=None)
     grid.columns[0].no_wrap = True  # so that an id can be searched for
@@ -25,7 +25,7 @@ def table(rows: Sequence[dict[str, Any]], width: int, *, quiet: bool) -> str:
         if quiet and row["word"] == "not applicable" and not row["tried"]:
             untried[row["why"]] += 1
         elif not quiet or row["word"] not in ("held", "explained"):
-            grid.add_row(row["id"], row["word"], str(row["tried"]), "; ".join(notes(row)))
+            grid.add_row(row["id"], row["word"], str(row["tried"]), "; ".join(notes(row, quiet=quiet)))
     held = sum(row["word"] == "held" for row in rows)
     tried = sum(row["tried"] for row in rows)
     text = io.StringIO()
@@ -38,9 +38,9 @@ def table(rows: Sequence[dict[str, Any]], width: int, *, quiet: bool) -> str:
     return f"{text.getvalue()}laws: {held} of {len(rows)} held{others}, {tried} cases"
 
 
-def notes(row: dict[str, Any]) -> list[str]:
-    """Why a law was waived or skipped, its notes, and why it did not apply to some cases."""
-    reasons = [f"not applicable: {text}" for text in _counted(row["not_applicable"])]
+def notes(row: dict[str, Any], *, quiet: bool = False) -> list[str]:
+    """Why a law was waived or skipped, its notes, and why it did not apply to some cases; the latter not if quiet."""
+    reasons = [f"not applicable: {text}" for text in _counted(row["not_applicable"]) if not quiet]
     return [*([reason(row)] if row["why"] else []), *_counted(row["notes"]), *reasons]
 
 

@@ -16,7 +16,7 @@ from yololoss.harness.devices.devices import Around
 from yololoss.harness.subjects.comparison import Aspect, Comparison
 from yololoss.harness.subjects.compiled import Compiled
 from yololoss.harness.subjects.execute import execute
-from yololoss.harness.subjects.family import Budget, Family, LossUnderTest
+from yololoss.harness.subjects.family import Budget, Family, LossUnderTest, Wrong
 from yololoss.harness.subjects.outcome import Call, Grid, Outcome, Trouble
 from yololoss.harness.subjects.subject import CalledSo, Calling, Subject, Unsupported
 
@@ -119,6 +119,7 @@ class Law:
 
     id: str
     statement: str  # in one sentence
+    title: str  # of a report on its being broken
     source: str
     family: Family | None  # None: all families
     judge: Callable[["Exam"], str | None]
@@ -197,12 +198,20 @@ class LawBroken(AssertionError):
         self.repeats = True  # whether the subject does the same when the case is run again
         self.died = False  # whether the case ended the process in which it was judged
         self.runs: tuple[Run, ...] = ()  # all that the law had the subject run
+        self.title = law.title  # in the family's words
+        self.numbers: tuple[str, ...] = ()  # what is computed of the case, step by step
         self.kind = ""  # of the fault, if the law tells several apart
         self.by_budget = False  # whether the law compared the subject with the reference
 
+    @property
+    def wrong(self) -> Wrong:
+        """The same, for a family to put in words."""
+        return Wrong(self.law.id, self.law.title, self.what, self.expected, self.observed, self.kind)
+
     def __str__(self) -> str:
         lines = [
-            f"{self.law.id} broke: {self.law.statement}",
+            f"{self.law.id} broke: {self.title}",
+            f"  law        {self.law.statement}",
             f"  where      {self.what}",
             f"  expected   {self.expected}",
             f"  observed   {self.observed}",
@@ -210,10 +219,12 @@ class LawBroken(AssertionError):
             f"  source     {self.law.source}",
             "  case",
             *(f"    {line}" for line in str(self.case).splitlines()),
+            *(["  in numbers"] if self.numbers else []),
+            *(f"    {line}" for line in self.numbers),
         ]
         if not self.repeats:
             lines.insert(
-                3, "  repeats    no: a second run of this case gave another result. The loss keeps state, or is random"
+                4, "  repeats    no: a second run of this case gave another result. The loss keeps state, or is random"
             )
         return "\n".join(lines)
 

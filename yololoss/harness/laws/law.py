@@ -46,6 +46,7 @@ def drawn(strategy: SearchStrategy[Any], count: int, seed: int = SEED) -> list[C
 def law(
     id: str,
     *,
+    title: str = "",
     source: str,
     cases: SearchStrategy[Any] | str | tuple[Case, ...] | None,
     only: Mapping[str, str] | None = None,
@@ -61,7 +62,8 @@ def law(
     judgement takes an `Exam`. It breaks the law by `Exam.expect`, `Exam.fail` and similar methods; a string that it
     returns is a note for the table of laws. The first paragraph of its docstring is the law's statement.
 
-    ``id`` is the law's part, a dot and a name. ``source`` says where the law comes from, such as a section of the
+    ``id`` is the law's part, a dot and a name. ``title`` says in a sentence what is wrong if the law is broken; without
+    it, that the statement does not hold. ``source`` says where the law comes from, such as a section of the
     specification. ``cases`` is the strategy that draws its cases, a name in `Family.shared_cases`, a tuple of cases, or
     None for the recorded cases of the subject. ``only`` says which dialects the law is about, by the options of some
     choices; without it, all. ``again`` says that the law runs the loss again, so that it judges only a share of the
@@ -86,7 +88,19 @@ def law(
         if unknown:
             raise ValueError(f"law {id!r}: no such choice as {unknown[0]!r} (known: {', '.join(choices)})")
         entry = known[id] = Law(
-            id, statement, source, family, judge, cases, only or {}, again, on, infinite, several, everywhere
+            id,
+            statement,
+            title or f"This does not hold: {statement}",
+            source,
+            family,
+            judge,
+            cases,
+            only or {},
+            again,
+            on,
+            infinite,
+            several,
+            everywhere,
         )
 
         def examine(subject: LossUnderTest, case: Case) -> None:

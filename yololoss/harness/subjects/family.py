@@ -5,12 +5,13 @@ reference, laws and vectors. A dialect is one option for every choice that a cor
 ``properties/v5/family.py`` is an example.
 """
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from types import MappingProxyType, ModuleType
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from hypothesis.strategies import SearchStrategy
@@ -26,6 +27,17 @@ from yololoss.harness.subjects.outcome import Grid, Outcome
 from yololoss.harness.subjects.subject import Make, Subject
 
 _FAMILIES: dict[str, "Family"] = {}
+
+
+class Wrong(NamedTuple):
+    """How a law broke, for a family to put in words."""
+
+    law: str
+    title: str  # the law's
+    what: str
+    expected: str
+    observed: str
+    kind: str = ""
 
 
 class Budget(Protocol):
@@ -98,6 +110,19 @@ class Family(ABC):
     @abstractmethod
     def draw(self, case: Case, title: str, outcome: Outcome | None, dialect: Any) -> Any:
         """A matplotlib Figure of the case. It marks where an outcome differs from the reference in a dialect."""
+
+    def title(self, wrong: Wrong, case: Case, outcome: Outcome | None, dialect: Any) -> str:
+        """What is wrong, in a sentence, as the title of a report on the fault."""
+        raised = re.fullmatch(r"raised in (.*?): (.*?): (.*?)(, at \S+:\d+ in \S+)?(; .*)?", wrong.observed)
+        return wrong.title if raised is None else f"{raised[2]} in {raised[1]}{raised[4] or ''}: {raised[3]}"
+
+    def worked_out(self, case: Case, outcome: Outcome | None, dialect: Any) -> Iterator[str]:
+        """What is computed of the case, step by step, in lines of numbers, and where the outcome differs."""
+        yield from ()
+
+    def exported(self, law: Any, case: Case, title: str, under_test: "LossUnderTest") -> str:
+        """A test of the case for the loss's own project, as text. Raises UsageError if there can be none."""
+        raise UsageError(f"{law.id}: losses of the family {self.name} have no test that can be exported")
 
     def regions_of(self, case: Case) -> Sequence[str]:
         """The names from `regions` in which a case lies."""

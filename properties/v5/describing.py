@@ -1,0 +1,244 @@
+"""What a finding says in words: a title that names what differs, and the numbers of the assignment worked out."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from yololoss.harness.subjects.family import Wrong
+from yololoss.harness.subjects.outcome import Outcome
+
+from .case import Case
+from .dialects import Dialect
+from .drawing import CHANNELS
+from .reference import Assignment, Reference
+from .rows import Rows
+
+CHOICES = ("own", "left", "above", "right", "below")
+BESIDE = {"left": "to the left of", "above": "above", "right": "to the right of", "below": "below"}
+SIMPLE = {0.0: "0", 0.25: "a quarter", 0.5: "half", 2.0: "twice", 3.0: "three times", 4.0: "four times"}
+SETTINGS = 2  # names of settings in a title
+
+Row = tuple[float, ...]  # image, anchor, grid row, grid column, class, x, y, w, h, the anchor's sides
+
+
+class Difference(NamedTuple):
+    """The rows of one layer that only the reference has, or only the loss."""
+
+    layer: int
+    lacking: list[Row]
+    extra: list[Row]
+
+
+def title(wrong: Wrong, case: Case, outcome: Outcome | None, dialect: Dialect, otherwise: str) -> str:
+    """What is wrong, in a sentence, with the settings that the case needs."""
+    what = (
+        _of_rows(wrong, case, outcome, dialect) or _not_finite(wrong, case, dialect) or _of_numbers(wrong) or otherwise
+    )
+    settings = [line for line in str(case).splitlines() if re.match(r"\w+ = ", line)]
+    return what + (f", with {' and '.join(settings)}" if 0 < len(settings) <= SETTINGS else "")
+
+
+def worked_out(case: Case, outcome: Outcome | None, dialect: Dialect) -> Iterator[str]:
+    """The assignment in numbers: what each target matches, its cells, and where the loss differs."""
+    reference = Reference(case, dialect)
+    differences = {each.layer: each for each in _differences(reference, outcome)}
+    for i, layer in enumerate(reference.assignments):
+        different = differences.get(i, Difference(i, [], []))
+        yield from _layer(case, i, layer, different)
+
+
+def _layer(case: Case, i: int, layer: Assignment, different: Difference) -> Iterator[str]:
+    lacking, extra = Counter(different.lacking), Counter(different.extra)
+    rows = _table(layer.rows)
+    for target, anchor in np.ndindex(len(case.targets), len(case.anchors[i])):
+        x, y, w, h = (float(v) for v in layer.scaled[target])
+        aw, ah = case.anchors[i][anchor]
+        ratio = max(w / aw, aw / w, h / ah, ah / h) if w > 0 and h > 0 else np.inf
+        holds = "matches" if layer.matched[anchor, target] else "no match"
+        yield (
+            f"layer {i}, target {target}, anchor {anchor}: centre {_pair(x, y)}, sides {_sides(w, h)}, "
+            f"largest ratio {ratio:.6g}, limit {case.hyp.anchor_t:g}: {holds}"
+        )
+        for n in np.flatnonzero((layer.pair_target[layer.row_pair] == target) & (layer.rows.anchor == anchor)):
+            choice, row = CHOICES[layer.row_choice[n]], rows[n]
+            missing = lacking[row] > 0
+            lacking[row] -= missing
+            yield f"  {_cell(row)}, {choice}: offset {_pair(row[5], row[6])}" + (": not built" if missing else "")
+    for row in extra.elements():
+        yield f"  {_cell(row)}: offset {_pair(row[5], row[6])}, sides {_sides(row[7], row[8])}: built, not expected"
+
+
+def _place(row: Row) -> str:
+    return f"row {row[2]:g}, column {row[3]:g}"
+
+
+def _cell(row: Row) -> str:
+    return f"cell at {_place(row)}"
+
+
+def _pair(x: float, y: float) -> str:
+    return f"({x:.6g}, {y:.6g})"
+
+
+def _sides(w: float, h: float) -> str:
+    return f"{w:.6g} x {h:.6g}"
+
+
+def _table(rows: Rows) -> list[Row]:
+    integers = (rows.image, rows.anchor, rows.row, rows.column, rows.cls)
+    return [tuple(row) for row in np.column_stack((*integers, rows.box, rows.anchor_wh)).astype(np.float64).tolist()]
+
+
+def _differences(reference: Reference, outcome: Outcome | None) -> Iterator[Difference]:
+    if outcome is None or outcome.rows is None or len(outcome.rows) != reference.case.layers:
+        return
+    for i, (wanted, built) in enumerate(zip(reference.rows, outcome.rows, strict=True)):
+        want, got = Counter(_table(wanted)), Counter(_table(built))
+        if want != got:
+            yield Difference(i, [*(want - got).elements()], [*(got - want).elements()])
+
+
+def _of_rows(wrong: Wrong, case: Case, outcome: Outcome | None, dialect: Dialect) -> str | None:
+    """A title from the first row that differs, for a law about rows."""
+    if not wrong.law.startswith("assign."):
+        return None
+    reference = Reference(case, dialect)
+    first = next(_differences(reference, outcome), None)
+    if first is None:
+        return None
+    layer = reference.assignments[first.layer]
+    for want in first.lacking:
+        for got in first.extra:
+            if want[:4] == got[:4]:
+                return _other_row(want, got)
+    if first.lacking and first.extra:
+        want = first.lacking[0]
+        moved = next((got for got in first.extra if (got[0], got[1], got[4]) == (want[0], want[1], want[4])), None)
+        if moved is not None:
+            return f"A row is in the {_cell(moved)}, not at {_place(want)}{_edge(case, first.layer, want)}"
+    if first.lacking:
+        return _lacking(case, first, layer)
+    return _extra(case, first, layer)
+
+
+def _other_row(want: Row, got: Row) -> str:
+    """Both rows are of one cell and anchor."""
+    if want[4] != got[4]:
+        return f"A row has class {got[4]:g} and not {want[4]:g}"
+    off = np.subtract(got[5:7], want[5:7])
+    if off.any():
+        how = "from another cell" if (off == np.round(off)).all() else f"off by {_pair(*off)} cells"
+        return f"The centre of a row's box is {_pair(*got[5:7])} and not {_pair(*want[5:7])}: taken {how}"
+    if want[7:9] != got[7:9]:
+        return f"The sides of a row's box are {_sides(*got[7:9])} cells and not {_sides(*want[7:9])}"
+    return f"A row has an anchor of {_sides(*got[9:11])} cells and not {_sides(*want[9:11])}"
+
+
+def _edge(case: Case, layer: int, row: Row) -> str:
+    """Where the centre of the row's target is, if that is an end of the grid."""
+    height, width = case.grids[layer]
+    x, y = row[3] + row[5], row[2] + row[6]
+    sides = [
+        name
+        for name, there in (("left", x <= 0), ("right", x >= width), ("upper", y <= 0), ("lower", y >= height))
+        if there
+    ]
+    return f", for a target on the {' and '.join(sides)} edge" if sides else ""
+
+
+def _lacking(case: Case, first: Difference, layer: Assignment) -> str:
+    rows = _table(layer.rows)
+    row = first.lacking[0]
+    n = rows.index(row)
+    pair = layer.row_pair[n]
+    ratio = _ratio(row)
+    if all(rows[m] in first.lacking for m in np.flatnonzero(layer.row_pair == pair)):
+        return f"A target and an anchor with a ratio of {ratio:.6g} get no row: the limit is {case.hyp.anchor_t:g}"
+    choice = CHOICES[layer.row_choice[n]]
+    edge = _edge(case, first.layer, row)
+    if choice == "own":
+        return f"The cell that holds the centre of a target gets no row{edge}"
+    return f"The cell {BESIDE[choice]} the centre of a target gets no row{edge}"
+
+
+def _extra(case: Case, first: Difference, layer: Assignment) -> str:
+    row = first.extra[0]
+    rows = _table(layer.rows)
+    if row in rows:
+        return f"The {_cell(row)}, gets a row twice{_edge(case, first.layer, row)}"
+    same = [mine for mine in rows if (mine[0], mine[1], mine[4]) == (row[0], row[1], row[4])]
+    if not same:
+        ratio = _ratio(row)
+        return f"A target and an anchor with a ratio of {ratio:.6g} get a row: the limit is {case.hyp.anchor_t:g}"
+    centre = row[3] + row[5], row[2] + row[6]
+    return f"The {_cell(row)}, gets a row for a centre at {_pair(*centre)}{_edge(case, first.layer, row)}"
+
+
+def _ratio(row: Row) -> float:
+    w, h, aw, ah = row[7:11]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = np.divide((w, aw, h, ah), (aw, w, ah, h))
+    return float(np.max(ratios))
+
+
+def _not_finite(wrong: Wrong, case: Case, dialect: Dialect) -> str | None:
+    """A title for a NaN or an infinity."""
+    if wrong.law not in ("totals.finite", "gradients.finite") or dialect.taken:
+        return None
+    reference = Reference(case, dialect)
+    sides = reference.all_predicted.box[:, 2:] < 1e-6 * reference.all_anchors
+    flat = " and ".join(name for axis, name in enumerate(("width", "height")) if sides[:, axis].any())
+    where = ""
+    if wrong.kind == "fits":
+        where = " where a box fits its target exactly"
+    elif wrong.kind == "box" and flat:
+        where = f" where a predicted box has no {flat}"
+    what = re.sub(r"^layer \d+, | at image, .*| of call \d+.*", "", wrong.what)
+    return f"The {what} is {'NaN' if wrong.observed == 'nan' else 'infinite'}{where}"
+
+
+def _of_numbers(wrong: Wrong) -> str | None:
+    """A title from how far a number is off."""
+    place = re.fullmatch(r".*\bgradient\b.*\[([\d, ]+)\].*", wrong.what)
+    if re.fullmatch(r"(box|objectness|class) item.*", wrong.what):
+        what = f"The {wrong.what.partition(' ')[0]} item"
+    elif re.match(r"total of call|total\b", wrong.what) and wrong.law == "totals.value":
+        what = "The total"
+    elif place and wrong.law in ("boxes.gradient", "classes.gradient", "objectness.gradient", "gradients.value"):
+        what = f"The gradient of {_logit(wrong, place[1])}"
+    else:
+        return None
+    try:
+        want, got = float(wrong.expected), float(wrong.observed.split()[0])
+    except ValueError:
+        return None
+    return f"{what} is {_compared(want, got)}"
+
+
+def _logit(wrong: Wrong, at: str) -> str:
+    if wrong.law == "objectness.gradient":
+        return "an objectness logit"
+    channel = int(at.rsplit(",", maxsplit=1)[-1])
+    if wrong.law == "classes.gradient":
+        return f"the logit of class {channel}"
+    return f"the logit of class {channel - 5}" if channel > 4 else f"a {CHANNELS[channel]} logit"
+
+
+def _compared(want: float, got: float) -> str:
+    """How a number compares with what it should be."""
+    if want == 0:
+        return f"{got:.6g} and not 0"
+    share = got / want
+    simple = next((words for ratio, words in SIMPLE.items() if abs(share - ratio) <= 1e-4 * max(ratio, 1e-4)), None)
+    if simple is not None:
+        return (
+            "0" if simple == "0" else f"{simple} what it should be" if share > 1 else f"{simple} of what it should be"
+        )
+    if share < 0:
+        return "of the wrong sign"
+    if abs(share - 1) < 1e-3:
+        return "a little too large" if share > 1 else "a little too small"
+    return f"{share:.3g} times what it should be"
