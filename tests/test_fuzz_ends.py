@@ -266,7 +266,7 @@ def test_a_session_tells_what_it_found_and_what_it_could_not(tmp_path, capsys):
     twice = summary.verdict.model_copy(update={"faults": (finding, finding)})
     _tell(summary.model_copy(update={"verdict": twice, "unexplained": 2}), tmp_path, verbose=False)
     output = capsys.readouterr().out
-    assert "another fault: totals.sum, 1 times" in output
+    assert "another fault: totals.sum: The total is not (box + obj + cls) x batch, 1 times" in output
     assert "processes killed from outside (no fault of the loss): 2" in output
     nothing = session.begin(tmp_path / "b", settings())
     with pytest.raises(UsageError, match="nothing was judged"):

@@ -29,7 +29,7 @@ def finding(tmp_path: Path) -> str:
     """The case file of a check that found the fault."""
     status, output, errors = run("check", WRONG, *QUICK, "--laws", "totals", "--report", "r.html", cwd=tmp_path)
     assert status == 1, errors
-    assert "totals.finite broke: The total is finite for finite logits." in output
+    assert "totals.finite broke: This does not hold: The total is finite for finite logits." in output
     assert "1 law broke" in output
     (path,) = (tmp_path / ".yololoss" / "findings").glob("totals.finite-*.json")
     return str(path.relative_to(tmp_path))

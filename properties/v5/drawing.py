@@ -68,6 +68,7 @@ def draw(case: Case, title: str, outcome: Outcome | None = None, dialect: Dialec
     marks = list(_marks(reference, outcome if known else None))
     present = sorted({int(t[0]) for t in case.targets if np.isfinite(t[0])}) or [0]
     shown = present[:IMAGES]
+    predicted = outcome is not None and known and _valid(reference)
     panels = [(i, built) for i in range(case.layers) for built in dict.fromkeys((None, marks[i].built))]
     figure = Figure(figsize=(max(5 * len(panels), 7), 4.2 * len(shown) + 1.8), layout="constrained")
     grid = figure.subplots(len(shown), len(panels), squeeze=False)
@@ -79,12 +80,12 @@ def draw(case: Case, title: str, outcome: Outcome | None = None, dialect: Dialec
                 _draw_marks(axes, marks[i], image)
             else:
                 _draw_built(axes, case, i, built, image)
-            if marks[i].built is None and known and _valid(reference):
+            if predicted and marks[i].built is None:
                 _draw_predicted(axes, reference, i, image)
             where = f", image {image}" if case.batch > 1 else ""
             rows, columns = case.grids[i]
             axes.set_title(f"layer {i}{where}{what}: {rows} x {columns} cells, stride {case.strides[i]:g}", fontsize=10)
-    _legend(figure, marks)
+    _legend(figure, marks, predicted=predicted and any(each.built is None for each in marks))
     left_out = f"\n{len(present) - IMAGES} more images with targets are not shown" if len(present) > IMAGES else ""
     figure.suptitle("\n".join(wrap(title, 40 + 40 * len(panels))) + left_out, fontsize=11)
     return figure
@@ -232,7 +233,7 @@ def _draw_marks(axes: "Axes", marks: Marks, image: int) -> None:
             axes.text(column + 0.5, row + 0.8, names, fontsize=7, ha="center", va="center", clip_on=True)
 
 
-def _legend(figure: "Figure", marks: list[Marks]) -> None:
+def _legend(figure: "Figure", marks: list[Marks], *, predicted: bool) -> None:
     from matplotlib.lines import Line2D  # noqa: PLC0415
     from matplotlib.patches import Patch  # noqa: PLC0415
 
@@ -243,8 +244,9 @@ def _legend(figure: "Figure", marks: list[Marks]) -> None:
         Line2D([], [], color="black", linewidth=1.2, marker=".", label="target"),
         Line2D([], [], color="black", linewidth=1.2, linestyle=":", label="target without a matching anchor"),
         Line2D([], [], color="0.35", linewidth=0.6, linestyle="-.", label="anchor that it matches"),
-        Line2D([], [], color=PREDICTED, linewidth=1.0, marker="+", label="predicted box"),
     ]
+    if predicted:
+        handles.append(Line2D([], [], color=PREDICTED, linewidth=1.0, marker="+", label="predicted box"))
     handles += [
         Line2D([], [], color=colour, linewidth=2.2, linestyle=line, label=name)
         for name, (colour, line) in WRONG.items()

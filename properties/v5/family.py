@@ -44,7 +44,7 @@ _GIVEN: dict[str, tuple[str, ...]] = {
     "classes": ("totals.sum", "assign", "objectness", "classes"),
     "classes.item": ("assign", "objectness"),
     "classes.gradient": ("totals.sum", "assign", "boxes.gradient", "objectness", "classes"),
-    "totals.finite": ("assign",),
+    "totals.finite": ("totals.shape-and-dtype", "assign"),
     "totals.layers-independent": FINITE,
     "totals.autobalance-first-call": FINITE,
     "gradients.finite": ("assign", "totals.finite"),

@@ -14,8 +14,9 @@ from yololoss.harness.findings.rows import reason
 def table(rows: Sequence[dict[str, Any]], width: int, *, quiet: bool) -> str:
     """One line for each law: outcome, cases tried, notes, and why it did not apply.
 
-    ``quiet`` leaves out laws that held or that a fault explains, and why a law did not apply to some cases. It only
-    counts laws that were not tried, by reason. A row has the law's id and tally, the word for its outcome, and why it was waived or skipped.
+    ``quiet`` leaves out laws that held or that a fault explains, and why a law did not apply to some cases; of laws
+    that were not tried, it only says how many, by reason. A row has the law's id and tally, the word for its outcome,
+    and why it was waived or skipped.
     """
     grid = Table("law", "outcome", "cases", "notes", title="laws", title_justify="left", box=None)
     grid.columns[0].no_wrap = True  # so that an id can be searched for
