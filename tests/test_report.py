@@ -25,7 +25,7 @@ def report(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     spec = plant(BY_NAME["neighbour_sign"], folder)
     laws = ("--laws", "assign", "--laws", "totals.sum", "--laws", "devices", "--cases", 30, "--workers", 1)
-    assert run("check", spec, *laws, "--report", "broke.html", cwd=folder)[0] == 1
+    assert run("check", spec, *laws, "--report", "broke.html", "--export", "pytest", cwd=folder)[0] == 1
     assert run("check", *laws, "--report", "held.html", cwd=folder)[0] == 0
     return folder
 
@@ -76,6 +76,14 @@ def test_the_page_says_what_was_found(browser, report):
     page.locator("summary").click()
     assert "assign.rows: " in page.locator("article").inner_text()
     assert page.locator("img").evaluate("i => i.naturalWidth") > 300
+    rows = page.locator(".laws tbody tr")
+    assert sum(row.is_visible() for row in rows.all()) == rows.count()
+    page.locator("#only").select_option("BROKE")
+    assert [row.locator("code").first.inner_text() for row in rows.all() if row.is_visible()] == ["assign.neighbours"]
+    page.locator("#only").select_option("")
+    page.locator("#with").fill("SORTED BY")
+    assert [row.locator("code").first.inner_text() for row in rows.all() if row.is_visible()] == ["assign.row-order"]
+    page.locator("#with").fill("")
     text = page.locator("body").inner_text()
     assert all(part in text for part in ("SHA-256", "torch", "hypothesis", "needs --device mirror"))
     page.close()

@@ -53,6 +53,7 @@ def worked_out(case: Case, outcome: Outcome | None, dialect: Dialect) -> Iterato
 def _layer(case: Case, i: int, layer: Assignment, different: Difference) -> Iterator[str]:
     lacking, extra = Counter(different.lacking), Counter(different.extra)
     rows = _table(layer.rows)
+    left = Counter(rows)
     for target, anchor in np.ndindex(len(case.targets), len(case.anchors[i])):
         x, y, w, h = (float(v) for v in layer.scaled[target])
         aw, ah = case.anchors[i][anchor]
@@ -64,8 +65,9 @@ def _layer(case: Case, i: int, layer: Assignment, different: Difference) -> Iter
         )
         for n in np.flatnonzero((layer.pair_target[layer.row_pair] == target) & (layer.rows.anchor == anchor)):
             choice, row = CHOICES[layer.row_choice[n]], rows[n]
-            missing = lacking[row] > 0
+            missing = 0 < lacking[row] >= left[row]  # of equal rows, the last ones are lacking
             lacking[row] -= missing
+            left[row] -= 1
             yield f"  {_cell(row)}, {choice}: offset {_pair(row[5], row[6])}" + (": not built" if missing else "")
     for row in extra.elements():
         yield f"  {_cell(row)}: offset {_pair(row[5], row[6])}, sides {_sides(row[7], row[8])}: built, not expected"
@@ -152,7 +154,7 @@ def _edge(case: Case, layer: int, row: Row) -> str:
 def _lacking(case: Case, first: Difference, layer: Assignment) -> str:
     rows = _table(layer.rows)
     row = first.lacking[0]
-    n = rows.index(row)
+    n = max(m for m, mine in enumerate(rows) if mine == row)  # of equal rows, the last one is lacking
     pair = layer.row_pair[n]
     ratio = _ratio(row)
     if all(rows[m] in first.lacking for m in np.flatnonzero(layer.row_pair == pair)):

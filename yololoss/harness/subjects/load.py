@@ -24,6 +24,8 @@ from yololoss.harness.subjects.subject import Make, Subject
 
 DEVICES = ("cpu", "mirror", "cuda", "mps")  # that auto means
 
+ALONE = "yololoss_subject_"  # how the name of a module begins that is in no package
+
 
 def import_loss(spec: str) -> tuple[Any, ModuleType]:
     """The class or function named ``path/to/file.py:Name`` or ``package.module:Name``, and its module.
@@ -134,7 +136,7 @@ def _import_file(path: Path) -> ModuleType:
         if Path(module.__file__ or "").resolve() != path:
             raise UsageError(f"--loss {path}: its module {'.'.join(parts)} is another file here, {module.__file__}")
         return module
-    alias = f"yololoss_subject_{path.stem}"
+    alias = f"{ALONE}{path.stem}"
     file_spec = importlib.util.spec_from_file_location(alias, path)
     assert file_spec is not None  # a path that ends in .py has a loader
     assert file_spec.loader is not None
