@@ -2,8 +2,8 @@
 
     python scripts/downstream_cases.py LOSS FOLDER
 
-The gate shows one case a law, and two faults may break the same law. So each is searched for where only it can be: by
-its law, among cases that are narrowed to it.
+Each is searched for where only it can be: by its law, among cases that are narrowed to it. So its case is as small as
+can be.
 """
 
 import sys

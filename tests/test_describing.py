@@ -70,7 +70,7 @@ BELOW = ", for a target on the lower edge"
             some(ALL, row=[2, 1, 1]),
             "A row is in the cell at row 2, column 0, not at row 1, column 0" + BELOW,
         ),
-        (some(()), "A target and an anchor with a ratio of 1 get no row: the limit is 4"),
+        (some(()), "A target and an anchor with a ratio of 1 get no row: the limit is 4" + BELOW),
         (some((0, 2)), "The cell above the centre of a target gets no row" + BELOW),
         (some((0, 0, 1, 2)), "The cell at row 1, column 0, gets a row twice" + BELOW),
         (
@@ -106,9 +106,9 @@ def test_the_own_cell_is_named():
         ("objectness.item", "objectness item", "0", "1", "The objectness item is 1 and not 0"),
         ("objectness.item", "objectness item", "1", "0", "The objectness item is 0"),
         ("totals.value", "total of call 1", "1", "-1", "The total is of the wrong sign"),
-        ("totals.value", "total of call 1", "1", "1.0001", "The total is a little too large"),
-        ("totals.value", "total of call 1", "1", "0.9998", "The total is a little too small"),
-        ("totals.value", "total of call 1", "1", "1.5", "The total is 1.5 times what it should be"),
+        ("totals.value", "total of call 1", "1", "1.001", "The total is too large: 1.001 and not 1"),
+        ("totals.value", "total of call 1", "2", "1.7", "The total is too small: 1.7 and not 2"),
+        ("totals.value", "total of call 1", "1", "1.5", "The total is 3/2 of what it should be"),
         (
             "boxes.gradient",
             "layer 0, gradient at ..., channel[0, 0, 0, 0, 3]",
@@ -191,12 +191,14 @@ def test_the_assignment_is_worked_out_in_numbers():
     built = some((0, 2, 2), row=[1, 1, 0])
     assert list(V5.worked_out(CASE, Outcome((), rows=(built,)), UPSTREAM)) == [
         "layer 0, target 0, anchor 0: centre (0.6, 2), sides 1 x 1, largest ratio 1, limit 4: matches",
-        "  cell at row 1, column 0, own: offset (0.6, 1)",
-        "  cell at row 1, column 0, above: offset (0.6, 1): not built",
-        "  cell at row 1, column 1, right: offset (-0.4, 1)",
+        "  cell at row 1, column 0, own, clamped from row 2, column 0: centre (0.6, 1) from its corner: not built",
+        "  cell at row 1, column 0, above: centre (0.6, 1) from its corner",
+        "  cell at row 1, column 1, right, clamped from row 2, column 1: centre (-0.4, 1) from its corner",
         "layer 0, target 0, anchor 1: centre (0.6, 2), sides 1 x 1, largest ratio 9, limit 4: no match",
-        "  cell at row 0, column 1: offset (-0.4, 1), sides 1 x 1: built, not expected",
+        "  cell at row 0, column 1: centre (-0.4, 1) from its corner, sides 1 x 1: built, not expected",
     ]
+    above = list(V5.worked_out(CASE, Outcome((), rows=(some((0, 2)),)), UPSTREAM))[2]
+    assert above == "  cell at row 1, column 0, above: centre (0.6, 1) from its corner: not built"
     flat = CASE.changed(targets=((0.0, 0.0, 0.3, 1.0, 0.0, 0.5),), anchors=(((1.0, 1.0),),))
     assert list(V5.worked_out(flat, None, UPSTREAM)) == [
         "layer 0, target 0, anchor 0: centre (0.6, 2), sides 0 x 1, largest ratio inf, limit 4: no match"

@@ -1,20 +1,23 @@
 """One fault, one finding: what explains that a law broke, and which findings are one fault."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from tests.faults import Fault, plant
+from tests.faults import Fault, plant, texts_of
 from tests.faults.catalogue import BY_NAME
 from tests.judging import Made, made, on_its_device
 from tests.test_fuzz import BUNDLED, orders, settings
 from tests.together import tell
 from yololoss.harness.cases.case import Case
+from yololoss.harness.cases.vectors import read_vectors
 from yololoss.harness.engine import clerk, session, worker
 from yololoss.harness.engine.faults import break_together, explaining, groups, with_explained
 from yololoss.harness.engine.judge import Told, judged
 from yololoss.harness.engine.plan import Origin, Plan
-from yololoss.harness.engine.raw import Raw, read_raw, write_raw
+from yololoss.harness.engine.raw import Raw, raw_path, read_raw, write_raw
 from yololoss.harness.engine.session_summary import verdict_of
 from yololoss.harness.laws.exam import Run
 
@@ -37,6 +40,39 @@ def test_a_law_is_explained_by_an_earlier_one_that_breaks_on_what_it_ran(tmp_pat
     assert {told.explained for _, told in broke(plan, "boxes.item", cases)} == {""}
     assert {told.explained for _, told in broke(plan, "boxes.gradient", cases)} >= {"boxes.item"}
     assert not broke(plan, "classes.item", cases)
+
+
+def one_case(folder, *names: str) -> tuple[Plan, list[Made]]:
+    """The plan for these faults together, and some cases that have rows."""
+    *others, last = (BY_NAME[name] for name in names)
+    subject = on_its_device(plant(last, folder, texts=texts_of(others)), "cpu")
+    plan = Plan(("assign", "boxes.item", "objectness.gradient"), subject)
+    cases = [each for each in made(plan, range(40)) if each.case.dtype == "float32" and not each.case.options.calls > 1]
+    return plan, cases
+
+
+def test_a_later_step_is_judged_by_the_rows_that_the_loss_built(tmp_path):
+    """So a wrong assignment alone breaks no law about boxes, and hides no wrong overlap."""
+    plan, cases = one_case(tmp_path, "no_neighbours")
+    assert broke(plan, "assign.neighbours", cases)
+    assert not broke(plan, "boxes.item", cases)
+    plan, cases = one_case(tmp_path, "no_neighbours", "distance_not_squared")
+    told = [told for _, told in broke(plan, "boxes.item", cases)]
+    assert {each.explained for each in told} == {""}
+    assert any(each.what == "box item, given the rows that it built" for each in told)
+    told = [told for _, told in broke(plan, "objectness.gradient", cases)]
+    assert {each.explained for each in told} == {"boxes.item"}
+
+
+def test_rows_outside_the_grid_judge_nothing(tmp_path):
+    """Then the assignment explains the later step, as far as it gives a result."""
+    plan, cases = one_case(tmp_path, "no_neighbours")
+    runs = (Run(plan.subject, each.case) for each in cases)
+    run = next(each for each in runs if any(map(len, each.outcome.rows)))
+    assert run.as_shown is not None
+    other = Run(plan.subject, run.case)
+    other.outcome = replace(run.outcome, rows=tuple(replace(rows, image=rows.image + 99) for rows in run.outcome.rows))
+    assert other.as_shown is None
 
 
 def test_nothing_explains_a_law_that_does_not_apply():
@@ -194,3 +230,22 @@ def test_what_an_explained_law_explains_belongs_to_the_same_fault(tmp_path):
     assert explaining(fault, ("totals.sum", "totals.value")) == fault
     many = explaining(fault, map(str, range(5)))
     assert "  explains   totals.value, boxes.item, 0, 1, and 3 more laws; a report lists them" in str(many)
+
+
+def test_a_minimised_case_keeps_no_setting_that_does_not_matter(tmp_path):
+    """Settings are drawn together: what the fault needs of them stays, one by one."""
+    spec = plant(BY_NAME["focal_without_alpha"], tmp_path)
+    task = settings(loss=spec, laws=("objectness.item",), gate=True, shrink=True)
+    begun = session.begin(tmp_path / "s", task)
+    several = (
+        each for each in made(begun.plan, range(400)) if each.case.hyp.cls_pw != 1 and each.case.hyp.fl_gamma > 0
+    )
+    law = begun.plan.laws["objectness.item"]
+    found = ((each, judged(law, Run(begun.subject, each.case))[0]) for each in several)
+    each, told = next((each, told) for each, told in found if told is not None)
+    raw = Raw(told, each.case, each.origin, each.number)
+    write_raw(tmp_path / "s", spec, raw)
+    clerk.attend(clerk.Duty(task, tmp_path / "s", 0.5), raw_path(tmp_path / "s", raw.kind))
+    case = read_vectors(Path(clerk.read_records(tmp_path / "s")[raw.kind].finding.path)).vectors[0].case
+    assert case.hyp.fl_gamma > 0
+    assert case.hyp.model_copy(update={"fl_gamma": 0.0}) == type(case.hyp)()

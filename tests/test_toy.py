@@ -95,6 +95,13 @@ def test_a_record_is_kept_and_held_to(tmp_path):
     assert "30 cases: they differ in values, gradients" in output
 
 
+def test_a_loss_that_shows_no_steps_is_not_judged_by_them():
+    """The toy losses have one step."""
+    loss = load_loss(RIGHT, torch.device("cpu"))
+    domain = Plan((), loss).domains[0]
+    assert Run(loss, domain.case(bytes(domain.size))).as_shown is None
+
+
 def test_what_a_family_lacks_is_told_in_one_line(tmp_path):
     """It has no proofs, and no such dialect."""
     status, _, errors = run("prove", RIGHT, cwd=tmp_path)

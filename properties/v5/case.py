@@ -222,6 +222,19 @@ class Case(AnyCase):
         once = (self.changed(options=self.options.model_copy(update={"calls": 1})),) if self.options.calls > 1 else ()
         return *once, self.changed(dtype="float64"), self.changed(dtype="float64", predictions=usual)
 
+    @property
+    @override
+    def simpler(self) -> tuple["Case", ...]:
+        found = []
+        for part in ("hyp", "options"):
+            mine, usual = getattr(self, part), type(self).model_fields[part].default
+            names = (name for name, value in mine if value != getattr(usual, name))
+            found += [{part: mine.model_copy(update={name: getattr(usual, name)})} for name in names]
+        for name in ("dtype", "targets_dtype", "layout"):
+            usual = type(self).model_fields[name].default
+            found += [{name: usual}] if getattr(self, name) != usual else []
+        return tuple(self.changed(**fields) for fields in found)
+
     @override
     def inputs(self, device: torch.device) -> tuple[list[Tensor], Tensor]:
         """Predictions as a head returns them (not leaves), and targets, in the case's layout; new copies."""

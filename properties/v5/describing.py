@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
@@ -13,12 +14,11 @@ from yololoss.harness.subjects.outcome import Outcome
 from .case import Case
 from .dialects import Dialect
 from .drawing import CHANNELS
-from .reference import Assignment, Reference
+from .reference import SHIFTS, Assignment, Reference
 from .rows import Rows
 
 CHOICES = ("own", "left", "above", "right", "below")
 BESIDE = {"left": "to the left of", "above": "above", "right": "to the right of", "below": "below"}
-SIMPLE = {0.0: "0", 0.25: "a quarter", 0.5: "half", 2.0: "twice", 3.0: "three times", 4.0: "four times"}
 SETTINGS = 2  # names of settings in a title
 
 Row = tuple[float, ...]  # image, anchor, grid row, grid column, class, x, y, w, h, the anchor's sides
@@ -47,10 +47,18 @@ def worked_out(case: Case, outcome: Outcome | None, dialect: Dialect) -> Iterato
     differences = {each.layer: each for each in _differences(reference, outcome)}
     for i, layer in enumerate(reference.assignments):
         different = differences.get(i, Difference(i, [], []))
-        yield from _layer(case, i, layer, different)
+        known = not (differences or dialect.taken)
+        yield from _layer(case, i, layer, different, [*_predicted(reference, i)] if known else None)
 
 
-def _layer(case: Case, i: int, layer: Assignment, different: Difference) -> Iterator[str]:
+def _predicted(reference: Reference, i: int) -> Iterator[str]:
+    """What each row of a layer predicts, and how well it fits."""
+    part = reference.row_parts[i]
+    for (x, y, w, h), overlap in zip(reference.all_predicted.box[part], reference.overlaps[i], strict=True):
+        yield f"; predicted {_pair(x, y)}, {_sides(w, h)}: overlap {overlap:.6g}"
+
+
+def _layer(case: Case, i: int, layer: Assignment, different: Difference, predicted: list[str] | None) -> Iterator[str]:
     lacking, extra = Counter(different.lacking), Counter(different.extra)
     rows = _table(layer.rows)
     left = Counter(rows)
@@ -65,12 +73,19 @@ def _layer(case: Case, i: int, layer: Assignment, different: Difference) -> Iter
         )
         for n in np.flatnonzero((layer.pair_target[layer.row_pair] == target) & (layer.rows.anchor == anchor)):
             choice, row = CHOICES[layer.row_choice[n]], rows[n]
-            missing = 0 < lacking[row] >= left[row]  # of equal rows, the last ones are lacking
+            # of equal rows, a missing clamp moves the first away, and a missing neighbour is the last
+            missing = lacking[row] > 0 and (bool(different.extra) or lacking[row] >= left[row])
             lacking[row] -= missing
             left[row] -= 1
-            yield f"  {_cell(row)}, {choice}: offset {_pair(row[5], row[6])}" + (": not built" if missing else "")
+            there = np.trunc(np.array((x, y), np.float32) + SHIFTS[layer.row_choice[n]])
+            clamped = (
+                "" if (row[3], row[2]) == tuple(there) else f", clamped from row {there[1]:g}, column {there[0]:g}"
+            )
+            text = f"  {_cell(row)}, {choice}{clamped}: centre {_pair(row[5], row[6])} from its corner"
+            yield text + (": not built" if missing else "" if predicted is None else predicted[n])
     for row in extra.elements():
-        yield f"  {_cell(row)}: offset {_pair(row[5], row[6])}, sides {_sides(row[7], row[8])}: built, not expected"
+        centre = f"centre {_pair(row[5], row[6])} from its corner, sides {_sides(row[7], row[8])}"
+        yield f"  {_cell(row)}: {centre}: built, not expected"
 
 
 def _place(row: Row) -> str:
@@ -156,11 +171,11 @@ def _lacking(case: Case, first: Difference, layer: Assignment) -> str:
     row = first.lacking[0]
     n = max(m for m, mine in enumerate(rows) if mine == row)  # of equal rows, the last one is lacking
     pair = layer.row_pair[n]
-    ratio = _ratio(row)
-    if all(rows[m] in first.lacking for m in np.flatnonzero(layer.row_pair == pair)):
-        return f"A target and an anchor with a ratio of {ratio:.6g} get no row: the limit is {case.hyp.anchor_t:g}"
-    choice = CHOICES[layer.row_choice[n]]
     edge = _edge(case, first.layer, row)
+    if all(rows[m] in first.lacking for m in np.flatnonzero(layer.row_pair == pair)):
+        limit = f"the limit is {case.hyp.anchor_t:g}"
+        return f"A target and an anchor with a ratio of {_ratio(row):.6g} get no row: {limit}{edge}"
+    choice = CHOICES[layer.row_choice[n]]
     if choice == "own":
         return f"The cell that holds the centre of a target gets no row{edge}"
     return f"The cell {BESIDE[choice]} the centre of a target gets no row{edge}"
@@ -234,13 +249,12 @@ def _compared(want: float, got: float) -> str:
     if want == 0:
         return f"{got:.6g} and not 0"
     share = got / want
-    simple = next((words for ratio, words in SIMPLE.items() if abs(share - ratio) <= 1e-4 * max(ratio, 1e-4)), None)
-    if simple is not None:
-        return (
-            "0" if simple == "0" else f"{simple} what it should be" if share > 1 else f"{simple} of what it should be"
-        )
+    simple = Fraction(share).limit_denominator(4)
+    if got == 0:
+        return "0"
     if share < 0:
         return "of the wrong sign"
-    if abs(share - 1) < 1e-3:
-        return "a little too large" if share > 1 else "a little too small"
-    return f"{share:.3g} times what it should be"
+    if simple != 1 and simple <= 8 and abs(share - simple) <= 1e-4 * simple:
+        words = {Fraction(2): "twice", Fraction(1, 2): "half of"}.get(simple, f"{simple} of")
+        return f"{words} what it should be"
+    return f"too {'large' if share > 1 else 'small'}: {got:.6g} and not {want:.6g}"

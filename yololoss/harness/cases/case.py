@@ -75,6 +75,11 @@ class Case(Data):
         """Cases like this one on which less hides a fault: with less rounding, with usual values."""
         return ()
 
+    @property
+    def simpler(self) -> tuple["Case", ...]:
+        """Valid cases like this one with one setting as usual."""
+        return ()
+
     def inputs(self, device: torch.device) -> tuple[list[Tensor], Tensor]:
         """Predictions, which require grad and are not leaves, and targets. Each call returns new tensors."""
         raise NotImplementedError

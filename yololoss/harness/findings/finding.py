@@ -43,6 +43,7 @@ class Finding(Data):
 
     def __str__(self) -> str:
         choice = [f"choice: {self.choice}"] if self.choice else []
+        only = ["  because    of this choice alone: judged by its own, the loss keeps the law"] if self.choice else []
         some = (
             *self.explains[:SHOWN],
             *([f"and {len(self.explains) - SHOWN} more laws; a report lists them"] * (len(self.explains) > SHOWN)),
@@ -50,7 +51,7 @@ class Finding(Data):
         others = [f"  explains   {', '.join(some)}"] if some else []
         picture = [f"  picture    {self.picture}"] if self.picture else []
         saved = f"  saved as   {self.path}"
-        return "\n".join((*choice, self.text, *others, saved, *picture, f"  replay     {self.replay}"))
+        return "\n".join((*choice, self.text, *only, *others, saved, *picture, f"  replay     {self.replay}"))
 
 
 def keep(
