@@ -14,7 +14,7 @@ from tests.together import tell
 from yololoss.harness.cases.case import Case
 from yololoss.harness.cases.vectors import read_vectors
 from yololoss.harness.engine import clerk, session, worker
-from yololoss.harness.engine.faults import break_together, explaining, groups, with_explained
+from yololoss.harness.engine.faults import explaining, groups, with_explained
 from yololoss.harness.engine.judge import Told, judged
 from yololoss.harness.engine.plan import Origin, Plan
 from yololoss.harness.engine.raw import Raw, raw_path, read_raw, write_raw
@@ -187,32 +187,17 @@ def test_findings_of_one_part_whose_first_case_breaks_both_laws_are_one_fault():
     """Two of one law stay two: they have other fingerprints."""
     laws = ["boxes.item", "boxes.gradient", "classes.item", "run.no-exception", "run.no-exception"]
     again = [True] * 5
-    assert groups(laws, again, lambda earlier, later: True) == [[0, 1], [2], [3], [4]]
-    assert groups(laws, again, lambda earlier, later: False) == [[0], [1], [2], [3], [4]]
+    assert groups(laws, again, lambda law, case: True) == [[0, 1], [2], [3], [4]]
+    assert groups(laws, again, lambda law, case: False) == [[0], [1], [2], [3], [4]]
     asked = []
-    groups(laws, again, lambda earlier, later: asked.append((earlier, later)))
-    assert asked == [(0, 1)]
+    groups(laws, again, lambda law, case: asked.append((law, case)))
+    assert asked == [(1, 0)]
 
 
 def test_findings_that_do_not_repeat_are_one_fault():
     """Of whatever part: the loss is random."""
     laws, again = ["totals.sum", "boxes.item", "classes.item"], [False, True, False]
-    assert groups(laws, again, lambda earlier, later: True) == [[0, 2], [1]]
-
-
-@pytest.mark.parametrize(
-    ("earlier", "later", "same"),
-    [
-        ("11111000", "11110000", True),  # it breaks where the earlier one does
-        ("11111000", "11111111", False),  # it breaks as often elsewhere
-        ("11111000", "10000000", False),  # it seldom breaks there
-        ("11111111", "10000000", True),  # the earlier one breaks everywhere: its own case decides
-        ("11111111", "01111111", False),
-    ],
-)
-def test_laws_that_break_on_the_same_cases_break_for_one_reason(earlier, later, same):
-    """What tells is where the later one breaks, not how often."""
-    assert break_together(*([each == "1" for each in told] for told in (earlier, later))) == same
+    assert groups(laws, again, lambda law, case: True) == [[0, 2], [1]]
 
 
 def test_what_an_explained_law_explains_belongs_to_the_same_fault(tmp_path):

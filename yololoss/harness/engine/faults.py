@@ -1,35 +1,21 @@
 """Which findings are one fault: each fault is shown once, with the laws that broke for the same reason."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from yololoss.harness.cases.case import Case
 from yololoss.harness.cases.vectors import read_vectors
-from yololoss.harness.engine.judge import Judge, Task
-from yololoss.harness.engine.plan import Origin, Plan
-from yololoss.harness.engine.raw import origin
+from yololoss.harness.engine.judge import Judge, Task, Told
 from yololoss.harness.findings.finding import Finding
-from yololoss.harness.laws.law import SEED
-
-# So many cases are made that have each byte of a finding's case with this chance: on some, its law holds.
-CASES, ALIKE = 24, 0.8
-LEAST = 3  # cases of a kind, to compare shares
-# A law that breaks for another's reason breaks nearly always where that one does, and seldom elsewhere. One that breaks
-# for a reason of its own breaks as often in both.
-MORE_OFTEN = 0.5
 
 
-def groups(laws: Sequence[str], again: Sequence[bool], same: Callable[[int, int], bool]) -> list[list[int]]:
+def groups(laws: Sequence[str], again: Sequence[bool], breaks: Callable[[int, int], bool]) -> list[list[int]]:
     """Which of some findings are one fault: lists of their indices. ``laws`` are their laws, in order.
 
     ``again``: whether the law breaks in the same way when the case is judged once more. Findings of which it does not
     are one fault: the loss is random, or keeps state for all its objects. Two others are one fault if their laws are
-    about the same part of the loss, and are the ``same(earlier, later)``. A fault of another part would have been
-    explained, or it breaks that law for a reason of its own.
+    about the same part of the loss, and the case of the earlier one breaks the later law too: ``breaks(law, case)``,
+    both as indices. A fault of another part would have been explained, or it breaks that law for a reason of its own.
     """
     found: list[list[int]] = []
     for n, law in enumerate(laws):
@@ -37,7 +23,7 @@ def groups(laws: Sequence[str], again: Sequence[bool], same: Callable[[int, int]
         for group in found:
             first = group[0]
             rival = again[n] and again[first] and laws[first].partition(".")[0] == part and laws[first] != law
-            if not (again[n] or again[first]) or (rival and same(first, n)):
+            if not (again[n] or again[first]) or (rival and breaks(n, first)):
                 group.append(n)
                 break
         else:
@@ -45,53 +31,23 @@ def groups(laws: Sequence[str], again: Sequence[bool], same: Callable[[int, int]
     return found
 
 
-def break_together(earlier: Sequence[bool], later: Sequence[bool]) -> bool:
-    """Whether a law breaks where an earlier one does, and seldom elsewhere: on the earlier one's case, and others.
-
-    Both are told for each case. If the earlier law breaks on all of them, its own case, the first, decides.
-    """
-    where = [b for a, b in zip(earlier, later, strict=True) if a]
-    elsewhere = [b for a, b in zip(earlier, later, strict=True) if not a]
-    if len(elsewhere) < LEAST or len(where) < LEAST:
-        return earlier[0] and later[0]
-    return sum(where) / len(where) - sum(elsewhere) / len(elsewhere) >= MORE_OFTEN
-
-
-def grouped(findings: Sequence[Finding], task: Task, plan: Plan, made: Mapping[str, str]) -> tuple[Finding, ...]:
-    """One finding for each fault, in the order of their laws: the earliest law stands for it.
-
-    ``made``: what the cases were made from, by path; one without is judged alone, without cases like it.
-    """
+def grouped(findings: Sequence[Finding], task: Task) -> tuple[Finding, ...]:
+    """One finding for each fault, in the order of their laws: the earliest law stands for it."""
     with Judge(task) as judge:
 
-        @cache
-        def broken(law: str, path: str) -> list[bool]:
-            (vector,) = read_vectors(Path(path)).vectors
-            cases = [vector.case, *_like_it(origin(made.get(path, "")), plan)]
-            ask = (judge.ask(vector.model_copy(update={"case": case, "law": law})) for case in cases)
-            return [answer.told is not None for answer in ask]
+        def told(law: int, case: int) -> Told | None:
+            (vector,) = read_vectors(Path(findings[case].path)).vectors
+            return judge.ask(vector.model_copy(update={"law": findings[law].law})).told
 
-        def same(earlier: int, later: int) -> bool:
-            one, two = findings[earlier], findings[later]
-            return break_together(broken(one.law, one.path), broken(two.law, one.path))
+        def again(n: int) -> bool:
+            if findings[n].repeats:
+                return True
+            once_more = told(n, n)  # another result may still break the law in the same way
+            return once_more is not None and once_more.observed == findings[n].observed
 
-        def again(finding: Finding) -> bool:
-            (vector,) = read_vectors(Path(finding.path)).vectors
-            told = None if finding.repeats else judge.ask(vector.model_copy(update={"law": finding.law})).told
-            return finding.repeats or (told is not None and told.observed == finding.observed)
-
-        found = groups([each.law for each in findings], [*map(again, findings)], same)
+        laws = [finding.law for finding in findings]
+        found = groups(laws, [*map(again, range(len(laws)))], lambda law, case: told(law, case) is not None)
     return tuple(explaining(findings[first], (findings[n].law for n in others)) for first, *others in found)
-
-
-def _like_it(made_from: Origin | None, plan: Plan) -> Iterator[Case]:
-    """Cases that are partly like the one made from this."""
-    for n in range(CASES if made_from is not None else 0):
-        assert made_from is not None
-        chance = np.random.default_rng((SEED, n))
-        data = np.frombuffer(made_from.data, np.uint8)
-        mixed = np.where(chance.random(len(data)) < ALIKE, data, chance.integers(256, size=len(data), dtype=np.uint8))
-        yield plan.case(made_from._replace(data=mixed.tobytes()))
 
 
 def explaining(finding: Finding, laws: Iterable[str]) -> Finding:
