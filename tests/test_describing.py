@@ -106,6 +106,7 @@ def test_the_own_cell_is_named():
         ("objectness.item", "objectness item", "0", "1", "The objectness item is 1 and not 0"),
         ("objectness.item", "objectness item", "1", "0", "The objectness item is 0"),
         ("totals.value", "total of call 1", "1", "-1", "The total is of the wrong sign"),
+        ("totals.value", "total of call 1", "1", "nan", "The total is nan and not 1"),
         ("totals.value", "total of call 1", "1", "1.001", "The total is too large: 1.001 and not 1"),
         ("totals.value", "total of call 1", "2", "1.7", "The total is too small: 1.7 and not 2"),
         ("totals.value", "total of call 1", "1", "1.5", "The total is 3/2 of what it should be"),
@@ -203,3 +204,21 @@ def test_the_assignment_is_worked_out_in_numbers():
     assert list(V5.worked_out(flat, None, UPSTREAM)) == [
         "layer 0, target 0, anchor 0: centre (0.6, 2), sides 0 x 1, largest ratio inf, limit 4: no match"
     ]
+
+
+def test_input_that_is_not_valid_has_no_numbers():
+    """The reference has none for it."""
+    bad = CASE.changed(targets=((0.0, 9.0, 0.3, 1.0, 0.5, 0.5),))
+    assert list(V5.worked_out(bad, None, UPSTREAM)) == []
+    assert title("assign.rows", case=bad, rows=ROWS) == "usual title"
+
+
+def test_layers_without_a_difference_are_left_out():
+    """As long as there is one with."""
+    two = CASE.changed(grids=((2, 2), (1, 1)), strides=(8.0, 16.0), anchors=CASE.anchors * 2)
+    one, other = Reference(two).rows
+    lacking = Rows(**{name: values[1:] for name, values in vars(one).items()})
+    assert all(
+        line.startswith(("layer 0", "  ")) for line in V5.worked_out(two, Outcome((), rows=(lacking, other)), UPSTREAM)
+    )
+    assert any(line.startswith("layer 1") for line in V5.worked_out(two, Outcome((), rows=(one, other)), UPSTREAM))

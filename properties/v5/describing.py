@@ -1,5 +1,6 @@
 """What a finding says in words: a title that names what differs, and the numbers of the assignment worked out."""
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from yololoss.harness.subjects.outcome import Outcome
 
 from .case import Case
 from .dialects import Dialect
-from .drawing import CHANNELS
+from .drawing import CHANNELS, valid
 from .reference import SHIFTS, Assignment, Reference
 from .rows import Rows
 
@@ -34,21 +35,28 @@ class Difference(NamedTuple):
 
 def title(wrong: Wrong, case: Case, outcome: Outcome | None, dialect: Dialect, otherwise: str) -> str:
     """What is wrong, in a sentence, with the settings that the case needs."""
-    what = (
-        _of_rows(wrong, case, outcome, dialect) or _not_finite(wrong, case, dialect) or _of_numbers(wrong) or otherwise
-    )
+    reference = Reference(case, dialect)
+    of_case = (_of_rows(wrong, reference, outcome) or _not_finite(wrong, reference)) if valid(reference) else None
+    what = of_case or _of_numbers(wrong) or otherwise
     settings = [line for line in str(case).splitlines() if re.match(r"\w+ = ", line)]
     return what + (f", with {' and '.join(settings)}" if 0 < len(settings) <= SETTINGS else "")
 
 
 def worked_out(case: Case, outcome: Outcome | None, dialect: Dialect) -> Iterator[str]:
-    """The assignment in numbers: what each target matches, its cells, and where the loss differs."""
+    """The assignment in numbers: what each target matches, its cells, and where the loss differs.
+
+    If it differs, only the layers on which it does. Nothing of a case that is no valid input.
+    """
     reference = Reference(case, dialect)
-    differences = {each.layer: each for each in _differences(reference, outcome)}
+    if not valid(reference):
+        return
+    different = {each.layer: each for each in _differences(reference, outcome)}
     for i, layer in enumerate(reference.assignments):
-        different = differences.get(i, Difference(i, [], []))
-        known = not (differences or dialect.taken)
-        yield from _layer(case, i, layer, different, [*_predicted(reference, i)] if known else None)
+        if i in different:
+            yield from _layer(case, i, layer, different[i], None)
+        elif not different:
+            predicted = None if dialect.taken else [*_predicted(reference, i)]
+            yield from _layer(case, i, layer, Difference(i, [], []), predicted)
 
 
 def _predicted(reference: Reference, i: int) -> Iterator[str]:
@@ -118,19 +126,16 @@ def _differences(reference: Reference, outcome: Outcome | None) -> Iterator[Diff
             yield Difference(i, [*(want - got).elements()], [*(got - want).elements()])
 
 
-def _of_rows(wrong: Wrong, case: Case, outcome: Outcome | None, dialect: Dialect) -> str | None:
+def _of_rows(wrong: Wrong, reference: Reference, outcome: Outcome | None) -> str | None:
     """A title from the first row that differs, for a law about rows."""
-    if not wrong.law.startswith("assign."):
-        return None
-    reference = Reference(case, dialect)
-    first = next(_differences(reference, outcome), None)
+    first = next(_differences(reference, outcome), None) if wrong.law.startswith("assign.") else None
     if first is None:
         return None
-    layer = reference.assignments[first.layer]
+    case, layer = reference.case, reference.assignments[first.layer]
+    in_cell = {got[:4]: got for got in first.extra}  # of that image and anchor
     for want in first.lacking:
-        for got in first.extra:
-            if want[:4] == got[:4]:
-                return _other_row(want, got)
+        if want[:4] in in_cell:
+            return _other_row(want, in_cell[want[:4]])
     if first.lacking and first.extra:
         want = first.lacking[0]
         moved = next((got for got in first.extra if (got[0], got[1], got[4]) == (want[0], want[1], want[4])), None)
@@ -201,11 +206,10 @@ def _ratio(row: Row) -> float:
     return float(np.max(ratios))
 
 
-def _not_finite(wrong: Wrong, case: Case, dialect: Dialect) -> str | None:
+def _not_finite(wrong: Wrong, reference: Reference) -> str | None:
     """A title for a NaN or an infinity."""
-    if wrong.law not in ("totals.finite", "gradients.finite") or dialect.taken:
+    if wrong.law not in ("totals.finite", "gradients.finite") or reference.dialect.taken:
         return None
-    reference = Reference(case, dialect)
     sides = reference.all_predicted.box[:, 2:] < 1e-6 * reference.all_anchors
     flat = " and ".join(name for axis, name in enumerate(("width", "height")) if sides[:, axis].any())
     where = ""
@@ -246,9 +250,9 @@ def _logit(wrong: Wrong, at: str) -> str:
 
 def _compared(want: float, got: float) -> str:
     """How a number compares with what it should be."""
-    if want == 0:
-        return f"{got:.6g} and not 0"
-    share = got / want
+    share = got / want if want else math.inf
+    if not math.isfinite(share):
+        return f"{got:.6g} and not {want:.6g}"
     simple = Fraction(share).limit_denominator(4)
     if got == 0:
         return "0"

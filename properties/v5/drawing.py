@@ -68,7 +68,7 @@ def draw(case: Case, title: str, outcome: Outcome | None = None, dialect: Dialec
     marks = list(_marks(reference, outcome if known else None))
     present = sorted({int(t[0]) for t in case.targets if np.isfinite(t[0])}) or [0]
     shown = present[:IMAGES]
-    predicted = outcome is not None and known and _valid(reference)
+    predicted = outcome is not None and known and valid(reference)
     panels = [(i, built) for i in range(case.layers) for built in dict.fromkeys((None, marks[i].built))]
     figure = Figure(figsize=(max(5 * len(panels), 7), 4.2 * len(shown) + 1.8), layout="constrained")
     grid = figure.subplots(len(shown), len(panels), squeeze=False)
@@ -114,14 +114,14 @@ def _gradients_off(reference: Reference, outcome: Outcome | None) -> list[NDArra
     """(B, H, W, 5 + C) for each layer: where the gradient differs from the reference by more than the error budget."""
     case = reference.case
     none = [np.zeros((case.batch, *grid, 5 + case.classes), dtype=bool) for grid in case.grids]
-    if outcome is None or not outcome.gradients or not _valid(reference):
+    if outcome is None or not outcome.gradients or not valid(reference):
         return none
     budget = Budget(case, reference.dialect)
     pairs = zip(budget.reference.gradients, outcome.gradients, budget.gradients, strict=True)
     return [np.asarray(~(abs(want - got) <= 2 * off).all(axis=1)) for want, got, off in pairs]
 
 
-def _valid(reference: Reference) -> bool:
+def valid(reference: Reference) -> bool:
     """Whether the reference has a gradient: the case may be invalid input, or one that the dialect has no cell for."""
     case = reference.case
     rows = case.target_rows.double().numpy()

@@ -85,7 +85,8 @@ def keep(
             outcome = execute(under_test, broken.case)
     family, dialect = under_test.family, under_test.dialect
     broken.title = family.title(broken.wrong, broken.case, outcome, dialect)
-    broken.numbers = tuple(islice(family.worked_out(broken.case, outcome, dialect), MOST))
+    numbers = tuple(islice(family.worked_out(broken.case, outcome, dialect), MOST + 1))
+    broken.numbers = (*numbers[:MOST], "...") if len(numbers) > MOST else numbers
     given = "".join(f" --{name} {quote(value)}" for name, value in options.items() if value)
     return Finding(
         law=broken.law.id,
