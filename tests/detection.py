@@ -96,7 +96,7 @@ ABOUT = {
 
 # Faults of finding the rows that are there: with checks off there are as many as targets could have.
 ONLY_WITH_CHECKS = "sorting_needs_two_rows", "empty_layers_skipped", "first_1000_rows"
-OF_ITEM = {"box": "DECODE IOU INDEX", "obj": "OBJ BCE/FOCAL", "cls": "CLS BCE/FOCAL"}
+OF_ITEM = {"box": "DECODE IOU INDEX", "objectness": "OBJ BCE/FOCAL", "class": "CLS BCE/FOCAL"}
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def about(broken: LawBroken) -> frozenset[str]:
         found |= {*OF_ITEM.get(broken.what.partition(" ")[0], "SCALE").split()}
     if law == "gradients.value":  # it shows the channel of the logit
         channel = int(broken.what.rpartition(", ")[2].rstrip("]"))
-        found |= {*OF_ITEM["box" if channel < 4 else "obj" if channel == 4 else "cls"].split()}
+        found |= {*OF_ITEM["box" if channel < 4 else "objectness" if channel == 4 else "class"].split()}
     case = broken.case
     if case.dtype != "float32" or case.targets_dtype != "float32":
         found.add("DTYPE")

@@ -19,32 +19,35 @@ def no_trouble(exam: Exam, kind: str | tuple[str, ...], expected: str) -> None:
     exam.expect(not found, "what the subject did", expected, "; ".join(told), kind="".join(first))
 
 
-def close_gradients(exam: Exam, other: Exam) -> None:
-    """The gradients differ by rounding only."""
+def close_gradients(exam: Exam, want: Exam, got: Exam, which: str) -> None:
+    """The gradients of both runs differ by rounding only. ``which`` says what the second one is."""
     budget = exam.budget
     for i, off in enumerate(budget.gradients):
-        exam.expect_close(f"gradient of layer {i}", other.gradients[i], exam.gradients[i], 2 * off, budget.because)
+        place = f"gradient of layer {i}, {which}, at image, anchor, row, column, channel"
+        exam.expect_close(place, want.gradients[i], got.gradients[i], 2 * off, budget.because)
 
 
-def same_numbers(exam: Exam, n: int, want: Call, got: Call) -> None:
+def same_numbers(exam: Exam, n: int, want: Call, got: Call, which: str) -> None:
     """Total and items of call n differ by rounding only: both are within the budget of the reference."""
     budget = exam.budget
-    exam.expect_close(f"total of call {n}", want.total, got.total, 2 * budget.totals[n], budget.because)
+    exam.expect_close(f"total of call {n}, {which}", want.total, got.total, 2 * budget.totals[n], budget.because)
     if exam.has_items:
         known = len(exam.subject.family.items)
-        exam.expect_close(
-            f"items of call {n}", want.items[:known], got.items[:known], 2 * budget.items[n], budget.because
-        )
+        place = f"items of call {n}, {which}"
+        exam.expect_close(place, want.items[:known], got.items[:known], 2 * budget.items[n], budget.because)
 
 
-def close(exam: Exam, other: Exam) -> None:
-    """Totals, items and gradients differ by rounding only.
+def close(exam: Exam, other: Exam, which: str, *, right: bool = False) -> None:
+    """Totals, items and gradients of two runs differ by rounding only.
 
     Even a second run need not give the same bits: torch may compile or choose another kernel after the first run.
+    ``which`` says what the run is that is compared with the other: that of ``other``, unless ``other`` is ``right``.
     """
-    for n, (here, there) in enumerate(zip(exam.calls, other.calls, strict=True)):
-        same_numbers(exam, n, there, here)
-    close_gradients(exam, other)
+    here, there = exam.calls, other.calls
+    want, got = (there, here) if right else (here, there)
+    for n, (expected, observed) in enumerate(zip(want, got, strict=True)):
+        same_numbers(exam, n, expected, observed, which)
+    close_gradients(exam, *((other, exam) if right else (exam, other)), which)
 
 
 def same_rows(exam: Exam, other: Exam) -> None:

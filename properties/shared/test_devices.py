@@ -53,7 +53,7 @@ def test_values_and_gradients_are_those_of_the_cpu(exam: Exam) -> str | None:
 
     On CUDA the note says how much memory a step takes beyond its inputs.
     """
-    close(exam, on_cpu(exam))
+    close(exam, on_cpu(exam), "on this device and not the CPU", right=True)
     peak = exam.outcome.peak
     logits = sum(gradient.size for gradient in exam.gradients)
     return None if peak is None else f"peak of 2^{math.ceil(math.log2(peak / logits + 1))} bytes a logit"
@@ -72,7 +72,7 @@ def test_a_second_run_gives_the_same(exam: Exam) -> None:
     again = exam.on(exam.case, around=AGAIN)
     same_rows(exam, again)
     same_values(exam, again)
-    close_gradients(exam, again)
+    close_gradients(exam, exam, again, "in a second run")
 
 
 @law(

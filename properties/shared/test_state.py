@@ -43,7 +43,7 @@ def test_a_call_does_not_change_global_settings(exam: Exam) -> None:
 def test_a_second_object_gives_the_same_loss(exam: Exam) -> None:
     """A second loss object for the same case returns the same numbers and gradients, up to rounding."""
     _ = exam.calls
-    close(exam, exam.on(exam.case))
+    close(exam, exam.on(exam.case), "of a second object")
 
 
 @law(
@@ -73,7 +73,7 @@ def test_settings_that_a_trainer_changed_stay_so(exam: Exam) -> None:
     exam.expect_equal("gradients on, algorithms deterministic", [(False, True)] * len(after), after)
 
 
-def survives(exam: Exam, copied: Callable[[Any], Any]) -> None:
+def survives(exam: Exam, copied: Callable[[Any], Any], which: str) -> None:
     """A copy of the loss object, before or after a call, gives the same numbers, if the object can be copied."""
 
     def calling(subject: Subject, p: list[Tensor], targets: Tensor) -> tuple[Tensor, Any]:
@@ -81,19 +81,19 @@ def survives(exam: Exam, copied: Callable[[Any], Any]) -> None:
         return subject.loss(p, targets)
 
     _ = exam.calls
-    close(exam, exam.on(exam.case, calling=calling))
+    close(exam, exam.on(exam.case, calling=calling), which)
 
 
 @law("state.deep-copy", title="A deep copy of the loss gives other results", source="DESIGN", cases="any", again=True)
 def test_a_deep_copy_gives_the_same_loss(exam: Exam) -> None:
     """A deep copy of the loss object, before or after a call, gives the same numbers and gradients, up to rounding."""
-    survives(exam, copy.deepcopy)
+    survives(exam, copy.deepcopy, "of a deep copy")
 
 
 @law("state.pickle", title="A pickled copy of the loss gives other results", source="DESIGN", cases="any", again=True)
 def test_a_pickled_copy_gives_the_same_loss(exam: Exam) -> None:
     """A pickled and unpickled loss object, before or after a call, returns the same numbers, up to rounding."""
-    survives(exam, lambda loss: pickle.loads(pickle.dumps(loss)))
+    survives(exam, lambda loss: pickle.loads(pickle.dumps(loss)), "of a pickled copy")
 
 
 @law(
@@ -108,4 +108,4 @@ def test_the_seed_of_the_global_generator_does_not_matter(exam: Exam) -> None:
     _ = exam.calls
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(12345)
-        close(exam, exam.on(exam.case))
+        close(exam, exam.on(exam.case), "with another seed of the global generator")

@@ -41,7 +41,7 @@ def test_values_and_gradients_are_those_without_compilation(exam: Exam) -> str:
 
     The note says where its graph breaks.
     """
-    close(exam, exam.on(exam.case, around=COMPILED))
+    close(exam, exam.on(exam.case, around=COMPILED), "compiled")
     device = exam.subject.device
     breaks = graph_breaks(exam.subject.make(exam.case, device), *exam.case.inputs(device))
     return f"{len(breaks)} places where the graph breaks{': ' * bool(breaks)}{', '.join(breaks)}"
@@ -61,4 +61,4 @@ def test_other_inputs_before_change_nothing(exam: Exam) -> None:
     def called(subject: Subject) -> None:
         subject.loss(*more.inputs(subject.device))
 
-    close(exam, exam.on(exam.case, called, around=COMPILED))
+    close(exam, exam.on(exam.case, called, around=COMPILED), "compiled, after a call with more targets")

@@ -45,7 +45,7 @@ def test_targets_on_the_cpu_are_refused_or_used(exam: Exam) -> None:
         exam.expect(True, "targets on the CPU", "refused", "refused")
         return
     results_there(exam, host)
-    close(exam, host)
+    close(exam, host, "with targets on the CPU")
 
 
 @law(
@@ -68,4 +68,4 @@ def test_autocast_changes_rounding_only(exam: Exam) -> None:
     exam.expect(not raised, "under autocast", "nothing raised", raised)
     no_trouble(under, "changed a setting", "autocast as it was")
     same_rows(exam, under)
-    close(exam, under)
+    close(exam, under, "under autocast")

@@ -49,7 +49,7 @@ def test_a_wrapped_model_gives_the_same_loss(exam: Exam) -> None:
         return outer  # type: ignore[no-any-return]
 
     _ = exam.calls
-    close(exam, exam.on(exam.case, lambda subject: subject.rebuild(wrapped)))
+    close(exam, exam.on(exam.case, lambda subject: subject.rebuild(wrapped)), "built from a wrapped model")
 
 
 @law("form.model-unchanged", title="Building the loss changes the model", source="DESIGN", cases=ANY, again=True)
@@ -63,7 +63,7 @@ def test_a_second_loss_of_the_same_model_is_the_same(exam: Exam) -> None:
         return model  # type: ignore[no-any-return]
 
     _ = exam.calls
-    close(exam, exam.on(exam.case, lambda subject: subject.rebuild(again)))
+    close(exam, exam.on(exam.case, lambda subject: subject.rebuild(again)), "built from the same model again")
     for model, before in states:
         exam.expect_equal("the model's mode, parameters and buffers", before, state(model))
 
@@ -90,7 +90,7 @@ def test_label_smoothing_may_be_missing(exam: Exam) -> None:
         return model  # type: ignore[no-any-return]
 
     _ = exam.calls
-    close(exam, exam.on(exam.case, lambda subject: subject.rebuild(without)))
+    close(exam, exam.on(exam.case, lambda subject: subject.rebuild(without)), "without label_smoothing in hyp")
 
 
 @law(
@@ -112,7 +112,7 @@ def test_options_may_be_set_between_calls(exam: Exam) -> None:
     usual = Options()
     _ = exam.calls
     also_twice(exam)
-    close(exam, exam.on(exam.case.changed(options=usual), later))
+    close(exam, exam.on(exam.case.changed(options=usual), later), "with options set after a call")
 
 
 @law(
@@ -135,7 +135,7 @@ def test_gains_and_the_ratio_limit_may_be_set(exam: Exam) -> None:
 
     _ = exam.calls
     also_twice(exam)
-    close(exam, exam.on(exam.case.changed(hyp=hyp.model_copy(update=others)), later))
+    close(exam, exam.on(exam.case.changed(hyp=hyp.model_copy(update=others)), later), "with hyp set after a call")
 
 
 @law(

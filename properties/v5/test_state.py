@@ -30,7 +30,7 @@ def test_a_second_call_gives_the_same_loss(exam: Exam) -> None:
     exam.only_if(not exam.case.options.autobalance, "with autobalance the balance changes")
     first, *others = exam.calls
     for n, call in enumerate(others, 1):
-        same_numbers(exam, n, first, call)
+        same_numbers(exam, n, first, call, "compared with call 0")
 
 
 @law(
@@ -44,7 +44,7 @@ def test_another_case_in_between_changes_nothing(exam: Exam) -> None:
     """If another case runs first in the same process, the results of this case do not change."""
     _ = exam.calls
     _ = exam.on(exam.case.with_logits(tuple(-x for x in exam.case.logits))).calls
-    close(exam, exam.on(exam.case))
+    close(exam, exam.on(exam.case), "after another case in this process")
 
 
 @law(
@@ -85,7 +85,7 @@ def test_what_the_same_object_was_called_on_before_changes_nothing(exam: Exam) -
             subject.loss(*batch.inputs(subject.device))
 
     # close, not equal: a buffer kept from a larger call may have another alignment or layout in memory
-    close(exam, exam.on(case, called))
+    close(exam, exam.on(case, called), "after calls with other sizes")
 
 
 def turned(targets: Tensor) -> Tensor:
@@ -136,8 +136,8 @@ def test_what_stood_in_the_same_tensors_before_changes_nothing(exam: Exam) -> No
 
     _ = exam.calls
     also_twice(exam, turned_case(exam.case))
-    close(exam, exam.on(exam.case, calling=in_place))
-    close(exam, exam.on(exam.case, calling=freed_and_taken))
+    close(exam, exam.on(exam.case, calling=in_place), "after a call on other targets in the same tensor")
+    close(exam, exam.on(exam.case, calling=freed_and_taken), "after a call on other targets in the same memory")
 
 
 @law(
@@ -157,7 +157,7 @@ def test_a_call_before_the_backward_pass_changes_nothing(exam: Exam) -> None:
 
     _ = exam.calls
     also_twice(exam, turned_case(exam.case))
-    close(exam, exam.on(exam.case, calling=calling))
+    close(exam, exam.on(exam.case, calling=calling), "with a call on other targets before its backward pass")
 
 
 @law(
@@ -179,7 +179,7 @@ def test_validation_gives_the_same_loss_and_training_goes_on(exam: Exam) -> None
             return subject.loss([x.clone() for x in p], targets)
 
     _ = exam.calls
-    close(exam, exam.on(exam.case, calling=calling))
+    close(exam, exam.on(exam.case, calling=calling), f"with call 0 under {validating.__name__}")
 
 
 @law(
@@ -220,7 +220,7 @@ def test_the_memory_of_earlier_calls_is_freed(exam: Exam) -> None:
 )
 def test_the_layout_in_memory_does_not_matter(exam: Exam) -> None:
     """Predictions that are not contiguous give the same loss as contiguous ones."""
-    close(exam, exam.on(exam.case.changed(layout="contiguous")))
+    close(exam, exam.on(exam.case.changed(layout="contiguous")), "compared with contiguous predictions", right=True)
 
 
 @law(
