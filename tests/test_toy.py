@@ -96,10 +96,12 @@ def test_a_record_is_kept_and_held_to(tmp_path):
 
 
 def test_a_loss_that_shows_no_steps_is_not_judged_by_them():
-    """The toy losses have one step."""
+    """The toy losses have one step, and their cases have no settings."""
     loss = load_loss(RIGHT, torch.device("cpu"))
     domain = Plan((), loss).domains[0]
-    assert Run(loss, domain.case(bytes(domain.size))).as_shown is None
+    case = domain.case(bytes(domain.size))
+    assert Run(loss, case).as_shown is None
+    assert case.simpler == ()
 
 
 def test_what_a_family_lacks_is_told_in_one_line(tmp_path):
