@@ -90,6 +90,17 @@ def test_a_wrong_row_is_named(rows, text):
     assert title("assign.rows", rows=rows) == text
 
 
+def test_a_pair_of_which_one_of_two_equal_rows_is_lacking_has_a_row():
+    """Both are clamped into one cell."""
+    corner = CASE.changed(targets=((0.0, 0.0, 1.0, 0.3, 0.5, 0.5),), grids=((1, 2),))
+    (rows,) = Reference(corner).rows
+    one = Rows(**{name: values[:1] for name, values in vars(rows).items()})
+    assert len(rows) == 2
+    assert title("assign.rows", case=corner, rows=one) == (
+        "The cell to the left of the centre of a target gets no row, for a target on the right edge"
+    )
+
+
 def test_the_own_cell_is_named():
     """Where it is another one than the cells beside it."""
     inside = CASE.changed(targets=((0.0, 0.0, 0.6, 0.6, 0.5, 0.5),))

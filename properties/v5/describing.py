@@ -177,7 +177,7 @@ def _lacking(case: Case, first: Difference, layer: Assignment) -> str:
     n = max(m for m, mine in enumerate(rows) if mine == row)  # of equal rows, the last one is lacking
     pair = layer.row_pair[n]
     edge = _edge(case, first.layer, row)
-    if all(rows[m] in first.lacking for m in np.flatnonzero(layer.row_pair == pair)):
+    if not Counter(rows[m] for m in np.flatnonzero(layer.row_pair == pair)) - Counter(first.lacking):
         limit = f"the limit is {case.hyp.anchor_t:g}"
         return f"A target and an anchor with a ratio of {_ratio(row):.6g} get no row: {limit}{edge}"
     choice = CHOICES[layer.row_choice[n]]
