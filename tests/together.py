@@ -46,7 +46,7 @@ def tell(planted: tuple[Fault, ...], cases: int = CASES) -> Told:
         command += ["--workers", "1", "--cases", str(cases), "--findings", folder]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     verdict = Verdict.model_validate_json(done.stdout)
-    broke = {law for fault in verdict.faults for law in (fault.law, *fault.explains)}
+    broke = {law for fault in verdict.faults for law in fault.laws}
     return Told(tuple(fault.name for fault in planted), tuple(fault.law for fault in verdict.faults), len(broke))
 
 

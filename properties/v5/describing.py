@@ -16,7 +16,6 @@ from .case import Case
 from .dialects import Dialect
 from .drawing import CHANNELS, valid
 from .reference import SHIFTS, Assignment, Reference
-from .rows import Rows
 
 CHOICES = ("own", "left", "above", "right", "below")
 BESIDE = {"left": "to the left of", "above": "above", "right": "to the right of", "below": "below"}
@@ -68,7 +67,7 @@ def _predicted(reference: Reference, i: int) -> Iterator[str]:
 
 def _layer(case: Case, i: int, layer: Assignment, different: Difference, predicted: list[str] | None) -> Iterator[str]:
     lacking, extra = Counter(different.lacking), Counter(different.extra)
-    rows = _table(layer.rows)
+    rows = layer.rows.whole
     left = Counter(rows)
     for target, anchor in np.ndindex(len(case.targets), len(case.anchors[i])):
         x, y, w, h = (float(v) for v in layer.scaled[target])
@@ -112,16 +111,11 @@ def _sides(w: float, h: float) -> str:
     return f"{w:.6g} x {h:.6g}"
 
 
-def _table(rows: Rows) -> list[Row]:
-    integers = (rows.image, rows.anchor, rows.row, rows.column, rows.cls)
-    return [tuple(row) for row in np.column_stack((*integers, rows.box, rows.anchor_wh)).astype(np.float64).tolist()]
-
-
 def _differences(reference: Reference, outcome: Outcome | None) -> Iterator[Difference]:
     if outcome is None or outcome.rows is None or len(outcome.rows) != reference.case.layers:
         return
     for i, (wanted, built) in enumerate(zip(reference.rows, outcome.rows, strict=True)):
-        want, got = Counter(_table(wanted)), Counter(_table(built))
+        want, got = Counter(wanted.whole), Counter(built.whole)
         if want != got:
             yield Difference(i, [*(want - got).elements()], [*(got - want).elements()])
 
@@ -172,7 +166,7 @@ def _edge(case: Case, layer: int, row: Row) -> str:
 
 
 def _lacking(case: Case, first: Difference, layer: Assignment) -> str:
-    rows = _table(layer.rows)
+    rows = layer.rows.whole
     row = first.lacking[0]
     n = max(m for m, mine in enumerate(rows) if mine == row)  # of equal rows, the last one is lacking
     pair = layer.row_pair[n]
@@ -188,7 +182,7 @@ def _lacking(case: Case, first: Difference, layer: Assignment) -> str:
 
 def _extra(case: Case, first: Difference, layer: Assignment) -> str:
     row = first.extra[0]
-    rows = _table(layer.rows)
+    rows = layer.rows.whole
     if row in rows:
         return f"The {_cell(row)}, gets a row twice{_edge(case, first.layer, row)}"
     same = [mine for mine in rows if (mine[0], mine[1], mine[4]) == (row[0], row[1], row[4])]

@@ -1,7 +1,7 @@
 """Pictures of a case: grids, targets, the cells assigned to them, and where a loss differs."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
@@ -100,7 +100,7 @@ def _marks(reference: Reference, outcome: Outcome | None) -> Iterator[Marks]:
             wanted, built = Counter(_cells(layer.rows)), Counter(_cells(outcome.rows[i]))
             for name, cells in zip(WRONG, (wanted - built, built - wanted), strict=False):
                 places[name] = {(image, row, column) for image, _, row, column in cells}
-            other = outcome.rows[i] if _whole(layer.rows) != _whole(outcome.rows[i]) else None
+            other = outcome.rows[i] if Counter(layer.rows.whole) != Counter(outcome.rows[i].whole) else None
         channels: dict[tuple[int, int, int], str] = {}
         # of other rows, the gradients are others too
         for b, h, w in np.argwhere(off[i].any(axis=-1)).tolist() if other is None else ():
@@ -131,11 +131,6 @@ def valid(reference: Reference) -> bool:
     return all((r.row < h).all() and (r.column < w).all() for r, (h, w) in zip(reference.rows, case.grids, strict=True))
 
 
-def _whole(rows: Rows) -> Counter[tuple[float, ...]]:
-    integers = (rows.image, rows.anchor, rows.row, rows.column, rows.cls)
-    return Counter(map(tuple, np.column_stack((*integers, rows.box, rows.anchor_wh)).tolist()))
-
-
 def _cells(rows: Rows) -> list[Cell]:
     return list(zip(*(v.tolist() for v in (rows.image, rows.anchor, rows.row, rows.column)), strict=True))
 
@@ -158,13 +153,11 @@ def _draw_built(axes: "Axes", case: Case, i: int, built: Rows, image: int) -> No
 
     _draw_grid(axes, case.grids[i])
     here = np.flatnonzero(built.image == image)
-    for (column, row), times in Counter(
-        zip(built.column[here].tolist(), built.row[here].tolist(), strict=True)
-    ).items():
+    cells = [(row, column) for shown, _, row, column in _cells(built) if shown == image]
+    for row, column in dict.fromkeys(cells):
         patch = Rectangle((column, row), 1, 1, facecolor=BUILT, edgecolor="white", alpha=0.35, clip_on=False)
         axes.add_patch(patch)
-        if times > 1:
-            axes.text(column + 0.08, row + 0.3, f"{times} rows", fontsize=8, weight="bold", va="center", clip_on=True)
+    _say_how_many(axes, cells)
     for n in here:
         x, y, w, h = np.add(built.box[n], (built.column[n], built.row[n], 0, 0)).tolist()
         if np.isfinite((x, y, w, h)).all():
@@ -210,7 +203,12 @@ def _draw_cells(axes: "Axes", layer: Any, image: int) -> None:
     for choice, column, row in sorted(taken):
         colour, hatch = LOOKS[list(LOOKS)[choice]]
         axes.add_patch(Rectangle((column, row), 1, 1, facecolor=colour, hatch=hatch, edgecolor="white", alpha=0.6))
-    for (_, _, row, column), times in Counter(c for c in _cells(rows) if c[0] == image).items():
+    _say_how_many(axes, (cell for cell in _cells(rows) if cell[0] == image))
+
+
+def _say_how_many(axes: "Axes", cells: Iterable[tuple[int, ...]]) -> None:
+    """Write into a cell how many rows it has, if several. A cell ends with its row and its column."""
+    for (*_, row, column), times in Counter(cells).items():
         if times > 1:
             axes.text(column + 0.08, row + 0.3, f"{times} rows", fontsize=8, weight="bold", va="center", clip_on=True)
 

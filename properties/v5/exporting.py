@@ -14,7 +14,6 @@ from yololoss.harness.subjects.load import ALONE, import_loss
 
 from .budget import Budget
 from .case import Case
-from .rows import Rows
 
 LARGEST = 4096  # logits; nobody reads a longer test
 ITEMS = {"boxes.item": 0, "objectness.item": 1, "classes.item": 2}
@@ -162,14 +161,8 @@ def _rows(law: Law, budget: Budget) -> list[list[tuple[float, ...]]]:
     """The rows of each layer, if the law is about them."""
     if not law.id.startswith("assign.") or law.id == "assign.no-targets":
         return []
-    layers = [_table(rows) for rows in budget.reference.rows]
+    layers = [[(*map(int, row[:5]), *row[5:]) for row in rows.whole] for rows in budget.reference.rows]
     return layers if law.id == "assign.row-order" else [sorted(layer) for layer in layers]
-
-
-def _table(rows: Rows) -> list[tuple[float, ...]]:
-    integers = np.stack((rows.image, rows.anchor, rows.row, rows.column, rows.cls), axis=1).tolist()
-    lengths = np.concatenate((rows.box, rows.anchor_wh), axis=1).astype(np.float64).tolist()
-    return [(*whole, *real) for whole, real in zip(integers, lengths, strict=True)]
 
 
 def _item(law: Law, budget: Budget, reverse: bool) -> tuple[int, float, float] | None:

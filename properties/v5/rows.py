@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from yololoss.harness.subjects.outcome import Floats, Ints
@@ -29,6 +31,17 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.image)
+
+    @property
+    def table(self) -> NDArray[np.float64]:
+        """Every row in full: image, anchor, grid row and column, class, x, y, w, h, the anchor's w and h; (n, 11)."""
+        integers = (self.image, self.anchor, self.row, self.column, self.cls)
+        return np.column_stack((*integers, self.box, self.anchor_wh)).astype(np.float64)
+
+    @property
+    def whole(self) -> list[tuple[float, ...]]:
+        """The rows of the table."""
+        return [tuple(row) for row in self.table.tolist()]
 
     def ranges(self, case: Case, layer: int) -> Iterator[tuple[str, Ints, int]]:
         """The indices by name, each with its end: all must lie in [0, end)."""

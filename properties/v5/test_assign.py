@@ -253,16 +253,10 @@ def places(rows: Rows) -> NDArray[np.int64]:
     return np.asarray(columns[np.lexsort(columns.T[::-1])])
 
 
-def table(rows: Rows, *, ordered: bool = False) -> NDArray[np.float64]:
-    """Every row in full: image, anchor, grid row and column, class, x, y, w, h, the anchor's w and h; (n, 11)."""
-    integers = (rows.image, rows.anchor, rows.row, rows.column, rows.cls)
-    found = np.column_stack((*integers, rows.box, rows.anchor_wh)).astype(np.float64)
-    return found[np.lexsort(found.T[::-1])] if ordered else found
-
-
-def whole(rows: Rows) -> list[tuple[float, ...]]:
-    """The rows of the table."""
-    return [tuple(row) for row in table(rows).tolist()]
+def ordered(rows: Rows) -> NDArray[np.float64]:
+    """The rows in full, sorted."""
+    table = rows.table
+    return np.asarray(table[np.lexsort(table.T[::-1])])
 
 
 WHOLE = "(image, anchor, row, column, class, x, y, w, h, anchor w, anchor h)"
@@ -272,7 +266,7 @@ WHOLE = "(image, anchor, row, column, class, x, y, w, h, anchor w, anchor h)"
 def test_rows_are_those_of_the_reference(exam: Exam) -> None:
     """Rows equal the reference's, in any order: indices, classes, boxes and anchors' sides, bit for bit."""
     for i, (rows, wanted) in enumerate(zip(exam.rows, exam.budget.reference.rows, strict=True)):
-        exam.expect_equal(f"layer {i}, sorted {WHOLE}", table(wanted, ordered=True), table(rows, ordered=True))
+        exam.expect_equal(f"layer {i}, sorted {WHOLE}", ordered(wanted), ordered(rows))
 
 
 @law(
@@ -289,7 +283,7 @@ def test_rows_come_in_upstreams_order(exam: Exam) -> None:
     """
     exam.only_if(exam.subject.dialect.row_order != "any", "rows of this dialect may come in any order")
     for i, (rows, wanted) in enumerate(zip(exam.rows, exam.budget.reference.rows, strict=True)):
-        exam.expect_equal(f"layer {i}, in order {WHOLE}", table(wanted), table(rows))
+        exam.expect_equal(f"layer {i}, in order {WHOLE}", wanted.table, rows.table)
 
 
 @law(
@@ -303,7 +297,7 @@ def test_a_larger_ratio_limit_only_adds_rows(exam: Exam) -> None:
     """Every row that is built with anchor_t is also built with twice that value."""
     wider = exam.case.hyp.model_copy(update={"anchor_t": 2 * exam.case.hyp.anchor_t})
     for i, (rows, more) in enumerate(zip(exam.rows, exam.on(exam.case.changed(hyp=wider)).rows, strict=True)):
-        lost = sorted(set(whole(rows)) - set(whole(more)))
+        lost = sorted(set(rows.whole) - set(more.whole))
         exam.expect(not lost, f"layer {i}, {WHOLE} lost with anchor_t {wider.anchor_t:g}", "none", str(lost[:1]))
 
 
@@ -318,8 +312,8 @@ def test_targets_do_not_influence_each_others_rows(exam: Exam) -> None:
     """Several targets get the same rows together as each of them gets in a batch without the others."""
     alone = [exam.on(exam.case.changed(targets=(t,))).rows for t in exam.case.targets]
     for i, rows in enumerate(exam.rows):
-        together = sorted(row for one in alone for row in whole(one[i]))
-        exam.expect_equal(f"layer {i}, sorted {WHOLE}", np.array(together), np.array(sorted(whole(rows))))
+        together = sorted(row for one in alone for row in one[i].whole)
+        exam.expect_equal(f"layer {i}, sorted {WHOLE}", np.array(together), np.array(sorted(rows.whole)))
 
 
 @law(
@@ -333,7 +327,7 @@ def test_rows_follow_targets_not_predictions(exam: Exam) -> None:
     """Rows depend only on targets, anchors and grids: negated logits give the same rows."""
     other = exam.on(exam.case.with_logits(tuple(-x for x in exam.case.logits)))
     for i, (here, there) in enumerate(zip(exam.rows, other.rows, strict=True)):
-        exam.expect_equal(f"layer {i}, in order {WHOLE}", table(here), table(there))
+        exam.expect_equal(f"layer {i}, in order {WHOLE}", here.table, there.table)
 
 
 @law(

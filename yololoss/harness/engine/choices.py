@@ -27,7 +27,7 @@ def by_choice(findings: Sequence[Finding], held: Held, task: Task) -> tuple[Find
         rest = [finding for finding in rest if finding not in explained]
         if explained:
             first = explained[0].model_copy(update={"choice": line})
-            chosen.append(explaining(first, (law for each in explained for law in (each.law, *each.explains))))
+            chosen.append(explaining(first, (law for each in explained for law in each.laws)))
     return (*chosen, *rest)
 
 

@@ -50,6 +50,16 @@ def grouped(findings: Sequence[Finding], task: Task) -> tuple[Finding, ...]:
     return tuple(explaining(findings[first], (findings[n].law for n in others)) for first, *others in found)
 
 
+def behind(law: str, causes: Mapping[str, Iterable[str]]) -> set[str]:
+    """The law, the laws that explained it, those that explained these, and so on."""
+    found, new = {law}, [law]
+    while new:
+        more = [each for each in causes.get(new.pop(), ()) if each not in found]
+        found.update(more)
+        new += more
+    return found
+
+
 def explaining(finding: Finding, laws: Iterable[str]) -> Finding:
     """The finding, which also explains these laws."""
     more = dict.fromkeys((*finding.explains, *laws))
@@ -68,7 +78,7 @@ def with_explained(
     why = {row["id"]: other.get(row["why"], row["why"]) for row in rows if row["word"] == "explained"}
     shown: dict[str, int] = {}  # by law: the index of its first finding
     for n, each in enumerate(found):
-        for law in (each.law, *each.explains):
+        for law in each.laws:
             shown.setdefault(law, n)
     for law, cause in why.items():
         root = cause

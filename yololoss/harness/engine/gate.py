@@ -196,7 +196,7 @@ class Gate:
             return found
         held, faults = self._contradicted, by_choice(found.faults, self._contradicted, settings)
         shown = {each.law for each in faults if not each.choice}
-        broke = {law for each in faults for law in (each.law, *each.explains)}
+        broke = {law for each in faults for law in each.laws}
         own = replace(settings, dialect=held.dialect, options={**settings.options, "dialect": held.dialect})
         subject = own.under_test()
         again = {id: law for id, law in laws.items() if id in broke and law.assumes(subject) is None}

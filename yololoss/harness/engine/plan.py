@@ -1,7 +1,7 @@
 """What a session judges: which laws on which cases, and the sequence in which cases are made."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import NamedTuple
@@ -132,16 +132,6 @@ class Plan:
             if judges or id == saved_under:
                 found.append(law)
         return found
-
-
-def behind(law: str, causes: Mapping[str, Iterable[str]]) -> set[str]:
-    """The law, the laws that explained it, those that explained these, and so on."""
-    found, new = {law}, [law]
-    while new:
-        more = [each for each in causes.get(new.pop(), ()) if each not in found]
-        found.update(more)
-        new += more
-    return found
 
 
 @dataclass(frozen=True)

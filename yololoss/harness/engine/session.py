@@ -23,11 +23,12 @@ from typing import Any
 from yololoss.harness.cases.files import read_file, write_whole
 from yololoss.harness.cases.vectors import make_vector
 from yololoss.harness.engine.clerk import Duty, Record, attend, give_up, read_records, record_path
+from yololoss.harness.engine.faults import behind
 from yololoss.harness.engine.guard import Death, Guarded
 from yololoss.harness.engine.handles import LocalWorker, StartWorker, WorkerHandle
 from yololoss.harness.engine.journal import Journal
 from yololoss.harness.engine.judge import died
-from yololoss.harness.engine.plan import KINDS, Counters, Counts, Plan, behind
+from yololoss.harness.engine.plan import KINDS, Counters, Counts, Plan
 from yololoss.harness.engine.raw import Raw, from_flight, read_raw, write_raw
 from yololoss.harness.engine.residual import Risk, residual
 from yololoss.harness.engine.state import Settings, State
@@ -296,17 +297,17 @@ class Session:
         If the law tells several kinds apart, up to `EACH` of them have one.
         """
         passed = min((self._at(worker) for worker in self.workers), default=None)
-        kept: dict[str, tuple[Path, Raw]] = {}
+        kept: list[tuple[Path, Raw]] = []
         for path, raw in found:
             law = raw.told.law
             most = EACH if raw.told.kind else 1
             has = self._known(law) + sum(law == other for _, other in self.clerks.values())
-            has += sum(law == other.told.law for _, other in kept.values())
-            if raw.kind in kept or has >= most:
+            has += sum(law == other.told.law for _, other in kept)
+            if has >= most:
                 path.unlink()
             elif passed is None or raw.number < passed:
-                kept[raw.kind] = (path, raw)
-        return list(kept.values())
+                kept.append((path, raw))
+        return kept
 
     def _at(self, worker: WorkerHandle) -> int:
         """The number of the case that a worker is at."""

@@ -8,8 +8,6 @@ from yololoss.harness.findings.finding import Finding
 from yololoss.harness.laws.law import find_laws
 from yololoss.harness.subjects.family import LossUnderTest
 
-FORMATS = ("pytest",)
-
 
 def export(finding: Finding, under_test: LossUnderTest) -> Path:
     """Write the test beside the saved case. Raises UsageError if the law or the case does not allow one."""

@@ -41,6 +41,11 @@ class Finding(Data):
     choice: str = ""  # that the named dialect and the loss make otherwise, if the law broke only for that
     explains: tuple[str, ...] = ()  # other laws that broke for the same reason
 
+    @property
+    def laws(self) -> tuple[str, ...]:
+        """All laws that broke for this reason, its own first."""
+        return (self.law, *self.explains)
+
     def __str__(self) -> str:
         choice = [f"choice: {self.choice}"] if self.choice else []
         only = ["  because    of this choice alone: judged by its own, the loss keeps the law"] if self.choice else []

@@ -40,7 +40,7 @@ def explained(verdict: Verdict) -> Verdict:
 
 def headline(verdict: Verdict) -> str:
     """The verdict in a few words."""
-    faults, laws = len(verdict.faults), len({law for each in verdict.faults for law in (each.law, *each.explains)})
+    faults, laws = len(verdict.faults), len({law for each in verdict.faults for law in each.laws})
     if verdict.problem:
         return "The loss could not be judged"
     if faults:

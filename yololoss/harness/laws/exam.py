@@ -34,8 +34,8 @@ class Run:
 
     def __init__(self, subject: LossUnderTest, case: Case, shown: Budget | None = None) -> None:
         self.subject, self.case = subject, case
-        self._shown = shown  # the budget, if the loss is judged by what it shows of its own steps
-        self._made: dict[Callable[[Any], Any], Any] = {}
+        self.judged_as_shown = shown is not None  # whether its budget is made from what the loss shows of its steps
+        self._made: dict[Callable[[Any], Any], Any] = {} if shown is None else {subject.family.budget: shown}
         self.broke: dict[str, bool] = {}  # by law: whether it broke, if that was asked to explain another one
 
     @cached_property
@@ -80,15 +80,8 @@ class Run:
         return run
 
     @property
-    def judged_as_shown(self) -> bool:
-        """Whether its budget is made from what the loss shows of its own steps."""
-        return self._shown is not None
-
-    @property
     def budget(self) -> Budget:
         """How far rounding may take a right loss of its dialect from the reference; made once."""
-        if self._shown is not None:
-            return self._shown
         family = self.subject.family
         if family.budget not in self._made:
             self._made[family.budget] = family.budget_of(self.subject, self.case)
