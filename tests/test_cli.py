@@ -36,7 +36,8 @@ class Faulty(Chosen):
 
     def __call__(self, p, targets):
         total, items = super().__call__(p, targets)
-        return total * (1 + (len(targets) > 6)), items
+        factor = 1 + (len(targets) > 6)
+        return total * factor, items * factor
 """
 
 TWO_FAULTS = """
@@ -457,14 +458,21 @@ def test_a_choice_that_contradicts_the_dialect_is_one_finding(tmp_path):
     assert output.startswith("dialect: upstream, batch = plain (sure: ")
 
 
-def test_a_fault_beside_a_contradicted_choice_is_found(tmp_path):
-    """The law that broke for the choice is judged again by what the loss has."""
+@pytest.mark.parametrize(
+    ("laws", "told"),
+    [
+        (["totals.sum", "totals.value"], [("totals.sum", True), ("totals.value", False)]),
+        (["totals.value"], [("totals.value", False)]),  # judged by its own choice, it breaks that law as well
+    ],
+)
+def test_a_fault_beside_a_contradicted_choice_is_found(tmp_path, laws, told):
+    """The law that broke for the choice is judged again by what the loss has. If it breaks, the choice says nothing."""
     (tmp_path / "both.py").write_text(A_CHOICE_AND_A_FAULT, encoding="utf-8")
-    options = ("--dialect", "upstream", "--laws", "totals.value", "--cases", 60, "--workers", 1, "--no-shrink")
-    status, output, errors = run("check", "both.py:Faulty", *options, "--json", cwd=tmp_path)
+    options = ("--dialect", "upstream", "--cases", 60, "--workers", 1, "--no-shrink", "--json")
+    named = [word for law in laws for word in ("--laws", law)]
+    status, output, errors = run("check", "both.py:Faulty", *options, *named, cwd=tmp_path)
     assert status == 1, errors
-    found = [(each["law"], bool(each["choice"])) for each in json.loads(output)["faults"]]
-    assert found == [("totals.value", True), ("totals.value", False)]
+    assert [(each["law"], bool(each["choice"])) for each in json.loads(output)["faults"]] == told
 
 
 def test_dialects_are_listed_with_their_choices(tmp_path):

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from properties.v5.case import Case as V5Case
+from properties.v5.items import OF_RIGHT_TOTAL
 from tests.faults import Fault, plant, texts_of
 from tests.faults.catalogue import BY_NAME
 from tests.judging import Made, made, on_its_device
@@ -14,11 +16,12 @@ from tests.together import tell
 from yololoss.harness.cases.case import Case
 from yololoss.harness.cases.vectors import read_vectors
 from yololoss.harness.engine import clerk, session, worker
-from yololoss.harness.engine.faults import explaining, groups, with_explained
-from yololoss.harness.engine.judge import Told, judged
+from yololoss.harness.engine.faults import explaining, grouped, groups, with_explained
+from yololoss.harness.engine.judge import Task, Told, judged
 from yololoss.harness.engine.plan import Origin, Plan
 from yololoss.harness.engine.raw import Raw, raw_path, read_raw, write_raw
 from yololoss.harness.engine.session_summary import verdict_of
+from yololoss.harness.findings.finding import Finding, keep
 from yololoss.harness.laws.exam import Run
 
 
@@ -62,6 +65,21 @@ def test_a_later_step_is_judged_by_the_rows_that_the_loss_built(tmp_path):
     assert any(each.what == "box item, given the rows that it built" for each in told)
     told = [told for _, told in broke(plan, "objectness.gradient", cases)]
     assert {each.explained for each in told} == {"boxes.item"}
+
+
+def test_items_that_are_not_those_of_a_right_total_are_one_fault(tmp_path):
+    """The laws of the items say nothing then. Of a wrong total it is not said."""
+    plan = planted(tmp_path, "items_times_batch", "totals.sum", "boxes.item", "objectness.item", "classes.item")
+    cases = [each for each in made(plan, range(60)) if each.case.batch > 1]
+    ((case, told), *_) = broke(plan, "totals.sum", cases)
+    (finding,) = findings(plan, tmp_path, ("totals.sum", case))
+    assert (told.what, finding.title.partition(", with")[0]) == (
+        OF_RIGHT_TOTAL,
+        "The items are not those of the total, which is right",
+    )
+    assert not any(broke(plan, law, cases) for law in ("boxes.item", "objectness.item", "classes.item"))
+    plan = planted(tmp_path, "no_batch", "totals.sum", "boxes.item")
+    assert {told.what for _, told in broke(plan, "totals.sum", cases)} == {"total"}
 
 
 def test_rows_outside_the_grid_judge_nothing(tmp_path):
@@ -183,21 +201,66 @@ def test_a_finding_stands_for_that_law_even_if_its_clerk_dies(tmp_path):
     assert begun.records[path.stem].explained == "totals.sum"
 
 
-def test_findings_of_one_part_whose_first_case_breaks_both_laws_are_one_fault():
+def test_findings_are_one_fault_if_they_are_the_same_as_the_first():
     """Two of one law stay two: they have other fingerprints."""
     laws = ["boxes.item", "boxes.gradient", "classes.item", "run.no-exception", "run.no-exception"]
     again = [True] * 5
-    assert groups(laws, again, lambda law, case: True) == [[0, 1], [2], [3], [4]]
-    assert groups(laws, again, lambda law, case: False) == [[0], [1], [2], [3], [4]]
+    assert groups(laws, again, lambda first, later: later == 1) == [[0, 1], [2], [3], [4]]
     asked = []
-    groups(laws, again, lambda law, case: asked.append((law, case)))
-    assert asked == [(1, 0)]
+    groups(laws, again, lambda first, later: asked.append((first, later)))
+    assert asked == [(0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3), (0, 4), (1, 4), (2, 4)]
+
+
+def findings(plan: Plan, folder: Path, *cases: tuple[str, Case]) -> list[Finding]:
+    """Of these laws on these cases, as a clerk keeps them."""
+    found = []
+    for law, case in cases:
+        told, _ = judged(plan.laws[law], Run(plan.subject, case))
+        assert told is not None
+        found.append(keep(told.broken(plan.laws[law], case), plan.subject, folder, {}, drawn=False))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("names", "together"), [(["logits_capped"], True), (["last_row_has_no_gradient", "logits_capped"], False)]
+)
+def test_a_wrong_gradient_is_the_fault_of_the_wrong_value_if_both_mostly_break_together(tmp_path, names, together):
+    """Even if the second case shows the gradient alone."""
+    *others, last = (BY_NAME[name] for name in names)
+    plan = Plan(("boxes.item", "boxes.gradient"), on_its_device(plant(last, tmp_path, texts=texts_of(others)), "cpu"))
+    cases: dict[str, Case] = {}
+    for each in made(plan, range(900)):
+        broken = [law for law in plan.laws if broke(plan, law, [each])]
+        if len(broken) == 1:
+            cases.setdefault(*broken, each.case)
+        if len(cases) == 2:
+            break
+    found = findings(plan, tmp_path, *sorted(cases.items(), reverse=True))
+    told = grouped(found, Task(plan.subject.spec, "cpu", "yololoss"), plan)
+    assert [fault.laws for fault in told] == (
+        [("boxes.item", "boxes.gradient")] if together else [("boxes.item",), ("boxes.gradient",)]
+    )
+
+
+def test_findings_of_two_parts_that_need_one_setting_are_one_fault(tmp_path):
+    """Objectness and classes have one criterion. Of a law that holds for its own cases alone, all settings stay."""
+    plan = planted(tmp_path, "focal_without_alpha", "objectness.item", "classes.item", "classes.gradient-sign")
+    fields = {name: V5Case.model_fields[name].default for name in ("hyp", "options")}
+    fields["hyp"] = fields["hyp"].model_copy(update={"fl_gamma": 2.0})
+    cases = ([each._replace(case=each.case.changed(**fields))] for each in made(plan, range(99)))
+    focal = next(each[0].case for each in cases if all(broke(plan, law, each) for law in plan.laws))
+    assert focal.unusual == {"fl_gamma"}
+    task = Task(plan.subject.spec, "cpu", "yololoss")
+    found = findings(plan, tmp_path, ("objectness.item", focal), ("classes.item", focal))
+    assert [fault.laws for fault in grouped(found, task, plan)] == [("objectness.item", "classes.item")]
+    found = findings(plan, tmp_path, ("objectness.item", focal), ("classes.gradient-sign", focal))
+    assert len(grouped(found, task, plan)) == 2
 
 
 def test_findings_that_do_not_repeat_are_one_fault():
     """Of whatever part: the loss is random."""
     laws, again = ["totals.sum", "boxes.item", "classes.item"], [False, True, False]
-    assert groups(laws, again, lambda law, case: True) == [[0, 2], [1]]
+    assert groups(laws, again, lambda first, later: True) == [[0, 2], [1]]
 
 
 def test_what_an_explained_law_explains_belongs_to_the_same_fault(tmp_path):

@@ -1,7 +1,7 @@
 """A v5 case: one call of a YOLOv5 loss, complete, as data."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -224,12 +224,22 @@ class Case(AnyCase):
 
     @property
     @override
-    def simpler(self) -> tuple["Case", ...]:
-        found = []
+    def unusual(self) -> frozenset[str]:
+        return frozenset(name for part, name in self._unusual if (part, name) != ("options", "calls"))
+
+    @property
+    def _unusual(self) -> Iterator[tuple[str, str]]:
         for part in ("hyp", "options"):
-            mine, usual = getattr(self, part), type(self).model_fields[part].default
-            names = (name for name, value in mine if value != getattr(usual, name))
-            found += [{part: mine.model_copy(update={name: getattr(usual, name)})} for name in names]
+            usual = type(self).model_fields[part].default
+            yield from ((part, name) for name, value in getattr(self, part) if value != getattr(usual, name))
+
+    @property
+    @override
+    def simpler(self) -> tuple["Case", ...]:
+        found: list[dict[str, Any]] = []
+        for part, name in self._unusual:
+            usual = getattr(type(self).model_fields[part].default, name)
+            found += [{part: getattr(self, part).model_copy(update={name: usual})}]
         for name in ("dtype", "targets_dtype", "layout"):
             usual = type(self).model_fields[name].default
             found += [{name: usual}] if getattr(self, name) != usual else []

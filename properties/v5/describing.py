@@ -15,6 +15,7 @@ from yololoss.harness.subjects.outcome import Outcome
 from .case import Case
 from .dialects import Dialect
 from .drawing import CHANNELS, valid
+from .items import OF_RIGHT_TOTAL
 from .reference import SHIFTS, Assignment, Reference
 
 CHOICES = ("own", "left", "above", "right", "below")
@@ -220,6 +221,8 @@ def _of_numbers(wrong: Wrong) -> str | None:
     place = re.fullmatch(r".*\bgradient\b.*\[([\d, ]+)\].*", wrong.what)
     if re.fullmatch(r"(box|objectness|class) item.*", wrong.what):
         what = f"The {wrong.what.partition(' ')[0]} item"
+    elif wrong.what == OF_RIGHT_TOTAL:
+        return "The items are not those of the total, which is right"
     elif re.match(r"total of call|total\b", wrong.what) and wrong.law == "totals.value":
         what = "The total"
     elif place and wrong.law in ("boxes.gradient", "classes.gradient", "objectness.gradient", "gradients.value"):

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -98,6 +98,12 @@ class V5(Family):
     # What the loss does to its inputs, since all that follows may be wrong then; the total itself, before its parts.
     first = (INPUTS, "totals.shape-and-dtype", "totals.sum")
     given = GIVEN
+    follows = MappingProxyType(
+        {
+            **{f"{part}.gradient": f"{part}.item" for part in ("boxes", "objectness", "classes")},
+            "state.call-before-backward": "gradients.loss-scaling",  # both calls are in one total
+        }
+    )
     shown = ("assign",)
     shows = "the rows that it built"
     dialects = DIALECTS

@@ -14,6 +14,7 @@ from yololoss.harness.laws.exam import Exam
 from yololoss.harness.laws.law import law
 
 from .budget import BECAUSE
+from .items import expect_item
 from .named import compared
 from .pools import SMALL
 from .strategies import cases
@@ -29,7 +30,7 @@ def test_the_box_item_is_that_of_the_reference(exam: Exam) -> None:
     if budget.reference.own and exam.subject.dialect.overlap != "own":  # taken from the loss, and has a name
         want, got, allowed = compared(budget.reference)
         exam.expect_close("usual row and (overlap, by x, y, w, h)", want, got, allowed, NAMED_BECAUSE)
-    exam.expect_close("box item", budget.reference.calls[-1].items[0], exam.items[0], budget.items[-1][0], BECAUSE)
+    expect_item(exam, 0)
 
 
 @law("boxes.item-range", title="The box item is outside its range", source="SPEC 2", cases=FEW_ROWS)

@@ -12,6 +12,7 @@ from yololoss.harness.laws.law import law
 
 from .budget import BECAUSE
 from .case import Case
+from .items import expect_item
 from .pools import HYPS
 from .strategies import cases
 
@@ -28,8 +29,7 @@ def item_and_gradient(exam: Exam) -> None:
     """The class item, if the subject returns items, and the gradient of the class logits equal the reference's."""
     budget = exam.budget
     if exam.has_items:
-        want = budget.reference.calls[-1].items[2]
-        exam.expect_close("class item", want, exam.items[2], budget.items[-1][2], BECAUSE)
+        expect_item(exam, 2)
     for i, (grid, off) in enumerate(zip(budget.reference.gradients, budget.gradients, strict=True)):
         place = f"layer {i}, gradient at image, anchor, row, column, class"
         exam.expect_close(place, grid[..., 5:], exam.gradients[i][..., 5:], off[..., 5:], BECAUSE)
@@ -38,9 +38,7 @@ def item_and_gradient(exam: Exam) -> None:
 @law("classes.item", title="The class item is wrong", source="SPEC 4", cases=ROWS, everywhere=True)
 def test_the_class_item_is_that_of_the_reference(exam: Exam) -> None:
     """The class item is the gain times the sum over layers of the mean BCE over rows and classes."""
-    budget = exam.budget
-    want = budget.reference.calls[-1].items[2]
-    exam.expect_close("class item", want, exam.items[2], budget.items[-1][2], BECAUSE)
+    expect_item(exam, 2)
 
 
 @law("classes.gradient", title="The gradient of a class logit is wrong", source="SPEC 4", cases=ROWS, everywhere=True)

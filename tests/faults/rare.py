@@ -37,7 +37,7 @@ USES = (
         "edge case",
         "gradients.loss-scaling",
         SELECTED,
-        f"{SELECTED}\n    if selected.requires_grad:\n        selected.register_hook(lambda g: g.clamp(-10, 10))",
+        f"{SELECTED}\n    if selected.requires_grad:\n        selected.register_hook(lambda g: g if g is None else g.clamp(-10, 10))",
     ),
     in_loss(
         "gradient_needed",

@@ -334,11 +334,11 @@ RETURN = (
         "items_before_gains",
         "RETURN, SCALE",
         "wrong primitive",
-        "boxes.item",
+        "totals.sum",
         ITEMS,
         f'({ITEMS} / torch.tensor([self.hyp[g] or 1 for g in ("box", "obj", "cls")], device=p[0].device))',
     ),
-    in_loss("items_of_one_image", "RETURN", "wrong primitive", "boxes.item", ITEMS, f"({ITEMS} / p[0].shape[0])"),
+    in_loss("items_of_one_image", "RETURN", "wrong primitive", "totals.sum", ITEMS, f"({ITEMS} / p[0].shape[0])"),
     in_loss(
         "total_in_a_table",
         "RETURN",

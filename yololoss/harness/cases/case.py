@@ -76,6 +76,11 @@ class Case(Data):
         return ()
 
     @property
+    def unusual(self) -> frozenset[str]:
+        """The names of the settings that are not as usual."""
+        return frozenset()
+
+    @property
     def simpler(self) -> tuple["Case", ...]:
         """Valid cases like this one with one setting as usual."""
         return ()

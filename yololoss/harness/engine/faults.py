@@ -4,26 +4,32 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from yololoss.harness.cases.vectors import read_vectors
+import numpy as np
+
+from yololoss.harness.cases.vectors import Vector, make_vector, read_vectors
 from yololoss.harness.engine.judge import Judge, Task, Told
+from yololoss.harness.engine.plan import Plan
 from yololoss.harness.findings.finding import Finding
+from yololoss.harness.laws.law import SEED
+
+# A law that follows another one is judged on so many cases. Both are one fault if at least so many of those that break
+# it, and this share, break the other one too. Of a wrong gradient with a wrong value three quarters and more did, of
+# two faults that have nothing to do with each other half and less.
+SAMPLE, SEEN, MOST = 100, 3, 0.75
 
 
-def groups(laws: Sequence[str], again: Sequence[bool], breaks: Callable[[int, int], bool]) -> list[list[int]]:
+def groups(laws: Sequence[str], again: Sequence[bool], same: Callable[[int, int], bool]) -> list[list[int]]:
     """Which of some findings are one fault: lists of their indices. ``laws`` are their laws, in order.
 
     ``again``: whether the law breaks in the same way when the case is judged once more. Findings of which it does not
-    are one fault: the loss is random, or keeps state for all its objects. Two others are one fault if their laws are
-    about the same part of the loss, and the case of the earlier one breaks the later law too: ``breaks(law, case)``,
-    both as indices. A fault of another part would have been explained, or it breaks that law for a reason of its own.
+    are one fault: the loss is random, or keeps state for all its objects. ``same(first, later)``: whether two others
+    are one, both as indices. Two of one law are not: it tells them apart.
     """
     found: list[list[int]] = []
     for n, law in enumerate(laws):
-        part = law.partition(".")[0]
         for group in found:
             first = group[0]
-            rival = again[n] and again[first] and laws[first].partition(".")[0] == part and laws[first] != law
-            if not (again[n] or again[first]) or (rival and breaks(n, first)):
+            if not (again[n] or again[first]) or (again[n] and again[first] and laws[first] != law and same(first, n)):
                 group.append(n)
                 break
         else:
@@ -31,22 +37,61 @@ def groups(laws: Sequence[str], again: Sequence[bool], breaks: Callable[[int, in
     return found
 
 
-def grouped(findings: Sequence[Finding], task: Task) -> tuple[Finding, ...]:
+class _Grouping:
+    """Which findings of a session are one fault."""
+
+    def __init__(self, findings: Sequence[Finding], plan: Plan, judge: Judge) -> None:
+        self.laws = [finding.law for finding in findings]
+        self._findings, self._plan, self._judge = findings, plan, judge
+        self._vectors = [read_vectors(Path(finding.path)).vectors[0] for finding in findings]
+
+    def again(self, n: int) -> bool:
+        """Whether a finding's law breaks in the same way when its case is judged once more."""
+        if self._findings[n].repeats:
+            return True
+        once_more = self._told(self.laws[n], self._vectors[n])  # another result may still break the law in the same way
+        return once_more is not None and once_more.observed == self._findings[n].observed
+
+    def same(self, first: int, later: int) -> bool:
+        """Whether two findings are one fault.
+
+        They are about the same part of the loss, and the case of the first breaks the law of the later one too: a
+        fault of another part would have been explained, or it breaks that law for a reason of its own. Or the later
+        law follows the first (`Family.follows`). Or both cases need the same setting.
+        """
+        part, other = (self.laws[n].partition(".")[0] for n in (first, later))
+        if part == other and self._told(self.laws[later], self._vectors[first]) is not None:
+            return True
+        if self._plan.subject.family.follows.get(self.laws[later]) == self.laws[first] and self._together(first, later):
+            return True
+        return not self._needed(first).isdisjoint(self._needed(later))
+
+    def _told(self, law: str, vector: Vector[Any, Any]) -> Told | None:
+        return self._judge.ask(vector.model_copy(update={"law": law})).told
+
+    def _needed(self, n: int) -> frozenset[str]:
+        """The settings without which the law holds. The clerk leaves out others if it holds for every valid case."""
+        law = self._plan.laws.get(self.laws[n])
+        return self._vectors[n].case.unusual if law is not None and law.everywhere else frozenset()
+
+    def _together(self, first: int, later: int) -> bool:
+        """Whether the first law breaks as well on most of the cases that break the later one."""
+        both = alone = 0
+        for number in range(SAMPLE):
+            origin = self._plan.origin(number, np.random.default_rng((SEED, number)))
+            if all(self._plan.about(self.laws[n], origin) for n in (first, later)):
+                vector = make_vector(self._plan.case(origin), id="sample", law=self.laws[later])
+                if self._told(self.laws[later], vector) is not None:
+                    breaks = self._told(self.laws[first], vector) is not None
+                    both, alone = both + breaks, alone + (not breaks)
+        return both >= SEEN and both >= MOST * (both + alone)
+
+
+def grouped(findings: Sequence[Finding], task: Task, plan: Plan) -> tuple[Finding, ...]:
     """One finding for each fault, in the order of their laws: the earliest law stands for it."""
     with Judge(task) as judge:
-
-        def told(law: int, case: int) -> Told | None:
-            (vector,) = read_vectors(Path(findings[case].path)).vectors
-            return judge.ask(vector.model_copy(update={"law": findings[law].law})).told
-
-        def again(n: int) -> bool:
-            if findings[n].repeats:
-                return True
-            once_more = told(n, n)  # another result may still break the law in the same way
-            return once_more is not None and once_more.observed == findings[n].observed
-
-        laws = [finding.law for finding in findings]
-        found = groups(laws, [*map(again, range(len(laws)))], lambda law, case: told(law, case) is not None)
+        by = _Grouping(findings, plan, judge)
+        found = groups(by.laws, [by.again(n) for n in range(len(findings))], by.same)
     return tuple(explaining(findings[first], (findings[n].law for n in others)) for first, *others in found)
 
 

@@ -190,7 +190,8 @@ class Gate:
         """The verdict, with one fault for each choice of the named dialect that the loss contradicts.
 
         Then all laws that broke are judged again by what the loss has: those that broke for a choice may break for
-        something else too, and the others may explain that.
+        something else too, and the others may explain that. Choices say nothing if all their laws still break: the
+        loss only comes near to another dialect.
         """
         if not found.faults or found.problem or self._contradicted is None:
             return found
@@ -202,7 +203,9 @@ class Gate:
         again = {id: law for id, law in laws.items() if id in broke and law.assumes(subject) is None}
         own = replace(own, laws=tuple(again), cases=self._cases(settings.device, len(again)))
         more = self._run(own, again, show) if again and len(shown) < len(faults) else Verdict(status=0)
-        others = (each for each in more.faults if each.law not in shown)
+        others = [each for each in more.faults if each.law not in shown]
+        if {each.law for each in faults if each.choice} <= {each.law for each in others}:
+            return found.model_copy(update={"problem": more.problem})
         return found.model_copy(update={"faults": (*faults, *others), "problem": more.problem})
 
     def _settings(self, device: str, laws: dict[str, Law], workers: int) -> state.Settings:

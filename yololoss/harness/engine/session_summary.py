@@ -60,7 +60,7 @@ def verdict_of(session: Session, **more: Any) -> Verdict:
     rows = tuple(_rows(session))
     records = session.records.values()
     instead = {each.explained: each.finding.law for each in records if each.explained and each.finding is not None}
-    faults = with_explained(grouped(findings, session.settings), rows, instead)
+    faults = with_explained(grouped(findings, session.settings, session.plan), rows, instead)
     return Verdict(status=0, seconds=session.used, laws=rows, faults=faults, **more)
 
 

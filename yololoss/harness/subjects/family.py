@@ -79,6 +79,9 @@ class Family(ABC):
     # Which earlier laws, by id or part, may explain that a law broke; by the law's id, else its part. Without an entry:
     # all earlier ones.
     given: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    # Laws that break for the same reason as an earlier one if they mostly break on the same cases, by id: such as the
+    # law of a gradient, and that of the value.
+    follows: Mapping[str, str] = MappingProxyType({})
     # The parts of laws about what a loss shows of its own steps, such as its rows, and what that is in words.
     shown: tuple[str, ...] = ()
     shows: str = ""

@@ -1,0 +1,35 @@
+"""What laws say of the items of a call, and of their sum."""
+
+import numpy as np
+
+from yololoss.harness.laws.exam import Exam
+from yololoss.harness.subjects.outcome import Call
+
+from .budget import BECAUSE
+
+NAMES = ("box", "objectness", "class")
+OF_RIGHT_TOTAL = "(box + obj + cls) x batch, where the total is right"
+
+
+def sum_of_items(exam: Exam, call: Call) -> tuple[float, float]:
+    """(box + obj + cls) x batch, and how far it may be from the total."""
+    items = call.items[: None if exam.subject.dialect.added_term == "an item" else 3]
+    batch = exam.budget.reference.batch
+    # three roundings of float32 sums, whatever the dtype of the predictions
+    return batch * sum(items), 8 * 2.0**-24 * batch * float(np.abs(items).sum())
+
+
+def of_another_total(exam: Exam, n: int) -> bool:
+    """Whether the items of call n do not add up to its total, which is right: so they are not what was trained on."""
+    budget, call = exam.budget, exam.calls[n]
+    added, allowed = sum_of_items(exam, call)
+    right = [abs(total - budget.reference.calls[n].total) <= budget.totals[n] for total in (call.total, added)]
+    return abs(added - call.total) > allowed and right == [True, False]
+
+
+def expect_item(exam: Exam, which: int) -> None:
+    """The item of the last call equals the reference's, unless all its items are those of another total."""
+    budget, got = exam.budget, exam.items[which]
+    exam.only_if(not of_another_total(exam, -1), "the items are not those of the total, as totals.sum says")
+    want = budget.reference.calls[-1].items[which]
+    exam.expect_close(f"{NAMES[which]} item", want, got, budget.items[-1][which], BECAUSE)
