@@ -2,6 +2,8 @@
 
 import pytest
 
+pytest_plugins = ["yololoss.harness.plugin"]
+
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print how many recorded numbers the golden tests compared."""

@@ -83,8 +83,8 @@ def test_a_law_of_ones_own_project_runs(tmp_path):
     """docs/develop/add-a-law.md: the last example, by pytest with the plugin's options."""
     *_, code = blocks("python", (DOCS / "develop" / "add-a-law.md").read_text(encoding="utf-8"))
     (tmp_path / "test_my_laws.py").write_text(code, encoding="utf-8")
-    command = f"{sys.executable} -m pytest -q -p no:cacheprovider test_my_laws.py --loss {ROOT}/tests/subjects/plain.py"
-    status, output = said(f"{command}:PlainLoss", tmp_path)
+    command = f"{sys.executable} -m pytest -q -p no:cacheprovider -p yololoss.harness.plugin test_my_laws.py"
+    status, output = said(f"{command} --loss {ROOT}/tests/subjects/plain.py:PlainLoss", tmp_path)
     assert (status, "laws: 1 of 1 held, 100 cases" in output) == (0, True), output
 
 

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_importing_the_package_or_the_plugin_is_cheap():
-    """Neither imports torch, hypothesis or numpy: any pytest run of the environment pays for the plugin."""
+    """Neither imports torch, hypothesis or numpy: a run that names the plugin may have no test of a loss."""
     heavy = ("torch", "hypothesis", "numpy", "pydantic", "matplotlib")
     code = f"import sys, yololoss, yololoss.harness.plugin; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

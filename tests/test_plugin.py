@@ -14,6 +14,7 @@ from properties.v5.case import Case, SeededLogits
 from tests.all_laws import ROOT
 from tests.faults import Fault, plant
 from tests.faults.catalogue import BY_NAME, FOUR
+from tests.fork import copy_fork
 from tests.test_case import CASE, GOOD
 from tests.test_docs import README
 from yololoss.harness import plugin
@@ -299,15 +300,39 @@ def test_a_loss_that_cannot_be_imported_is_told(tmp_path, monkeypatch):
             load_loss(spec, torch.device("cpu"))
 
 
-def test_a_project_that_has_yololoss_installed_sees_no_change(tmp_path, monkeypatch):
-    """Without its options the plugin imports nothing heavy into other projects' test runs."""
-    (tmp_path / "test_theirs.py").write_text(
-        "import sys\ndef test_it():\n    assert not {'torch', 'hypothesis.strategies', 'numpy'} & set(sys.modules)\n",
-        encoding="utf-8",
-    )
-    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # other packages' plugins import what they like
-    status, output = run_apart("-p", "xdist", "-p", "yololoss.harness.plugin", cwd=tmp_path)
+CONFTEST = """
+def pytest_addoption(parser):
+    for name in {names}:
+        parser.addoption(name, default="theirs")
+"""
+THEIRS = """
+import sys
+def test_it(request):
+    assert all(request.config.getoption(name) == "theirs" for name in {names})
+    assert not {{name for name in sys.modules if name.startswith("yololoss")}}
+"""
+
+
+def test_a_project_beside_which_yololoss_is_installed_has_every_option_for_itself(tmp_path: Path):
+    """No entry point loads the plugin: a conftest.py may have options of the same names, and nothing is imported."""
+    parser = pytest.Parser(_ispytest=True)
+    plugin.pytest_addoption(parser)
+    names = [name for option in parser.getgroup("yololoss").options for name in option.names()]
+    assert "--device" in names
+    (tmp_path / "conftest.py").write_text(CONFTEST.format(names=[*names, "--profile"]), encoding="utf-8")
+    (tmp_path / "test_theirs.py").write_text(THEIRS.format(names=names), encoding="utf-8")
+    status, output = run_apart(cwd=tmp_path)
     assert status == 0, output
+
+
+def test_a_fork_checks_its_loss_in_its_own_pytest_run(tmp_path: Path):
+    """examples/fork/tests: beside an option --device of its own; what the check says is shown."""
+    fork = copy_fork(tmp_path)
+    settings = fork / "pyproject.toml"
+    settings.write_text(settings.read_text(encoding="utf-8").replace("utils/loss.py", "utils/los.py"), encoding="utf-8")
+    status, output = run_apart("tests", "--device", "cuda:7", cwd=fork)
+    assert status == 1, output
+    assert "utils/los.py: no such file; did you mean 'utils/loss.py'?" in output
 
 
 def test_fewer_cases_than_one_are_refused():

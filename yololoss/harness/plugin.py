@@ -1,7 +1,8 @@
 """The pytest plugin: options, the fixture ``subject``, and the report of a broken law.
 
-Every pytest run in an environment with yololoss loads it. So it imports nothing heavy until a test uses ``subject`` or
-one of its options is given.
+No entry point loads it: its options have short names, which other plugins and conftest files may have too. A run that
+wants it names it, by ``pytest -p yololoss.harness.plugin``, or in ``pytest_plugins`` of its conftest.py. It imports
+nothing heavy until a test uses ``subject`` or one of its options is given.
 """
 
 import json

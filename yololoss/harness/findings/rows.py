@@ -1,4 +1,4 @@
-"""What pytest's reports and session store about laws. Light, since every pytest run in an environment loads it."""
+"""What pytest's reports and session store about laws. Light, since the plugin loads it."""
 
 from collections.abc import Sequence
 from typing import Any
