@@ -1,7 +1,7 @@
 """The example fork, and edits of it: ``python -m tests.fork``, with the ``yololoss`` that PATH finds.
 
-In a copy of `examples/fork` and nothing else, its test, which runs `yololoss check`, must pass. After each edit the check
-must break the law that is named here first, draw it, and give a command that replays it.
+In a copy of `examples/fork` and nothing else, its test, which runs `yololoss check`, must pass. After each edit the
+check must break the law that is named here first, draw it, and give a command that replays it.
 """
 
 import json

@@ -1,15 +1,21 @@
 """Settings and waivers of a project that guards its own loss."""
 
 import re
+import sys
 from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 
 from tests.faults import plant
 from tests.faults.catalogue import FOUR
+from tests.test_cli import run as check
 from tests.test_plugin import ROOT, run
+from yololoss.harness import plugin
 from yololoss.harness.config import Config, check_waivers, read_config
+from yololoss.harness.engine.gate import Gate, Options
 from yololoss.harness.errors import UsageError
 
 LAWS = ("assign.rows", "assign.row-order", "boxes.item")
@@ -26,9 +32,11 @@ def test_settings_are_read_from_the_nearest_file_upwards(tmp_path):
     deep = tmp_path / "deep" / "er"
     deep.mkdir(parents=True)
     written(deep.parent, "[tool.other]\n")
-    assert read_config(deep) == Config(loss="a.py:A", dialect="mmyolo")
+    found = read_config(deep)
+    assert (found.loss, found.dialect, found.file) == ("../../a.py:A", "mmyolo", tmp_path / "pyproject.toml")
     written(deep, 'device = "cpu"\n', "yololoss.toml")
-    assert read_config(deep) == Config(device="cpu")
+    found = read_config(deep)
+    assert (found.loss, found.device, found.file) == (None, "cpu", deep / "yololoss.toml")
 
 
 @pytest.mark.parametrize(
@@ -76,6 +84,78 @@ def test_a_waiver_of_no_law_or_out_of_date_is_an_error():
     text = "waiver of assign.row: there is no such law; did you mean 'assign.rows'?"
     with pytest.raises(UsageError, match=f"^{re.escape(text)}$"):
         check_waivers(config(law="assign.row"), LAWS, today)
+
+
+NEIGHBOUR = "from utils.terms import Base\n\n\nclass Loss(Base):\n    pass\n"
+TERMS = "from tests.subjects.plain import PlainLoss as Base\n"
+
+
+def test_the_paths_of_settings_begin_at_their_own_folder(tmp_path):
+    """Run in a folder below: the loss is imported as at the top, also by its neighbours, and its cases are found."""
+    fork = tmp_path / "fork"
+    (fork / "utils").mkdir(parents=True)
+    (fork / "cases").mkdir()
+    written(fork, '[tool.yololoss]\nloss = "utils/loss.py:Loss"\ncorpus = "cases"\ndialect = "upstream"\n')
+    written(fork / "utils", NEIGHBOUR, "loss.py")
+    written(fork / "utils", TERMS, "terms.py")
+    for cwd in (fork / "utils", fork):
+        gate = Gate(Options(), cwd)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(cwd)
+            patch.setattr(sys, "path", [*sys.path])
+            gate.prepare()
+        assert gate.subjects["cpu"].make.__closure__[0].cell_contents.__module__ == "utils.loss"
+        assert gate.corpus == ()
+    for name in ("utils", "utils.loss", "utils.terms"):
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("loss = 'los.py:Loss'", "loss ../los.py: no such file"),
+        ("loss = 'yololoss.v5.boxes:ciou'", "loss yololoss.v5.boxes:ciou: expected a function of (p, targets, model)"),
+        ("loss = 'yololoss.v5.los:Loss'", "loss yololoss.v5.los: no such module"),
+        ("device = 'cuda:99'", "device cuda:99: not available here"),
+        ("dialect = 'yolo'", "dialect yolo: no such dialect"),
+        ("baseline = 'b.json'", "baseline ../b.json: cannot be read"),
+        ("corpus = 'c'", "corpus ../c: no such folder of case files"),
+    ],
+)
+def test_a_wrong_setting_is_told_with_its_file(tmp_path, setting, told):
+    """Nobody gave such an option. By check and by pytest: one line, before any worker starts, and status 2."""
+    path = written(tmp_path, f"[tool.yololoss]\n{setting}\n") / "pyproject.toml"
+    below = tmp_path / "below"
+    below.mkdir()
+    status, output, errors = check("check", cwd=below)
+    assert (status, output) == (2, "")
+    assert errors.startswith(f"yololoss: {path}: {told}")
+    assert len(errors.splitlines()) == 1
+    where = str(ROOT / "properties" / "v5" / "test_classes.py")
+    status, output = run(where, "-c", str(ROOT / "pyproject.toml"), "-n", "2", cwd=below)
+    assert (status, output.startswith(f"Exit: {path}: {told}")) == (2, True), output
+
+
+def test_a_wrong_option_is_an_option_beside_settings(tmp_path):
+    """The settings are not to blame for it."""
+    written(tmp_path, '[tool.yololoss]\nloss = "yololoss:ComputeLoss"\n')
+    status, _, errors = check("check", "a.py:Loss", cwd=tmp_path)
+    assert (status, errors) == (2, "yololoss: --loss a.py: no such file\n")
+
+
+def test_what_only_a_worker_of_xdist_sees_wrong_is_told_by_all(tmp_path, pytestconfig):
+    """Its own output is not heard: the line goes through the shared folder, and the run ends with status 2."""
+    worker = SimpleNamespace(workerinput={plugin.SHARED: str(tmp_path)})
+    with pytest.raises(pytest.exit.Exception), plugin._told(worker):
+        raise UsageError("no such law")
+    config = Mock(stash=pytest.Stash())
+    assert plugin._wrong(config) == ""
+    config.stash[plugin.FOLDER] = tmp_path
+    session, reporter = Mock(config=config, exitstatus=1), Mock(config=config, **{"getreports.return_value": []})
+    plugin.pytest_sessionfinish(session)
+    plugin.pytest_terminal_summary(reporter)
+    assert session.exitstatus == 2
+    reporter.write_line.assert_called_once_with("no such law")
 
 
 BALANCE = "layers_are_weighted_by_the_balance_table"

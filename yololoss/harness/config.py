@@ -1,20 +1,17 @@
 """The settings of a project: ``[tool.yololoss]`` in pyproject.toml, or yololoss.toml."""
 
-import sys
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
 
 from yololoss.harness.errors import UsageError, closest
 from yololoss.harness.subjects.dialect import text_of_table
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:  # pragma: no cover  # pytest installs tomli on such a Python
-    import tomli as tomllib
+from yololoss.harness.subjects.project import find_settings
 
 BUNDLED = "yololoss:ComputeLoss"
 
@@ -41,10 +38,16 @@ class Config(BaseModel):
     baseline: str | None = None
     corpus: str | None = None
     waivers: list[Waiver] = []
+    _file: Path | None = None
+
+    @property
+    def file(self) -> Path | None:
+        """The file that they are in; None without settings."""
+        return self._file
 
 
 class Settings(BaseModel):
-    """What a run judges: the loss, its device, its dialect, and its baseline."""
+    """What a run judges: the loss, its device, its dialect, its baseline, and the cases that come first."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -52,37 +55,51 @@ class Settings(BaseModel):
     device: str
     dialect: str | None  # None: the default of the family that the loss belongs to
     baseline: str | None
+    corpus: str | None
+    _sources: dict[str, Path] = PrivateAttr(default_factory=dict)  # by name: the file that a value comes from
+
+    @contextmanager
+    def blamed(self) -> Iterator[None]:
+        """Name the file of the settings in a UsageError about a value that comes from it, not an option."""
+        try:
+            yield
+        except UsageError as error:
+            option, _, rest = str(error).partition(" ")
+            name = option.removeprefix("--")
+            if name == option or name not in self._sources:
+                raise
+            raise UsageError(f"{self._sources[name]}: {name} {rest}") from error
 
 
 def settle(project: Config, **given: str | None) -> Settings:
     """The values given, else those of the project, else the defaults. ``given`` has the field names of Settings."""
     known = {name: given.get(name) or getattr(project, name) for name in Settings.model_fields}
-    loss = known["loss"] or BUNDLED
-    usual = {"loss": loss, "device": "cpu"}
-    return Settings(**{name: value or usual.get(name) for name, value in known.items()})
+    usual = {"loss": BUNDLED, "device": "cpu"}
+    chosen = Settings(**{name: value or usual.get(name) for name, value in known.items()})
+    if project.file is not None:
+        chosen._sources.update({name: project.file for name in known if known[name] and not given.get(name)})
+    return chosen
 
 
 def read_config(folder: Path) -> Config:
-    """The settings of the nearest folder upwards that has any, else empty settings. Raises UsageError."""
-    for place in (folder, *folder.parents):
-        for path, keys in ((place / "yololoss.toml", ()), (place / "pyproject.toml", ("tool", "yololoss"))):
-            if path.is_file():
-                found = _table(path, keys)
-                if found is not None:
-                    return _validated(path, found)
-    return Config()
+    """The settings of the nearest folder upwards that has any, else empty settings. Raises UsageError.
 
-
-def _table(path: Path, keys: tuple[str, ...]) -> Any:
-    try:
-        table: Any = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: {error}") from error
-    except RecursionError as error:
-        raise UsageError(f"{path}: tables or arrays are nested too deeply") from error
-    for key in keys:
-        table = table.get(key) if isinstance(table, dict) else None
-    return table
+    Their paths begin at their own folder, and are changed to begin at ``folder``.
+    """
+    found = find_settings(folder)
+    if found is None:
+        return Config()
+    path, table = found
+    config = _validated(path, table)
+    if path.parent != folder:
+        paths = {name: getattr(config, name) for name in ("loss", "baseline", "corpus")}
+        # a loss may be a module's name, which is no path
+        moved = {
+            n: os.path.relpath(path.parent / p, folder) for n, p in paths.items() if p and (n != "loss" or ".py:" in p)
+        }
+        config = config.model_copy(update=moved)
+    config._file = path
+    return config
 
 
 def _validated(path: Path, table: Any) -> Config:

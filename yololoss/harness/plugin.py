@@ -20,6 +20,7 @@ import pytest
 
 from yololoss.harness.errors import USAGE, UsageError
 from yololoss.harness.findings.rows import NOTHING, PROPERTY, nothing_judged, reason
+from yololoss.harness.subjects.project import find_settings
 
 if TYPE_CHECKING:
     from yololoss.harness.engine.gate import Gate, Show
@@ -32,6 +33,7 @@ GATE: "pytest.StashKey[Gate]" = pytest.StashKey()
 JUDGED: "pytest.StashKey[dict[str, Verdict]]" = pytest.StashKey()  # by device
 SHARED = "yololoss_folder"  # in the input of xdist's workers: the folder in which they share results
 FOLDER: "pytest.StashKey[Path]" = pytest.StashKey()  # the same, in the process that starts them
+WRONG = "wrong"  # the file in it that says why a worker could not run
 STEP = 0.1  # seconds between two looks into that folder
 
 
@@ -91,21 +93,30 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Look up everything that an option names, before tests are collected."""
+    """Look up everything that options and settings name, before tests are collected and workers start."""
     config.addinivalue_line("markers", "law(law): this test examines a subject by a law")
     given = ("loss", "device", "dialect", "baseline", "replay", "corpus", "cases")
-    if any(getattr(config.option, name) not in (None, []) for name in given):
-        with _told():
+    with _told(config):
+        options = any(getattr(config.option, name) not in (None, []) for name in given)
+        if options or find_settings(config.invocation_params.dir) is not None:
             _gate(config).prepare()
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """End the run with one line if a UsageError is raised."""
+def _told(config: pytest.Config) -> Iterator[None]:
+    """End the run with one line if a UsageError is raised; in a worker of xdist, by way of the process that prints."""
     try:
         yield
     except UsageError as error:
+        if (folder := _shared_folder(config)) is not None:
+            (folder / WRONG).write_text(str(error), encoding="utf-8")
         pytest.exit(str(error), returncode=USAGE)
+
+
+def _shared_folder(config: pytest.Config) -> Path | None:
+    """In a worker of xdist, the folder that all workers share."""
+    folder = getattr(config, "workerinput", {}).get(SHARED)
+    return None if folder is None else Path(folder)
 
 
 def _gate(config: pytest.Config) -> "Gate":
@@ -118,7 +129,7 @@ def _gate(config: pytest.Config) -> "Gate":
 
 
 def _subjects(config: pytest.Config) -> "dict[str, LossUnderTest]":
-    with _told():
+    with _told(config):
         return _gate(config).subjects
 
 
@@ -160,7 +171,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     from yololoss.harness.laws.law import find_laws  # noqa: PLC0415
 
-    with _told():
+    with _told(config):
         gate = _gate(config)
         # Python's sort is stable: the devices of a law stay in order.
         items.sort(key=lambda item: (item not in laws, item in laws and laws[item].place(gate.family)))
@@ -196,7 +207,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     law = _law(pyfuncitem)
     if law is None:
         return None
-    with _told():
+    with _told(pyfuncitem.config):
         row, texts = _result(pyfuncitem, law)
     if row["word"] == "waived":
         pytest.xfail(row["why"])
@@ -233,8 +244,8 @@ def _judged(item: pytest.Item, device: str) -> "Verdict":
     """The result of the session on a device. The first test runs it; with xdist, of one worker for all."""
     known = item.config.stash.setdefault(JUDGED, {})
     if device not in known:
-        folder = getattr(item.config, "workerinput", {}).get(SHARED)
-        known[device] = _run(item, device) if folder is None else _shared(item, device, Path(folder))
+        folder = _shared_folder(item.config)
+        known[device] = _run(item, device) if folder is None else _shared(item, device, folder)
     return known[device]
 
 
@@ -248,7 +259,7 @@ def _run(item: pytest.Item, device: str, workers: int = 1) -> "Verdict":
 
 def _shown(config: pytest.Config) -> "Show":
     """A function that shows findings while a session runs, and ends it after as many as ``--maxfail`` says."""
-    most, folder = config.option.maxfail, getattr(config, "workerinput", {}).get(SHARED)
+    most, folder = config.option.maxfail, _shared_folder(config)
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     known: set[str] = set()
 
@@ -258,7 +269,7 @@ def _shown(config: pytest.Config) -> "Show":
             finding = session.findings[kind]
             line = f"{finding.law} broke after {session.used:.0f} s: {finding.path}"
             if folder is not None:  # a worker of xdist, whose own reporter is not heard
-                (Path(folder) / f"{kind}.line").write_text(line, encoding="utf-8")
+                (folder / f"{kind}.line").write_text(line, encoding="utf-8")
             elif reporter is not None:
                 reporter.write_line(f"\n{line}")
         return bool(most and len(known) >= most)
@@ -336,10 +347,17 @@ def _rows(reporter: pytest.TerminalReporter) -> list[dict[str, Any]]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """End with status 2 if no law judged anything: such a run does not show that the loss is correct."""
+    """End with status 2 if a worker could not run, or no law judged anything: that does not show a correct loss."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    if reporter is not None and session.exitstatus == 0 and _nothing_judged(reporter):
+    nothing = reporter is not None and session.exitstatus == 0 and _nothing_judged(reporter)
+    if nothing or _wrong(session.config):
         session.exitstatus = USAGE
+
+
+def _wrong(config: pytest.Config) -> str:
+    """Why a worker of xdist could not run; "" if all could."""
+    path = config.stash[FOLDER] / WRONG if FOLDER in config.stash else None
+    return path.read_text(encoding="utf-8") if path is not None and path.exists() else ""
 
 
 def _nothing_judged(reporter: pytest.TerminalReporter) -> bool:
@@ -348,7 +366,9 @@ def _nothing_judged(reporter: pytest.TerminalReporter) -> bool:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the table of laws; with -q without those that held."""
+    """Print the table of laws, with -q without those that held; or why a worker could not run."""
+    if wrong := _wrong(terminalreporter.config):
+        terminalreporter.write_line(wrong)
     rows = _rows(terminalreporter)
     if rows:
         from yololoss.harness.findings.summary import table  # noqa: PLC0415

@@ -150,16 +150,14 @@ def _begun(
     from yololoss.harness.laws.law import find_laws  # noqa: PLC0415
 
     named = {name: given[name] for name in ("loss", "device", "dialect")}
-    chosen = options.settings(**named)
+    chosen = options.settings(**named, corpus=None if corpus is None else str(corpus))
     subject = options.under_test(chosen)
     held = found_if_unnamed(chosen, subject)
     for line in held.about:
         click.echo(line, err=True)
     if held.looked:
         named["dialect"] = held.dialect
-    project = read_config(Path.cwd())
-    folder = corpus or (Path(project.corpus) if project.corpus else None)
-    known = [] if folder is None else list(read_corpus(folder).values())
+    known = [] if chosen.corpus is None else list(read_corpus(Path(chosen.corpus)).values())
     if cache is not None:
         known += fetch(cache, subject.family.name, find_laws(subject.family, laws))
     first = dict.fromkeys(vector.model_dump_json() for vector in known)
@@ -170,7 +168,7 @@ def _begun(
         dialect=held.dialect,
         named=chosen.dialect is not None,
         laws=laws,
-        waived=tuple(waiver.law for waiver in project.waivers),
+        waived=tuple(waiver.law for waiver in read_config(Path.cwd()).waivers),
         workers=given["workers"] or room(chosen.device),
         memory=given["memory"] or MEMORY,
         limit=given["limit"] or usual_limit(chosen.device),

@@ -115,9 +115,10 @@ def under_test(chosen: "Settings") -> "LossUnderTest":
     from yololoss.harness.subjects.load import find_devices, load_loss  # noqa: PLC0415
 
     torch.set_num_threads(1)  # cases are small: a second thread costs more time than it saves
-    found, _ = find_devices(chosen.device)
-    name, where = next(iter(found.items()))
-    return load_loss(chosen.loss, where, chosen.dialect, compiled=name == "compile")
+    with chosen.blamed():
+        found, _ = find_devices(chosen.device)
+        name, where = next(iter(found.items()))
+        return load_loss(chosen.loss, where, chosen.dialect, compiled=name == "compile")
 
 
 def usual_workers(device: str) -> int:

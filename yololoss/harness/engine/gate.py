@@ -124,7 +124,7 @@ class Gate:
     @cached_property
     def corpus(self) -> tuple[Vector[Any, Any], ...]:
         """The family's cases of the corpus given, else of the project's, if any."""
-        folder, name = self.options.corpus or self.config.corpus, self.family.name
+        folder, name = self.chosen.corpus, self.family.name
         try:
             vectors = read_corpus(Path(folder)).values() if folder else ()
             return tuple(vector for vector in vectors if vector.case.family == name)
@@ -147,15 +147,12 @@ class Gate:
         return file
 
     def prepare(self) -> None:
-        """Look up everything that an option names, so that a typing error costs no run."""
-        options = self.options
-        if options.loss or options.device or options.dialect or options.baseline:
-            _ = self.subjects
-        _ = self.replayed
-        if options.corpus:
-            _ = self.corpus
-        if options.cases is not None and options.cases < 1:
-            raise UsageError(f"--cases {options.cases}: expected 1 or more")
+        """Look up everything that options and settings name, so that a typing error costs no run."""
+        cases = self.options.cases
+        if cases is not None and cases < 1:
+            raise UsageError(f"--cases {cases}: expected 1 or more")
+        with self.chosen.blamed():
+            _ = self.subjects, self.corpus, self.replayed
 
     def check_waivers(self) -> None:
         """Raise UsageError for a waiver that has expired, or that names an unknown law."""

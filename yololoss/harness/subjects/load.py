@@ -20,6 +20,7 @@ from yololoss.harness.errors import UsageError, closest
 from yololoss.harness.subjects.compiled import NAME as COMPILE
 from yololoss.harness.subjects.dialect import read_dialect
 from yololoss.harness.subjects.family import Family, LossUnderTest, find_family
+from yololoss.harness.subjects.project import find_settings
 from yololoss.harness.subjects.subject import Make, Subject
 
 DEVICES = ("cpu", "mirror", "cuda", "mps")  # that auto means
@@ -125,8 +126,10 @@ def _import_file(path: Path) -> ModuleType:
     root = path.parent
     while (root / "__init__.py").exists():
         root = root.parent
-    if root == path.parent and path.is_relative_to(Path.cwd()):  # a folder without __init__.py is a package too
-        root = Path.cwd()
+    if root == path.parent:  # a folder without __init__.py is a package too, of the project that has settings
+        settings = find_settings(root)
+        home = Path.cwd() if settings is None else settings[0].parent
+        root = home if path.is_relative_to(home) else root
     for folder in (str(Path.cwd()), str(root)):
         sys.path[:] = [folder, *(there for there in sys.path if there != folder)]  # before those of another fork
     parts = path.relative_to(root).with_suffix("").parts
