@@ -3,11 +3,12 @@
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 from xml.etree import ElementTree
 
 import pytest
@@ -22,7 +23,12 @@ from tests.subjects.chosen import name_of
 from tests.test_case import CASE, GOOD
 from yololoss.harness.cases.vectors import make_vector, read_vectors, write_vectors
 from yololoss.harness.cli import main
-from yololoss.harness.engine import diff
+from yololoss.harness.cli.options import under_test
+from yololoss.harness.config import Settings
+from yololoss.harness.engine import diff, held
+from yololoss.harness.engine.held import found_if_unnamed
+from yololoss.harness.engine.judge import Task
+from yololoss.harness.subjects.subject import Unsupported
 
 BUNDLED = "yololoss:ComputeLoss"
 
@@ -57,6 +63,7 @@ def run(*arguments: object, cwd: Path) -> tuple[int, str, str]:
     with pytest.MonkeyPatch.context() as monkey, redirect_stdout(out), redirect_stderr(err):
         monkey.chdir(cwd)
         monkey.setattr(sys, "argv", argv)
+        monkey.setenv("HYPOTHESIS_STORAGE_DIRECTORY", ".hypothesis")  # as it is: the command would set it for all tests
         with pytest.raises(SystemExit) as end:
             main(argv[1:])
     return int(end.value.code or 0), out.getvalue(), err.getvalue()
@@ -117,6 +124,104 @@ def test_check_prints_json_for_machines(tmp_path):
     assert about["loss"] == spec
     assert len(about["sha256"]) == 64
     assert {"python", "torch", "hypothesis", "yololoss"} <= set(about["versions"])
+
+
+def test_what_cannot_be_written_hides_no_finding(tmp_path):
+    """A read-only folder, or a file in its place: the finding is shown, kept elsewhere and replayed; exit status 1."""
+    spec = plant(BY_NAME["total_twice"], tmp_path)
+    (tmp_path / "file").touch()
+    options = ("--laws", "totals.sum", "--workers", 1, "--cases", 5, "--no-shrink", "--findings", "file/found")
+    pages = ("--report", "file/r.html", "--junit", "file/j.xml")
+    status, output, errors = run("check", spec, *options, *pages, cwd=tmp_path)
+    assert (status, output.splitlines()[-1].startswith("1 fault (1 law broke)")) == (1, True), output
+    saved = re.search(r"  saved as   (.+), since it could not be saved in file/found: (?:Not a d|File e)", output)[1]
+    assert [vector.law for vector in read_vectors(Path(saved)).vectors] == ["totals.sum"]
+    lines = [line for line in errors.splitlines() if line.startswith("yololoss: ")]
+    assert [line.partition(": could not be written: ")[0] for line in lines] == [
+        "yololoss: file/j.xml",
+        "yololoss: file/r.html",
+    ]
+    shutil.rmtree(Path(saved).parent)
+
+
+def test_a_command_leaves_nothing_beside_its_own_folder(tmp_path):
+    """Hypothesis's cache too lies under .yololoss: a folder .hypothesis may end the user's own pytest run."""
+    status, output, _ = run_apart("laws", "totals.sum", cwd=tmp_path)
+    assert (status, "example" in output) == (0, True)
+    assert [path.name for path in tmp_path.iterdir()] == [".yololoss"]
+
+
+CANNOT = """
+from tests.subjects.plain import PlainLoss
+
+class Namespace:
+    def __init__(self, model):
+        self.smoothing = model.hyp.label_smoothing
+    def __call__(self, p, targets):
+        return p[0].sum()
+
+class Lacks(Namespace):
+    def __init__(self, model):
+        self.smoothing = model.args
+
+class Otherwise(Namespace):
+    def __init__(self, model):
+        pass
+    def __call__(self, p, targets):
+        return {"loss": targets["boxes"]}
+
+class Unread(Otherwise):
+    def __call__(self, p, targets):
+        return {"loss": p[0].sum()}
+
+class NotOnTheCpu(PlainLoss):
+    def __call__(self, p, targets):
+        if p[0].device.type == "cpu":
+            raise RuntimeError("only on an accelerator")
+        return super().__call__(p, targets)
+
+class SometimesRaises(PlainLoss):
+    def __call__(self, p, targets):
+        if len(targets):
+            raise RuntimeError("targets")
+        return super().__call__(p, targets)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("Namespace", "raised in construction on each of 20 cases: AttributeError: 'dict' object has no attribute "),
+        ("Lacks", "raised in construction on each of 20 cases: AttributeError: the loss looked for model.args, "),
+        ("Otherwise", "raised in loss on each of 20 cases: IndexError: "),
+        ("Unread", "raised in reading the result of loss on each of 20 cases: UnknownForm: expected (total, items) "),
+    ],
+)
+def test_a_loss_that_cannot_be_called_breaks_no_law(tmp_path, name, told):
+    """One line: what it raised, what it is given, and the way to an adapter; status 2, no case, nothing drawn."""
+    (tmp_path / "cannot.py").write_text(CANNOT, encoding="utf-8")
+    status, output, errors = run("check", f"cannot.py:{name}", "--dialect", "upstream", cwd=tmp_path)
+    assert (status, output) == (2, "")
+    assert errors.startswith(f"yololoss: cannot.py:{name} cannot be called: {told}")
+    assert "It is given a model like YOLOv5's (a dict hyp, " in errors
+    assert errors.endswith("needs an adapter: docs/use/adapters.md\n")
+    assert [path.name for path in tmp_path.iterdir() if path.name != "__pycache__"] == ["cannot.py"]
+
+
+@pytest.mark.parametrize(("name", "device"), [("NotOnTheCpu", "compile,mirror"), ("SometimesRaises", "cpu")])
+def test_a_loss_that_can_be_called_somewhere_is_judged(tmp_path, name, device):
+    """On one of its devices, or on one kind of case."""
+    (tmp_path / "cannot.py").write_text(CANNOT, encoding="utf-8")
+    chosen = Settings(loss=f"{tmp_path}/cannot.py:{name}", device=device, dialect="upstream", baseline=None)
+    assert found_if_unnamed(chosen, under_test(chosen)).dialect == "upstream"
+
+
+def test_a_case_that_a_loss_has_no_options_for_says_nothing_of_it():
+    """It may lack them all: then it is judged, and no law applies."""
+    pipe = Mock()
+    with patch.object(held, "execute", side_effect=Unsupported("gr")):
+        held._call(pipe, Task("tests.subjects.plain:PlainLoss", "cpu"))
+    pipe.send.assert_called_once_with(None)
 
 
 def test_check_shows_all_on_demand(tmp_path):

@@ -16,13 +16,15 @@ from tests.test_case import GOOD
 from tests.test_fuzz import BUNDLED, orders, rarely, settings
 from tests.test_plugin import run
 from yololoss.harness import plugin
+from yololoss.harness.cases.vectors import make_vector
 from yololoss.harness.cli import look
 from yololoss.harness.engine import clerk, guard, judge, session, worker
 from yololoss.harness.engine.gate import Gate, Options
 from yololoss.harness.engine.plan import Plan
 from yololoss.harness.engine.raw import Raw, made, write_raw
+from yololoss.harness.errors import UsageError
 from yololoss.harness.findings.junit import write_junit
-from yololoss.harness.findings.verdict import Verdict, explained
+from yololoss.harness.findings.verdict import Verdict, explained, headline
 from yololoss.harness.subjects.subject import Unsupported
 
 
@@ -58,6 +60,23 @@ def test_a_process_that_is_gone_uses_no_time():
     watched.process.join()
     with patch("psutil.Process", side_effect=psutil.NoSuchProcess(1)):
         assert watched._used() == (0.0, True)
+
+
+def test_a_process_that_cannot_load_the_loss_is_told():
+    """Though the command's own process could: one line, and no traceback of a closed pipe."""
+    asked = judge.Judge(judge.Task("nothing.py:Loss", "cpu"))
+    with asked, pytest.raises(UsageError, match="a process that judges it ended before its first case"):
+        asked.ask(make_vector(GOOD, id="a", law="totals.sum"))
+
+
+def test_a_waiver_is_needed_until_its_law_is_judged_and_holds(tmp_path: Path):
+    """A law without anything to judge does not hold again; and where none held, no headline says that laws hold."""
+    (tmp_path / "yololoss.toml").write_text('[[waivers]]\nlaw = "totals.sum"\nreason = "ours"\n', encoding="utf-8")
+    gate = Gate(Options(), tmp_path)
+    words = ("not applicable", "held", "BROKE", "explained")
+    rows = [gate._row("totals.sum", None, {"id": "totals.sum", "word": word, "why": None}) for word in words]
+    assert [row["word"] for row in rows] == ["not applicable", "failed", "waived", "waived"]
+    assert headline(Verdict(status=0, laws=tuple(rows[2:3]))) == "no laws hold, 1 were waived or did not apply"
 
 
 def test_a_users_own_laws_are_imported_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

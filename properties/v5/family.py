@@ -105,6 +105,7 @@ class V5(Family):
         }
     )
     shown = ("assign",)
+    given_to = "a model like YOLOv5's (a dict hyp, gr, nc, a head model[-1]), then predictions and targets"
     shows = "the rows that it built"
     dialects = DIALECTS
     usual_dialect = "upstream"

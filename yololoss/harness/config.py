@@ -55,7 +55,7 @@ class Settings(BaseModel):
     device: str
     dialect: str | None  # None: the default of the family that the loss belongs to
     baseline: str | None
-    corpus: str | None
+    corpus: str | None = None
     _sources: dict[str, Path] = PrivateAttr(default_factory=dict)  # by name: the file that a value comes from
 
     @contextmanager

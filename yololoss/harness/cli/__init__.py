@@ -4,7 +4,9 @@ Exit status of every command: 0, success; 1, a law broke, or two losses differ; 
 why in one line. Modules that import torch are imported when a command runs, so that help is quick.
 """
 
+import os
 import sys
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
@@ -62,6 +64,8 @@ def main() -> None:
 
     Exit status: 0 success; 1 a law broke, or two losses differ; 2 the command could not run.
     """
+    # Hypothesis keeps a cache, by default in a folder .hypothesis where the command runs, among the user's own files
+    os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(Path(".yololoss", "hypothesis").absolute()))
 
 
 for command in (check, fuzz, prove, replay, corpus, record, diff, draw, laws, dialects):

@@ -6,6 +6,8 @@ import shlex
 import shutil
 import sys
 import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +15,10 @@ import click
 
 from yololoss.harness.cli import options
 from yololoss.harness.cli.view import View
-from yololoss.harness.errors import UsageError
+from yololoss.harness.errors import USAGE, UsageError
 
 if TYPE_CHECKING:
+    from yololoss.harness.findings.about import About
     from yololoss.harness.findings.verdict import Verdict
 
 CASES_A_WORKER = 100  # with fewer, starting one more process costs as much time as it saves
@@ -81,20 +84,28 @@ def check(
     with View(f"{len(wanted)} laws on {gate.chosen.loss}", quiet=as_json) as view:
         verdict = gate.verdict(wanted, workers or _workers(len(wanted), cases), view.show)
     verdict = verdict.model_copy(update={"seconds": time.monotonic() - start})
-    if junit is not None:
-        from yololoss.harness.findings.junit import write_junit  # noqa: PLC0415
-
-        write_junit(verdict, junit)
-    if report is not None:
-        from yololoss.harness.findings.report import write_report  # noqa: PLC0415
-
-        write_report(verdict, what, report)
+    unwritten = [*_write(verdict, what, junit, report)]
     tests = [*options.write_tests(verdict.faults if export else (), subject)]
     if as_json:
         click.echo(verdict.model_copy(update={"about": what}).model_dump_json(indent=1))
     else:
         _show(verdict, report, tests, verbose=verbose)
-    sys.exit(verdict.status)
+    for line in unwritten:
+        click.echo(f"yololoss: {line}", err=True)
+    sys.exit(verdict.status or (USAGE if unwritten else 0))
+
+
+def _write(verdict: "Verdict", what: "About", junit: Path | None, report: Path | None) -> Iterator[str]:
+    """Write the files for CI. Yields a line for each that cannot be written: findings are shown all the same."""
+    from yololoss.harness.findings.junit import write_junit  # noqa: PLC0415
+    from yololoss.harness.findings.report import write_report  # noqa: PLC0415
+
+    for path, write in ((junit, partial(write_junit, verdict)), (report, partial(write_report, verdict, what))):
+        try:
+            if path is not None:
+                write(path)
+        except OSError as error:
+            yield f"{path}: could not be written: {error.strerror}"
 
 
 def _workers(laws: int, cases: int | None) -> int:

@@ -246,7 +246,8 @@ class Gate:
         why = self._waived.get(id)
         if why is not None and row["word"] in ("BROKE", "explained"):
             return {**row, "word": "waived", "why": why}
-        return row if why in (None, KNOWN) else {**row, "word": "failed"}
+        needless = row["word"] == "held" and why not in (None, KNOWN)
+        return {**row, "word": "failed"} if needless else row
 
     @cached_property
     def _contradicted(self) -> Held | None:

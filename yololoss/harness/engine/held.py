@@ -1,18 +1,32 @@
-"""The dialect that a loss is held to: the named one, or the one that it is found to have."""
+"""A first look at a loss, in another process: whether it can be called, and which dialect it is held to."""
 
 import multiprocessing
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
 
 from yololoss.harness.config import Settings
 from yololoss.harness.engine.guard import Guarded
 from yololoss.harness.engine.judge import MEMORY, STEP, Task
+from yololoss.harness.engine.plan import Plan
+from yololoss.harness.errors import UsageError
+from yololoss.harness.laws.law import SEED
+from yololoss.harness.subjects.compiled import NAME as COMPILE
 from yololoss.harness.subjects.dialect import Recognised, differences, with_choice, write_dialect
+from yololoss.harness.subjects.execute import execute
 from yololoss.harness.subjects.family import LossUnderTest
+from yololoss.harness.subjects.load import find_devices
+from yololoss.harness.subjects.outcome import Trouble
+from yololoss.harness.subjects.subject import Unsupported
 
 LIMIT = 60.0  # seconds of work; it takes one
+CALLED = 20  # cases on which a loss is called before it is judged, until one does not raise
+ADAPTERS = "docs/use/adapters.md"
 
 
 @dataclass(frozen=True)
@@ -28,9 +42,31 @@ class Held:
 
 
 def found_if_unnamed(chosen: Settings, subject: LossUnderTest) -> Held:
-    """The named dialect as it is; without a name the one that is found. The bundled loss has its own."""
-    named = chosen.dialect is not None or chosen.loss == subject.family.bundled
-    return Held(subject.dialect_text) if named else held_to(chosen, subject)
+    """The named dialect as it is; without a name the one that is found. The bundled loss has its own.
+
+    Raises UsageError for a loss that cannot be called: it breaks no law, since there is nothing to judge.
+    """
+    if chosen.loss == subject.family.bundled:
+        return Held(subject.dialect_text)
+    _refuse_uncallable(chosen, subject)
+    return Held(subject.dialect_text) if chosen.dialect is not None else held_to(chosen, subject)
+
+
+def _refuse_uncallable(chosen: Settings, subject: LossUnderTest) -> None:
+    """Raise UsageError for a loss that raises on every case, on the CPU and on each of its devices."""
+    devices = ("cpu", *(name for name in find_devices(chosen.device)[0] if name != COMPILE))
+    raised: Trouble | None = None
+    for name in dict.fromkeys(devices):
+        found = _asked(Task(chosen.loss, name, chosen.dialect), _call)
+        if not isinstance(found, Trouble):  # it can be called there, or ends its process, which is judged
+            return
+        raised = raised or found
+    assert raised is not None
+    place = f", at {raised.place}" if raised.place else ""
+    raise UsageError(
+        f"{chosen.loss} cannot be called: {raised.kind} on each of {CALLED} cases: {raised.detail}{place}. "
+        f"It is given {subject.family.given_to}; a loss that wants other things needs an adapter: {ADAPTERS}"
+    )
 
 
 def held_to(chosen: Settings, subject: LossUnderTest) -> Held:
@@ -64,8 +100,14 @@ def _told(found: Recognised, text: str) -> tuple[str, ...]:
 
 def _recognised(chosen: Settings) -> Recognised | str | None:
     """What was found; why nothing was; None if the loss's family cannot tell."""
+    found: Recognised | str | None = _asked(Task(chosen.loss, "cpu", chosen.dialect), _look, chosen.dialect is not None)
+    return found
+
+
+def _asked(task: Task, look: Callable[..., None], *arguments: Any) -> Any:
+    """What a function sends that looks at the loss in another process; why it ended, if it did."""
     pipe, theirs = multiprocessing.Pipe()
-    guarded = Guarded(_look, (theirs, Task(chosen.loss, "cpu", chosen.dialect), chosen.dialect is not None), MEMORY)
+    guarded = Guarded(look, (theirs, task, *arguments), MEMORY)
     theirs.close()
     began = time.monotonic()
     try:
@@ -73,16 +115,30 @@ def _recognised(chosen: Settings) -> Recognised | str | None:
             death = guarded.watch(began, LIMIT)
             if death is not None:
                 return f"the loss, when it was looked at, {death.kind}"
-        found: Recognised | None = pipe.recv()
+        return pipe.recv()
     except EOFError:
         return "the loss ended its process when it was looked at"
     finally:
         guarded.kill()
         pipe.close()
-    return found
 
 
 def _look(pipe: Connection, task: Task, named: bool) -> None:
-    """The other process."""
+    """The other process: sends the dialect."""
     subject = task.under_test()
     pipe.send(subject.family.recognise(subject, subject.dialect if named else None))
+
+
+def _call(pipe: Connection, task: Task) -> None:
+    """The other process: sends the first exception if every one of some cases raises; None if one does not."""
+    subject = task.under_test()
+    plan, raised = Plan((), subject), []
+    for number in range(CALLED):
+        case = plan.case(plan.origin(number, np.random.default_rng((SEED, number))))
+        with suppress(Unsupported):
+            outcome = execute(subject, case)
+            first = next((each for each in outcome.troubles if each.kind.startswith("raised in ")), None)
+            if outcome.calls or first is None:
+                return pipe.send(None)
+            raised.append(first)
+    return pipe.send(raised[0] if raised else None)

@@ -19,6 +19,7 @@ from yololoss.harness.cases.vectors import Vector, kind, read_vectors
 from yololoss.harness.devices.devices import DeviceLost
 from yololoss.harness.engine.guard import UNWATCHED, Death, Guarded, is_watched
 from yololoss.harness.engine.plan import Plan
+from yololoss.harness.errors import UsageError
 from yololoss.harness.laws.exam import Law, LawBroken, Run
 from yololoss.harness.laws.law import find_laws
 from yololoss.harness.subjects import compiled
@@ -217,7 +218,10 @@ class Judge(AbstractContextManager["Judge"]):
         theirs.close()
         if not self._pipe.poll(START):
             raise TimeoutError(f"a process was not ready after {START:g} s")  # pragma: no cover
-        self._pipe.recv()
+        try:
+            self._pipe.recv()
+        except EOFError as error:
+            raise UsageError(f"{self.task.loss}: a process that judges it ended before its first case") from error
 
     def close(self) -> None:
         """End the process."""

@@ -190,7 +190,8 @@ class Session:
             raise UsageError(f"{self.folder}: a worker could not write to it; is the disk full?")
         if self.failed >= FAILED:
             why = error.read_text(encoding="utf-8").splitlines()[-1] if error.exists() else death.kind
-            raise UsageError(f"{self.settings.loss}: workers end before their first case: {why}")
+            said = why.removeprefix(f"{UsageError.__module__}.{UsageError.__name__}: ")
+            raise UsageError(f"{self.settings.loss}: workers end before their first case: {said}")
         self.state.restarts += 1
         self._start_worker(place)
 

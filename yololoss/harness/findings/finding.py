@@ -4,6 +4,7 @@ from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from shlex import quote
+from tempfile import mkdtemp
 from typing import Any
 
 from yololoss import __version__
@@ -36,6 +37,7 @@ class Finding(Data):
     numbers: tuple[str, ...]  # what is computed of the case, step by step
     text: str  # all of the above
     path: str  # of the saved case
+    unsaved: str = ""  # why it could not be saved in the folder for findings; then the path is a temporary one
     picture: str | None  # path of the picture
     replay: str  # the command that judges the case again
     choice: str = ""  # that the named dialect and the loss make otherwise, if the law broke only for that
@@ -55,7 +57,8 @@ class Finding(Data):
         )
         others = [f"  explains   {', '.join(some)}"] if some else []
         picture = [f"  picture    {self.picture}"] if self.picture else []
-        saved = f"  saved as   {self.path}"
+        elsewhere = f", since it could not be saved in {self.unsaved}" if self.unsaved else ""
+        saved = f"  saved as   {self.path}{elsewhere}"
         return "\n".join((*choice, self.text, *only, *others, saved, *picture, f"  replay     {self.replay}"))
 
 
@@ -71,19 +74,25 @@ def keep(
     """Save the case, and draw it unless the device is lost. ``options`` are added to the replay command.
 
     The file's name is made from law and case: the same finding always has the same file. ``saved_under`` is the law
-    that a replay judges by, if not the law that broke.
+    that a replay judges by, if not the law that broke. Where the folder cannot be written to, a temporary one is used:
+    a finding is never lost for its file.
     """
-    path = folder / f"{case_name(broken.law.id, broken.case)}.json"
+    name, unsaved = case_name(broken.law.id, broken.case), ""
     comment = f"{broken.what}: expected {broken.expected}, observed {broken.observed}"
     vector = make_vector(
         broken.case,
-        id=path.stem,
+        id=name,
         flags=("FINDING",),
         comment=comment,
         law=saved_under or broken.law.id,
         expected=under_test.recorded.get(broken.case),
     )
-    write_vectors(path, {"project": f"yololoss {__version__}", "loss": under_test.spec}, [vector])
+    source = {"project": f"yololoss {__version__}", "loss": under_test.spec}
+    try:
+        write_vectors(path := folder / f"{name}.json", source, [vector])
+    except OSError as error:
+        unsaved = f"{folder}: {error.strerror}"
+        write_vectors(path := Path(mkdtemp(prefix="yololoss-findings-")) / f"{name}.json", source, [vector])
     outcome = None
     if drawn and not broken.died:
         with suppress(Unsupported):  # the loss lacks an option of the case, which form.interface reports
@@ -108,6 +117,7 @@ def keep(
         numbers=broken.numbers,
         text=str(broken),
         path=str(path),
+        unsaved=unsaved,
         picture=str(_drawn(broken, outcome, dialect, path.with_suffix(".png"))) if drawn and not broken.died else None,
         replay=f"yololoss replay {quote(str(path))}{given}",
     )

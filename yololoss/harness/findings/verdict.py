@@ -49,7 +49,7 @@ def headline(verdict: Verdict) -> str:
         return "The run failed"
     held = sum(row["word"] == "held" for row in verdict.laws)
     other = len(verdict.laws) - held
-    return f"{held} laws hold" + (f", {other} were waived or did not apply" if other else "")
+    return f"{held or 'no'} laws hold" + (f", {other} were waived or did not apply" if other else "")
 
 
 def _counted(count: int, what: str) -> str:

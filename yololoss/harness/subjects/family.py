@@ -73,6 +73,7 @@ class Family(ABC):
     expected: type[Data]  # what a vector records of an outcome
     reference: type[Any]  # the independent model of a case
     budget: type["Budget"]  # of a case: how far rounding may take a correct loss of a dialect from the reference
+    given_to: str = "what its family gives"  # what a loss that needs no adapter is built from and called with, in words
     items: tuple[str, ...]  # names of what a loss returns besides its total, in order
     parts: tuple[str, ...]  # the parts of law ids, in the order in which the loss works: laws run in this order
     first: tuple[str, ...] = ()  # ids of laws that run before all others
