@@ -141,7 +141,11 @@ def test_what_cannot_be_written_hides_no_finding(tmp_path):
         "yololoss: file/j.xml",
         "yololoss: file/r.html",
     ]
-    shutil.rmtree(Path(saved).parent)
+    status, output, _ = run("replay", saved, "--loss", spec, "--findings", "file/found", cwd=tmp_path)
+    again = re.search(r"  saved as   (.+), since it could not be saved in file/found: ", output)[1]
+    assert (status, Path(again).name) == (1, Path(saved).name)
+    for path in (saved, again):
+        shutil.rmtree(Path(path).parent)
 
 
 def test_a_command_leaves_nothing_beside_its_own_folder(tmp_path):
@@ -216,12 +220,15 @@ def test_a_loss_that_can_be_called_somewhere_is_judged(tmp_path, name, device):
     assert found_if_unnamed(chosen, under_test(chosen)).dialect == "upstream"
 
 
-def test_a_case_that_a_loss_has_no_options_for_says_nothing_of_it():
-    """It may lack them all: then it is judged, and no law applies."""
-    pipe = Mock()
+def test_the_first_look_says_what_is_raised_on_every_case(tmp_path):
+    """One case without an exception is enough; a case whose options the loss lacks says nothing."""
+    (tmp_path / "cannot.py").write_text(CANNOT, encoding="utf-8")
+    sent = []
+    for name in ("Lacks", "SometimesRaises"):
+        held._call(Mock(send=sent.append), Task(f"{tmp_path}/cannot.py:{name}", "cpu"))
     with patch.object(held, "execute", side_effect=Unsupported("gr")):
-        held._call(pipe, Task("tests.subjects.plain:PlainLoss", "cpu"))
-    pipe.send.assert_called_once_with(None)
+        held._call(Mock(send=sent.append), Task(f"{tmp_path}/cannot.py:Lacks", "cpu"))
+    assert [each and each.kind for each in sent] == ["raised in construction", None, None]
 
 
 def test_check_shows_all_on_demand(tmp_path):
