@@ -3,9 +3,13 @@
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
+# A busy machine may need long for any example.
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 collect_ignore = ["toy"]  # laws of another family than the loss that a run is about
 
 

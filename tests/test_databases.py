@@ -49,7 +49,7 @@ def test_a_folder_keeps_what_was_saved(tmp_path):
 def test_redis_and_a_folder_are_one(tmp_path, redis):
     """A session first judges what another session found, through a real server."""
     (tmp_path / "raises.py").write_text(
-        "from tests.subjects.rare import Raises\n\n\nclass Loss(Raises):\n    one_in = 1\n", encoding="utf-8"
+        "from tests.subjects.rare import Raises\n\n\nclass Loss(Raises):\n    one_in = 2\n", encoding="utf-8"
     )
     options = ("--laws", "run.no-exception", "--workers", 1, "--cases", 10, "--database", redis, "--database", "db")
     status, _, errors = run("fuzz", f"{tmp_path}/raises.py:Loss", *options, "--out", "one", cwd=tmp_path)
