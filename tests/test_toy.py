@@ -45,8 +45,10 @@ def test_check_finds_draws_and_reports_a_fault(tmp_path, finding):
 def test_a_family_without_clearer_cases_and_without_a_choice_of_causes_has_findings():
     """Any earlier law may explain a law, on the case itself."""
     plan = Plan((), load_loss(WRONG, torch.device("cpu")))
-    told = (judged(plan.laws["totals.finite"], Run(plan.subject, each.case), plan)[0] for each in made(plan, range(60)))
+    cases = [each.case for each in made(plan, range(60))]
+    told = (judged(plan.laws["totals.finite"], Run(plan.subject, case), plan)[0] for case in cases)
     assert {broken.explained for broken in told if broken is not None} == {""}
+    assert not any(case.unusual for case in cases)  # it has no settings
 
 
 def test_replay_tells_broken_from_fixed(tmp_path, finding):
