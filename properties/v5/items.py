@@ -23,8 +23,10 @@ def of_another_total(exam: Exam, n: int) -> bool:
     """Whether the items of call n do not add up to its total, which is right: so they are not what was trained on."""
     budget, call = exam.budget, exam.calls[n]
     added, allowed = sum_of_items(exam, call)
-    right = [abs(total - budget.reference.calls[n].total) <= budget.totals[n] for total in (call.total, added)]
-    return abs(added - call.total) > allowed and right == [True, False]
+    if abs(added - call.total) <= allowed:
+        return False
+    want = budget.reference.calls[n].total
+    return bool(abs(call.total - want) <= budget.totals[n] < abs(added - want))
 
 
 def expect_item(exam: Exam, which: int) -> None:

@@ -4,13 +4,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from yololoss.harness.cases.vectors import Vector, make_vector, read_vectors
 from yololoss.harness.engine.judge import Judge, Task, Told
 from yololoss.harness.engine.plan import Plan
 from yololoss.harness.findings.finding import Finding
-from yololoss.harness.laws.law import SEED
 
 # A law that follows another one is judged on so many cases. Both are one fault if at least so many of those that break
 # it, and this share, break the other one too. Of a wrong gradient with a wrong value three quarters and more did, of
@@ -29,7 +26,7 @@ def groups(laws: Sequence[str], again: Sequence[bool], same: Callable[[int, int]
     for n, law in enumerate(laws):
         for group in found:
             first = group[0]
-            if not (again[n] or again[first]) or (again[n] and again[first] and laws[first] != law and same(first, n)):
+            if again[n] == again[first] and (not again[n] or (laws[first] != law and same(first, n))):
                 group.append(n)
                 break
         else:
@@ -78,7 +75,7 @@ class _Grouping:
         """Whether the first law breaks as well on most of the cases that break the later one."""
         both = alone = 0
         for number in range(SAMPLE):
-            origin = self._plan.origin(number, np.random.default_rng((SEED, number)))
+            origin = self._plan.usual(number)
             if all(self._plan.about(self.laws[n], origin) for n in (first, later)):
                 vector = make_vector(self._plan.case(origin), id="sample", law=self.laws[later])
                 if self._told(self.laws[later], vector) is not None:

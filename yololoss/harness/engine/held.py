@@ -8,14 +8,11 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
 
-import numpy as np
-
 from yololoss.harness.config import Settings
 from yololoss.harness.engine.guard import Guarded
 from yololoss.harness.engine.judge import MEMORY, STEP, Task
 from yololoss.harness.engine.plan import Plan
 from yololoss.harness.errors import UsageError
-from yololoss.harness.laws.law import SEED
 from yololoss.harness.subjects.compiled import NAME as COMPILE
 from yololoss.harness.subjects.dialect import Recognised, differences, with_choice, write_dialect
 from yololoss.harness.subjects.execute import execute
@@ -134,7 +131,7 @@ def _call(pipe: Connection, task: Task) -> None:
     subject = task.under_test()
     plan, raised = Plan((), subject), []
     for number in range(CALLED):
-        case = plan.case(plan.origin(number, np.random.default_rng((SEED, number))))
+        case = plan.case(plan.usual(number))
         with suppress(Unsupported):
             outcome = execute(subject, case)
             first = next((each for each in outcome.troubles if each.kind.startswith("raised in ")), None)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from yololoss.harness.cases.case import Case
 from yololoss.harness.cases.domain import Domain, domains
 from yololoss.harness.laws.exam import Law, Tally
-from yololoss.harness.laws.law import find_laws
+from yololoss.harness.laws.law import SEED, find_laws
 from yololoss.harness.subjects.family import LossUnderTest
 
 # A law that runs the loss again costs as much as all laws together that read one run. The latter judge every case that
@@ -75,6 +75,10 @@ class Plan:
         turn = (number + 0.5) * GOLDEN % 1
         domain = min(int(np.searchsorted(self._shares, turn, side="right")), len(self.domains) - 1)
         return Origin(domain, chance.bytes(self.domains[domain].size))
+
+    def usual(self, number: int) -> Origin:
+        """What that case of a gate is made from."""
+        return self.origin(number, np.random.default_rng((SEED, number)))
 
     def case(self, origin: Origin) -> Case:
         """The case made from this origin."""
