@@ -51,8 +51,9 @@ def test_redis_and_a_folder_are_one(tmp_path, redis):
     (tmp_path / "raises.py").write_text(
         "from tests.subjects.rare import Raises\n\n\nclass Loss(Raises):\n    one_in = 2\n", encoding="utf-8"
     )
-    options = ("--laws", "run.no-exception", "--workers", 1, "--cases", 10, "--database", redis, "--database", "db")
-    status, _, errors = run("fuzz", f"{tmp_path}/raises.py:Loss", *options, "--out", "one", cwd=tmp_path)
+    options = ("--laws", "run.no-exception", "--workers", 1, "--cases", 10, "--seed", 1)
+    places = ("--database", redis, "--database", "db")
+    status, _, errors = run("fuzz", f"{tmp_path}/raises.py:Loss", *options, *places, "--out", "one", cwd=tmp_path)
     assert status == 1, errors
     kept = [fetch(open_database([place]), "v5", ["run.no-exception"]) for place in (redis, str(tmp_path / "db"))]
     assert kept[0] == kept[1]
