@@ -8,7 +8,7 @@ import click
 
 from yololoss import __version__
 from yololoss.harness.cli import options
-from yololoss.harness.errors import UsageError, closest
+from yololoss.harness.errors import UsageError, closest, short
 
 if TYPE_CHECKING:
     from yololoss.harness.cases.vectors import Vector
@@ -52,7 +52,7 @@ def list_(folder: Path, as_json: bool) -> None:
         click.echo(json.dumps(told, indent=1))
         return
     for name, vector in found.items():
-        options.say(f"{name}  {vector.comment or 'no comment'}")
+        options.say(f"{name}  {short(vector.comment) or 'no comment'}")
     options.say(f"{len(found)} cases, {len({v.law for v in found.values()})} laws")
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from yololoss.harness.cli import options
-from yololoss.harness.errors import UsageError, closest
+from yololoss.harness.errors import UsageError, closest, short
 
 if TYPE_CHECKING:
     from yololoss.harness.laws.exam import Law
@@ -43,7 +43,7 @@ def draw(file: Path, name: str | None, loss: str | None, device: str | None, out
     if name is None and len(vectors) == 1:
         name = next(iter(vectors))
     if name is None:
-        raise UsageError(f"{file}: has {len(vectors)} vectors; choose one with --id: {', '.join(vectors)}")
+        raise UsageError(f"{file}: has {len(vectors)} vectors; choose one with --id: {short(', '.join(vectors))}")
     if name not in vectors:
         raise UsageError(f"{file}: --id {name}: no such vector{closest(name, vectors)}")
     path = output or Path(f"{name}.png")
@@ -53,7 +53,7 @@ def draw(file: Path, name: str | None, loss: str | None, device: str | None, out
     subject = None if loss is None else options.under_test(options.settings(loss=loss, device=device))
     outcome = None if subject is None else execute(subject, case)
     title = f"{vectors[name].law}: {vectors[name].comment}" if vectors[name].law else name
-    draw(case, path, title if len(title) < 300 else f"{title[:300]} ...", outcome, subject and subject.dialect)
+    draw(case, path, short(title), outcome, subject and subject.dialect)
     options.say(str(path))
 
 

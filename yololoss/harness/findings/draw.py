@@ -1,9 +1,12 @@
 """Saves the picture of a case. The case's family draws it."""
 
+import warnings
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from yololoss.harness.cases.case import Case
+from yololoss.harness.cases.files import write_whole
 from yololoss.harness.subjects.family import find_family
 from yololoss.harness.subjects.outcome import Outcome
 
@@ -21,5 +24,8 @@ def draw(case: Case, path: Path, title: str, outcome: Outcome | None = None, dia
     with mpl.rc_context({"svg.hashsalt": "yololoss", "svg.fonttype": "none", "hatch.linewidth": 0.5}):
         family = find_family(case.family)
         figure = family.draw(case, title, outcome, dialect or family.dialects[family.usual_dialect])
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=110, metadata={"Date": None} if path.suffix == ".svg" else None)
+        with BytesIO() as file, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph", UserWarning)  # the font lacks a character of the title
+            metadata = {"Date": None} if path.suffix == ".svg" else None
+            figure.savefig(file, format=path.suffix[1:], dpi=110, metadata=metadata)
+            write_whole(path, file.getvalue())
