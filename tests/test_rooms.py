@@ -23,7 +23,7 @@ MAY = {
     "yololoss": {"v5"},
     "errors": set(),
     "_suite": set(),
-    "config": {"errors", "subjects"},
+    "config": {"errors", "cases", "subjects"},
     "cases": LOWEST,
     "devices": CASES,
     "subjects": DEVICES,

@@ -71,6 +71,11 @@ class Case(Data):
         return 0, len(self.key), self.key
 
     @property
+    def numbers(self) -> int:
+        """How many numbers its predictions have."""
+        return 0
+
+    @property
     def clearer(self) -> tuple["Case", ...]:
         """Cases like this one on which less hides a fault: with less rounding, with usual values."""
         return ()
@@ -88,6 +93,11 @@ class Case(Data):
     def inputs(self, device: torch.device) -> tuple[list[Tensor], Tensor]:
         """Predictions, which require grad and are not leaves, and targets. Each call returns new tensors."""
         raise NotImplementedError
+
+    @cached_property
+    def invalid(self) -> str | None:
+        """Why it is no valid input of a loss, such as a NaN among its targets; None if it is valid."""
+        return None
 
     @cached_property
     def key(self) -> str:

@@ -36,7 +36,7 @@ def draw(file: Path, name: str | None, loss: str | None, device: str | None, out
       yololoss draw loss-baseline.json --id shared-cells -o shared-cells.svg
     """
     from yololoss.harness.cases.vectors import read_vectors  # noqa: PLC0415
-    from yololoss.harness.findings.draw import SUFFIXES, draw  # noqa: PLC0415
+    from yololoss.harness.findings.draw import LARGEST, SUFFIXES, draw  # noqa: PLC0415
     from yololoss.harness.subjects.execute import execute  # noqa: PLC0415
 
     vectors = {vector.id: vector for vector in read_vectors(file).vectors}
@@ -50,6 +50,8 @@ def draw(file: Path, name: str | None, loss: str | None, device: str | None, out
     if path.suffix not in SUFFIXES:
         raise UsageError(f"-o {path}: expected a name that ends in {', '.join(SUFFIXES)}")
     case = vectors[name].case
+    if loss is not None and case.numbers > LARGEST:
+        raise UsageError(f"{file}: {case.numbers} logits; --loss takes {LARGEST} at most, without it the case is drawn")
     subject = None if loss is None else options.under_test(options.settings(loss=loss, device=device))
     outcome = None if subject is None else execute(subject, case)
     title = f"{vectors[name].law}: {vectors[name].comment}" if vectors[name].law else name

@@ -107,7 +107,7 @@ def _judge(
     from yololoss.harness.subjects.family import with_record  # noqa: PLC0415
 
     held_to = with_record(subject, vector)
-    reason = law.assumes(held_to)
+    reason = law.assumes(held_to) or law.cannot_judge(vector.case)
     if reason is not None:
         return {"answer": CANNOT, "why": f": {reason}", "finding": None, "text": ""}
     told, nothing = judge.ask(vector)

@@ -42,6 +42,8 @@ class Journal:
             with path.open("wb") as file:
                 file.write(HEAD.pack(MAGIC, counters))
                 file.write(bytes(8 * counters + 2 * ROOM))
+        if path.exists() and not path.is_file():
+            raise BadFile(f"{path}: not a worker's journal")
         with path.open("r+b") as file:
             head = file.read(HEAD.size)
             size = file.seek(0, 2)
@@ -79,7 +81,7 @@ class Journal:
         data = self._map[at + SLOT.size : at + SLOT.size + length]
         if crc32(data, crc32(struct.pack("<Qd", sequence, began))) != checksum:
             return None
-        return Entry(sequence, began, data.decode())
+        return Entry(sequence, began, data.decode(errors="replace"))
 
     def close(self) -> None:
         """Close the file."""

@@ -10,6 +10,8 @@ from yololoss.harness.cases.files import write_whole
 from yololoss.harness.subjects.family import find_family
 from yololoss.harness.subjects.outcome import Outcome
 
+# Most numbers of the predictions of a case that is run to draw it: that takes 80 bytes for each, in this process.
+LARGEST = 2**24
 SUFFIXES = (".png", ".svg", ".pdf")
 
 
@@ -18,7 +20,7 @@ def draw(case: Case, path: Path, title: str, outcome: Outcome | None = None, dia
 
     The suffix of ``path`` is the format.
     """
-    import matplotlib as mpl  # noqa: PLC0415  # heavy
+    import matplotlib as mpl  # noqa: PLC0415  # heavy, and needed only for a finding
 
     # the same file every time, and text that can be searched
     with mpl.rc_context({"svg.hashsalt": "yololoss", "svg.fonttype": "none", "hatch.linewidth": 0.5}):

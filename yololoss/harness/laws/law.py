@@ -82,6 +82,8 @@ def law(
             raise ValueError(f"law {id!r}: two judgements have this id")
         if family and id.partition(".")[0] not in family.parts:
             raise ValueError(f"law {id!r}: an id begins with its part (one of {', '.join(family.parts)}) and a dot")
+        if as_name(id) != id:
+            raise ValueError(f"law {id!r}: an id has at most 100 letters, digits, '.', '_' and '-'")
         statement = " ".join((judge.__doc__ or "").split("\n\n")[0].split())
         choices = type(family.dialects[family.usual_dialect]).model_fields if family else {}
         unknown = [choice for choice in only or () if choice not in choices]
