@@ -12,6 +12,7 @@ from hypothesis.strategies import SearchStrategy
 
 from yololoss import _suite
 from yololoss.harness.cases.case import Case
+from yololoss.harness.cases.vectors import as_name
 from yololoss.harness.errors import UsageError, closest
 from yololoss.harness.laws.exam import Exam, Law, Run
 from yololoss.harness.subjects.family import Family, LossUnderTest, family_of_package
