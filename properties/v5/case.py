@@ -19,8 +19,8 @@ from yololoss.v5.hyp import Hyperparameters
 
 LARGEST = 2**27  # most logits of a case: four times a batch of 16 images of 640 x 640 and 80 classes
 LAYERS = 64  # most layers; no detector has ten
-# Most pairs of a target and an anchor, of all layers: more than a batch of 64 crowded images has. Each may give 5 rows.
-PAIRS = 2**18
+# Most pairs of a target and an anchor: 113 targets on each of 64 images, with 9 anchors. Each may give 5 rows.
+PAIRS = 2**16
 SHOWN = 25  # most targets in the description of a case
 Factor = Annotated[int, Field(gt=-(2**20), lt=2**20)]  # its product with the largest number of logits fits in 64 bits
 TargetsDtype = Literal["float16", "float32", "float64", "int64"]

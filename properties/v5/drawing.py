@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 Cell = tuple[int, int, int, int]  # image, anchor, grid row, grid column
 # More are too small to see in one picture, and take minutes to draw.
 IMAGES, LAYERS, PANELS = 4, 6, 12
+FAR = 1e9  # cells; matplotlib cannot draw what is much further away
 MOST = 200  # targets, pairs and cells of one panel
 # Colours of the Okabe-Ito palette, which colour-blind readers can tell apart; and a hatch for print.
 LOOKS = {
@@ -173,9 +174,8 @@ def _draw_built(axes: "Axes", case: Case, i: int, built: Rows, image: int) -> No
     _say_how_many(axes, cells)
     for n in here[:MOST]:
         x, y, w, h = np.add(built.box[n], (built.column[n], built.row[n], 0, 0)).tolist()
-        if np.isfinite((x, y, w, h)).all():
-            _outline(axes, (x - w / 2, y - h / 2), (w, h), "black", "-", 1.2)
-            axes.plot(x, y, "k.", markersize=5, clip_on=False)
+        _outline(axes, (x - w / 2, y - h / 2), (w, h), "black", "-", 1.2)
+        _centre(axes, case.grids[i], (x, y))
     axes.set_xlabel(f"rows: {len(here)}", fontsize=9)
 
 
@@ -186,7 +186,7 @@ def _draw_predicted(axes: "Axes", reference: Reference, i: int, image: int) -> N
     for n in here if len(here) <= FEW else ():
         x, y, w, h = np.add(reference.all_predicted.box[part][n], (rows.column[n], rows.row[n], 0, 0)).tolist()
         _outline(axes, (x - w / 2, y - h / 2), (w, h), PREDICTED, "-", 1.0)
-        axes.plot(x, y, "+", color=PREDICTED, markersize=6, clip_on=False)
+        _centre(axes, reference.case.grids[i], (x, y), "+", PREDICTED, 6)
 
 
 def _draw_layer(axes: "Axes", case: Case, i: int, layer: Any, image: int) -> None:
@@ -197,7 +197,7 @@ def _draw_layer(axes: "Axes", case: Case, i: int, layer: Any, image: int) -> Non
     met = layer.matched.any(axis=0)
     for (x, y, w, h), is_met in islice(zip(layer.scaled[mine], met[mine], strict=True), MOST):
         _outline(axes, (x - w / 2, y - h / 2), (w, h), "black", "-" if is_met else ":", 1.2)
-        axes.plot(x, y, "k.", markersize=5, clip_on=False)
+        _centre(axes, case.grids[i], (x, y))
     for n in np.flatnonzero(mine[layer.pair_target])[:MOST]:
         (x, y), (w, h) = layer.scaled[layer.pair_target[n], :2], case.anchors[i][layer.pair_anchor[n]]
         _outline(axes, (x - w / 2, y - h / 2), (w, h), "0.35", "-.", 0.6)
@@ -230,7 +230,16 @@ def _outline(
 ) -> None:
     from matplotlib.patches import Rectangle  # noqa: PLC0415
 
-    axes.add_patch(Rectangle(corner, *sides, fill=False, edgecolor=colour, linestyle=line, linewidth=width))
+    if all(abs(v) < FAR for v in (*corner, *sides)):  # false for NaN
+        axes.add_patch(Rectangle(corner, *sides, fill=False, edgecolor=colour, linestyle=line, linewidth=width))
+
+
+def _centre(
+    axes: "Axes", grid: tuple[int, int], place: tuple[float, float], marker: str = ".", colour: str = "k", size: int = 5
+) -> None:
+    """Draw the centre of a box: also at the edge of the grid, but not beyond."""
+    if 0 <= place[0] <= grid[1] and 0 <= place[1] <= grid[0]:
+        axes.plot(*place, marker, color=colour, markersize=size, clip_on=False)
 
 
 def _draw_marks(axes: "Axes", marks: Marks, image: int) -> None:

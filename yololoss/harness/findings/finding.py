@@ -95,12 +95,14 @@ def keep(
         unsaved = f"{folder}: {error.strerror}"
         write_vectors(path := Path(mkdtemp(prefix="yololoss-findings-")) / f"{name}.json", source, [vector])
     outcome = None
-    if drawn and not broken.died and broken.case.numbers <= LARGEST:
+    small = broken.case.numbers <= LARGEST
+    if small and drawn and not broken.died:
         with suppress(Unsupported):  # the loss lacks an option of the case, which form.interface reports
             outcome = execute(under_test, broken.case)
     family, dialect = under_test.family, under_test.dialect
-    broken.title = family.title(broken.wrong, broken.case, outcome, dialect)
-    numbers = tuple(islice(family.worked_out(broken.case, outcome, dialect), MOST + 1))
+    if small:
+        broken.title = family.title(broken.wrong, broken.case, outcome, dialect)
+    numbers = tuple(islice(family.worked_out(broken.case, outcome, dialect), MOST + 1)) if small else ()
     broken.numbers = (*numbers[:MOST], "...") if len(numbers) > MOST else numbers
     given = "".join(f" --{name} {quote(value)}" for name, value in options.items() if value)
     return Finding(
