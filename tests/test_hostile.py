@@ -1,5 +1,6 @@
 """Files that a stranger may have made: each is refused in one line, or read; nothing in them reaches beyond that."""
 
+import copy
 import json
 import os
 import subprocess
@@ -352,9 +353,9 @@ def of_values(draw):
         for key in rest[:-1]:
             at = at[key]
         if rest:
-            at[rest[-1]] = draw(JSON)
+            at[rest[-1]] = copy.deepcopy(draw(JSON))
         if isinstance(at, dict) and draw(st.booleans()):
-            at[draw(st.text(max_size=5))] = draw(JSON)
+            at[draw(st.text(max_size=5))] = copy.deepcopy(draw(JSON))
     return json.dumps(found).encode(errors="surrogatepass")
 
 

@@ -369,7 +369,7 @@ def _left(given: tuple[str, ...], begun: int, in_flight: str, *, told: bool) -> 
     if not in_flight:
         return given[begun:]
     case = in_flight.partition("\n")[2]
-    again = next((vector for vector in given if case in vector), f'{{"id":"in flight","case":{case}}}')
+    again = next((vector for vector in given if case in vector), f'{{"id":"in-flight","case":{case}}}')
     return (*(() if told else (again,)), *(vector for vector in given[begun:] if case not in vector))
 
 
