@@ -9,13 +9,15 @@ import resource
 import sys
 import time
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from properties.v5.case import LARGEST as LOGITS
 from properties.v5.case import LAYERS, PAIRS
 from tests.test_cli import run
-from tests.test_files import CASE, GOOD, MALFORMED, changed
+from tests.test_files import CASE, GOOD, MALFORMED, OVERRIDE, changed
+from yololoss.harness.cases.files import LARGEST
 
 NAMES = (
     "../../x",
@@ -107,6 +109,27 @@ def accepted() -> dict[str, str]:
     }
 
 
+def huge() -> dict[str, str]:
+    """Texts of files of nearly the largest size. Most are refused, some are valid."""
+    units = {
+        "vectors": (("vectors",), "{}"),
+        "flags": (("vectors", 0, "flags"), '""'),
+        "targets": ((*CASE, "targets"), "[0.0,1.0,0.5,0.5,0.2,0.3]"),
+        "no-targets": ((*CASE, "targets"), "[]"),
+        "overrides": ((*CASE, "predictions", "overrides"), json.dumps(OVERRIDE)),
+        "no-overrides": ((*CASE, "predictions", "overrides"), "{}"),
+        "gradients": (("vectors", 0, "expected"), '{"values": 0}'),
+    }
+    found = {}
+    for name, (place, unit) in units.items():
+        text = changed(place, "?")
+        found[f"huge-{name}"] = text.replace('"?"', f"[{','.join([unit] * (LARGEST * 9 // 10 // (len(unit) + 1)))}]")
+    values = ",".join(["[0.5]"] * (LARGEST // 7))
+    gradient = f'{{"cells": [], "values": [{values}], "obj_sum": 0.0, "obj_abs_sum": 0.0}}'
+    found["huge-values"] = changed(("vectors", 0, "expected"), {"gradients": "?"}).replace('"?"', f"[{gradient}]")
+    return found
+
+
 def commands(name: str, *, good: bool) -> Iterator[tuple[object, ...]]:
     """The commands that read the file, or a folder with it; of a good file, those that take a second."""
     yield "draw", f"{name}/f.json", "-o", "out/a.png"
@@ -126,19 +149,19 @@ def commands(name: str, *, good: bool) -> Iterator[tuple[object, ...]]:
 
 def main(folder: Path) -> None:
     """Make the files in the folder, and run the commands there."""
-    for good, texts in ((False, refused()), (True, accepted())):
+    for kind, texts in (("refused", refused()), ("accepted", accepted()), ("huge", huge())):
         for name, text in texts.items():
             path = folder / name / "f.json"
             path.parent.mkdir(parents=True)
             path.write_text(text, encoding="utf-8")
-            for command in commands(name, good=good):
+            for command in islice(commands(name, good=kind == "accepted"), 4 if kind == "huge" else None):
                 start = time.process_time()
                 status, output, errors = run(*command, cwd=folder)
-                told = {"good": good, "status": status, "output": output[: 10**4], "errors": errors[: 10**4]}
+                told = {"kind": kind, "status": status, "output": output[: 10**4], "errors": errors[: 10**4]}
                 told |= {"command": command, "processor": time.process_time() - start}
                 print(json.dumps(told), flush=True)
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    print(json.dumps({"files": len(refused()) + len(accepted()), "MiB": used}))
+    print(json.dumps({"files": len(list(folder.rglob("f.json"))), "MiB": used}))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ from pydantic import BaseModel, ValidationError
 
 from yololoss.harness.errors import BadFile, short
 
-LARGEST = 64 * 2**20  # bytes of a file
+LARGEST = 16 * 2**20  # bytes of a file: reading takes up to 60 times that in memory, and up to 10 s
+KEYS = 2**16  # of one object: each that is unknown is an error, which takes 2 kB
 Kind = TypeVar("Kind", bound=BaseModel)
 
 
@@ -40,24 +41,33 @@ def read_file(path: Path, kind: type[Kind]) -> Kind:
 def parse(data: bytes, kind: type[Kind], name: str) -> Kind:
     """Read the content of a file of that name. Raises BadFile with one line."""
     try:
-        found = kind.model_validate_json(data)
         json.loads(data, object_pairs_hook=_each_once)
+    except BadFile as error:
+        raise BadFile(f"{name}: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise BadFile(f"{name}: invalid JSON: {short(str(error), 200)}") from error
+    return validated(data, kind, name)
+
+
+def validated(data: bytes, kind: type[Kind], name: str) -> Kind:
+    """What is in the content of a file, each key of which is there once. Raises BadFile with one line."""
+    try:
+        return kind.model_validate_json(data)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = short(".".join(map(str, first["loc"])), 100) or "top level"
         more = f" ({error.error_count() - 1} more errors)" if error.error_count() > 1 else ""
         raise BadFile(f"{name}: {place}: {short(first['msg'], 200)}{more}") from error
-    except ValueError as error:
-        raise BadFile(f"{name}: {error}") from error
-    return found
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> None:
-    """Raise ValueError if two values have the same key: readers of JSON do not agree on which one counts."""
+    """Raise BadFile if two values have the same key: readers of JSON do not agree on which one counts."""
+    if len(pairs) > KEYS:
+        raise BadFile(f"{len(pairs)} keys in one object, expected {KEYS} at most")
     known: set[str] = set()
     for key, _ in pairs:
         if key in known:
-            raise ValueError(f"the key {short(key, 100)!r} is there twice")
+            raise BadFile(f"the key {short(key, 100)!r} is there twice")
         known.add(key)
 
 

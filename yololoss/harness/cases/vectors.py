@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from yololoss import _suite
 from yololoss.harness.cases.case import Case, Data
-from yololoss.harness.cases.files import parse, read_bytes, write_whole
+from yololoss.harness.cases.files import parse, read_bytes, validated, write_whole
 from yololoss.harness.errors import BadFile, UsageError, closest
 
 C = TypeVar("C", bound=Case)
@@ -99,7 +99,7 @@ def read_vectors(path: Path) -> VectorFile[Any, Any]:
     data, name = read_bytes(path), str(path)
     family = parse(data, _Head, name).family
     try:
-        return parse(data, kind(family).file, name)
+        return validated(data, kind(family).file, name)
     except BadFile:
         raise
     except UsageError as error:
