@@ -4,6 +4,7 @@ Runs each command on each file in one process, and prints for each a line of JSO
 """
 
 import copy
+import gc
 import json
 import resource
 import sys
@@ -160,6 +161,7 @@ def main(folder: Path) -> None:
                 told = {"kind": kind, "status": status, "output": output[: 10**4], "errors": errors[: 10**4]}
                 told |= {"command": command, "processor": time.process_time() - start}
                 print(json.dumps(told), flush=True)
+                gc.collect()  # each command has a process of its own
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     print(json.dumps({"files": len(list(folder.rglob("f.json"))), "MiB": used}))
 
