@@ -44,6 +44,7 @@ from yololoss.harness.findings.verdict import Verdict
 from yololoss.harness.laws.exam import LawBroken
 from yololoss.harness.laws.law import find_laws
 from yololoss.harness.subjects.family import find_family
+from yololoss.harness.subjects.project import LARGEST as LARGEST_SETTINGS
 
 V5 = find_family("v5")
 BUNDLED = Settings("yololoss:ComputeLoss", "cpu", laws=("totals.sum",))
@@ -150,7 +151,14 @@ def test_settings_that_name_no_file_are_told(tmp_path):
     """A name with a NUL is no name of a file."""
     written(tmp_path, '[tool.yololoss]\nbaseline = "a\\u0000b"\n', "pyproject.toml")
     status, _, errors = run("check", "--laws", "totals.sum", cwd=tmp_path)
-    assert one_line(status, errors) == "yololoss: --baseline a\\x00b: cannot be read: embedded null byte"
+    assert one_line(status, errors).endswith("baseline a\\x00b: cannot be read: embedded null byte")
+
+
+def test_settings_of_no_reasonable_size_are_not_read(tmp_path):
+    """Every command reads them, also those of a folder above."""
+    written(tmp_path, f"a = '{'x' * LARGEST_SETTINGS}'\n", "pyproject.toml")
+    status, _, errors = run("check", "--laws", "totals.sum", cwd=tmp_path)
+    assert one_line(status, errors).endswith(f"pyproject.toml: more than {LARGEST_SETTINGS} bytes")
 
 
 def test_a_picture_is_not_written_through_a_link(tmp_path):

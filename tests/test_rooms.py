@@ -23,7 +23,7 @@ MAY = {
     "yololoss": {"v5"},
     "errors": set(),
     "_suite": set(),
-    "config": {"errors", "cases", "subjects"},
+    "config": {"errors", "subjects"},
     "cases": LOWEST,
     "devices": CASES,
     "subjects": DEVICES,

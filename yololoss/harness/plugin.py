@@ -109,7 +109,7 @@ def _told(config: pytest.Config) -> Iterator[None]:
         yield
     except UsageError as error:
         if (folder := _shared_folder(config)) is not None:
-            (folder / WRONG).write_text(str(error), encoding="utf-8")
+            (folder / WRONG).write_text(printable(str(error)), encoding="utf-8")
         pytest.exit(printable(str(error)), returncode=USAGE)
 
 
