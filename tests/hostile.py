@@ -1,4 +1,4 @@
-"""Files that a stranger may have made, and what each command does with them: ``python -m tests.hostile FOLDER``.
+"""Files that a stranger may have made, and what each command does with them: ``python -m tests.hostile FOLDER [NAME]``.
 
 Runs each command on each file in one process, and prints for each a line of JSON. Reports the memory used at the end.
 """
@@ -110,25 +110,25 @@ def accepted() -> dict[str, str]:
     }
 
 
-def huge() -> dict[str, str]:
-    """Texts of files of nearly the largest size. Most are refused, some are valid."""
-    units = {
-        "vectors": (("vectors",), "{}"),
-        "flags": (("vectors", 0, "flags"), '""'),
-        "targets": ((*CASE, "targets"), "[0.0,1.0,0.5,0.5,0.2,0.3]"),
-        "no-targets": ((*CASE, "targets"), "[]"),
-        "overrides": ((*CASE, "predictions", "overrides"), json.dumps(OVERRIDE)),
-        "no-overrides": ((*CASE, "predictions", "overrides"), "{}"),
-        "gradients": (("vectors", 0, "expected"), '{"values": 0}'),
-    }
-    found = {}
-    for name, (place, unit) in units.items():
-        text = changed(place, "?")
-        found[f"huge-{name}"] = text.replace('"?"', f"[{','.join([unit] * (LARGEST * 9 // 10 // (len(unit) + 1)))}]")
-    values = ",".join(["[0.5]"] * (LARGEST // 7))
-    gradient = f'{{"cells": [], "values": [{values}], "obj_sum": 0.0, "obj_abs_sum": 0.0}}'
-    found["huge-values"] = changed(("vectors", 0, "expected"), {"gradients": "?"}).replace('"?"', f"[{gradient}]")
-    return found
+HUGE = {
+    "vectors": (("vectors",), "{}"),
+    "flags": (("vectors", 0, "flags"), '""'),
+    "targets": ((*CASE, "targets"), "[0.0,1.0,0.5,0.5,0.2,0.3]"),
+    "no-targets": ((*CASE, "targets"), "[]"),
+    "overrides": ((*CASE, "predictions", "overrides"), json.dumps(OVERRIDE)),
+    "no-overrides": ((*CASE, "predictions", "overrides"), "{}"),
+    "gradients": (("vectors", 0, "expected"), '{"values": 0}'),
+    "values": (("vectors", 0, "expected", "gradients", 0, "values"), "[0.5]"),
+}
+
+
+def huge(name: str) -> str:
+    """The text of a file of nearly the largest size. Most are refused, some are valid."""
+    place, unit = HUGE[name]
+    gradient = {"cells": [], "values": [], "obj_sum": 0.0, "obj_abs_sum": 0.0}
+    text = changed(("vectors", 0, "expected"), {"gradients": [gradient]})
+    text = changed(place, "?", json.loads(text))
+    return text.replace('"?"', f"[{','.join([unit] * (LARGEST * 9 // 10 // (len(unit) + 1)))}]")
 
 
 def commands(name: str, *, good: bool) -> Iterator[tuple[object, ...]]:
@@ -148,23 +148,25 @@ def commands(name: str, *, good: bool) -> Iterator[tuple[object, ...]]:
         yield "fuzz", "--corpus", name, "--out", "out/fuzz", "--cases", 1
 
 
-def main(folder: Path) -> None:
-    """Make the files in the folder, and run the commands there."""
-    for kind, texts in (("refused", refused()), ("accepted", accepted()), ("huge", huge())):
-        for name, text in texts.items():
-            path = folder / name / "f.json"
+def main(folder: Path, name: str = "") -> None:
+    """Make the files in the folder, or the huge file of that name, and run the commands there."""
+    kinds = {"huge": {name: huge(name)}} if name else {"refused": refused(), "accepted": accepted()}
+    for kind, texts in kinds.items():
+        for each, text in texts.items():
+            path = folder / each / "f.json"
             path.parent.mkdir(parents=True)
             path.write_text(text, encoding="utf-8")
-            for command in islice(commands(name, good=kind == "accepted"), 4 if kind == "huge" else None):
+            for command in islice(commands(each, good=kind == "accepted"), 4 if name else None):
                 start = time.process_time()
                 status, output, errors = run(*command, cwd=folder)
                 told = {"kind": kind, "status": status, "output": output[: 10**4], "errors": errors[: 10**4]}
                 told |= {"command": command, "processor": time.process_time() - start}
                 print(json.dumps(told), flush=True)
-                gc.collect()  # each command has a process of its own
+                if name:  # as if each command had a process of its own
+                    gc.collect()
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     print(json.dumps({"files": len(list(folder.rglob("f.json"))), "MiB": used}))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *sys.argv[2:])

@@ -19,13 +19,14 @@ from hypothesis import strategies as st
 from properties.v5.case import LARGEST as LOGITS
 from properties.v5.case import LAYERS, PAIRS
 from tests.all_laws import ROOT
-from tests.hostile import NAMES, TEXTS, accepted, huge, many, refused
+from tests.hostile import HUGE, NAMES, TEXTS, accepted, huge, many, refused
 from tests.test_case import CASE
 from tests.test_case import GOOD as VALID
 from tests.test_cli import run
 from tests.test_files import CASE as PLACE
 from tests.test_files import GOOD, changed, one_line
 from yololoss.harness.cases import files
+from yololoss.harness.cases.files import LARGEST
 from yololoss.harness.cases.vectors import as_name, case_name, make_vector, read_vectors, write_vectors
 from yololoss.harness.engine.clerk import Record, write_record
 from yololoss.harness.engine.journal import ROOM, Journal
@@ -426,29 +427,44 @@ def test_many_more_files_are_refused_in_one_line_or_read(tmp_path_factory, data)
     answers(tmp_path_factory.getbasetemp() / "fuzzed.json", data)
 
 
-@pytest.mark.slow
-def test_all_commands_survive_hostile_files(tmp_path):
-    """300 files: no traceback, nothing that hangs, no file outside the folder, and memory that any machine has.
-
-    A case may take as much time and memory as --limit and --memory say: that is in another process.
-    """
-    folder = tmp_path / "a" / "in"
-    command = [sys.executable, "-m", "tests.hostile", str(folder)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=1500)
+def survived(folder: Path, *arguments: str) -> tuple[list[Any], Any]:
+    """Run the commands on the hostile files: what each said, and what was used."""
+    command = [sys.executable, "-m", "tests.hostile", str(folder), *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     *lines, end = map(json.loads, done.stdout.splitlines())
-    assert end["files"] == len({*refused(), *accepted(), *huge()}) >= 300
-    assert end["MiB"] < 2048
     for line in lines:
         text = line["output"] + line["errors"]
         assert "Traceback" not in text
         assert "Warning" not in text
         assert printable(text, keep="\n") == text
         assert line["processor"] < 10, line["command"]
-        if line["kind"] == "refused":
-            assert (line["status"], len(text.splitlines())) == (2, 1), line
-    assert [path.name for path in folder.parent.iterdir()] == ["in"]
+        if line["status"] == 2:
+            assert len(text.splitlines()) == 1, line
+    assert end["MiB"] < 2048
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+    return lines, end
+
+
+@pytest.mark.slow
+def test_all_commands_survive_hostile_files(tmp_path):
+    """300 files: no traceback, nothing that hangs, no file outside the folder, and memory that any machine has.
+
+    A case may take as much time and memory as --limit and --memory say: that is in another process.
+    """
+    lines, end = survived(tmp_path / "a" / "in")
+    assert end["files"] == len({*refused(), *accepted()}) >= 300
+    assert {line["status"] for line in lines if line["kind"] == "refused"} == {2}
     assert not {"x.png", "x"} & {path.name for path in Path(tempfile.gettempdir()).iterdir()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", HUGE)
+def test_commands_survive_files_of_the_largest_size(tmp_path, name):
+    """They are refused early, or read with less than 2 GiB."""
+    assert len(huge(name)) > LARGEST // 2
+    lines, _ = survived(tmp_path / "a" / "in", name)
+    assert len(lines) == 4
 
 
 @pytest.mark.slow
