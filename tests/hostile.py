@@ -22,7 +22,7 @@ from yololoss.harness.cases.files import LARGEST
 
 NAMES = (
     "../../x",
-    "/tmp/x",
+    "/tmp/yololoss-x",
     "a/b",
     "a\\b",
     "..",
