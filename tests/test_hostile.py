@@ -37,6 +37,7 @@ from yololoss.harness.engine.worker import Orders
 from yololoss.harness.errors import BadFile, printable, short
 from yololoss.harness.findings import draw as drawing
 from yololoss.harness.findings.about import about
+from yololoss.harness.findings.baseline import baseline_cases
 from yololoss.harness.findings.finding import keep
 from yololoss.harness.findings.junit import write_junit
 from yololoss.harness.findings.report import write_report
@@ -74,6 +75,12 @@ def test_names_that_we_make_are_names(tmp_path):
     vectors = [make_vector(CASE, id=name) for name in names]
     write_vectors(tmp_path / "a.json", {}, vectors)
     assert [vector.id for vector in read_vectors(tmp_path / "a.json").vectors] == names
+
+
+def test_a_record_names_cases_of_any_file(tmp_path):
+    """An id is made from the name of the file, which may hold anything."""
+    path = written(tmp_path, json.dumps(GOOD), "my café (2).json")
+    assert "my_caf___2_-a" in baseline_cases(V5, [path])
 
 
 @pytest.mark.parametrize("text", TEXTS)

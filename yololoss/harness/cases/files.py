@@ -45,7 +45,7 @@ def parse(data: bytes, kind: type[Kind], name: str) -> Kind:
     except BadFile as error:
         raise BadFile(f"{name}: {error}") from error
     except (ValueError, RecursionError) as error:
-        raise BadFile(f"{name}: invalid JSON: {short(str(error), 200)}") from error
+        raise BadFile(f"{name}: top level: Invalid JSON: {short(str(error), 200)}") from error
     return validated(data, kind, name)
 
 
