@@ -125,7 +125,7 @@ def test_vector_files_are_read_back(tmp_path):
 @pytest.mark.parametrize(
     ("spoil", "text"),
     [
-        (lambda t: t[:50], "top level: Invalid JSON: EOF while parsing"),
+        (lambda t: t[:50], "top level: Invalid JSON: Expecting value"),
         (lambda t: "[]", "top level: Input should be an object"),
         (
             lambda t: t.replace('"batch":2', '"batch":"two"'),

@@ -391,7 +391,7 @@ class Loss(PlainLoss):
 def test_replay_on_a_device_that_is_lost_says_so(tmp_path):
     """Still broken, and the replaying process keeps running; nothing can be drawn any more."""
     (tmp_path / "lost.py").write_text(LOST, encoding="utf-8")
-    write_vectors(tmp_path / "a.json", {}, [make_vector(id="a", law="totals.sum", case=CASE)])
+    write_vectors(tmp_path / "a.json", {}, [make_vector(id="a", law="totals.sum", case=GOOD)])
     status, output, _ = run("replay", "a.json", "--loss", f"{tmp_path}/lost.py:Loss", cwd=tmp_path)
     assert status == 1
     assert output.startswith("a.json: still broken: RuntimeError: CUDA error: device-side assert triggered")

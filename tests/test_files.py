@@ -107,8 +107,8 @@ OVERRIDES = [
 ]
 
 
-def changed(place: tuple[Any, ...], value: Any) -> str:
-    file = copy.deepcopy(GOOD)
+def changed(place: tuple[Any, ...], value: Any, base: dict[str, Any] = GOOD) -> str:
+    file = copy.deepcopy(base)
     if not place:
         return json.dumps(value)
     at = file

@@ -18,6 +18,9 @@ from yololoss.harness.cases.case import Case as AnyCase
 from yololoss.v5.hyp import Hyperparameters
 
 LARGEST = 2**27  # most logits of a case: four times a batch of 16 images of 640 x 640 and 80 classes
+LAYERS = 64  # most layers; no detector has ten
+# Most pairs of a target and an anchor: 113 targets on each of 64 images, with 9 anchors. Each may give 5 rows.
+PAIRS = 2**16
 SHOWN = 25  # most targets in the description of a case
 Factor = Annotated[int, Field(gt=-(2**20), lt=2**20)]  # its product with the largest number of logits fits in 64 bits
 TargetsDtype = Literal["float16", "float32", "float64", "int64"]
@@ -130,7 +133,7 @@ class Case(AnyCase):
     family: ClassVar[str] = "v5"
     batch: Count
     classes: Count
-    grids: Annotated[tuple[tuple[Count, Count], ...], Field(min_length=1)]  # rows, columns
+    grids: Annotated[tuple[tuple[Count, Count], ...], Field(min_length=1, max_length=LAYERS)]  # rows, columns
     strides: tuple[Positive, ...]
     anchors: tuple[tuple[tuple[Positive, Positive], ...], ...]
     targets: tuple[tuple[Number, Number, Number, Number, Number, Number], ...]
@@ -151,9 +154,11 @@ class Case(AnyCase):
             )
         if len({len(a) for a in self.anchors}) != 1 or not self.anchors[0]:
             raise ValueError("anchors: expected the same number, 1 or more, on every layer")
-        logits = sum(math.prod(self.shape(i)) for i in range(layers))
-        if logits > LARGEST:
-            raise ValueError(f"batch, grids, anchors, classes: {logits} logits, expected {LARGEST} at most")
+        pairs = len(self.targets) * sum(map(len, self.anchors))
+        if pairs > PAIRS:
+            raise ValueError(f"targets, anchors: {pairs} pairs of a target and an anchor, expected {PAIRS} at most")
+        if self.numbers > LARGEST:
+            raise ValueError(f"batch, grids, anchors, classes: {self.numbers} logits, expected {LARGEST} at most")
         if isinstance(self.predictions, GivenLogits):
             sizes = [len(values) for values in self.predictions.layers]
             if sizes != [math.prod(self.shape(i)) for i in range(layers)]:
@@ -186,6 +191,15 @@ class Case(AnyCase):
         return tuple(torch.from_numpy(values).to(DTYPES[self.dtype]) for values in layers)
 
     @cached_property
+    @override
+    def invalid(self) -> str | None:
+        rows = self.target_rows.double().numpy()
+        good = np.isfinite(rows)
+        good[:, :2] &= (rows[:, :2] >= 0) & (rows[:, :2] < (self.batch, self.classes))
+        bad = np.argwhere(~good).tolist()
+        return f"targets[{bad[0][0]}, {bad[0][1]}] = {rows[tuple(bad[0])]:g}" if bad else None
+
+    @cached_property
     def target_rows(self) -> Tensor:
         """The targets, (N, 6), cast to their dtype, on the CPU. Do not write to them."""
         rows = torch.tensor(self.targets, dtype=torch.float64).reshape(-1, 6)
@@ -207,6 +221,11 @@ class Case(AnyCase):
     @override
     def calls(self) -> int:
         return self.options.calls
+
+    @property
+    @override
+    def numbers(self) -> int:
+        return sum(math.prod(self.shape(i)) for i in range(self.layers))
 
     @property
     @override

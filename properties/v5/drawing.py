@@ -1,8 +1,9 @@
 """Pictures of a case: grids, targets, the cells assigned to them, and where a loss differs."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Cell = tuple[int, int, int, int]  # image, anchor, grid row, grid column
-IMAGES = 4  # more are too small to see in one picture
+# More are too small to see in one picture, and take minutes to draw.
+IMAGES, LAYERS, PANELS = 4, 6, 12
+FAR = 1e9  # cells; matplotlib cannot draw what is much further away
+MOST = 200  # targets, pairs and cells of one panel
 # Colours of the Okabe-Ito palette, which colour-blind readers can tell apart; and a hatch for print.
 LOOKS = {
     "own": ("#0072B2", ""),
@@ -56,8 +60,8 @@ class Marks:
 def draw(case: Case, title: str, outcome: Outcome | None = None, dialect: Dialect = UPSTREAM) -> "Figure":
     """Draw each layer of a case, and mark where an outcome differs from the reference in a dialect.
 
-    Draws the first `IMAGES` images that have a target. Where the loss built other rows, they are drawn beside the
-    expected ones.
+    Draws the first images that have a target, at most `IMAGES`, and the first layers, at most `LAYERS`. Where the loss
+    built other rows, they are drawn beside the expected ones.
     """
     from matplotlib.figure import Figure  # noqa: PLC0415  # heavy
 
@@ -67,9 +71,9 @@ def draw(case: Case, title: str, outcome: Outcome | None = None, dialect: Dialec
     known = not dialect.taken  # else nothing tells, without the loss, what is expected
     marks = list(_marks(reference, outcome if known else None))
     present = sorted({int(t[0]) for t in case.targets if np.isfinite(t[0])}) or [0]
-    shown = present[:IMAGES]
     predicted = outcome is not None and known and valid(reference)
-    panels = [(i, built) for i in range(case.layers) for built in dict.fromkeys((None, marks[i].built))]
+    panels = [(i, built) for i in range(min(case.layers, LAYERS)) for built in dict.fromkeys((None, marks[i].built))]
+    shown = present[: min(IMAGES, PANELS // len(panels))]
     figure = Figure(figsize=(max(5 * len(panels), 7), 4.2 * len(shown) + 1.8), layout="constrained")
     grid = figure.subplots(len(shown), len(panels), squeeze=False)
     for image, line in zip(shown, grid, strict=True):
@@ -86,9 +90,19 @@ def draw(case: Case, title: str, outcome: Outcome | None = None, dialect: Dialec
             rows, columns = case.grids[i]
             axes.set_title(f"layer {i}{where}{what}: {rows} x {columns} cells, stride {case.strides[i]:g}", fontsize=10)
     _legend(figure, marks, predicted=predicted and any(each.built is None for each in marks))
-    left_out = f"\n{len(present) - IMAGES} more images with targets are not shown" if len(present) > IMAGES else ""
-    figure.suptitle("\n".join(wrap(title, 40 + 40 * len(panels))) + left_out, fontsize=11)
+    text = "\n".join((*wrap(title, 40 + 40 * len(panels)), *_left_out(case, layers, len(present) - len(shown))))
+    figure.suptitle(text, fontsize=11, parse_math=False)
     return figure
+
+
+def _left_out(case: Case, layers: Sequence[Any], images: int) -> Iterator[str]:
+    """What is not in the picture, in lines."""
+    if images > 0:
+        yield f"{images} more images with targets are not shown"
+    if case.layers > LAYERS:
+        yield f"{case.layers - LAYERS} more layers are not shown"
+    if max(len(case.targets), *(len(layer.rows) for layer in layers)) > MOST:
+        yield f"of each image and layer, the first {MOST} targets, anchors and cells are shown"
 
 
 def _marks(reference: Reference, outcome: Outcome | None) -> Iterator[Marks]:
@@ -124,15 +138,15 @@ def _gradients_off(reference: Reference, outcome: Outcome | None) -> list[NDArra
 def valid(reference: Reference) -> bool:
     """Whether the reference has a gradient: the case may be invalid input, or one that the dialect has no cell for."""
     case = reference.case
-    rows = case.target_rows.double().numpy()
-    indices = (rows[:, :2] >= 0) & (rows[:, :2] < (case.batch, case.classes))
-    if not (np.isfinite(rows).all() and indices.all()):
+    if case.invalid is not None:
         return False
     return all((r.row < h).all() and (r.column < w).all() for r, (h, w) in zip(reference.rows, case.grids, strict=True))
 
 
-def _cells(rows: Rows) -> list[Cell]:
-    return list(zip(*(v.tolist() for v in (rows.image, rows.anchor, rows.row, rows.column)), strict=True))
+def _cells(rows: Rows, image: int | None = None) -> list[Cell]:
+    """The cells of the rows, or of those in an image."""
+    here = slice(None) if image is None else rows.image == image
+    return list(zip(*(v[here].tolist() for v in (rows.image, rows.anchor, rows.row, rows.column)), strict=True))
 
 
 def _draw_grid(axes: "Axes", grid: tuple[int, int]) -> None:
@@ -153,16 +167,15 @@ def _draw_built(axes: "Axes", case: Case, i: int, built: Rows, image: int) -> No
 
     _draw_grid(axes, case.grids[i])
     here = np.flatnonzero(built.image == image)
-    cells = [(row, column) for shown, _, row, column in _cells(built) if shown == image]
-    for row, column in dict.fromkeys(cells):
+    cells = [(row, column) for _, _, row, column in _cells(built, image)]
+    for row, column in islice(dict.fromkeys(cells), MOST):
         patch = Rectangle((column, row), 1, 1, facecolor=BUILT, edgecolor="white", alpha=0.35, clip_on=False)
         axes.add_patch(patch)
     _say_how_many(axes, cells)
-    for n in here:
+    for n in here[:MOST]:
         x, y, w, h = np.add(built.box[n], (built.column[n], built.row[n], 0, 0)).tolist()
-        if np.isfinite((x, y, w, h)).all():
-            _outline(axes, (x - w / 2, y - h / 2), (w, h), "black", "-", 1.2)
-            axes.plot(x, y, "k.", markersize=5, clip_on=False)
+        _outline(axes, (x - w / 2, y - h / 2), (w, h), "black", "-", 1.2)
+        _centre(axes, case.grids[i], (x, y))
     axes.set_xlabel(f"rows: {len(here)}", fontsize=9)
 
 
@@ -173,7 +186,7 @@ def _draw_predicted(axes: "Axes", reference: Reference, i: int, image: int) -> N
     for n in here if len(here) <= FEW else ():
         x, y, w, h = np.add(reference.all_predicted.box[part][n], (rows.column[n], rows.row[n], 0, 0)).tolist()
         _outline(axes, (x - w / 2, y - h / 2), (w, h), PREDICTED, "-", 1.0)
-        axes.plot(x, y, "+", color=PREDICTED, markersize=6, clip_on=False)
+        _centre(axes, reference.case.grids[i], (x, y), "+", PREDICTED, 6)
 
 
 def _draw_layer(axes: "Axes", case: Case, i: int, layer: Any, image: int) -> None:
@@ -182,13 +195,12 @@ def _draw_layer(axes: "Axes", case: Case, i: int, layer: Any, image: int) -> Non
     _draw_cells(axes, layer, image)
     mine = case.target_rows[:, 0].numpy() == image
     met = layer.matched.any(axis=0)
-    for (x, y, w, h), is_met in zip(layer.scaled[mine], met[mine], strict=True):
+    for (x, y, w, h), is_met in islice(zip(layer.scaled[mine], met[mine], strict=True), MOST):
         _outline(axes, (x - w / 2, y - h / 2), (w, h), "black", "-" if is_met else ":", 1.2)
-        axes.plot(x, y, "k.", markersize=5, clip_on=False)
-    for anchor, target in zip(layer.pair_anchor, layer.pair_target, strict=True):
-        if mine[target]:
-            (x, y), (w, h) = layer.scaled[target, :2], case.anchors[i][anchor]
-            _outline(axes, (x - w / 2, y - h / 2), (w, h), "0.35", "-.", 0.6)
+        _centre(axes, case.grids[i], (x, y))
+    for n in np.flatnonzero(mine[layer.pair_target])[:MOST]:
+        (x, y), (w, h) = layer.scaled[layer.pair_target[n], :2], case.anchors[i][layer.pair_anchor[n]]
+        _outline(axes, (x - w / 2, y - h / 2), (w, h), "0.35", "-.", 0.6)
     pairs, rows = int(mine[layer.pair_target].sum()), int((layer.rows.image == image).sum())
     axes.set_xlabel(f"matched pairs: {pairs}, rows: {rows}", fontsize=9)
 
@@ -199,18 +211,18 @@ def _draw_cells(axes: "Axes", layer: Any, image: int) -> None:
     rows = layer.rows
     here = rows.image == image
     # several anchors may take one cell by the same choice: draw it once
-    taken = {(c, x, y) for c, x, y, own in zip(layer.row_choice, rows.column, rows.row, here, strict=True) if own}
-    for choice, column, row in sorted(taken):
+    taken = {*zip(*(v[here].tolist() for v in (layer.row_choice, rows.column, rows.row)), strict=True)}
+    for choice, column, row in sorted(taken)[:MOST]:
         colour, hatch = LOOKS[list(LOOKS)[choice]]
         axes.add_patch(Rectangle((column, row), 1, 1, facecolor=colour, hatch=hatch, edgecolor="white", alpha=0.6))
-    _say_how_many(axes, (cell for cell in _cells(rows) if cell[0] == image))
+    _say_how_many(axes, _cells(rows, image))
 
 
 def _say_how_many(axes: "Axes", cells: Iterable[tuple[int, ...]]) -> None:
     """Write into a cell how many rows it has, if several. A cell ends with its row and its column."""
-    for (*_, row, column), times in Counter(cells).items():
-        if times > 1:
-            axes.text(column + 0.08, row + 0.3, f"{times} rows", fontsize=8, weight="bold", va="center", clip_on=True)
+    several = ((cell, times) for cell, times in Counter(cells).items() if times > 1)
+    for (*_, row, column), times in islice(several, MOST):
+        axes.text(column + 0.08, row + 0.3, f"{times} rows", fontsize=8, weight="bold", va="center", clip_on=True)
 
 
 def _outline(
@@ -218,12 +230,21 @@ def _outline(
 ) -> None:
     from matplotlib.patches import Rectangle  # noqa: PLC0415
 
-    axes.add_patch(Rectangle(corner, *sides, fill=False, edgecolor=colour, linestyle=line, linewidth=width))
+    if all(abs(v) < FAR for v in (*corner, *sides)):  # false for NaN
+        axes.add_patch(Rectangle(corner, *sides, fill=False, edgecolor=colour, linestyle=line, linewidth=width))
+
+
+def _centre(
+    axes: "Axes", grid: tuple[int, int], place: tuple[float, float], marker: str = ".", colour: str = "k", size: int = 5
+) -> None:
+    """Draw the centre of a box: also at the edge of the grid, but not beyond."""
+    if 0 <= place[0] <= grid[1] and 0 <= place[1] <= grid[0]:
+        axes.plot(*place, marker, color=colour, markersize=size, clip_on=False)
 
 
 def _draw_marks(axes: "Axes", marks: Marks, image: int) -> None:
     for (name, (colour, line)), inset in zip(WRONG.items(), (0.04, 0.04, 0.14), strict=True):
-        for row, column in sorted((r, c) for i, r, c in marks.places[name] if i == image):
+        for row, column in sorted((r, c) for i, r, c in marks.places[name] if i == image)[:MOST]:
             side = 1 - 2 * inset
             _outline(axes, (column + inset, row + inset), (side, side), colour, line, 2.2)
     for (b, row, column), names in marks.channels.items():

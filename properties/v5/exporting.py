@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, StrictUndefined
 
-from yololoss.harness.errors import UsageError
+from yololoss.harness.errors import UsageError, printable
 from yololoss.harness.laws.exam import Law
 from yololoss.harness.subjects.family import LossUnderTest
 from yololoss.harness.subjects.forms import required
@@ -118,7 +118,7 @@ def exported(law: Law, case: Case, title: str, under_test: LossUnderTest) -> str
     return template.render(
         law=law,
         case=case,
-        title=title,
+        title=printable(title).replace("\\", "\\\\").replace('"', "'"),  # within a string of the test
         module=module.__name__.removeprefix(ALONE),
         name=found.__name__,
         a_class=inspect.isclass(found),

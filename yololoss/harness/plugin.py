@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from yololoss.harness.errors import USAGE, UsageError
+from yololoss.harness.errors import USAGE, UsageError, printable
 from yololoss.harness.findings.rows import NOTHING, PROPERTY, nothing_judged, reason
 from yololoss.harness.subjects.project import find_settings
 
@@ -109,8 +109,8 @@ def _told(config: pytest.Config) -> Iterator[None]:
         yield
     except UsageError as error:
         if (folder := _shared_folder(config)) is not None:
-            (folder / WRONG).write_text(str(error), encoding="utf-8")
-        pytest.exit(str(error), returncode=USAGE)
+            (folder / WRONG).write_text(printable(str(error)), encoding="utf-8")
+        pytest.exit(printable(str(error)), returncode=USAGE)
 
 
 def _shared_folder(config: pytest.Config) -> Path | None:
@@ -210,9 +210,9 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     with _told(pyfuncitem.config):
         row, texts = _result(pyfuncitem, law)
     if row["word"] == "waived":
-        pytest.xfail(row["why"])
+        pytest.xfail(reason(row))
     if texts:
-        pytest.fail("\n\n".join(texts), pytrace=False)
+        pytest.fail(printable("\n\n".join(texts), keep="\n"), pytrace=False)
     if row["word"] in ("explained", "not applicable") and row["why"]:
         pytest.skip(reason(row))
     return True
@@ -375,7 +375,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
         config = terminalreporter.config
         width = config.get_terminal_writer().fullwidth
-        terminalreporter.write_line(table(rows, width, quiet=config.option.verbose < 0))
+        terminalreporter.write_line(printable(table(rows, width, quiet=config.option.verbose < 0), keep="\n"))
         for absent in config.stash[GATE].absent if GATE in config.stash else ():
             terminalreporter.write_line(f"device {absent}: skipped")
         if _nothing_judged(terminalreporter):

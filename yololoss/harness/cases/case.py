@@ -8,7 +8,16 @@ from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    PlainSerializer,
+    WithJsonSchema,
+)
+from pydantic_core import CoreSchema
 from torch import Tensor
 from typing_extensions import Self, override
 
@@ -45,10 +54,27 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 Dtype = Literal["float16", "bfloat16", "float32", "float64"]
 
 
+def _stop_early(schema: Any) -> None:
+    """Have sequences stop at their first invalid element: a small file may have millions, and an error takes 2 kB."""
+    if isinstance(schema, dict):
+        if schema.get("type") in ("list", "tuple"):
+            schema["fail_fast"] = True
+        schema = list(schema.values())
+    for part in schema if isinstance(schema, list) else ():
+        _stop_early(part)
+
+
 class Data(BaseModel):
     """The base class of every part of a case or vector: frozen, strict, without unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    @classmethod
+    @override
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        schema = handler(source)
+        _stop_early(schema)
+        return schema
 
 
 class Case(Data):
@@ -71,6 +97,11 @@ class Case(Data):
         return 0, len(self.key), self.key
 
     @property
+    def numbers(self) -> int:
+        """How many numbers its predictions have."""
+        return 0
+
+    @property
     def clearer(self) -> tuple["Case", ...]:
         """Cases like this one on which less hides a fault: with less rounding, with usual values."""
         return ()
@@ -88,6 +119,11 @@ class Case(Data):
     def inputs(self, device: torch.device) -> tuple[list[Tensor], Tensor]:
         """Predictions, which require grad and are not leaves, and targets. Each call returns new tensors."""
         raise NotImplementedError
+
+    @cached_property
+    def invalid(self) -> str | None:
+        """Why it is no valid input of a loss, such as a NaN among its targets; None if it is valid."""
+        return None
 
     @cached_property
     def key(self) -> str:

@@ -15,8 +15,9 @@ from hypothesis.database import (
     ReadOnlyDatabase,
 )
 
+from yololoss.harness.cases.files import parse
 from yololoss.harness.cases.vectors import Vector, kind
-from yololoss.harness.errors import UsageError
+from yololoss.harness.errors import BadFile, UsageError
 
 GITHUB = "github:"
 REDIS = ("redis://", "rediss://")
@@ -61,8 +62,8 @@ def fetch(database: ExampleDatabase, family: str, laws: Iterable[str]) -> list[V
             raise UsageError(f"--database: {type(error).__name__}: {error}") from error
         for text in kept:
             try:
-                found.append(kind(family).vector.model_validate_json(text))
-            except ValueError:  # written by another version or another program
+                found.append(parse(text, kind(family).vector, "--database"))
+            except BadFile:  # written by another version or another program
                 continue
     return found
 

@@ -3,21 +3,24 @@
 A family defines the types of its cases and outcomes; see `register`.
 """
 
+import re
 from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from typing_extensions import override
 
 from yololoss import _suite
 from yololoss.harness.cases.case import Case, Data
-from yololoss.harness.cases.files import read_file, write_whole
+from yololoss.harness.cases.files import parse, read_bytes, validated, write_whole
 from yololoss.harness.errors import BadFile, UsageError, closest
 
 C = TypeVar("C", bound=Case)
 E = TypeVar("E", bound=Data)
+# Names become names of files, so they are no paths, and can be typed and printed.
+Name = Annotated[str, Field(pattern=r"^[._-]*[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 
 
 class _Named(Data):
@@ -30,10 +33,10 @@ class _Named(Data):
 class Vector(_Named, Generic[C, E]):
     """A case with the outcome that it must have, or (a saved failure) with the law that it broke."""
 
-    id: str
+    id: Name
     flags: tuple[str, ...] = ()
     comment: str = ""
-    law: str | None = None
+    law: Name | None = None
     case: C
     expected: E | None = None
 
@@ -43,9 +46,9 @@ class VectorFile(_Named, Generic[C, E]):
 
     format: Literal["yololoss-vectors"] = "yololoss-vectors"
     version: Literal[1] = 1
-    family: str = "v5"
+    family: Name = "v5"
     source: dict[str, str]
-    broken: tuple[str, ...] = ()  # laws that a recorded loss broke when it was recorded
+    broken: tuple[Name, ...] = ()  # laws that a recorded loss broke when it was recorded
     vectors: tuple[Vector[C, E], ...]
 
     @property
@@ -62,7 +65,7 @@ class Kind(NamedTuple):
 
 
 class _Head(BaseModel):
-    family: str = "v5"
+    family: Name = "v5"
 
 
 _KINDS: dict[str, Kind] = {}
@@ -93,9 +96,10 @@ def make_vector(case: Case, **fields: Any) -> Vector[Any, Any]:
 
 def read_vectors(path: Path) -> VectorFile[Any, Any]:
     """Read a vector file. Raises BadFile."""
-    family = read_file(path, _Head).family
+    data, name = read_bytes(path), str(path)
+    family = parse(data, _Head, name).family
     try:
-        return read_file(path, kind(family).file)
+        return validated(data, kind(family).file, name)
     except BadFile:
         raise
     except UsageError as error:
@@ -114,13 +118,18 @@ def read_corpus(folder: Path) -> dict[str, Vector[Any, Any]]:
 
 
 def name_of(vector: Vector[Any, Any]) -> str:
-    """A name made from the vector's law and case."""
+    """A name made from the vector's law, else its id, and its case."""
     return case_name(vector.law or vector.id, vector.case)
 
 
 def case_name(law: str, case: Case) -> str:
     """The name of a case that was found for a law. The same finding always has the same name."""
-    return f"{law}-{sha256(case.key.encode()).hexdigest()[:8]}"
+    return f"{law[:91]}-{sha256(case.key.encode()).hexdigest()[:8]}"
+
+
+def as_name(text: str) -> str:
+    """The text as a name: with other characters replaced, and its end alone if it is too long."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", text)[-100:]
 
 
 def write_vectors(

@@ -20,7 +20,7 @@ from yololoss.harness.cli.fuzz import fuzz
 from yololoss.harness.cli.look import dialects, draw, laws
 from yololoss.harness.cli.prove import prove
 from yololoss.harness.cli.replay import replay
-from yololoss.harness.errors import USAGE, UsageError, closest
+from yololoss.harness.errors import USAGE, UsageError, closest, printable
 
 
 class Group(click.Group):
@@ -43,7 +43,7 @@ class Group(click.Group):
 
 
 def _refuse(problem: str) -> NoReturn:
-    click.echo(f"yololoss: {problem}", err=True)
+    click.echo(f"yololoss: {printable(problem)}", err=True)
     sys.exit(USAGE)
 
 

@@ -1,5 +1,6 @@
 """``yololoss check``: the gate."""
 
+import json
 import math
 import os
 import shlex
@@ -87,7 +88,7 @@ def check(
     unwritten = [*_write(verdict, what, junit, report)]
     tests = [*options.write_tests(verdict.faults if export else (), subject)]
     if as_json:
-        click.echo(verdict.model_copy(update={"about": what}).model_dump_json(indent=1))
+        click.echo(json.dumps(verdict.model_copy(update={"about": what}).model_dump(mode="json"), indent=1))
     else:
         _show(verdict, report, tests, verbose=verbose)
     for line in unwritten:

@@ -8,7 +8,7 @@ import click
 
 from yololoss import __version__
 from yololoss.harness.cli import options
-from yololoss.harness.errors import UsageError, closest
+from yololoss.harness.errors import UsageError, closest, short
 
 if TYPE_CHECKING:
     from yololoss.harness.cases.vectors import Vector
@@ -51,9 +51,8 @@ def list_(folder: Path, as_json: bool) -> None:
         told = [{"name": name, "law": v.law, "comment": v.comment} for name, v in found.items()]
         click.echo(json.dumps(told, indent=1))
         return
-    for name, vector in found.items():
-        options.say(f"{name}  {vector.comment or 'no comment'}")
-    options.say(f"{len(found)} cases, {len({v.law for v in found.values()})} laws")
+    lines = [f"{name}  {short(vector.comment) or 'no comment'}" for name, vector in found.items()]
+    options.say("\n".join((*lines, f"{len(found)} cases, {len({v.law for v in found.values()})} laws")))
 
 
 @corpus.command()

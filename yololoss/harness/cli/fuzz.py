@@ -1,5 +1,6 @@
 """``yololoss fuzz``: a session of random cases."""
 
+import json
 import shlex
 import sys
 from contextlib import nullcontext
@@ -99,7 +100,7 @@ def fuzz(
         session = _begun(out, seconds, laws, corpus, cache, cluster, given)
     summary = _run(session, cluster, cache, quiet=as_json)
     if as_json:
-        click.echo(summary.model_dump_json(indent=1))
+        click.echo(json.dumps(summary.model_dump(mode="json"), indent=1))
     else:
         _tell(summary, out, verbose=verbose)
     sys.exit(summary.verdict.status)

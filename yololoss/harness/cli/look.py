@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from yololoss.harness.cli import options
-from yololoss.harness.errors import UsageError, closest
+from yololoss.harness.errors import UsageError, closest, short
 
 if TYPE_CHECKING:
     from yololoss.harness.laws.exam import Law
@@ -36,24 +36,26 @@ def draw(file: Path, name: str | None, loss: str | None, device: str | None, out
       yololoss draw loss-baseline.json --id shared-cells -o shared-cells.svg
     """
     from yololoss.harness.cases.vectors import read_vectors  # noqa: PLC0415
-    from yololoss.harness.findings.draw import SUFFIXES, draw  # noqa: PLC0415
+    from yololoss.harness.findings.draw import LARGEST, SUFFIXES, draw  # noqa: PLC0415
     from yololoss.harness.subjects.execute import execute  # noqa: PLC0415
 
     vectors = {vector.id: vector for vector in read_vectors(file).vectors}
     if name is None and len(vectors) == 1:
         name = next(iter(vectors))
     if name is None:
-        raise UsageError(f"{file}: has {len(vectors)} vectors; choose one with --id: {', '.join(vectors)}")
+        raise UsageError(f"{file}: has {len(vectors)} vectors; choose one with --id: {short(', '.join(vectors))}")
     if name not in vectors:
         raise UsageError(f"{file}: --id {name}: no such vector{closest(name, vectors)}")
     path = output or Path(f"{name}.png")
     if path.suffix not in SUFFIXES:
         raise UsageError(f"-o {path}: expected a name that ends in {', '.join(SUFFIXES)}")
     case = vectors[name].case
+    if loss is not None and case.numbers > LARGEST:
+        raise UsageError(f"{file}: {case.numbers} logits; --loss takes {LARGEST} at most, without it the case is drawn")
     subject = None if loss is None else options.under_test(options.settings(loss=loss, device=device))
     outcome = None if subject is None else execute(subject, case)
     title = f"{vectors[name].law}: {vectors[name].comment}" if vectors[name].law else name
-    draw(case, path, title if len(title) < 300 else f"{title[:300]} ...", outcome, subject and subject.dialect)
+    draw(case, path, short(title), outcome, subject and subject.dialect)
     options.say(str(path))
 
 

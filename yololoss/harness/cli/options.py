@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from yololoss.harness.errors import printable
+
 if TYPE_CHECKING:
     from yololoss.harness.config import Settings
     from yololoss.harness.findings.finding import Finding
@@ -129,8 +131,8 @@ def usual_workers(device: str) -> int:
 
 
 def say(text: str, style: str = "") -> None:
-    """Print to standard output, in colour only on a terminal."""
-    Console(highlight=False, soft_wrap=True).print(Text(text, style))
+    """Print lines to standard output, in colour only on a terminal."""
+    Console(highlight=False, soft_wrap=True).print(Text(printable(text, keep="\n"), style))
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from yololoss.harness.cli import options
-from yololoss.harness.errors import USAGE, UsageError, closest
+from yololoss.harness.errors import USAGE, UsageError, closest, printable
 
 if TYPE_CHECKING:
     from yololoss.harness.cases.vectors import Vector
@@ -63,7 +63,7 @@ def replay(
     if as_json:
         click.echo(json.dumps(answers, indent=1))
     for answer in answers if not as_json else ():
-        options.say(f"{answer['file']}: {answer['answer']}{answer['why']}")
+        options.say(f"{printable(answer['file'])}: {answer['answer']}{answer['why']}")
         if answer["finding"]:
             options.say(f"{answer['text']}\n")
     for line in tests if not as_json else ():
@@ -107,7 +107,7 @@ def _judge(
     from yololoss.harness.subjects.family import with_record  # noqa: PLC0415
 
     held_to = with_record(subject, vector)
-    reason = law.assumes(held_to)
+    reason = law.assumes(held_to) or law.cannot_judge(vector.case)
     if reason is not None:
         return {"answer": CANNOT, "why": f": {reason}", "finding": None, "text": ""}
     told, nothing = judge.ask(vector)

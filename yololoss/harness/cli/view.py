@@ -7,6 +7,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from yololoss.harness.errors import printable
+
 if TYPE_CHECKING:
     from yololoss.harness.engine.session import Session
 
@@ -35,7 +37,7 @@ class View:
 
     def _say(self, text: str) -> None:
         """Print a line that stays."""
-        self._console.print(Text(text))
+        self._console.print(Text(printable(text)))
 
     def show(self, session: "Session") -> None:
         """Print new findings, and progress if enough time has passed since the last line."""

@@ -152,7 +152,7 @@ class RemoteWorker(WorkerHandle):
             return
         counters = np.frombuffer(report.counters, np.uint64)
         if self.journal is None:
-            self.journal = Journal(journal_path(folder, number), len(counters))
+            self.journal = Journal(journal_path(folder, number), len(counters), self.orders.largest)
         self.journal.counters[:] = counters
         if report.in_flight != self.journal.read().text:
             self.journal.write(report.in_flight)

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from yololoss.harness.errors import BadFile
 
-MAGIC = b"yololoss journal 1\n".ljust(24, b"\0")
-HEAD = struct.Struct("<24sQ")  # magic, number of counters
+MAGIC = b"yololoss journal 2\n".ljust(24, b"\0")
+HEAD = struct.Struct("<24sQQ")  # magic, number of counters, bytes of a slot
 SLOT = struct.Struct("<QdII")  # sequence number, time of begin, bytes of the text, checksum
-# Bytes of a slot. The file has its full size from the start: a mapped file that cannot grow kills the writing process.
+# Bytes of a slot that every made case fits in. The file has its full size from the start: a mapped file that cannot
+# grow kills the writing process.
 ROOM = 2**18
 
 
@@ -35,22 +36,28 @@ class Entry(NamedTuple):
 class Journal:
     """One worker's journal, to write or to read."""
 
-    def __init__(self, path: Path, counters: int = 0) -> None:
-        """Open the journal; with ``counters``, make a new one. Raises BadFile if the file is not a journal."""
+    def __init__(self, path: Path, counters: int = 0, largest: int = 0) -> None:
+        """Open the journal. Raises BadFile if the file is not a journal.
+
+        With ``counters``, make a new one, for cases whose text has up to ``largest`` bytes, or more.
+        """
         self.path = path
         if counters:
             with path.open("wb") as file:
-                file.write(HEAD.pack(MAGIC, counters))
-                file.write(bytes(8 * counters + 2 * ROOM))
+                room = max(ROOM, largest + SLOT.size)
+                file.write(HEAD.pack(MAGIC, counters, room))
+                file.write(bytes(8 * counters + 2 * room))
+        if path.exists() and not path.is_file():
+            raise BadFile(f"{path}: not a worker's journal")
         with path.open("r+b") as file:
             head = file.read(HEAD.size)
             size = file.seek(0, 2)
             if len(head) < HEAD.size or not head.startswith(MAGIC):
                 raise BadFile(f"{path}: not a worker's journal")
-            (_, counters) = HEAD.unpack(head)
+            (_, counters, self._room) = HEAD.unpack(head)
             self._slots = HEAD.size + 8 * counters
-            if size != self._slots + 2 * ROOM:
-                raise BadFile(f"{path}: {size} bytes, expected {self._slots + 2 * ROOM}")
+            if size != self._slots + 2 * self._room or self._room < ROOM:
+                raise BadFile(f"{path}: {size} bytes, expected {self._slots + 2 * max(ROOM, self._room)}")
             self._map = mmap.mmap(file.fileno(), 0)
         self.counters: NDArray[np.uint64] = np.frombuffer(self._map, np.uint64, counters, HEAD.size)
         self._sequence = self.read().sequence
@@ -58,10 +65,10 @@ class Journal:
     def write(self, text: str) -> None:
         """Write the case in flight; empty text means none."""
         data = text.encode()
-        if len(data) > ROOM - SLOT.size:
-            raise ValueError(f"a case of {len(data)} bytes, expected {ROOM - SLOT.size} at most")
+        if len(data) > self._room - SLOT.size:
+            raise ValueError(f"a case of {len(data)} bytes, expected {self._room - SLOT.size} at most")
         self._sequence += 1
-        at = self._slots + self._sequence % 2 * ROOM
+        at = self._slots + self._sequence % 2 * self._room
         began = time.monotonic()
         checksum = crc32(data, crc32(struct.pack("<Qd", self._sequence, began)))
         self._map[at + SLOT.size : at + SLOT.size + len(data)] = data
@@ -69,17 +76,17 @@ class Journal:
 
     def read(self) -> Entry:
         """The last entry that was written completely."""
-        slots = [self._slot(self._slots + n * ROOM) for n in range(2)]
+        slots = [self._slot(self._slots + n * self._room) for n in range(2)]
         return max((entry for entry in slots if entry is not None), default=Entry(0, 0.0, ""))
 
     def _slot(self, at: int) -> Entry | None:
         sequence, began, length, checksum = SLOT.unpack(self._map[at : at + SLOT.size])
-        if sequence == 0 or length > ROOM - SLOT.size:
+        if sequence == 0 or length > self._room - SLOT.size:
             return None
         data = self._map[at + SLOT.size : at + SLOT.size + length]
         if crc32(data, crc32(struct.pack("<Qd", sequence, began))) != checksum:
             return None
-        return Entry(sequence, began, data.decode())
+        return Entry(sequence, began, data.decode(errors="replace"))
 
     def close(self) -> None:
         """Close the file."""

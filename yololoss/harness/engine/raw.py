@@ -6,13 +6,16 @@ from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
+from pydantic import TypeAdapter
+
 from yololoss import __version__
 from yololoss.harness.cases.case import Case
 from yololoss.harness.cases.vectors import make_vector, read_vectors, write_vectors
 from yololoss.harness.engine.judge import Told
 from yololoss.harness.engine.plan import Origin
-from yololoss.harness.errors import BadFile
+from yololoss.harness.errors import BadFile, short
 
+TOLD = TypeAdapter(Told)
 NUMBER = re.compile(r"0x[0-9a-f]+|(?<![A-Za-z_])[-+]?\d[\d.]*(?:e[-+]?\d+)?", re.IGNORECASE)
 LIST = re.compile(r"[\[(](?:#|nan|inf|-inf|[\s,.])*[\])](?:,\s*|\s*\.\.\.)*")
 
@@ -65,10 +68,10 @@ def read_raw(path: Path) -> Raw:
     """Read a finding. Raises BadFile."""
     file = read_vectors(path)
     try:
-        told, made_from = Told(*json.loads(file.source["told"])), origin(file.source["made"])
+        told, made_from = TOLD.validate_json(file.source["told"]), origin(file.source["made"])
         return Raw(told, file.vectors[0].case, made_from, int(file.source["number"]))
     except (KeyError, ValueError, TypeError, IndexError) as error:
-        raise BadFile(f"{path}: not in a worker's format: {error}") from error
+        raise BadFile(f"{path}: not in a worker's format: {short(str(error))}") from error
 
 
 def made(source: Origin | None) -> str:

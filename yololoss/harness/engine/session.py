@@ -11,7 +11,6 @@ any moment, and a resumed session continues from these files:
     findings/      minimised cases, and pictures
 """
 
-import json
 import secrets
 import time
 from collections import Counter
@@ -19,6 +18,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from pydantic import RootModel
 
 from yololoss.harness.cases.files import read_file, write_whole
 from yololoss.harness.cases.vectors import make_vector
@@ -33,8 +34,9 @@ from yololoss.harness.engine.raw import Raw, from_flight, read_raw, write_raw
 from yololoss.harness.engine.residual import Risk, residual
 from yololoss.harness.engine.state import Settings, State
 from yololoss.harness.engine.worker import BAD_DISK, TOLD, Orders, error_path, journal_path
-from yololoss.harness.errors import BadFile, UsageError
+from yololoss.harness.errors import BadFile, UsageError, short
 from yololoss.harness.findings.finding import Finding
+from yololoss.harness.laws.law import find_laws
 
 STEP = 0.05  # seconds between two checks of the workers
 SAVED = 1.0  # seconds between two saves of the session
@@ -43,6 +45,10 @@ SMALL_AT_END = 10.0
 EACH = 3  # findings of one law that are minimised
 PATIENCE = 10  # a gate ends after so many cases that ended a worker or did not return
 FAILED = 3  # the session ends after so many workers in a row that ended before their first case
+
+
+class Notes(RootModel[dict[str, dict[str, dict[str, int]]]]):
+    """What a worker noted, by law: see `Session.told`."""
 
 
 class Session:
@@ -59,6 +65,8 @@ class Session:
         for name in ("journal", "notes", "raw", "known", "findings"):
             (folder / name).mkdir(parents=True, exist_ok=True)
         self.records: dict[str, Record] = read_records(folder)
+        for kind, record in self.records.items():
+            self._must_be_own(record_path(folder, kind), record.finding)
         self.workers: list[WorkerHandle] = []
         self.clerks: dict[Path, tuple[Guarded, str]] = {}  # by the finding that each minimises, with its law
         self.failed = 0
@@ -70,6 +78,16 @@ class Session:
         reached = self.state.reached
         if reached and len(reached) != self.settings.workers:  # another number of workers than before shares the rest
             self.state.reached = {place: max(reached.values()) + place for place in range(self.settings.workers)}
+
+    def _must_be_own(self, path: Path, finding: Finding | None) -> None:
+        """Raise BadFile for a record that this session cannot have written: a report would show any file it names."""
+        if finding is not None:
+            if finding.law not in find_laws(self.subject.family):
+                raise BadFile(f"{path}: finding.law: {short(finding.law)}: no such law")
+            own = self.settings.findings_in(self.folder).resolve()
+            for name in filter(None, (finding.path, finding.picture)):
+                if not Path(name).resolve().is_relative_to(own):
+                    raise BadFile(f"{path}: {short(name)}: not in the session's folder")
 
     # Its state
 
@@ -92,9 +110,9 @@ class Session:
         """By law: what it noted in all workers, why it did not apply, and what explained that it broke."""
         found = {id: {name: Counter[str]() for name in TOLD} for id in self.plan.laws}
         for path in sorted((self.folder / "notes").glob("*.json")):
-            for id, told in json.loads(path.read_text(encoding="utf-8")).items():
-                for name, texts in told.items():
-                    found[id][name].update(texts)
+            for id, told in read_file(path, Notes).root.items():
+                for name in TOLD if id in found else ():
+                    found[id][name].update(told.get(name, {}))
         return found
 
     @property
@@ -231,7 +249,7 @@ class Session:
 
     def _recover(self) -> None:
         """Read what the workers of a killed session left."""
-        left = {int(path.stem) for path in (self.folder / "journal").glob("*.journal")}
+        left = {int(path.stem) for path in (self.folder / "journal").glob("*.journal") if path.stem.isdecimal()}
         for number in sorted(left | self.state.running.keys()):
             self.state.next = max(self.state.next, number + 1)
             self._absorb(number)
@@ -265,7 +283,10 @@ class Session:
                 path.unlink()
             elif path not in self.clerks:
                 try:
-                    found.append((path, read_raw(path)))
+                    raw = read_raw(path)
+                    if raw.told.law not in find_laws(self.subject.family):
+                        raise BadFile(f"{path}: {raw.told.law}: no such law")
+                    found.append((path, raw))
                 except BadFile:  # not written by the harness: keep it under another name, for a person to look at
                     path.replace(path.with_suffix(".unreadable"))
         found.sort(key=lambda each: (self.plan.number.get(each[1].told.law, 0), each[1].number))
@@ -348,7 +369,7 @@ def _left(given: tuple[str, ...], begun: int, in_flight: str, *, told: bool) -> 
     if not in_flight:
         return given[begun:]
     case = in_flight.partition("\n")[2]
-    again = next((vector for vector in given if case in vector), f'{{"id":"in flight","case":{case}}}')
+    again = next((vector for vector in given if case in vector), f'{{"id":"in-flight","case":{case}}}')
     return (*(() if told else (again,)), *(vector for vector in given[begun:] if case not in vector))
 
 
@@ -374,6 +395,8 @@ def resume(folder: Path, start_worker: StartWorker = LocalWorker, **changed: Any
         state = read_file(path, State)
     except BadFile as error:
         raise BadFile(f"{error}; there is no session to resume") from error
+    if state.settings.modules or state.settings.findings:  # files that are imported, a folder elsewhere
+        raise BadFile(f"{path}: settings: modules and findings are those of a check, which cannot be resumed")
     given = {name: value for name, value in changed.items() if value is not None}
     state.settings = replace(state.settings, **given)
     return Session(folder, state, start_worker)

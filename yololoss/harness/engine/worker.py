@@ -43,6 +43,11 @@ class Orders(NamedTuple):
     first: tuple[str, ...] = ()  # vectors as JSON, to judge first
     broken: tuple[str, ...] = ()  # laws that broke in a worker before it, and nothing explained that
 
+    @property
+    def largest(self) -> int:
+        """Bytes that hold each of the given cases."""
+        return max((len(text.encode()) for text in self.first), default=0)
+
 
 def run(orders: Orders) -> None:
     """Judge cases until all are judged, or the process is killed."""
@@ -68,7 +73,7 @@ class Worker:
         for law in self.plan.laws.values():
             law.tally.clear()
         self.counters = Counters(self.plan)
-        self.journal = Journal(journal_path(orders.folder, orders.number), self.counters.size)
+        self.journal = Journal(journal_path(orders.folder, orders.number), self.counters.size, orders.largest)
         self.known = set(orders.known)
         self.kinds: dict[str, int] = {}
         self._fresh = 0  # 1 + the number of the case that it judges, unless that is given or varied

@@ -7,7 +7,7 @@ from typing import Any
 
 from yololoss import __version__
 from yololoss.harness.cases.case import Case
-from yololoss.harness.cases.vectors import Vector, make_vector, name_of, read_vectors, write_vectors
+from yololoss.harness.cases.vectors import Vector, as_name, make_vector, name_of, read_vectors, write_vectors
 from yololoss.harness.errors import BadFile, UsageError
 from yololoss.harness.laws.law import drawn
 from yololoss.harness.subjects.execute import execute
@@ -22,7 +22,7 @@ def baseline_cases(family: Family, files: Iterable[Path] = ()) -> dict[str, Case
     cases = family.golden()
     cases |= {f"made-{n}": case for n, case in enumerate(drawn(family.standard, DRAWN))}
     for path in files:
-        cases |= {f"{path.stem}-{vector.id}": vector.case for vector in read_vectors(path).vectors}
+        cases |= {as_name(f"{path.stem}-{vector.id}"): vector.case for vector in read_vectors(path).vectors}
     return cases
 
 

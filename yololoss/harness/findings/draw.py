@@ -1,12 +1,17 @@
 """Saves the picture of a case. The case's family draws it."""
 
+import warnings
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from yololoss.harness.cases.case import Case
+from yololoss.harness.cases.files import write_whole
 from yololoss.harness.subjects.family import find_family
 from yololoss.harness.subjects.outcome import Outcome
 
+# Most numbers of the predictions of a case that is run to draw it: that takes 80 bytes for each, in this process.
+LARGEST = 2**24
 SUFFIXES = (".png", ".svg", ".pdf")
 
 
@@ -15,11 +20,14 @@ def draw(case: Case, path: Path, title: str, outcome: Outcome | None = None, dia
 
     The suffix of ``path`` is the format.
     """
-    import matplotlib as mpl  # noqa: PLC0415  # heavy
+    import matplotlib as mpl  # noqa: PLC0415  # heavy, and needed only for a finding
 
     # the same file every time, and text that can be searched
     with mpl.rc_context({"svg.hashsalt": "yololoss", "svg.fonttype": "none", "hatch.linewidth": 0.5}):
         family = find_family(case.family)
         figure = family.draw(case, title, outcome, dialect or family.dialects[family.usual_dialect])
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=110, metadata={"Date": None} if path.suffix == ".svg" else None)
+        with BytesIO() as file, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph", UserWarning)  # the font lacks a character of the title
+            metadata = {"Date": None} if path.suffix == ".svg" else None
+            figure.savefig(file, format=path.suffix[1:], dpi=110, metadata=metadata)
+            write_whole(path, file.getvalue())

@@ -10,6 +10,7 @@ from typing import Any
 from yololoss import __version__
 from yololoss.harness.cases.case import Data
 from yololoss.harness.cases.vectors import case_name, make_vector, write_vectors
+from yololoss.harness.findings.draw import LARGEST, draw
 from yololoss.harness.laws.exam import LawBroken
 from yololoss.harness.subjects.execute import execute
 from yololoss.harness.subjects.family import LossUnderTest
@@ -94,12 +95,14 @@ def keep(
         unsaved = f"{folder}: {error.strerror}"
         write_vectors(path := Path(mkdtemp(prefix="yololoss-findings-")) / f"{name}.json", source, [vector])
     outcome = None
-    if drawn and not broken.died:
+    small = broken.case.numbers <= LARGEST
+    if small and drawn and not broken.died:
         with suppress(Unsupported):  # the loss lacks an option of the case, which form.interface reports
             outcome = execute(under_test, broken.case)
     family, dialect = under_test.family, under_test.dialect
-    broken.title = family.title(broken.wrong, broken.case, outcome, dialect)
-    numbers = tuple(islice(family.worked_out(broken.case, outcome, dialect), MOST + 1))
+    if small:
+        broken.title = family.title(broken.wrong, broken.case, outcome, dialect)
+    numbers = tuple(islice(family.worked_out(broken.case, outcome, dialect), MOST + 1)) if small else ()
     broken.numbers = (*numbers[:MOST], "...") if len(numbers) > MOST else numbers
     given = "".join(f" --{name} {quote(value)}" for name, value in options.items() if value)
     return Finding(
@@ -124,8 +127,6 @@ def keep(
 
 
 def _drawn(broken: LawBroken, outcome: Outcome | None, dialect: Any, path: Path) -> Path:
-    from yololoss.harness.findings.draw import draw  # noqa: PLC0415  # heavy, and needed only for a finding
-
     title = f"{broken.title}. {broken.law.id}, {broken.what}: expected {broken.expected}, got {broken.observed}"
     draw(broken.case, path, title, outcome, dialect)
     return path

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 
+from yololoss.harness.errors import printable
 from yololoss.harness.findings.about import About
 from yololoss.harness.findings.summary import notes
 from yololoss.harness.findings.verdict import Verdict, headline
@@ -17,7 +18,9 @@ TEMPLATE = "report.html.j2"
 
 def write_report(verdict: Verdict, about: About, path: Path) -> None:
     """Write the page. Pictures are embedded, and it loads nothing."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_printable
+    )
     template = environment.from_string(
         files("yololoss.harness.findings").joinpath(TEMPLATE).read_text(encoding="utf-8")
     )
@@ -33,3 +36,7 @@ def write_report(verdict: Verdict, about: About, path: Path) -> None:
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8")
+
+
+def _printable(value: object) -> object:
+    return printable(value, keep="\n") if type(value) is str else value  # what is marked as HTML is text no more

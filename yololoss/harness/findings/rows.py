@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from yololoss.harness.errors import printable
+
 PROPERTY = "yololoss law"  # user property of a test report: the row of its law, as JSON
 NOTHING = "nothing was judged: none of these laws applies to this loss and these cases"
 
@@ -14,5 +16,5 @@ def nothing_judged(rows: Sequence[dict[str, Any]]) -> bool:
 
 def reason(row: dict[str, Any]) -> str:
     """Why a law was waived, explained or skipped, in a few words."""
-    why = str(row["why"] or row["word"])
+    why = printable(str(row["why"] or row["word"]))
     return f"explained by {why}" if row["word"] == "explained" else why

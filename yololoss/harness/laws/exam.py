@@ -130,7 +130,7 @@ class Law:
     def place(self, family: Family) -> tuple[int, bool, int]:
         """The sort key of a family's laws: cheap ones first, in the order of `Family.parts`."""
         part = self.id.partition(".")[0]
-        costly = self.again and part != "input"  # laws about input are quick: the loss refuses the input
+        costly = self.again and not self.about_input  # laws about input are quick: the loss refuses the input
         order = (*family.parts, part)  # parts that only shared laws have come last
         first = family.first.index(self.id) if self.id in family.first else len(family.first)
         return first, costly, order.index(part)
@@ -153,6 +153,8 @@ class Law:
         # laws about accelerators compare this run with one on the CPU; other laws compare other runs with this one
         exam = Exam(self, run, base=not self.on or subject.compile)
         try:
+            invalid = self.cannot_judge(run.case)
+            exam.only_if(invalid is None, str(invalid))
             if self.cases is not None:  # recorded cases apply whatever the dialect
                 excluded = subject.family.excludes(subject.dialect, run.case)
                 exam.only_if(excluded is None, str(excluded))
@@ -166,6 +168,15 @@ class Law:
         except Unsupported as option:
             self.tally.not_applicable[f"the subject has no {option}"] += 1
         return exam.nearest
+
+    @property
+    def about_input(self) -> bool:
+        """Whether it is about bad input."""
+        return self.id.partition(".")[0] == "input"
+
+    def cannot_judge(self, case: Case) -> str | None:
+        """Why the law is not about a case, if that is no valid input; None if it may judge it."""
+        return None if case.invalid is None or self.about_input else f"the case is no valid input: {case.invalid}"
 
     def assumes(self, subject: LossUnderTest) -> str | None:
         """Why the law does not apply to the subject's family, dialect or device; None if it does."""

@@ -12,6 +12,7 @@ from hypothesis.strategies import SearchStrategy
 
 from yololoss import _suite
 from yololoss.harness.cases.case import Case
+from yololoss.harness.cases.vectors import as_name
 from yololoss.harness.errors import UsageError, closest
 from yololoss.harness.laws.exam import Exam, Law, Run
 from yololoss.harness.subjects.family import Family, LossUnderTest, family_of_package
@@ -82,6 +83,8 @@ def law(
             raise ValueError(f"law {id!r}: two judgements have this id")
         if family and id.partition(".")[0] not in family.parts:
             raise ValueError(f"law {id!r}: an id begins with its part (one of {', '.join(family.parts)}) and a dot")
+        if as_name(id) != id:
+            raise ValueError(f"law {id!r}: an id has at most 100 letters, digits, '.', '_' and '-'")
         statement = " ".join((judge.__doc__ or "").split("\n\n")[0].split())
         choices = type(family.dialects[family.usual_dialect]).model_fields if family else {}
         unknown = [choice for choice in only or () if choice not in choices]

@@ -12,6 +12,9 @@ else:  # pragma: no cover  # pytest installs tomli on such a Python
     import tomli as tomllib
 
 
+LARGEST = 2**20  # bytes; Python takes a second to read so many
+
+
 def find_settings(folder: Path) -> tuple[Path, Any] | None:
     """The file of the nearest folder upwards that has settings, and their table. Raises UsageError."""
     for place in (folder, *folder.parents):
@@ -24,8 +27,12 @@ def find_settings(folder: Path) -> tuple[Path, Any] | None:
 
 
 def _table(path: Path, keys: tuple[str, ...]) -> Any:
+    with path.open("rb") as file:
+        text = file.read(LARGEST + 1)
+    if len(text) > LARGEST:
+        raise UsageError(f"{path}: more than {LARGEST} bytes")
     try:
-        table: Any = tomllib.loads(path.read_text(encoding="utf-8"))
+        table: Any = tomllib.loads(text.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: {error}") from error
     except RecursionError as error:
