@@ -1,6 +1,7 @@
-"""Files that a stranger may have made, and what each command does with them: ``python -m tests.hostile FOLDER [NAME]``.
+"""Files that a stranger may have made, and what commands do with them: ``python -m tests.hostile FOLDER [NAME]``.
 
-Runs each command on each file in one process, and prints for each a line of JSON. Reports the memory used at the end.
+Runs commands on each file in one process, and prints for each a line of JSON. Reports the memory used at the end. Each
+file is given to every fourth command, another one for the next file; to all of them with ``every`` as the name.
 """
 
 import copy
@@ -121,6 +122,8 @@ HUGE = {
     "values": (("vectors", 0, "expected", "gradients", 0, "values"), "[0.5]"),
 }
 
+SHARE = 4  # of the commands, for each file
+
 
 def huge(name: str) -> str:
     """The text of a file of nearly the largest size. Most are refused, some are valid."""
@@ -150,19 +153,20 @@ def commands(name: str, *, good: bool) -> Iterator[tuple[object, ...]]:
 
 def main(folder: Path, name: str = "") -> None:
     """Make the files in the folder, or the huge file of that name, and run the commands there."""
-    kinds = {"huge": {name: huge(name)}} if name else {"refused": refused(), "accepted": accepted()}
+    one, step = name in HUGE, 1 if name else SHARE
+    kinds = {"huge": {name: huge(name)}} if one else {"refused": refused(), "accepted": accepted()}
     for kind, texts in kinds.items():
-        for each, text in texts.items():
+        for number, (each, text) in enumerate(texts.items()):
             path = folder / each / "f.json"
             path.parent.mkdir(parents=True)
             path.write_text(text, encoding="utf-8")
-            for command in islice(commands(each, good=kind == "accepted"), 4 if name else None):
+            for command in islice(commands(each, good=kind == "accepted"), number % step, 4 if one else None, step):
                 start = time.process_time()
                 status, output, errors = run(*command, cwd=folder)
                 told = {"kind": kind, "status": status, "output": output[: 10**4], "errors": errors[: 10**4]}
                 told |= {"command": command, "processor": time.process_time() - start}
                 print(json.dumps(told), flush=True)
-                if name:  # as if each command had a process of its own
+                if one:  # as if each command had a process of its own
                     gc.collect()
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     print(json.dumps({"files": len(list(folder.rglob("f.json"))), "MiB": used}))

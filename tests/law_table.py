@@ -156,6 +156,17 @@ BREAKS = {
     "totals.total-has-gradient": "total_detached",
     "totals.value": "no_batch",
     "totals.very-large-sizes": "cell_in_16_bits",
+    "form.tuple-of-predictions": "lists_alone",
+    "gradients.second-derivative": "second_derivative_is_zero",
+    "input.nan-logits": "nan_logits_are_zero",
+    "input.settings-restored": "gradients_left_off_by_an_error",
+    "run.cost-of-targets": "targets_compared_with_all",
+    "run.no-effect-outside": "line_in_a_file",
+    "run.no-output-by-descriptor": "prints_past_python",
+    "run.no-warning": "warns_each_time",
+    "state.default-dtype": "dtype_by_default",
+    "state.keeps-nothing": "log_of_totals",
+    "state.many-calls": "more_from_the_fiftieth_call",
 }
 
 

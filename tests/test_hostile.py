@@ -414,7 +414,7 @@ def answers(path: Path, data: bytes) -> None:
 
 
 QUICK = settings(max_examples=150, deadline=None, database=None, derandomize=True)
-LONG = settings(QUICK, max_examples=4000, suppress_health_check=list(HealthCheck))
+LONG = settings(QUICK, max_examples=1000, suppress_health_check=list(HealthCheck))
 
 
 @QUICK
@@ -443,7 +443,7 @@ def survived(folder: Path, *arguments: str) -> tuple[list[Any], Any]:
         assert "Traceback" not in text
         assert "Warning" not in text
         assert printable(text, keep="\n") == text
-        assert line["processor"] < 10, line["command"]
+        assert line["processor"] < 30, line["command"]  # a hang; no file took 10 s on a machine without other work
         if line["status"] == 2:
             assert len(text.splitlines()) == 1, line
     assert end["MiB"] < 2048

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from properties.v5.test_compile import USUAL
+from properties.v5.strategies import USUAL
 from tests.models import ANCHORS, GRIDS, parts, predictions, targets
 from tests.waits import waits_of
 from yololoss import ComputeLoss

@@ -7,7 +7,7 @@ bundled loss, and one written as losses in the wild are.
 import sys
 from collections.abc import Iterator
 
-from properties.v5.test_compile import USUAL
+from properties.v5.strategies import USUAL
 from yololoss.harness.config import BUNDLED
 from yololoss.harness.devices.devices import Wait
 from yololoss.harness.subjects.execute import execute

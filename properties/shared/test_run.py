@@ -1,5 +1,11 @@
 """Run: every valid case gets an answer, and the process goes on as it was."""
 
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from yololoss.harness.laws.exam import Exam
 from yololoss.harness.laws.law import law
 
@@ -35,3 +41,58 @@ def test_no_case_ends_the_interpreter(exam: Exam) -> None:
 def test_the_loss_prints_nothing(exam: Exam) -> None:
     """The loss writes nothing to standard output or standard error."""
     no_trouble(exam, "printed", "nothing printed")
+
+
+@contextmanager
+def _descriptors() -> Iterator[list[bytes]]:
+    """What is written to the file descriptors of standard output and standard error, past Python's own objects."""
+    written: list[bytes] = []
+    with tempfile.TemporaryFile() as file:
+        own = {number: os.dup(number) for number in (1, 2)}
+        for stream in (sys.__stdout__, sys.__stderr__):
+            if stream is not None:
+                stream.flush()
+        for number in own:
+            os.dup2(file.fileno(), number)
+        try:
+            yield written
+        finally:
+            for stream in (sys.__stdout__, sys.__stderr__):
+                if stream is not None:
+                    stream.flush()
+            for number, kept in own.items():
+                os.dup2(kept, number)
+                os.close(kept)
+        file.seek(0)
+        written.append(file.read(200))
+
+
+@law(
+    "run.no-output-by-descriptor",
+    title="The loss prints something, past Python's standard output",
+    source="DESIGN",
+    cases="a few",
+    again=True,
+)
+def test_the_loss_prints_nothing_past_python(exam: Exam) -> None:
+    """The loss writes nothing to the file descriptors of standard output and error, as a C extension may."""
+    _ = exam.calls
+    with _descriptors() as written:
+        _ = exam.on(exam.case).calls
+    exam.expect_equal("what was written to descriptors 1 and 2", b"", b"".join(written))
+
+
+@law("run.no-warning", title="The loss warns at every call", source="DESIGN", cases="any", again=True)
+def test_the_loss_does_not_warn_at_every_call(exam: Exam) -> None:
+    """The loss gives no warning at every call. Those about versions (deprecations) are not meant."""
+    _ = exam.calls
+    first = exam.outcome.warnings
+    second = exam.on(exam.case).outcome.warnings if first else ()  # torch gives some once in a process
+    exam.expect(not {*first} & {*second}, "warnings", "none", "; ".join(dict.fromkeys(first)))
+
+
+@law("run.no-effect-outside", title="The loss changes something outside its process", source="DESIGN", cases="any")
+def test_the_loss_changes_nothing_outside_its_process(exam: Exam) -> None:
+    """The loss writes no file, starts no process, and uses no network."""
+    did = exam.outcome.outside
+    exam.expect(not did, "what the loss did", "nothing outside its process", "; ".join(dict.fromkeys(did))[:300])

@@ -1,8 +1,11 @@
 """State: a loss is a function of its inputs. It changes nothing in its inputs, in the process, or in itself."""
 
 import copy
+import gc
 import pickle
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from itertools import pairwise, takewhile
 from typing import Any
 
 import torch
@@ -14,6 +17,11 @@ from yololoss.harness.subjects.subject import Subject
 
 from .comparing import close, no_trouble
 
+CALLS = 200  # as many as an epoch of a small dataset has
+STEPS, WINDOW = 120, 30  # training steps, and those between two counts of what is in memory
+PATIENCE = 5.0  # seconds of the processor for all of them: half of the time that a case may take
+HELD = ("objects", "references", "bytes of tensors")
+
 
 @law(
     "state.inputs-unchanged",
@@ -23,7 +31,7 @@ from .comparing import close, no_trouble
     everywhere=True,
 )
 def test_a_call_does_not_change_its_inputs(exam: Exam) -> None:
-    """Neither build_targets nor the loss itself writes to predictions or targets."""
+    """Neither build_targets nor the loss itself writes to predictions or targets, or leaves anything there."""
     no_trouble(exam, "changed its input", "inputs as they were")
 
 
@@ -35,7 +43,7 @@ def test_a_call_does_not_use_the_global_generators(exam: Exam) -> None:
 
 @law("state.global-settings-unchanged", title="A call changes a setting of the process", source="DESIGN", cases="any")
 def test_a_call_does_not_change_global_settings(exam: Exam) -> None:
-    """A call does not change the default dtype, grad mode, threads, determinism or anomaly mode."""
+    """A call changes no setting of torch, NumPy, Python or the process (as listed in subjects/watching.py)."""
     no_trouble(exam, "changed a setting", "settings as they were")
 
 
@@ -109,3 +117,106 @@ def test_the_seed_of_the_global_generator_does_not_matter(exam: Exam) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(12345)
         close(exam, exam.on(exam.case), "with another seed of the global generator")
+
+
+def _on_cpu(exam: Exam) -> None:
+    exam.only_if(exam.subject.device.type == "cpu", "what the loss keeps between calls does not depend on the device")
+
+
+def _often(count: int) -> Iterator[int]:
+    """The numbers below ``count``; fewer if what is done for each is slow."""
+    end = time.process_time() + PATIENCE
+    return takewhile(lambda _: time.process_time() < end, range(count))
+
+
+@law(
+    "state.many-calls",
+    title="After many calls the loss gives other results",
+    source="DESIGN",
+    cases="a few",
+    again=True,
+)
+def test_many_calls_give_the_same_loss(exam: Exam) -> None:
+    """200 calls of one object on the same inputs give the same total, up to rounding."""
+    _on_cpu(exam)
+    totals: list[float] = []
+
+    def calling(subject: Subject, p: list[Tensor], targets: Tensor) -> tuple[Tensor, Any]:
+        own = [x.detach().requires_grad_() for x in p]
+        totals.extend(float(subject.loss(own, targets)[0].detach().sum()) for _ in _often(CALLS))
+        return subject.loss(p, targets)
+
+    first = exam.calls[0].total
+    _ = exam.on(exam.case, calling=calling).calls
+    allowed, because = 2 * exam.budget.totals[0], exam.budget.because
+    exam.expect_close("total of call", [first] * len(totals), totals, allowed, because)
+
+
+@law(
+    "state.keeps-nothing",
+    title="The loss keeps something of every call, so memory grows",
+    source="DESIGN",
+    cases="a few",
+    again=True,
+)
+def test_memory_does_not_grow_from_call_to_call(exam: Exam) -> None:
+    """In 120 training steps with one object, what is kept in memory stops growing.
+
+    Counted are objects, references, such as the elements of a list, and bytes of tensors. They are constant for a
+    loss that keeps nothing, but for what others in the process do once.
+    """
+    _on_cpu(exam)
+    held: list[tuple[int, ...]] = []
+
+    def calling(subject: Subject, p: list[Tensor], targets: Tensor) -> tuple[Tensor, Any]:
+        known = gc.get_objects()  # held here, so that none of them is freed while others are counted
+        gc.freeze()  # and left out by the collector, which takes a second for those of a large process
+        try:
+            for n in _often(STEPS):
+                total, _ = subject.loss([x.detach().clone().requires_grad_() for x in p], targets.clone())
+                total.sum().backward()  # type: ignore[no-untyped-call]
+                del total, _
+                if (n + 1) % WINDOW == 0:
+                    held.append(_held(known))
+        finally:
+            gc.unfreeze()
+        return subject.loss(p, targets)
+
+    _ = exam.calls
+    _ = exam.on(exam.case, calling=calling).calls
+    exam.only_if(len(held) == STEPS // WINDOW, "the loss is too slow to be called so often")
+    for what, *counts in zip(HELD, *held[1:], strict=True):  # the first steps fill caches
+        least = min(after - before for before, after in pairwise(counts))
+        few = WINDOW // 2
+        exam.expect(least < few, f"{what} that {WINDOW} more calls leave", f"less than {few}", least)
+
+
+def _held(known: list[Any]) -> tuple[int, ...]:
+    """How many there are of what `HELD` names, of objects that are known and of all newer ones."""
+    gc.collect()
+    objects = gc.get_objects()
+    references = gc.get_referents(*known, *objects)
+    # Python's collector leaves out dicts without containers in them
+    more = sum(len(each) for each in references if type(each) is dict and not gc.is_tracked(each))
+    tensors = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in objects if type(x) is Tensor}
+    return len(objects), len(references) + more, sum(tensors.values())
+
+
+@law(
+    "state.default-dtype",
+    title="With float64 as torch's default dtype the loss gives other results",
+    source="DESIGN",
+    cases="a few",
+    again=True,
+)
+def test_the_default_dtype_does_not_matter(exam: Exam) -> None:
+    """Under torch.set_default_dtype(torch.float64) the same inputs give the same loss, up to rounding."""
+    _ = exam.calls
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        other = exam.on(exam.case)
+        _ = other.outcome
+    finally:
+        torch.set_default_dtype(before)
+    close(exam, other, "under torch.set_default_dtype(torch.float64)")

@@ -101,6 +101,7 @@ class V5(Family):
     follows = MappingProxyType(
         {
             **{f"{part}.gradient": f"{part}.item" for part in ("boxes", "objectness", "classes")},
+            "assign.matched-pairs": "assign.anchor-sides",
             "state.call-before-backward": "gradients.loss-scaling",  # both calls are in one total
         }
     )
@@ -116,6 +117,7 @@ class V5(Family):
         "every kind": strategies.EVERY_KIND,
         "with targets": strategies.WITH_TARGETS,
         "crowded": strategies.CROWDED,
+        "a few": (strategies.USUAL,),
     }
     # No box fits exactly: there the gradient jumps, and two correct losses may be on different sides.
     standard = strategies.cases(spots=False, options=pools.ALL_OPTIONS)

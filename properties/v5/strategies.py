@@ -254,3 +254,13 @@ EVERY_KIND = any_of(
 )
 CROWDED = cases(crowded=True, min_targets=2, options=ALL_OPTIONS)
 WITH_TARGETS = cases(min_targets=1, options=ALL_OPTIONS)
+# Usual sizes, and nothing on a limit: for laws that run a loss many times, and for what is compiled.
+USUAL = Case(
+    batch=2,
+    classes=3,
+    grids=((8, 6), (4, 3), (2, 2)),
+    strides=(8.0, 16.0, 32.0),
+    anchors=(((1.25, 1.6), (2.0, 3.75)), ((1.9, 3.8), (3.9, 2.8)), ((3.6, 2.8), (4.9, 6.2))),
+    targets=((0, 1, 0.5, 0.5, 0.3, 0.4), (1, 0, 0.2, 0.3, 0.2, 0.2), (1, 2, 0.21, 0.31, 0.2, 0.2)),
+    predictions=SeededLogits(seed=1),
+)

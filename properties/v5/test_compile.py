@@ -12,17 +12,9 @@ from yololoss.harness.subjects.subject import Subject
 
 from ..shared.comparing import close
 from .case import Case, SeededLogits
+from .strategies import USUAL
 
 COMPILED = Around(compiled=True)
-USUAL = Case(
-    batch=2,
-    classes=3,
-    grids=((8, 6), (4, 3), (2, 2)),
-    strides=(8.0, 16.0, 32.0),
-    anchors=(((1.25, 1.6), (2.0, 3.75)), ((1.9, 3.8), (3.9, 2.8)), ((3.6, 2.8), (4.9, 6.2))),
-    targets=((0, 1, 0.5, 0.5, 0.3, 0.4), (1, 0, 0.2, 0.3, 0.2, 0.2), (1, 2, 0.21, 0.31, 0.2, 0.2)),
-    predictions=SeededLogits(seed=1),
-)
 ONE_LAYER = Case(
     batch=1,
     classes=1,

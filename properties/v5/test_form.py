@@ -6,7 +6,7 @@ attributes between calls.
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from yololoss.harness.laws.exam import Exam
 from yololoss.harness.laws.law import law
@@ -66,6 +66,23 @@ def test_a_second_loss_of_the_same_model_is_the_same(exam: Exam) -> None:
     close(exam, exam.on(exam.case, lambda subject: subject.rebuild(again)), "built from the same model again")
     for model, before in states:
         exam.expect_equal("the model's mode, parameters and buffers", before, state(model))
+
+
+@law(
+    "form.tuple-of-predictions",
+    title="A tuple of predictions gives other results than a list",
+    source="DESIGN",
+    cases="a few",
+    again=True,
+)
+def test_a_tuple_of_predictions_is_as_good_as_a_list(exam: Exam) -> None:
+    """Models return their layers as a list or as a tuple. The loss gives the same results for both."""
+
+    def calling(subject: Subject, p: Any, targets: Tensor) -> tuple[Tensor, Any]:
+        return subject.loss(tuple(p), targets)  # type: ignore[arg-type]  # that is what is tried
+
+    _ = exam.calls
+    close(exam, exam.on(exam.case, calling=calling), "of a tuple of predictions")
 
 
 def state(model: nn.Module) -> list[str]:

@@ -7,6 +7,7 @@ loss that does not show its rows.
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -155,12 +156,16 @@ def test_the_objectness_gradient_is_the_slope_of_the_total(exam: Exam) -> None:
     slope = (up.calls[0].total - down.calls[0].total) / (2 * step)
     summed = float(sum(g[..., 4].sum() for g in exam.gradients))
     rounding = (up.budget.totals[0] + down.budget.totals[0]) / (2 * step)
-    # The third derivative of BCE is below 1 + its positive weight, that of focal loss below 8 (1 + gamma)^3 times that.
-    hyp = exam.case.hyp
-    reference = exam.budget.reference
-    size = hyp.obj * reference.scales[1] * reference.batch * sum(reference.calls[0].balance) * (1 + hyp.obj_pw)
-    curved = step**2 * size * (8 * (1 + hyp.fl_gamma) ** 3 if hyp.fl_gamma else 1)
+    curved = step**2 * curvature(exam)
     exam.expect_close("sum of objectness gradients", slope, summed, rounding + curved, "central difference")
+
+
+def curvature(exam: Exam) -> float:
+    """A bound on the third derivative of the total by all objectness logits together."""
+    # The third derivative of BCE is below 1 + its positive weight, that of focal loss below 8 (1 + gamma)^3 times that.
+    hyp, reference = exam.case.hyp, exam.budget.reference
+    size = hyp.obj * reference.scales[1] * reference.batch * sum(reference.calls[0].balance) * (1 + hyp.obj_pw)
+    return float(size * (8 * (1 + hyp.fl_gamma) ** 3 if hyp.fl_gamma else 1))
 
 
 def raised(logits: Tensor, step: float) -> Tensor:
@@ -168,3 +173,43 @@ def raised(logits: Tensor, step: float) -> Tensor:
     copy = logits.clone()
     copy[..., 4] += step
     return copy
+
+
+@law(
+    "gradients.second-derivative",
+    title="The second derivative is not the slope of the gradient",
+    source="calculus",
+    cases=cases(dtypes=("float64",), options=ONE_CALL[:1], logits=((4.0, 0.0), (1.0, 0.0)), spots=False),
+    again=True,
+)
+def test_the_second_derivative_is_the_slope_of_the_gradient(exam: Exam) -> None:
+    """A loss that can be differentiated twice, as gradient penalties do, has the right second derivative, or raises.
+
+    Judged for the objectness logits, all raised together: no other part of the total depends on them.
+    """
+    found: list[float] = []
+
+    def calling(subject: Subject, p: list[Tensor], targets: Tensor) -> tuple[Tensor, Any]:
+        total, items = subject.loss(p, targets)
+        gradients = torch.autograd.grad(total.sum(), p, create_graph=True, allow_unused=True)
+        summed = sum(g[..., 4].sum() for g in gradients if g is not None)
+        if not (isinstance(summed, Tensor) and summed.requires_grad):
+            found.append(0.0)  # a penalty on the gradient would have no effect
+            return total, items
+        try:
+            second = torch.autograd.grad(summed, p, retain_graph=True, allow_unused=True)
+        except RuntimeError:  # a loss may refuse this
+            return total, items
+        found.append(float(sum(g[..., 4].sum() for g in second if g is not None)))
+        return total, items
+
+    _ = exam.on(exam.case, calling=calling).calls
+    exam.only_if(bool(found), "the loss cannot be differentiated twice")
+    step = 2.0**-6
+    up, down = (exam.on(exam.case.with_logits(tuple(raised(x, s) for x in exam.case.logits))) for s in (step, -step))
+    ends = [float(sum(g[..., 4].sum() for g in end.gradients)) for end in (up, down)]
+    rounding = sum(float(g[..., 4].sum()) for end in (up, down) for g in end.budget.gradients) / (2 * step)
+    # The fourth derivative of BCE is below its third's bound, that of focal loss below 8 (1 + gamma) times that.
+    curved = step**2 * curvature(exam) * (8 * (1 + exam.case.hyp.fl_gamma) if exam.case.hyp.fl_gamma else 1)
+    slope = (ends[0] - ends[1]) / (2 * step)
+    exam.expect_close("sum of second derivatives", slope, found[0], rounding + curved, "central difference")

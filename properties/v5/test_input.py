@@ -28,16 +28,23 @@ GOOD = cases(
     options=ONE_CALL[:1],
 )
 NAN, INFINITY = float("nan"), float("inf")
+SILENT = "silent"
 IMAGE, CLASS, CENTRE, SIZE = (0,), (1,), (2, 3), (4, 5)  # columns of targets
 
 
 def what_happens(exam: Exam, other: Exam, what: str = "bad input") -> str:
     """Note what happens in ``other``, on bad input; if the subject's dialect refuses bad input, require an error."""
     note = _noted(other)
+    hidden = note == SILENT and _zero(other) and not _zero(exam)
+    exam.expect(not hidden, what, "an error, or the loss of what is valid", "a total of 0, as if an error was caught")
     if exam.subject.dialect.bad_input == "refused":
         refused = note in ("error: ValueError", "error: TypeError")
         exam.expect(refused, what, "refused with a ValueError or TypeError", note)
     return note
+
+
+def _zero(exam: Exam) -> bool:
+    return all(call.total == 0 for call in exam.outcome.calls)
 
 
 def _noted(exam: Exam) -> str:
@@ -49,7 +56,7 @@ def _noted(exam: Exam) -> str:
         if kind.startswith("raised in"):
             return f"error: {detail.split(':')[0]}"
     numbers = np.array([(call.total, *call.items[:3]) for call in exam.outcome.calls])
-    return "silent" if np.isfinite(numbers).all() else "silent, and the loss is NaN"
+    return SILENT if np.isfinite(numbers).all() else "silent, and the loss is NaN"
 
 
 def with_value(exam: Exam, columns: tuple[int, ...], *values: float) -> str:
@@ -61,19 +68,29 @@ def with_value(exam: Exam, columns: tuple[int, ...], *values: float) -> str:
     numbers[column] = value
     plain = exam.case.predictions.model_copy(update={"overrides": ()})
     spoilt = (*targets[:row], tuple(numbers), *targets[row + 1 :])
-    other = exam.on(exam.case.changed(targets=spoilt, predictions=plain), valid=False)
+    other = exam.on(exam.case.changed(targets=spoilt, predictions=plain), _alone, valid=False)
     return what_happens(exam, other, f"targets[{row}, {column}] = {value:g}")
+
+
+def _alone(subject: Subject) -> None:
+    """Do not call build_targets: what it refuses, the loss itself may not."""
+    subject.rows = lambda p, targets: None  # type: ignore[method-assign]
 
 
 def with_inputs(exam: Exam, spoil: Callable[[list[Tensor], Tensor], tuple[list[Tensor], Tensor]]) -> str:
     """What happens if the loss is called on inputs that ``spoil`` has changed."""
+    return what_happens(exam, _on_inputs(exam, spoil))
+
+
+def _on_inputs(exam: Exam, spoil: Callable[[list[Tensor], Tensor], tuple[list[Tensor], Tensor]]) -> Exam:
+    """The exam of the loss called on inputs that ``spoil`` has changed."""
 
     def change(subject: Subject) -> None:
         call = subject.loss
         subject.loss = lambda p, targets: call(*spoil(p, targets))  # type: ignore[method-assign]
-        subject.rows = lambda p, targets: None  # type: ignore[method-assign]  # build_targets is not called
+        _alone(subject)
 
-    return what_happens(exam, exam.on(exam.case, change, valid=False))
+    return exam.on(exam.case, change, valid=False)
 
 
 @law("input.class-negative", title="A target with class -1 is not refused", source="SPEC 7", cases=GOOD, again=True)
@@ -250,3 +267,47 @@ def test_what_autobalance_without_a_layer_of_stride_16_does(exam: Exam) -> str:
 def test_what_a_channel_too_many_does(exam: Exam) -> str:
     """Predictions with more than 5 + C channels are refused."""
     return with_inputs(exam, lambda p, targets: ([x.repeat_interleave(2, dim=-1) for x in p], targets))
+
+
+@law(
+    "input.nan-logits",
+    title="NaN logits are hidden: the total is finite",
+    source="DESIGN",
+    cases=GOOD,
+    again=True,
+)
+def test_nan_logits_are_not_hidden(exam: Exam) -> None:
+    """If all logits of a part are NaN, as of a model that has diverged, the total is not finite, or an error tells."""
+    rows = any(len(each.image) for each in exam.budget.reference.rows)
+    gains = exam.case.hyp
+    parts = (("objectness", gains.obj, 4, 5), ("box", gains.box * rows, 0, 4), ("class", gains.cls * rows, 5, None))
+    for name, gain, start, end in parts:
+        if gain and not (name == "class" and exam.case.classes == 1):
+
+            def spoil(p: list[Tensor], targets: Tensor, part: slice = slice(start, end)) -> tuple[list[Tensor], Tensor]:
+                p = [x.clone() for x in p]
+                for x in p:
+                    x[..., part] = NAN
+                return p, targets
+
+            totals = [call.total for call in _on_inputs(exam, spoil).outcome.calls]
+            shown = not np.isfinite(totals).all() or not totals
+            exam.expect(shown, f"the total, if all {name} logits are NaN", "nan, or an error", str(totals))
+
+
+@law(
+    "input.settings-restored",
+    title="After bad input a setting of the process is left changed",
+    source="DESIGN",
+    cases=GOOD,
+    again=True,
+)
+def test_settings_are_restored_after_bad_input(exam: Exam) -> None:
+    """A call on bad input, refused or not, leaves every setting as it was: gradients, default dtype and others."""
+    bad = {"a class that is NaN": (1, NAN), "a class beyond the last": (1, exam.case.classes + 300.0)}
+    for what, (column, value) in bad.items():
+        first, *others = exam.case.targets
+        spoilt = ((*first[:column], value, *first[column + 1 :]), *others)
+        other = exam.on(exam.case.changed(targets=spoilt), valid=False)
+        left = [t.detail for t in other.outcome.troubles if t.kind.startswith("changed a setting")]
+        exam.expect(not left, f"settings after {what}", "as they were", "; ".join(left))

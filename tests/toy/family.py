@@ -65,6 +65,9 @@ class ToyDomain(Domain):
         return isinstance(case, ToyCase) and len(case.labels) >= self.least
 
 
+FEW = ToyCase(classes=3, labels=(0, 2, 1), seed=1, scale=SCALES[0])
+
+
 class Reference:
     """Cross-entropy and its gradient in float64."""
 
@@ -130,7 +133,10 @@ class Toy(Family):
     dialects: ClassVar[Any] = {"plain": Plain()}
     usual_dialect = own_dialect = "plain"
     standard = strategy(ToyDomain())
-    shared_cases: ClassVar[Any] = dict.fromkeys(("any", "every kind", "with targets", "crowded"), standard)
+    shared_cases: ClassVar[Any] = {
+        **dict.fromkeys(("any", "every kind", "with targets", "crowded"), standard),
+        "a few": (FEW,),
+    }
 
     def adapt(self, found, module):
         raise TypeError("expected a class derived from tests.toy.family.ToySubject")

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from yololoss.harness.errors import BadFile, short
 
-LARGEST = 16 * 2**20  # bytes of a file: reading takes up to 60 times that in memory, and up to 10 s
+LARGEST = 8 * 2**20  # bytes of a file: reading takes up to 60 times that in memory, and seconds
 KEYS = 2**16  # of one object: each that is unknown is an error, which takes 2 kB
 Kind = TypeVar("Kind", bound=BaseModel)
 

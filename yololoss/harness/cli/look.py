@@ -146,15 +146,15 @@ def _told(law: "Law", family: "Family") -> dict[str, Any]:
         "source": law.source,
         "dialects": f"those with {only}" if only else "all",
         "devices": ", ".join(law.on) or "all",
-        "cases": _cases(law),
+        "cases": _cases(law, family),
     }
 
 
-def _cases(law: "Law") -> str:
+def _cases(law: "Law", family: "Family") -> str:
     if law.cases is None:
         return "those of --baseline"
-    if isinstance(law.cases, tuple):
-        return f"{len(law.cases)} of its own"
+    if fixed := law.fixed(family):
+        return f"{len(fixed)} of its own"
     return "a share of those that it is about, since it runs the loss again" if law.again else "all that it is about"
 
 
@@ -167,8 +167,7 @@ def _example(law: "Law", family: "Family") -> list[str]:
     from yololoss.harness.subjects.load import load_loss  # noqa: PLC0415
 
     strategy = law.strategy(family)
-    own = law.cases if isinstance(law.cases, tuple) else ()
-    made = list(own) if strategy is None else drawn(strategy, 30)
+    made = list(law.fixed(family)) if strategy is None else drawn(strategy, 30)
     if not made:
         return ["any case written by yololoss record"]
     cases = sorted(made, key=lambda case: (not case.size[0], len(str(case)), str(case)))

@@ -137,14 +137,20 @@ class Law:
 
     def strategy(self, family: Family) -> SearchStrategy[Any] | None:
         """The strategy that draws the law's cases, for that family; None if it has cases of its own."""
-        found = family.shared_cases[self.cases] if isinstance(self.cases, str) else self.cases
+        found = self._of(family)
         return found if isinstance(found, SearchStrategy) else None
+
+    def fixed(self, family: Family) -> tuple[Case, ...]:
+        """The law's own cases, for that family; none if they are drawn or recorded."""
+        found = self._of(family)
+        return found if isinstance(found, tuple) else ()
 
     def own(self, subject: LossUnderTest) -> tuple[Case, ...]:
         """The law's own cases: fixed ones, or those recorded of the subject. Empty if its cases are drawn."""
-        if self.cases is None:
-            return tuple(subject.recorded)
-        return self.cases if isinstance(self.cases, tuple) else ()
+        return tuple(subject.recorded) if self.cases is None else self.fixed(subject.family)
+
+    def _of(self, family: Family) -> SearchStrategy[Any] | tuple[Case, ...] | None:
+        return family.shared_cases[self.cases] if isinstance(self.cases, str) else self.cases
 
     def examine(self, run: Run) -> float:
         """Judge one run of a subject. Returns the largest error as a share of the tolerance. Raises LawBroken."""

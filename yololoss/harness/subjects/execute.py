@@ -1,22 +1,16 @@
 """Runs a subject on a case: a new subject, its own copies of the inputs, and a record of everything that it did."""
 
-import io
-import logging
-import operator
-import random
 import signal
 import sys
 import threading
 import time
 import traceback
-import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
-from unittest.mock import patch
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,69 +24,13 @@ from yololoss.harness.subjects import compiled
 from yololoss.harness.subjects.family import LossUnderTest
 from yololoss.harness.subjects.outcome import Call, Grid, Outcome, Trouble
 from yololoss.harness.subjects.subject import Subject, UnknownForm, Unsupported
+from yololoss.harness.subjects.watching import Inputs, Stopped, watched
 
 TIME_LIMIT = 10.0  # seconds that a case may take: a thousand times as long as usual
 NOT_OWN = ("torch.", "numpy.", "yololoss.harness.")  # modules that are not the loss's own
 TICKS = 10  # the time limit is counted in so many ticks
 CLAMPS = ("clamp_", "clamp_min_", "clamp_max_", "clip_")
 ASLEEP = 0.05  # share of a tick that a process runs at least, even on a busy machine, unless it sleeps
-# Settings that a subject must not leave changed: how to read each, and how to restore it.
-SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
-    "torch.set_default_dtype": (torch.get_default_dtype, torch.set_default_dtype),
-    "torch.set_grad_enabled": (torch.is_grad_enabled, torch.set_grad_enabled),
-    "torch.set_num_threads": (torch.get_num_threads, torch.set_num_threads),
-    "torch.use_deterministic_algorithms": (
-        torch.are_deterministic_algorithms_enabled,
-        torch.use_deterministic_algorithms,
-    ),
-    "torch.autograd.set_detect_anomaly": (
-        torch.is_anomaly_enabled,
-        torch.autograd.set_detect_anomaly,
-    ),
-    "torch.set_float32_matmul_precision": (
-        torch.get_float32_matmul_precision,
-        torch.set_float32_matmul_precision,
-    ),
-    "torch.set_default_device": (torch.get_default_device, torch.set_default_device),
-    # torch has no getter: compute with a number below float32's smallest normal one
-    "torch.set_flush_denormal": (lambda: float(torch.full((), 1e-40) * 1) == 0, torch.set_flush_denormal),
-    "numpy.seterr": (np.geterr, lambda before: np.seterr(**before)),
-    **{
-        f"torch.backends.cudnn.{name}": (
-            partial(getattr, torch.backends.cudnn, name),
-            partial(setattr, torch.backends.cudnn, name),
-        )
-        for name in ("benchmark", "deterministic")
-    },
-    **{
-        f"torch.set_autocast_enabled of {kind}": (
-            partial(torch.is_autocast_enabled, kind),
-            partial(torch.set_autocast_enabled, kind),
-        )
-        for kind in ("cpu", "cuda")
-    },
-}
-
-
-def _same_numpy(one: Any, two: Any) -> bool:
-    (kind, words, *rest), (other_kind, other_words, *other_rest) = one, two
-    return (kind, rest) == (other_kind, other_rest) and np.array_equal(words, other_words)
-
-
-# The global generators: how to read the state of each, how to restore it, and whether two states are the same.
-GENERATORS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any], Callable[[Any, Any], bool]]] = {
-    "torch": (torch.get_rng_state, torch.set_rng_state, torch.equal),
-    "numpy": (np.random.get_state, np.random.set_state, _same_numpy),
-    "random": (random.getstate, random.setstate, operator.eq),
-}
-
-
-class _Stopped(BaseException):
-    """Not an Exception, so that a subject that catches every Exception does not catch this."""
-
-    def __init__(self, kind: str, detail: str) -> None:
-        super().__init__(kind, detail)
-        self.trouble = Trouble(kind, detail)
 
 
 def execute(under_test: LossUnderTest, case: Case, limit: float | None = None) -> Outcome:
@@ -107,20 +45,20 @@ def execute(under_test: LossUnderTest, case: Case, limit: float | None = None) -
     given = list(p)  # passed to the subject, which may write to it
     if around.targets_on_host:
         targets = targets.cpu()
-    before = [t.detach().clone() for t in (*p, targets)]
+    inputs = Inputs(p, targets)
     rows: tuple[Any, ...] | None = None
     calls: list[Call] = []
     gradients: tuple[Grid, ...] = ()
-    troubles: list[Trouble] = []
     notes = devices.Notes(device, watched=around.watched)
     usual = compiled.TIME_LIMIT if around.compiled else TIME_LIMIT
-    stage = partial(_stage, troubles=troubles, not_own=(*NOT_OWN, f"{under_test.family.package}."))
+    not_own = (*NOT_OWN, f"{under_test.family.package}.")
     with (
         devices.surrounded(device, around),
-        _watched(troubles),
-        nullcontext() if around.compiled else _older_torch(troubles),
+        watched() as conduct,
+        nullcontext() if around.compiled else _older_torch(conduct.troubles),
         _time_limit(limit or under_test.limit or usual),
     ):
+        stage = partial(_stage, troubles=conduct.troubles, not_own=not_own)
         subject = None
         with stage("construction"):
             subject = under_test.make(case, device)
@@ -140,13 +78,24 @@ def execute(under_test: LossUnderTest, case: Case, limit: float | None = None) -
                     with notes.taken():
                         grads = torch.autograd.grad(total.sum(), p, allow_unused=True)
                     gradients = tuple(_grid(x, g) for x, g in zip(p, grads, strict=True))
+    troubles = conduct.troubles
     if devices.is_lost(device):
         _lost(case, device, troubles)
     else:
-        troubles += _written(before, p, targets)
+        troubles += inputs.troubles()
         if list(map(id, given)) != list(map(id, p)):
             troubles.append(Trouble("changed its input", "the list of predictions has other items"))
-    return Outcome(tuple(calls), rows, gradients, tuple(troubles), notes.waits, notes.elsewhere, notes.peak)
+    return Outcome(
+        tuple(calls),
+        rows,
+        gradients,
+        tuple(troubles),
+        notes.waits,
+        notes.elsewhere,
+        notes.peak,
+        tuple(conduct.warnings),
+        tuple(conduct.outside),
+    )
 
 
 def _lost(case: Case, device: torch.device, troubles: list[Trouble]) -> None:
@@ -156,15 +105,6 @@ def _lost(case: Case, device: torch.device, troubles: list[Trouble]) -> None:
         raise devices.DeviceLost(case, detail)
     devices.begin(device, case, Around())
     troubles.append(Trouble("killed the device", detail))
-
-
-def _written(before: list[Tensor], p: list[Tensor], targets: Tensor) -> Iterator[Trouble]:
-    names = [*(f"predictions[{i}]" for i in range(len(p))), "targets"]
-    for name, old, new in zip(names, before, (*p, targets), strict=True):
-        if not torch.equal(old, new) and not torch.equal(old.nan_to_num(), new.detach().nan_to_num()):  # NaN is kept
-            yield Trouble("changed its input", name)
-        if new.retains_grad and not new.is_leaf:
-            yield Trouble("changed its input", f"retain_grad() was called on {name}")
 
 
 def _place(error: BaseException, not_own: tuple[str, ...]) -> str:
@@ -186,42 +126,12 @@ def _stage(name: str, troubles: list[Trouble], not_own: tuple[str, ...]) -> Iter
         raise
     except SystemExit as error:
         troubles.append(Trouble("exited", f"sys.exit({error}) in {name}"))
-    except _Stopped as stopped:
+    except Stopped as stopped:
         troubles.append(Trouble(stopped.trouble.kind, f"{stopped.trouble.detail} in {name}"))
     except Exception as error:
         where = f"reading the result of {name}" if isinstance(error, UnknownForm) else name
         said = "; ".join(str(error).splitlines())
         troubles.append(Trouble(f"raised in {where}", f"{type(error).__name__}: {said}", _place(error, not_own)))
-
-
-@contextmanager
-def _watched(troubles: list[Trouble]) -> Iterator[None]:
-    """Record prints, use of the global generators and changed settings, and restore what was changed."""
-    printed = io.StringIO()
-    settings = {name: get() for name, (get, _) in SETTINGS.items()}
-    for draw in (torch.rand, np.random.random, lambda _: random.random()):
-        draw(1)  # each run starts with other generator states, so seeding them again is visible
-    states = {name: get() for name, (get, _, _) in GENERATORS.items()}
-    with (
-        redirect_stdout(printed),
-        redirect_stderr(printed),
-        patch("os._exit", _exit_asked),
-        patch("logging.lastResort", logging.NullHandler()),  # the application decides whether to show log messages
-        warnings.catch_warnings(),
-    ):
-        # A warning is no fault. Whether warnings are errors is a setting of the run, for its own code.
-        warnings.simplefilter("ignore")
-        yield
-    if printed.getvalue():
-        troubles.append(Trouble("printed", repr(printed.getvalue()[:200])))
-    for name, (get, set_back, same) in GENERATORS.items():
-        if not same(get(), states[name]):
-            troubles.append(Trouble("used the global generator", name))
-            set_back(states[name])
-    for name, (get, put_back) in SETTINGS.items():
-        if get() != settings[name]:
-            troubles.append(Trouble("changed a setting of the process", f"{name}({get()})"))
-            put_back(settings[name])
 
 
 @contextmanager
@@ -263,10 +173,6 @@ def _whole(limit: Any) -> Any:
     return limit.long() if isinstance(limit, Tensor) else limit if limit is None else int(limit)
 
 
-def _exit_asked(status: int) -> NoReturn:
-    raise _Stopped("exited", f"os._exit({status})")
-
-
 @contextmanager
 def _time_limit(seconds: float) -> Iterator[None]:
     """Interrupt Python code after a time. Does nothing without such signals, or outside the main thread."""
@@ -285,7 +191,7 @@ def _time_limit(seconds: float) -> Iterator[None]:
         each = seconds / TICKS
         spent += each if used < ASLEEP * each else min(used, each)
         if spent >= 0.99 * seconds:
-            raise _Stopped("did not return", f"not within {seconds:g} s,")
+            raise Stopped("did not return", f"not within {seconds:g} s,")
 
     before = signal.signal(signal.SIGALRM, tick)
     signal.setitimer(signal.ITIMER_REAL, seconds / TICKS, seconds / TICKS)

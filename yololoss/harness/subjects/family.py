@@ -91,8 +91,8 @@ class Family(ABC):
     own_dialect: str  # the bundled loss's
     regions: tuple[str, ...] = ()  # names of the places that cases should reach
     # The cases of the laws that all families share, by name: "any", "every kind" (whatever may raise), "with targets",
-    # "crowded" (several targets compete for one place).
-    shared_cases: ClassVar[Mapping[str, SearchStrategy[Any]]]
+    # "crowded" (several targets compete for one place); and fixed ones, "a few": of usual sizes, with some targets.
+    shared_cases: ClassVar[Mapping[str, SearchStrategy[Any] | tuple[Case, ...]]]
     standard: SearchStrategy[Any]  # cases on which two correct implementations agree: for baselines and diffs
 
     def __init__(self) -> None:

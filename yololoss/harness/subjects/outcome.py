@@ -50,6 +50,9 @@ class Outcome:
     waits: tuple[Wait, ...] = ()  # of the last call and its backward, on the mirror
     elsewhere: tuple[str, ...] = ()  # tensors made on another device, if this was watched
     peak: int | None = None  # bytes that the last call and its backward used beyond their inputs, on CUDA
+    # Not compared by `same`, since torch gives some warnings once in a process.
+    warnings: tuple[str, ...] = ()
+    outside: tuple[str, ...] = ()  # what was done to what is outside the process: files written, processes, ...
 
     def same(self, other: "Outcome") -> bool:
         """Whether both did the same, bit for bit: calls, gradients, troubles. NaN equals NaN here."""

@@ -1,0 +1,180 @@
+"""Faults in what a loss does besides its work: to memory, files, the process, its inputs, and to errors."""
+
+from tests.faults import Fault, in_loss
+from tests.faults.hidden import ASSIGNED, CALL, TOTAL, _gather
+
+RESULT = "return total.reshape(1).float(), torch.stack((box, obj, cls)).detach().float()"
+IN_TEMP = "(t := __import__('tempfile')).gettempdir() + '/yololoss-{0}'"
+KEPT = "self.__dict__.setdefault('kept', {0})"
+TERMS = "box, obj, cls = zip(*layers, strict=True)"
+OVERLAP = "return overlap.split_with_sizes("
+READ = "objectness, selected = gather(logits, rows.indices)"
+SETTING, INPUTS = "state.global-settings-unchanged", "state.inputs-unchanged"
+HIDDEN, OUT = "input.nan-logits", "run.no-effect-outside"
+
+
+def _before(name: str, law: str, statement: str, kind: str = "wrong primitive") -> Fault:
+    """A statement before the work of a call."""
+    return in_loss(name, "STATE", kind, law, CALL, f"        {statement}\n{CALL}")
+
+
+def _after(name: str, law: str, statement: str, kind: str = "wrong primitive") -> Fault:
+    """A statement after the work of a call."""
+    return in_loss(name, "STATE", kind, law, TOTAL, f"{TOTAL}\n        {statement}")
+
+
+def _kept(name: str, empty: str, more: str, law: str = "state.keeps-nothing") -> Fault:
+    """Something is added to what the object keeps."""
+    return _after(name, law, f"{KEPT.format(empty)}{more}", "missing step")
+
+
+def _hides(name: str, old: str, new: str, law: str = HIDDEN) -> Fault:
+    """What would show that something is wrong is replaced."""
+    return in_loss(name, "INPUT", "wrong primitive", law, old, new)
+
+
+KEEPS = (
+    _kept("log_of_totals", "[]", ".append(float(total))"),
+    _kept("log_by_call", "{}", "[len(self.kept)] = float(total)"),
+    _kept("log_of_items", "[]", ".append({'box': float(box), 'obj': float(obj)})"),
+    _kept("copies_of_predictions", "[]", ".append([x.detach().clone() for x in p])"),
+    _kept("set_of_totals", "set()", ".add((float(total), len(self.kept)))"),
+    _after(
+        "totals_in_one_tensor",
+        "state.keeps-nothing",
+        "self.kept = torch.cat((getattr(self, 'kept', total[None].detach()), total[None].detach()))",
+        "missing step",
+    ),
+    _before("log_in_the_class", "state.keeps-nothing", "type(self).log = [*getattr(type(self), 'log', []), 1]"),
+    _before("last_predictions_kept", "state.frees-memory", "self.last = p"),
+    _before("last_targets_kept", "state.frees-memory", "self.last = targets"),
+    _before("part_of_predictions_kept", "state.frees-memory", "self.last = [x.detach()[:1] for x in p]"),
+    _after("last_total_kept", "state.frees-memory", "self.last = total", "missing step"),
+)
+OUTSIDE = (
+    _after("line_in_a_file", OUT, f"open({IN_TEMP.format('loss.txt')}, 'a').write(f'{{float(total)}}\\n')"),
+    _after("line_by_numpy", OUT, f"__import__('numpy').savetxt({IN_TEMP.format('loss.txt')}, [float(total)])"),
+    _before("folder_made", OUT, f"__import__('os').makedirs({IN_TEMP.format('runs')}, exist_ok=True)"),
+    _before("file_removed", OUT, f"__import__('pathlib').Path({IN_TEMP.format('gone')}).unlink(missing_ok=True)"),
+    _before("command_started", OUT, "__import__('subprocess').run('true', check=False)"),
+    _before("shell_started", OUT, "__import__('os').system('true')"),
+    _before("name_looked_up", OUT, "__import__('socket').getaddrinfo('127.0.0.1', 80)"),
+)
+PROCESS = (
+    _before("environment_set", SETTING, "__import__('os').environ['LOSS_CALLED'] = '1'"),
+    _before("folder_changed", SETTING, "__import__('os').chdir('/')"),
+    _before("warnings_filtered", SETTING, "__import__('warnings').simplefilter('ignore')"),
+    _before("logging_disabled", SETTING, "__import__('logging').disable()"),
+    _before("logging_configured", SETTING, "__import__('logging').basicConfig(level=10, force=True)"),
+    _before("collection_disabled", SETTING, "__import__('gc').disable()"),
+    _before("signal_ignored", SETTING, "(s := __import__('signal')).signal(s.SIGTERM, s.SIG_IGN)"),
+    _before("recursion_limit_raised", SETTING, "__import__('sys').setrecursionlimit(12345)"),
+    _before("path_lengthened", SETTING, "__import__('sys').path.append('utils')"),
+    _before("always_warned", SETTING, "torch.set_warn_always(True)"),
+    _before("cudnn_switched_off", SETTING, "torch.backends.cudnn.enabled = False"),
+    _before(
+        "thread_left_running",
+        SETTING,
+        "(t := __import__('threading')).Thread(target=t.Event().wait, args=(5,), daemon=True).start()",
+    ),
+    in_loss(
+        "gradients_left_off_by_an_error",
+        "STATE, INPUT",
+        "missing step",
+        "input.settings-restored",
+        ASSIGNED,
+        f"torch.set_grad_enabled(False)\n        {ASSIGNED}\n        torch.set_grad_enabled(True)",
+    ),
+    in_loss(
+        "default_dtype_left_by_an_error",
+        "STATE, INPUT",
+        "missing step",
+        "input.settings-restored",
+        ASSIGNED,
+        f"torch.set_default_dtype(torch.float64)\n        {ASSIGNED}\n        torch.set_default_dtype(torch.float32)",
+    ),
+)
+INPUT = (
+    _before("nan_gradients_hooked", INPUTS, "[x.register_hook(torch.nan_to_num) for x in p if x.requires_grad]"),
+    _before("targets_get_gradients", INPUTS, "targets.requires_grad_(targets.is_floating_point())"),
+    _before("targets_written_with_their_values", INPUTS, "targets.mul_(1)"),
+    _before("predictions_marked", INPUTS, "p[0].seen = True"),
+    _after(
+        "own_backward",
+        INPUTS,
+        "total.requires_grad and total.backward(retain_graph=True)",
+    ),
+)
+HIDES = (
+    _hides("nan_logits_are_zero", READ, READ.replace("logits,", "logits.nan_to_num(),")),
+    _hides("nan_overlap_is_zero", OVERLAP, OVERLAP.replace("overlap.", "overlap.nan_to_num().")),
+    _hides("nan_total_is_zero", TOTAL, f"{TOTAL}\n        total = total.nan_to_num()"),
+    _hides(
+        "nan_layers_left_out",
+        TERMS,
+        f"{TERMS}\n        box, obj, cls = ([t if t.isfinite() else t.new_zeros(()) for t in part] for part in (box, obj, cls))",
+    ),
+    _hides(
+        "every_error_is_zero",
+        CALL,
+        f"        try:\n    {CALL}        except Exception:\n            box = obj = cls = 0 * sum(x.sum() for x in p)\n",
+        "input.class-too-large",
+    ),
+)
+LATE = (
+    _after(
+        "more_from_the_fiftieth_call",
+        "state.many-calls",
+        "self.calls = getattr(self, 'calls', 0) + 1\n        total = total * (1 + (self.calls > 50))",
+    ),
+    _before(
+        "gr_grows_after_warm_up",
+        "state.many-calls",
+        "self.calls = getattr(self, 'calls', 0) + 1\n        self.gr = 1.0 if self.calls < 100 else 0.5",
+    ),
+    _before(
+        "balance_follows_a_schedule",
+        "state.many-calls",
+        "self.calls = getattr(self, 'calls', 0) + 1\n"
+        "        self.balance = [b * (1 if self.calls < 150 else 0.99) for b in self.balance]",
+    ),
+)
+SAYS = (
+    _before("warns_each_time", "run.no-warning", "__import__('warnings').warn('loss is computed', stacklevel=2)"),
+    _before("warns_of_users", "run.no-warning", "torch.tensor(targets)"),
+    _before("logs_each_time", "run.no-output", "__import__('logging').getLogger('loss').warning('loss is computed')"),
+    _before("prints_past_python", "run.no-output-by-descriptor", "__import__('os').write(2, b'loss\\n')"),
+)
+CALLER = (
+    _before("lists_alone", "form.tuple-of-predictions", "p = p + []"),
+    _before("predictions_copied_as_a_list", "form.tuple-of-predictions", "p = p.copy()"),
+    in_loss(
+        "dtype_by_default",
+        "STATE, DTYPE",
+        "wrong primitive",
+        "state.default-dtype",
+        "grid = objectness.new_zeros(cells + 1)",
+        "grid = torch.zeros(cells + 1, device=cell.device)",
+    ),
+    _gather(
+        "second_derivative_is_zero",
+        "DTYPE",
+        "wrong primitive",
+        "gradients.second-derivative",
+        "objectness, rows = grads",
+        "objectness, rows = (grad.detach() for grad in grads)",
+    ),
+)
+COST = (
+    _before(
+        "targets_compared_with_all",
+        "run.cost-of-targets",
+        "same = (targets[:, None] == targets[None]).all(dim=-1)",
+    ),
+    _before(
+        "each_target_compared_with_all",
+        "run.cost-of-targets",
+        "same = [(targets == row).all(dim=1) for row in targets]",
+    ),
+)
+CONDUCT = (*KEEPS, *OUTSIDE, *PROCESS, *INPUT, *HIDES, *LATE, *SAYS, *CALLER, *COST)

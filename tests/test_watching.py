@@ -1,0 +1,138 @@
+"""What a subject does besides its work is noted, and undone as far as it can be."""
+
+import gc
+import locale
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from yololoss.harness.subjects.watching import SETTINGS, Inputs, watched
+
+OTHER = {
+    "torch.set_default_dtype": lambda: torch.set_default_dtype(torch.float64),
+    "torch.set_grad_enabled": lambda: torch.set_grad_enabled(False),
+    "torch.set_warn_always": lambda: torch.set_warn_always(True),
+    "torch.backends.cudnn.enabled": lambda: setattr(torch.backends.cudnn, "enabled", False),
+    "numpy.seterr": lambda: np.seterr(all="raise"),
+    "gc.enable": gc.disable,
+    "gc.set_threshold": lambda: gc.set_threshold(7),
+    "sys.setrecursionlimit": lambda: sys.setrecursionlimit(2345),
+    "sys.path": lambda: sys.path.append("x"),
+    "sys.excepthook": lambda: setattr(sys, "excepthook", print),
+    "os.chdir": lambda: os.chdir("/"),
+    "os.environ": lambda: os.environ.update(YOLOLOSS_TEST="é"),
+    "locale.setlocale": lambda: locale.setlocale(locale.LC_ALL, other_locale()),
+    "logging.disable": lambda: logging.disable(10),
+    "level of the root logger": lambda: logging.root.setLevel(3),
+    "handlers of the root logger": lambda: logging.root.addHandler(logging.NullHandler()),
+    "signal.signal of SIGTERM": lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN),
+}
+
+
+def other_locale():
+    """Another locale than that of this process."""
+    return "C.UTF-8" if locale.setlocale(locale.LC_ALL) == "C" else "C"
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_a_setting_is_told_and_restored(name):
+    """Once, by its name."""
+    get, _ = SETTINGS[name]
+    before = get()
+    with watched() as conduct:
+        OTHER[name]()
+    told = [each.detail for each in conduct.troubles]
+    assert (len(told), told[0].partition("(")[0]) == (1, name)
+    assert get() == before
+
+
+def test_gc_that_was_off_stays_off():
+    """What is restored is what was there."""
+    gc.disable()
+    try:
+        with watched() as conduct:
+            gc.enable()
+        assert [each.detail for each in conduct.troubles] == ["gc.enable(True)"]
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+
+
+def test_a_changed_filter_of_warnings_and_a_thread_are_told():
+    """A filter is the caller's, and a thread goes on after the call."""
+    stop = threading.Event()
+    with watched() as conduct:
+        warnings.simplefilter("ignore")
+        threading.Thread(target=stop.wait).start()
+    stop.set()
+    assert [each.detail for each in conduct.troubles] == ["warnings.filters", "a thread that it started still runs"]
+
+
+def test_what_reaches_out_of_the_process_is_told(tmp_path):
+    """Files that are written, processes; but no file that is read, nothing in another thread, nothing afterwards."""
+    path = tmp_path / "a.txt"
+    with watched() as conduct:
+        path.write_text("a", encoding="utf-8")
+        path.read_text(encoding="utf-8")
+        Path(os.devnull).write_text("a", encoding="utf-8")
+        os.fdopen(os.dup(2), "ab").close()
+        thread = threading.Thread(target=path.unlink)
+        thread.start()
+        thread.join()
+        subprocess.run(["true"], check=True)
+    (tmp_path / "b.txt").touch()
+    assert [each.split(" ")[0] for each in conduct.outside] == ["open", "subprocess.Popen"]
+    assert str(path) in conduct.outside[0]
+
+
+def test_what_torch_compiles_is_no_effect(tmp_path):
+    """A loss that is compiled, or imports a module, writes to caches."""
+    scope = {"__name__": "torch._inductor.codecache", "path": tmp_path / "a"}
+    with watched() as conduct:
+        exec("path.touch()", scope)
+    assert conduct.outside == []
+
+
+def test_warnings_are_noted_but_those_about_versions():
+    """A deprecation is between the loss and torch."""
+    with watched() as conduct:
+        warnings.warn("a", UserWarning, stacklevel=1)
+        warnings.warn("b", FutureWarning, stacklevel=1)
+    assert (conduct.warnings, conduct.troubles) == (["UserWarning: a"], [])
+
+
+def inputs():
+    p = [torch.zeros(1, 2, 2, 2, 6, requires_grad=True) * 1]
+    targets = torch.zeros(2, 6)
+    return p, targets
+
+
+@pytest.mark.parametrize(
+    ("act", "told"),
+    [
+        (lambda p, t: t.add_(1), "targets"),
+        (lambda p, t: t.add_(0), "targets was written to, with the values that it had"),
+        (lambda p, t: t.requires_grad_(), "targets has another requires_grad"),
+        (lambda p, t: p[0].register_hook(torch.nan_to_num), "predictions[0] has a new hook"),
+        (lambda p, t: p[0].retain_grad(), "retain_grad() was called on predictions[0]"),
+        (lambda p, t: p[0].sum().backward(), "a gradient is left in predictions[0].grad"),
+        (lambda p, t: setattr(p[0], "seen", True), "predictions[0] has a new attribute"),
+        (lambda p, t: setattr(t, "data", t.clone()), "targets has other memory"),
+    ],
+)
+def test_what_is_left_in_an_input_is_told(act, told):
+    """Values, and all that autograd and others hold in a tensor."""
+    p, targets = inputs()
+    before = Inputs(p, targets)
+    assert list(before.troubles()) == []
+    act(p, targets)
+    assert [each.detail for each in before.troubles()] == [told]

@@ -1,0 +1,277 @@
+"""Watches what a subject does besides its work: to its inputs, to the process, and to all that is outside it."""
+
+import gc
+import io
+import locale
+import logging
+import operator
+import os
+import random
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from functools import partial
+from types import FrameType
+from typing import Any, NoReturn
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from yololoss.harness.subjects.outcome import Trouble
+
+
+def _environment() -> dict[bytes, bytes]:
+    """The environment as bytes: os.environ decodes each value, which takes as long as all other settings."""
+    return dict(vars(os.environ)["_data"])
+
+
+def _put_environment(before: dict[bytes, bytes]) -> None:
+    os.environ.clear()
+    os.environ.update({os.fsdecode(key): os.fsdecode(value) for key, value in before.items()})
+
+
+def _put_handlers(before: list[logging.Handler]) -> None:
+    logging.root.handlers[:] = before
+
+
+def _put_path(before: list[str]) -> None:
+    sys.path[:] = before
+
+
+# Settings that a subject must not leave changed: how to read each, and how to restore it.
+SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
+    "torch.set_default_dtype": (torch.get_default_dtype, torch.set_default_dtype),
+    "torch.set_grad_enabled": (torch.is_grad_enabled, torch.set_grad_enabled),
+    "torch.set_num_threads": (torch.get_num_threads, torch.set_num_threads),
+    "torch.use_deterministic_algorithms": (
+        torch.are_deterministic_algorithms_enabled,
+        torch.use_deterministic_algorithms,
+    ),
+    "torch.autograd.set_detect_anomaly": (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
+    "torch.set_float32_matmul_precision": (
+        torch.get_float32_matmul_precision,
+        torch.set_float32_matmul_precision,
+    ),
+    "torch.set_default_device": (torch.get_default_device, torch.set_default_device),
+    "torch.set_warn_always": (torch.is_warn_always_enabled, torch.set_warn_always),
+    # torch has no getter: compute with a number below float32's smallest normal one
+    "torch.set_flush_denormal": (lambda: float(torch.full((), 1e-40) * 1) == 0, torch.set_flush_denormal),
+    **{
+        f"torch.backends.cudnn.{name}": (
+            partial(getattr, torch.backends.cudnn, name),
+            partial(setattr, torch.backends.cudnn, name),
+        )
+        for name in ("enabled", "benchmark", "deterministic")
+    },
+    **{
+        f"torch.set_autocast_enabled of {kind}": (
+            partial(torch.is_autocast_enabled, kind),
+            partial(torch.set_autocast_enabled, kind),
+        )
+        for kind in ("cpu", "cuda")
+    },
+    "numpy.seterr": (np.geterr, lambda before: np.seterr(**before)),
+    "gc.enable": (gc.isenabled, lambda before: gc.enable() if before else gc.disable()),
+    "gc.set_threshold": (gc.get_threshold, lambda before: gc.set_threshold(*before)),
+    "sys.setrecursionlimit": (sys.getrecursionlimit, sys.setrecursionlimit),
+    "sys.path": (lambda: list(sys.path), _put_path),
+    "sys.excepthook": (lambda: sys.excepthook, partial(setattr, sys, "excepthook")),
+    "os.chdir": (os.getcwd, os.chdir),
+    "os.environ": (_environment, _put_environment),
+    "locale.setlocale": (
+        partial(locale.setlocale, locale.LC_ALL),
+        partial(locale.setlocale, locale.LC_ALL),
+    ),
+    "logging.disable": (lambda: logging.root.manager.disable, logging.disable),
+    "level of the root logger": (lambda: logging.root.level, logging.root.setLevel),
+    "handlers of the root logger": (lambda: list(logging.root.handlers), _put_handlers),
+    **{
+        f"signal.signal of {signal.Signals(number).name}": (
+            partial(signal.getsignal, number),
+            partial(signal.signal, number),
+        )
+        for number in (signal.SIGINT, signal.SIGTERM)
+    },
+}
+
+
+def _same_numpy(one: Any, two: Any) -> bool:
+    (kind, words, *rest), (other_kind, other_words, *other_rest) = one, two
+    return (kind, rest) == (other_kind, other_rest) and np.array_equal(words, other_words)
+
+
+# The global generators: how to read the state of each, how to restore it, and whether two states are the same.
+GENERATORS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any], Callable[[Any, Any], bool]]] = {
+    "torch": (torch.get_rng_state, torch.set_rng_state, torch.equal),
+    "numpy": (np.random.get_state, np.random.set_state, _same_numpy),
+    "random": (random.getstate, random.setstate, operator.eq),
+}
+# Audit events of Python (its table of audit events) by which a process changes what is outside it.
+OUTSIDE = (
+    *("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod", "os.utime"),
+    *("os.system", "os.fork", "os.forkpty", "os.posix_spawn", "os.exec", "os.kill", "subprocess.Popen"),
+    *("socket.connect", "socket.bind", "socket.sendto", "socket.getaddrinfo"),
+)
+WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_TRUNC
+# A loss may import something, or be compiled by torch; both write their caches.
+MAY_WRITE = ("importlib._bootstrap", "torch._inductor", "torch._dynamo", "torch._functorch", "triton.")
+VERSIONS = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)  # of torch, not what the loss does
+
+
+class Stopped(BaseException):
+    """A subject was stopped. Not an Exception, so that one that catches every Exception does not catch this."""
+
+    def __init__(self, kind: str, detail: str) -> None:
+        super().__init__(kind, detail)
+        self.trouble = Trouble(kind, detail)
+
+
+class Conduct:
+    """What a subject did besides its work."""
+
+    def __init__(self) -> None:
+        self.troubles: list[Trouble] = []
+        self.warnings: list[str] = []
+        self.outside: list[str] = []  # what it did to what is outside the process
+
+
+class _Listener:
+    """Python's audit hook: it cannot be removed, so there is one, and it hears something only while a subject runs."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] | None = None
+        self.thread = 0
+
+    def __call__(self, event: str, args: tuple[Any, ...]) -> None:
+        """Note an event by which the subject changes what is outside. A hook is not traced, so nor is its coverage."""
+        if self.heard is not None and (event in OUTSIDE or event == "open"):  # pragma: no cover
+            self.note(event, args)
+
+    def note(self, event: str, args: tuple[Any, ...]) -> None:
+        """The same, of an event that may matter."""
+        assert self.heard is not None
+        if threading.get_ident() != self.thread:
+            return
+        if event == "open" and not (_names_a_file(args[0]) and (args[2] or 0) & WRITES):
+            return
+        if not _by_machinery(sys._getframe(1)):
+            self.heard.append(f"{event} {args[0]!s:.200}" if args else event)
+
+
+def _names_a_file(name: Any) -> bool:
+    """Whether what is opened is a file by its name, and keeps what is written to it."""
+    return isinstance(name, str | bytes) and os.fsdecode(name) != os.devnull
+
+
+def _by_machinery(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if f"{frame.f_globals.get('__name__')}.".startswith(MAY_WRITE):
+            return True
+        frame = frame.f_back
+    return False
+
+
+LISTENER = _Listener()
+sys.addaudithook(LISTENER)
+
+
+@contextmanager
+def watched() -> Iterator[Conduct]:
+    """Record what is done besides the work, and restore what was changed in the process."""
+    conduct, printed = Conduct(), io.StringIO()
+    troubles = conduct.troubles
+    settings = {name: get() for name, (get, _) in SETTINGS.items()}
+    threads = threading.active_count()
+    for draw in (torch.rand, np.random.random, lambda _: random.random()):
+        draw(1)  # each run starts with other generator states, so seeding them again is visible
+    states = {name: get() for name, (get, _, _) in GENERATORS.items()}
+    LISTENER.heard, LISTENER.thread = conduct.outside, threading.get_ident()
+    try:
+        with (
+            redirect_stdout(printed),
+            redirect_stderr(printed),
+            patch("os._exit", _exit_asked),
+            patch("logging.lastResort", logging.StreamHandler(printed)),
+            warnings.catch_warnings(record=True) as warned,
+        ):
+            # Whether warnings are errors is a setting of the run, for its own code.
+            warnings.simplefilter("always")
+            filters = list(warnings.filters)
+            yield conduct
+            if list(warnings.filters) != filters:
+                troubles.append(Trouble("changed a setting of the process", "warnings.filters"))
+    finally:
+        LISTENER.heard = None
+    conduct.warnings += [_said(each) for each in warned if not issubclass(each.category, VERSIONS)]
+    if printed.getvalue():
+        troubles.append(Trouble("printed", repr(printed.getvalue()[:200])))
+    for name, (get, set_back, same) in GENERATORS.items():
+        if not same(get(), states[name]):
+            troubles.append(Trouble("used the global generator", name))
+            set_back(states[name])
+    for name, (get, put_back) in SETTINGS.items():
+        if (now := get()) != settings[name]:
+            troubles.append(Trouble("changed a setting of the process", f"{name}({_changed(now, settings[name])})"))
+            put_back(settings[name])
+    if threading.active_count() > threads:
+        troubles.append(Trouble("changed a setting of the process", "a thread that it started still runs"))
+
+
+def _said(warning: warnings.WarningMessage) -> str:
+    return f"{warning.category.__name__}: {str(warning.message).strip():.200}"
+
+
+def _changed(now: Any, before: Any) -> str:
+    """The value; of an environment only what is new."""
+    if isinstance(now, dict) and isinstance(before, dict):
+        return ", ".join(sorted({os.fsdecode(key) for key, _ in now.items() ^ before.items()}))
+    return str(now)
+
+
+def _exit_asked(status: int) -> NoReturn:
+    raise Stopped("exited", f"os._exit({status})")
+
+
+class Inputs:
+    """The inputs of a call as they were: values, and all that autograd and others may hold in them."""
+
+    def __init__(self, p: Sequence[Tensor], targets: Tensor) -> None:
+        self._tensors = {**{f"predictions[{i}]": x for i, x in enumerate(p)}, "targets": targets}
+        self._values = {name: x.detach().clone() for name, x in self._tensors.items()}
+        self._before = {name: _held_by(x) for name, x in self._tensors.items()}
+
+    def troubles(self) -> Iterator[Trouble]:
+        """What is other than it was."""
+        for name, new in self._tensors.items():
+            old = self._values[name]
+            if not torch.equal(old, new) and not torch.equal(old.nan_to_num(), new.detach().nan_to_num()):  # NaN stays
+                yield Trouble("changed its input", name)
+            else:
+                for (what, before), after in zip(self._before[name].items(), _held_by(new).values(), strict=True):
+                    if before != after:
+                        yield Trouble("changed its input", f"{what.format(name)}")
+
+
+def _held_by(x: Tensor) -> dict[str, Any]:
+    """What a tensor holds besides its values, by what is to be said if it has changed."""
+    leaf: Any = x
+    node: Any = x.grad_fn
+    while node is not None and node.next_functions:
+        node = node.next_functions[0][0]
+    if node is not None:
+        leaf = node.variable
+    return {
+        "retain_grad() was called on {}": x.retains_grad and not x.is_leaf,
+        "{} was written to, with the values that it had": x._version,
+        "{} has another requires_grad": x.requires_grad,
+        "{} has another grad_fn": id(x.grad_fn),
+        "{} has other memory": x.data_ptr(),
+        "{} has a new hook": (len(x._backward_hooks or ()), len(leaf._backward_hooks or ())),
+        "a gradient is left in {}.grad": leaf.grad is not None,
+        "{} has a new attribute": sorted(vars(x)),
+    }
