@@ -147,6 +147,13 @@ def test_a_loss_of_a_known_form_is_of_no_other_kind(name):
     assert subject.family.other_kind(subject, None) is None
 
 
+@pytest.mark.parametrize("name", ["pasted:SIoU", "conforming:Pieces", "conforming:Scripted", "forms:BlackBox"])
+def test_an_angle_of_an_overlap_is_no_angle_of_boxes(name):
+    """Whatever such a loss raises: it asks for no other targets or predictions."""
+    subject = load_loss(f"tests.subjects.{name}", CPU)
+    assert subject.family.other_kind(subject, Trouble("raised in loss", "RuntimeError: some fault")) is None
+
+
 def test_an_adapter_that_raises_is_of_no_other_kind():
     """Whatever its names are: who writes an adapter knows the kind."""
     subject = load_loss("tests.subjects.kinds:MasksLeftOut", CPU)

@@ -26,7 +26,7 @@ TRIED = 4  # predictions that should have the same rows
 class Kind(NamedTuple):
     """A kind of loss, and the names that only such losses have."""
 
-    names: str  # a regular expression of arguments, attributes and keys of hyp
+    names: str  # a regular expression of arguments and keys, and of attributes, which begin with a point
     what: str
     judged: str
 
@@ -39,7 +39,7 @@ KINDS = (
     Kind(r"masks|segments|protos?", "a segmentation loss", _without("mask")),
     Kind(r"thetas?(_\w+)?|angles?", "a loss of boxes with an angle", _without("angle")),
     Kind(r"(\w+_)?(landmark|lmk|kpt|keypoint)s?(_\w+)?", "a loss of landmarks or keypoints", _without("point")),
-    Kind(r"reg_max|(use_)?dfl", "a loss without anchors, like YOLOv8's", "No law is about such losses"),
+    Kind(r"\.?(reg_max|use_dfl)", "a loss without anchors, like YOLOv8's", "No law is about such losses"),
 )
 OTA = Kind(
     r"im(g|age)s?",
@@ -96,7 +96,7 @@ def _by_names(names: Iterable[str], kinds: Iterable[Kind], raised: Trouble | Non
 
 def _told(kind: Kind, name: str, raised: Trouble | None = None) -> str:
     because = f" ({raised.said})" if raised else ""
-    return _line(f"{kind.what}: it asks for {name}{because}", kind.judged)
+    return _line(f"{kind.what}: it asks for {name.removeprefix('.')}{because}", kind.judged)
 
 
 def _line(what: str, do: str) -> str:
@@ -161,7 +161,10 @@ def _follows_predictions(subject: LossUnderTest) -> bool:
 
 
 def _names(found: Any) -> Iterator[str]:
-    """The attributes and keys in the code of a function, or of the methods of a class."""
+    """The keys, and the attributes after a point, in the code of a function, or of the methods of a class.
+
+    An attribute says less than a key: SIoU has an angle and CIoU may have one, and neither asks for it.
+    """
     methods = [found]
     if inspect.isclass(found):
         own = (each for each in found.__mro__ if not each.__module__.startswith("torch."))
@@ -172,7 +175,7 @@ def _names(found: Any) -> Iterator[str]:
 
 
 def _names_in(code: CodeType) -> Iterator[str]:
-    yield from code.co_names
+    yield from (f".{name}" for name in code.co_names)
     for constant in code.co_consts:
         if isinstance(constant, str):
             yield constant
