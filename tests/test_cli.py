@@ -198,6 +198,13 @@ def test_a_loss_that_can_be_called_somewhere_is_judged(tmp_path, name, device):
     assert found_if_unnamed(chosen, under_test(chosen)).dialect == "upstream"
 
 
+def test_a_loss_that_ends_its_process_at_the_first_look_is_judged(monkeypatch):
+    """A law says so, with the case."""
+    monkeypatch.setattr(held, "_asked", lambda *_: "the loss ended its process when it was looked at")
+    chosen = Settings(loss="tests.subjects.faulty:ExitsForGood", device="cpu", dialect="upstream", baseline=None)
+    assert found_if_unnamed(chosen, under_test(chosen)).dialect == "upstream"
+
+
 def test_the_first_look_says_what_is_raised_on_every_case(tmp_path):
     """One case without an exception is enough; a case whose options the loss lacks says nothing."""
     (tmp_path / "cannot.py").write_text(CANNOT, encoding="utf-8")
