@@ -249,14 +249,14 @@ def test_what_is_not_there_ends_with_exit_status_2_and_one_line():
         ),
         (
             "yololoss.v5.boxes:ciou",
-            "--loss yololoss.v5.boxes:ciou: expected a function of (p, targets, model), got (box1, box2); "
-            "for another form derive from yololoss.harness.subjects.subject.Subject",
+            "--loss yololoss.v5.boxes:ciou: expected a function of (p, targets, model), got (box1, box2). "
+            "An adapter can build and call it: docs/use/adapters.md",
         ),
         (
             "yololoss.v5.assign:LayerAssignment",
             "--loss yololoss.v5.assign:LayerAssignment: expected a constructor with one required argument, the model, "
             "got (grid, scaled, ratio, matched, choice, present, row_choice, target, offset, shifted, cls, image, "
-            "anchor, cell, box, anchor_wh); for another form derive from yololoss.harness.subjects.subject.Subject",
+            "anchor, cell, box, anchor_wh). An adapter can build and call it: docs/use/adapters.md",
         ),
     ],
 )

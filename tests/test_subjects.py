@@ -286,8 +286,8 @@ def test_nothing_holds_of_a_loss_that_cannot_be_made():
     [
         (
             "FourResults",
-            "UnknownForm: expected (total, items) or only the total, got tuple of 4; "
-            "for another form derive from yololoss.harness.subjects.subject.Subject",
+            "UnknownForm: expected (total, items) or only the total, got tuple of 4. "
+            "An adapter can make them of it: docs/use/adapters.md",
         ),
         ("NamedTerms", "UnknownForm: items: expected None, a tensor, or numbers (box, obj, cls), got a dict"),
     ],

@@ -98,11 +98,12 @@ def test_a_record_is_kept_and_held_to(tmp_path):
 
 
 def test_a_loss_that_shows_no_steps_is_not_judged_by_them():
-    """The toy losses have one step, and their cases have no settings."""
+    """The toy losses have one step, their cases no settings, and nothing else is taken for them."""
     loss = load_loss(RIGHT, torch.device("cpu"))
     domain = Plan((), loss).domains[0]
     case = domain.case(bytes(domain.size))
     assert Run(loss, case).as_shown is None
+    assert loss.family.other_kind(loss, None) is None
     assert case.simpler == ()
 
 

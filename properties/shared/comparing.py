@@ -14,7 +14,7 @@ AGAIN = Around(chance=1)  # a second run, in which the mirror takes other orders
 def no_trouble(exam: Exam, kind: str | tuple[str, ...], expected: str) -> None:
     """Expect that the subject did nothing of this kind, or these."""
     found = [t for t in exam.outcome.troubles if t.kind.startswith(kind)]
-    told = [f"{t.kind}: {t.detail}" + (f", at {t.place}" if t.place else "") for t in found]
+    told = [f"{t.kind}: {t.said}" for t in found]
     first = [f"{t.kind} {t.detail.partition(':')[0]} {t.place}" for t in found[:1]]
     exam.expect(not found, "what the subject did", expected, "; ".join(told), kind="".join(first))
 

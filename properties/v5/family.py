@@ -13,10 +13,10 @@ from yololoss.harness.cases.vectors import read_vectors
 from yololoss.harness.subjects.comparison import Comparison
 from yololoss.harness.subjects.dialect import Recognised
 from yololoss.harness.subjects.family import Family, LossUnderTest, Wrong
-from yololoss.harness.subjects.outcome import Outcome
+from yololoss.harness.subjects.outcome import Outcome, Trouble
 from yololoss.harness.subjects.subject import Make
 
-from . import describing, drawing, exporting, forms, pools, recorded, regions, strategies
+from . import describing, drawing, exporting, forms, kinds, pools, recorded, regions, strategies
 from .budget import Budget
 from .case import Case
 from .dialects import DIALECTS, Dialect
@@ -193,6 +193,10 @@ class V5(Family):
     @override
     def recognise(self, subject: LossUnderTest, named: Dialect | None) -> Recognised:
         return recognise(subject, list(self.golden().values()), named)
+
+    @override
+    def other_kind(self, subject: LossUnderTest, raised: Trouble | None) -> str | None:
+        return kinds.by_what_it_does(subject, raised)
 
     @override
     def proofs(self, task: Any, **asked: Any) -> Iterator[Any]:

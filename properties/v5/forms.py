@@ -2,8 +2,9 @@
 
 import inspect
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -14,14 +15,31 @@ from yololoss.harness.subjects.forms import is_open, required, shown, takes, tot
 from yololoss.harness.subjects.subject import Make, Subject, Unsupported
 
 from .case import Case
+from .kinds import by_arguments
 from .rows import Rows, read_built
 
 USUAL = {"sort_obj_iou": False, "gr": 1.0}  # attributes that options set, and their defaults
 
 
-class StandInHead(nn.Module):
+class _StandIn(nn.Module):
+    """Says what a loss looked for in vain."""
+
+    place: ClassVar[str]  # where a loss finds it
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError as error:
+            members = (*vars(self), *self._modules, *self._parameters, *self._buffers)
+            hint = closest(name, (known for known in members if not known.startswith("_")))
+            message = f"the loss looked for {self.place}.{name}, which is not there{hint}"
+            raise AttributeError(message, name=name, obj=self) from error
+
+
+class StandInHead(_StandIn):
     """The attributes of a detection head that losses read."""
 
+    place = "model.model[-1]"
     anchors: Tensor
 
     def __init__(self, case: Case) -> None:
@@ -32,9 +50,10 @@ class StandInHead(nn.Module):
         self.stride = torch.tensor(case.strides)
 
 
-class StandInLayer(nn.Module):
+class StandInLayer(_StandIn):
     """The head of one stride, as darknet-style models have it (yolor, ScaledYOLOv4)."""
 
+    place = "model.module_list[i]"
     anchor_vec: Tensor
 
     def __init__(self, case: Case, layer: int) -> None:
@@ -46,8 +65,10 @@ class StandInLayer(nn.Module):
         self.register_buffer("anchors", anchors * self.stride)  # in pixels
 
 
-class StandInModel(nn.Module):
+class StandInModel(_StandIn):
     """The attributes of a model that losses read: ``hyp``, the head ``model[-1]``, a parameter, ``gr``, ``nc``."""
+
+    place = "model"
 
     def __init__(self, case: Case) -> None:
         super().__init__()
@@ -61,15 +82,6 @@ class StandInModel(nn.Module):
         self.module_list = nn.ModuleList([nn.Identity(), *(StandInLayer(case, i) for i in range(case.layers))])
         self.yolo_layers = list(range(1, 1 + case.layers))
 
-    def __getattr__(self, name: str) -> Any:
-        """Say what a loss looked for in vain."""
-        try:
-            return super().__getattr__(name)
-        except AttributeError as error:
-            known = [known for known in (*vars(self), *self._modules, *self._parameters) if not known.startswith("_")]
-            message = f"the loss looked for model.{name}, which is not there{closest(name, known)}"
-            raise AttributeError(message, name=name, obj=self) from error
-
 
 def adapt(found: Any, module: ModuleType) -> Make:
     """A function that makes subjects from a class or function. Raises TypeError, one line, for an unknown form.
@@ -78,24 +90,27 @@ def adapt(found: Any, module: ModuleType) -> Make:
     targets (and images, if it requires a third argument). A function is called as ``function(p, targets, model)``.
     """
     needed = required(found)
+    kind = by_arguments(found)
+    if kind is not None:
+        raise TypeError(kind)
     if inspect.isclass(found):
         if len(needed) != 1 and not is_open(found):
             raise TypeError(f"expected a constructor with one required argument, the model, got {shown(needed)}")
-        return lambda case, device: ClassSubject(case, device, loss_class=found)
+        return partial(ClassSubject, called=found)
     if len(needed) != 3:
         raise TypeError(f"expected a function of (p, targets, model), got {shown(needed)}")
     builder = getattr(module, "build_targets", None)
-    return lambda case, device: FunctionSubject(case, device, function=found, builder=builder)
+    return partial(FunctionSubject, called=found, builder=builder)
 
 
 class ClassSubject(Subject):
     """``ComputeLoss(model, autobalance)``: called as ``loss(p, targets)`` or ``loss(p, targets, imgs)``."""
 
-    def __init__(self, case: Case, device: torch.device, *, loss_class: Callable[..., Any]) -> None:
+    def __init__(self, case: Case, device: torch.device, *, called: Callable[..., Any]) -> None:
         super().__init__(case, device)
-        if case.options.autobalance and "autobalance" not in inspect.signature(loss_class).parameters:
+        if case.options.autobalance and "autobalance" not in inspect.signature(called).parameters:
             raise Unsupported("autobalance")
-        self._class = loss_class
+        self._class = called
         self.model: nn.Module = StandInModel(case).to(device)  # a loss may have only a weak reference to it
         self._build()
 
@@ -162,13 +177,13 @@ class FunctionSubject(Subject):
     """``compute_loss(p, targets, model)``, with ``build_targets(p, targets, model)`` in the same module."""
 
     def __init__(
-        self, case: Case, device: torch.device, *, function: Callable[..., Any], builder: Callable[..., Any] | None
+        self, case: Case, device: torch.device, *, called: Callable[..., Any], builder: Callable[..., Any] | None
     ) -> None:
         super().__init__(case, device)
         for option in ("autobalance", "sort_obj_iou"):
             if getattr(case.options, option):
                 raise Unsupported(option)
-        self.function, self.builder = function, builder
+        self.function, self.builder = called, builder
         self.model = StandInModel(case).to(device)
 
     @override

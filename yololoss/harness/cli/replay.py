@@ -49,11 +49,14 @@ def replay(
 
     Exit status: 0 all are fixed; 1 at least one is still broken; 2 at least one cannot run.
     """
+    from yololoss.harness.engine.held import refuse_others  # noqa: PLC0415
     from yololoss.harness.engine.judge import MEMORY, Judge, Task, usual_limit  # noqa: PLC0415
     from yololoss.harness.findings.finding import Finding  # noqa: PLC0415
 
     chosen = options.settings(**given)
     subject = options.under_test(chosen)
+    if chosen.loss != subject.family.bundled:
+        refuse_others(chosen, subject)
     task = Task(chosen.loss, chosen.device, chosen.dialect, memory or MEMORY, limit or usual_limit(chosen.device))
     given |= {"limit": f"{limit:g}" if limit else None, "memory": str(memory) if memory else None}
     with Judge(task) as judge:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, NamedTuple
 
 from yololoss.harness.config import Settings
 from yololoss.harness.engine.guard import Guarded
@@ -17,13 +17,20 @@ from yololoss.harness.subjects.compiled import NAME as COMPILE
 from yololoss.harness.subjects.dialect import Recognised, differences, with_choice, write_dialect
 from yololoss.harness.subjects.execute import execute
 from yololoss.harness.subjects.family import LossUnderTest
+from yololoss.harness.subjects.forms import ADAPTERS
 from yololoss.harness.subjects.load import find_devices
 from yololoss.harness.subjects.outcome import Trouble
 from yololoss.harness.subjects.subject import Unsupported
 
 LIMIT = 60.0  # seconds of work; it takes one
 CALLED = 20  # cases on which a loss is called before it is judged, until one does not raise
-ADAPTERS = "docs/use/adapters.md"
+
+
+class Called(NamedTuple):
+    """What a first call of a loss shows."""
+
+    raised: Trouble | None  # the first exception, if every case raises one
+    kind: str | None  # what the loss is, if it is not what its family judges
 
 
 @dataclass(frozen=True)
@@ -45,25 +52,33 @@ def found_if_unnamed(chosen: Settings, subject: LossUnderTest) -> Held:
     """
     if chosen.loss == subject.family.bundled:
         return Held(subject.dialect_text)
-    _refuse_uncallable(chosen, subject)
+    refuse_others(chosen, subject)
     return Held(subject.dialect_text) if chosen.dialect is not None else held_to(chosen, subject)
 
 
-def _refuse_uncallable(chosen: Settings, subject: LossUnderTest) -> None:
-    """Raise UsageError for a loss that raises on every case, on the CPU and on each of its devices."""
+def refuse_others(chosen: Settings, subject: LossUnderTest) -> None:
+    """Raise UsageError for a loss of another kind, or that raises on every case, on the CPU and on each of its devices.
+
+    It breaks no law: there is nothing to judge. A loss that ends its process is judged.
+    """
     devices = ("cpu", *(name for name in find_devices(chosen.device)[0] if name != COMPILE))
-    raised: Trouble | None = None
+    seen: list[Called] = []
     for name in dict.fromkeys(devices):
-        found = _asked(Task(chosen.loss, name, chosen.dialect), _call)
-        if not isinstance(found, Trouble):  # it can be called there, or ends its process, which is judged
+        called = _asked(Task(chosen.loss, name, chosen.dialect), _call)
+        if not isinstance(called, Called):
             return
-        raised = raised or found
-    assert raised is not None
-    place = f", at {raised.place}" if raised.place else ""
-    raise UsageError(
-        f"{chosen.loss} cannot be called: {raised.kind} on each of {CALLED} cases: {raised.detail}{place}. "
-        f"It is given {subject.family.given_to}; a loss that wants other things needs an adapter: {ADAPTERS}"
-    )
+        seen.append(called)
+        if called.raised is None:
+            break
+    raised, kind = seen[0] if seen[-1].raised else seen[-1]
+    if kind is not None:
+        with chosen.blamed():
+            raise UsageError(f"--loss {chosen.loss}: {kind}")
+    if raised is not None:
+        raise UsageError(
+            f"{chosen.loss} cannot be called: {raised.kind} on each of {CALLED} cases: {raised.said}. "
+            f"It is given {subject.family.given_to}; a loss that wants other things needs an adapter: {ADAPTERS}"
+        )
 
 
 def held_to(chosen: Settings, subject: LossUnderTest) -> Held:
@@ -127,8 +142,14 @@ def _look(pipe: Connection, task: Task, named: bool) -> None:
 
 
 def _call(pipe: Connection, task: Task) -> None:
-    """The other process: sends the first exception if every one of some cases raises; None if one does not."""
+    """The other process: sends what the loss raises on every case, if it does, and of what kind it is."""
     subject = task.under_test()
+    raised = _raised(subject)
+    pipe.send(Called(raised, subject.family.other_kind(subject, raised)))
+
+
+def _raised(subject: LossUnderTest) -> Trouble | None:
+    """The first exception if every one of some cases raises; None if one does not."""
     plan, raised = Plan((), subject), []
     for number in range(CALLED):
         case = plan.case(plan.usual(number))
@@ -136,6 +157,6 @@ def _call(pipe: Connection, task: Task) -> None:
             outcome = execute(subject, case)
             first = next((each for each in outcome.troubles if each.kind.startswith("raised in ")), None)
             if outcome.calls or first is None:
-                return pipe.send(None)
+                return None
             raised.append(first)
-    return pipe.send(raised[0] if raised else None)
+    return raised[0] if raised else None

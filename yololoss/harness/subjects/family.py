@@ -23,7 +23,7 @@ from yololoss.harness.devices.devices import Around
 from yololoss.harness.errors import UsageError, closest
 from yololoss.harness.subjects.comparison import Comparison
 from yololoss.harness.subjects.dialect import Recognised, write_dialect
-from yololoss.harness.subjects.outcome import Grid, Outcome
+from yololoss.harness.subjects.outcome import Grid, Outcome, Trouble
 from yololoss.harness.subjects.subject import Make, Subject
 
 _FAMILIES: dict[str, "Family"] = {}
@@ -162,6 +162,13 @@ class Family(ABC):
         """The dialect of a loss, by what it does. Of a named one only what the loss contradicts is changed.
 
         None if losses of the family cannot be recognised.
+        """
+        return None
+
+    def other_kind(self, subject: "LossUnderTest", raised: Trouble | None) -> str | None:
+        """What a loss is that is of no kind that the laws are about, and what to do, in one line; None if it is not.
+
+        ``raised``: what it raises on every case; None if it can be called.
         """
         return None
 

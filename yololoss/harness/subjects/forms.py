@@ -10,7 +10,7 @@ from torch import Tensor
 
 from yololoss.harness.subjects.subject import UnknownForm
 
-OTHER_FORM = "for another form derive from yololoss.harness.subjects.subject.Subject"
+ADAPTERS = "docs/use/adapters.md"
 
 
 # Every case builds a new object of one class. To inspect its methods takes as long as to build it. By weak reference,
@@ -48,8 +48,8 @@ def required(function: Callable[..., Any]) -> list[str]:
 
 
 def shown(names: list[str]) -> str:
-    """The arguments, and what to do for another form, for an error message."""
-    return f"({', '.join(names)}); {OTHER_FORM}"
+    """The arguments, and what to do about them, for an error message."""
+    return f"({', '.join(names)}). An adapter can build and call it: {ADAPTERS}"
 
 
 def takes(builder: Callable[..., Any] | None, given: tuple[Any, ...]) -> TypeGuard[Callable[..., Any]]:
@@ -66,5 +66,6 @@ def total_and_items(result: Any) -> tuple[Tensor, Any]:
         return result, None
     if not isinstance(result, tuple | list) or len(result) != 2 or not isinstance(result[0], Tensor):
         shown = f"{type(result).__name__} of {len(result)}" if isinstance(result, Sized) else type(result).__name__
-        raise UnknownForm(f"expected (total, items) or only the total, got {shown}; {OTHER_FORM}")
+        expected = f"expected (total, items) or only the total, got {shown}"
+        raise UnknownForm(f"{expected}. An adapter can make them of it: {ADAPTERS}")
     return result[0], result[1]

@@ -38,6 +38,11 @@ class Trouble:
     detail: str
     place: str = ""  # in the loss's own files, where it raised: file, line, function
 
+    @property
+    def said(self) -> str:
+        """The detail, and where it raised."""
+        return f"{self.detail}, at {self.place}" if self.place else self.detail
+
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
