@@ -143,19 +143,15 @@ class Conduct:
 class _Listener:
     """Python's audit hook: it cannot be removed, so there is one, and it hears something only while a subject runs."""
 
+    __cantrace__ = True  # else Python switches tracing off in a hook, so that coverage does not see it
+
     def __init__(self) -> None:
         self.heard: list[str] | None = None
         self.thread = 0
 
     def __call__(self, event: str, args: tuple[Any, ...]) -> None:
-        """Note an event by which the subject changes what is outside. A hook is not traced, so nor is its coverage."""
-        if self.heard is not None and (event in OUTSIDE or event == "open"):  # pragma: no cover
-            self.note(event, args)
-
-    def note(self, event: str, args: tuple[Any, ...]) -> None:
-        """The same, of an event that may matter."""
-        assert self.heard is not None
-        if threading.get_ident() != self.thread:
+        """Note an event by which the subject changes what is outside."""
+        if self.heard is None or not (event in OUTSIDE or event == "open") or threading.get_ident() != self.thread:
             return
         if event == "open" and not (_names_a_file(args[0]) and (args[2] or 0) & WRITES):
             return
