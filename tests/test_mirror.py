@@ -115,6 +115,12 @@ WRITES = {
 }
 
 
+def test_any_element_that_is_put_may_be_the_last():
+    """put_ has no deterministic form."""
+    assert len(last_written(lambda x, i, v: x.put_(i, v))) > 1
+    assert len(last_written(lambda x, i, v: x.put(i, v))) > 1
+
+
 @pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
 def test_any_write_to_a_place_may_be_the_last(write):
     """The seed decides, and the same seed gives the same; in order if algorithms must be deterministic."""

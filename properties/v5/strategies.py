@@ -89,6 +89,8 @@ def _enlarged(frame: Frame, what: str) -> Frame:
         "rows": {"grids": ((300, 2),)},
         "cells": {"batch": 3, "grids": ((131, 131),), "anchors": (tuple((w, 2.0) for w in SIDES[:3]),)},
         "crowd": {"grids": ((8, 8),), "anchors": (first,)},
+        "thousands of images": {"batch": 4100},
+        "thousands of classes": {"classes": 4100},
     }
     return small._replace(**changed[what])
 

@@ -68,7 +68,7 @@ def test_large_sizes_are_treated_like_small_ones(exam: Exam) -> None:
 
 @law(
     "totals.very-large-sizes",
-    title="With very many cells or targets, the results are wrong",
+    title="With very many cells, targets, images or classes, the results are wrong",
     source="SPEC 6",
     cases=cases(
         min_targets=2,
@@ -83,7 +83,7 @@ def test_large_sizes_are_treated_like_small_ones(exam: Exam) -> None:
     infinite=True,
 )
 def test_sizes_beyond_16_bits_are_treated_like_small_ones(exam: Exam) -> None:
-    """With 154,449 cells, or hundreds of targets, no exception occurs; total and gradients equal the reference's."""
+    """With 154,449 cells, hundreds of targets, or 4,100 images or classes, no exception occurs; total and gradients equal the reference's."""
     if not exam.outcome.gradients:  # if a small case raises too, run.no-exception reports it
         few = exam.on(exam.case.changed(grids=((2, 2),), targets=exam.case.targets[:1]))
         exam.only_if(bool(few.outcome.gradients), "the subject raises on a small case too")

@@ -319,6 +319,13 @@ LIFE = (
 )
 
 SIZES = (
+    _assign(
+        "indices_in_half_precision",
+        "INDEX, CLS",
+        "totals.very-large-sizes",
+        CLASS,
+        CLASS.replace("long()", "half().long()"),
+    ),
     _assign("class_in_a_byte", "INDEX, CLS", "totals.large-sizes", CLASS, CLASS.replace("long()", "byte().long()")),
     _assign(
         "first_1000_rows",

@@ -208,6 +208,13 @@ def _along_axis(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], chance
     return func(target, axis, index.index_select(along, order), source.index_select(axis, order), *rest, **kwargs)
 
 
+def _put(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], chance: torch.Generator) -> Any:
+    """put_: (target, index into all its elements, source, ...), in any order."""
+    target, index, source, *rest = args
+    order = torch.randperm(index.numel(), generator=chance)
+    return func(target, index.reshape(-1)[order], source.reshape(-1)[order], *rest, **kwargs)
+
+
 def _reordered(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], chance: torch.Generator) -> Any:
     """sum and mean, over everything or along axes."""
     values, *rest = args
@@ -235,6 +242,7 @@ OTHERWISE: dict[str, Callable[[Any, tuple[Any, ...], dict[str, Any], torch.Gener
         ("scatter", "scatter_", "scatter_add", "scatter_add_", "scatter_reduce", "scatter_reduce_"), _along_axis
     ),
     **dict.fromkeys(("index_add", "index_add_", "index_copy", "index_copy_"), _along_axis),
+    **dict.fromkeys(("put", "put_"), _put),
     **dict.fromkeys(("sum", "mean"), _reordered),
     "binary_cross_entropy_with_logits": _criterion,
 }
