@@ -389,7 +389,7 @@ def test_a_changed_loss_is_recorded_and_held_to_its_record(tmp_path):
     laws = ("--laws", "boxes.item", "--laws", "totals.sum")
     status, output, errors = run_apart("record", SPEC, "-o", "b.json", *laws, cwd=fork)
     assert status == 0, errors
-    assert re.fullmatch(r"b.json: \d+ cases, 1 laws broken\n", output)
+    assert re.fullmatch(r"b.json: \d+ cases, 1 laws broken\n  boxes.item: .+\n", output)
     assert read_vectors(fork / "b.json").broken == ("boxes.item",)
     check = ("check", SPEC, "--baseline", "b.json", *laws, "--laws", "baseline", "--workers", 1, "--no-shrink")
     status, output, errors = run_apart(*check, cwd=fork)
@@ -426,6 +426,20 @@ def test_recording_over_a_file_that_differs_asks(tmp_path, answer, written):
     assert status == 0
     assert "exists with other content. Overwrite it?" in output
     assert (path.read_text(encoding="utf-8") != "{}") is written
+
+
+@pytest.mark.slow
+def test_a_nan_is_recorded_as_no_choice(tmp_path):
+    """Its law is named, and not among those that are known to break."""
+    code = "from yololoss import ComputeLoss\n\n\nclass Loss(ComputeLoss):\n    def __call__(self, p, targets):\n"
+    code += "        total, items = super().__call__(p, targets)\n        return total * float('nan'), items\n"
+    (tmp_path / "nan.py").write_text(code, encoding="utf-8")
+    spec = f"{tmp_path}/nan.py:Loss"
+    status, output, errors = run("record", spec, "-o", "b.json", "--laws", "totals.finite", cwd=tmp_path)
+    assert status == 0, errors
+    line = "  totals.finite: The loss is not finite; this is no choice, so it is not recorded as known"
+    assert output.splitlines()[1:] == [line]
+    assert read_vectors(tmp_path / "b.json").broken == ()
 
 
 @pytest.mark.slow

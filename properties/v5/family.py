@@ -98,6 +98,7 @@ class V5(Family):
     # What the loss does to its inputs, since all that follows may be wrong then; the total itself, before its parts.
     first = (INPUTS, "totals.shape-and-dtype", "totals.sum")
     given = GIVEN
+    never_known = FINITE
     follows = MappingProxyType(
         {
             **{f"{part}.gradient": f"{part}.item" for part in ("boxes", "objectness", "classes")},

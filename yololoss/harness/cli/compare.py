@@ -23,7 +23,8 @@ def record(
     """Record what a loss does now, as a baseline for check --baseline.
 
     Use it for a loss that was changed on purpose. The file holds about 80 cases with rows, values and gradients, and
-    the names of the laws that the loss breaks now (of all laws, or of those that --laws names).
+    the names of the laws that the loss breaks now (of all laws, or of those that --laws names). A NaN is no choice: a
+    law about it is not recorded, and a check still says that it breaks.
 
     \b
     Examples:
@@ -36,7 +37,7 @@ def record(
 
     chosen = options.settings(loss=loss, dialect=dialect)
     subject = options.under_test(chosen)
-    find_laws(subject.family, laws)
+    titles = {id: law.title for id, law in find_laws(subject.family, laws).items()}
     cases = baseline_cases(subject.family, more)
     with options.progress(f"cases of {loss}") as bar:
         task = bar.add_task("", total=len(cases))
@@ -49,8 +50,12 @@ def record(
     if verdict.problem:
         raise UsageError(verdict.problem)
     broken = tuple(sorted(row["id"] for row in verdict.laws if row["word"] in ("BROKE", "explained")))
-    changed = write_baseline(output, loss, vectors, broken, lambda: force or _may_overwrite(output))
+    known = tuple(law for law in broken if law not in subject.family.never_known)
+    changed = write_baseline(output, loss, vectors, known, lambda: force or _may_overwrite(output))
     options.say(f"{output}: {len(vectors)} cases, {len(broken)} laws broken{'' if changed else ': unchanged'}")
+    for law in broken:
+        not_known = "" if law in known else "; this is no choice, so it is not recorded as known"
+        options.say(f"  {law}: {titles[law]}{not_known}")
 
 
 def _may_overwrite(path: Path) -> bool:

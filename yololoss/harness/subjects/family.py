@@ -83,6 +83,7 @@ class Family(ABC):
     # Laws that break for the same reason as an earlier one if they mostly break on the same cases, by id: such as the
     # law of a gradient, and that of the value.
     follows: Mapping[str, str] = MappingProxyType({})
+    never_known: tuple[str, ...] = ()  # ids of laws that no record takes as known: no loss is meant to break them
     # The parts of laws about what a loss shows of its own steps, such as its rows, and what that is in words.
     shown: tuple[str, ...] = ()
     shows: str = ""
