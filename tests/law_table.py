@@ -159,6 +159,7 @@ BREAKS = {
     "form.tuple-of-predictions": "lists_alone",
     "gradients.second-derivative": "second_derivative_is_zero",
     "input.nan-logits": "nan_logits_are_zero",
+    "input.spoils-nothing": "bad_input_is_remembered",
     "input.settings-restored": "gradients_left_off_by_an_error",
     "run.cost-of-targets": "targets_compared_with_all",
     "run.no-effect-outside": "line_in_a_file",

@@ -7,14 +7,18 @@ checks its input can be tested for this with --dialect yololoss.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from yololoss.harness.laws.exam import Exam
 from yololoss.harness.laws.law import law
 from yololoss.harness.subjects.subject import Subject
 
+from ..shared.comparing import close
 from .case import Options
 from .pools import ONE_CALL
 from .strategies import cases
@@ -311,3 +315,23 @@ def test_settings_are_restored_after_bad_input(exam: Exam) -> None:
         other = exam.on(exam.case.changed(targets=spoilt), valid=False)
         left = [t.detail for t in other.outcome.troubles if t.kind.startswith("changed a setting")]
         exam.expect(not left, f"settings after {what}", "as they were", "; ".join(left))
+
+
+@law(
+    "input.spoils-nothing",
+    title="After bad input the loss gives other results",
+    source="DESIGN",
+    cases=GOOD,
+    again=True,
+)
+def test_bad_input_does_not_spoil_the_next_call(exam: Exam) -> None:
+    """After a call on a NaN, refused or not, the same object and a new one give the same results as before."""
+
+    def calling(subject: Subject, p: list[Tensor], targets: Tensor) -> tuple[Tensor, Any]:
+        with suppress(Exception):
+            subject.loss([x.detach() for x in p], torch.full_like(targets, NAN))
+        return subject.loss(p, targets)
+
+    _ = exam.calls
+    close(exam, exam.on(exam.case, calling=calling), "after a call on targets that are NaN")
+    close(exam, exam.on(exam.case), "of a new object, after a call on targets that are NaN")

@@ -121,6 +121,24 @@ HIDES = (
         "input.class-too-large",
     ),
 )
+SPOILT = (
+    in_loss(
+        "bad_input_is_remembered",
+        "STATE, INPUT",
+        "missing step",
+        "input.spoils-nothing",
+        CALL,
+        f"        self.sum = getattr(self, 'sum', 0.0) + float(targets.sum())\n{CALL}        box = box + 0 * self.sum\n",
+    ),
+    in_loss(
+        "bad_input_is_remembered_in_the_balance",
+        "STATE, INPUT",
+        "missing step",
+        "input.spoils-nothing",
+        CALL,
+        f"        if not targets.isfinite().all():\n            self.balance = [0.0] * self.nl\n{CALL}",
+    ),
+)
 LATE = (
     _after(
         "more_from_the_fiftieth_call",
@@ -177,4 +195,4 @@ COST = (
         "same = [(targets == row).all(dim=1) for row in targets]",
     ),
 )
-CONDUCT = (*KEEPS, *OUTSIDE, *PROCESS, *INPUT, *HIDES, *LATE, *SAYS, *CALLER, *COST)
+CONDUCT = (*KEEPS, *OUTSIDE, *PROCESS, *INPUT, *HIDES, *SPOILT, *LATE, *SAYS, *CALLER, *COST)
