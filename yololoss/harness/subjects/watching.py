@@ -118,8 +118,11 @@ OUTSIDE = (
     *("socket.connect", "socket.bind", "socket.sendto", "socket.getaddrinfo"),
 )
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_TRUNC
-# A loss may import something, or be compiled by torch; both write their caches.
-MAY_WRITE = ("importlib._bootstrap", "torch._inductor", "torch._dynamo", "torch._functorch", "triton.")
+# A loss may import something, or be compiled; both write their caches, and a compiler is a process.
+MAY_WRITE = (
+    *("importlib._bootstrap", "torch._inductor", "torch._dynamo", "torch._functorch", "torch.utils.cpp_extension."),
+    *("triton.", "numba."),
+)
 VERSIONS = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)  # of torch, not what the loss does
 
 
