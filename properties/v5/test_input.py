@@ -40,7 +40,7 @@ def what_happens(exam: Exam, other: Exam, what: str = "bad input") -> str:
     """Note what happens in ``other``, on bad input; if the subject's dialect refuses bad input, require an error."""
     note = _noted(other)
     # A target that is ignored leaves the objectness loss of all cells, which is 0 only for logits far below 0.
-    hidden = note == SILENT and _zero(other) and not _zero(exam.on(exam.case.changed(targets=())))
+    hidden = note == SILENT and _zero(other) and not _zero(exam.on(other.case.changed(targets=())))
     exam.expect(not hidden, what, "an error, or the loss of what is valid", "a total of 0, as if an error was caught")
     if exam.subject.dialect.bad_input == "refused":
         refused = note in ("error: ValueError", "error: TypeError")
