@@ -67,14 +67,21 @@ def test_gc_that_was_off_stays_off():
         gc.enable()
 
 
-def test_a_changed_filter_of_warnings_and_a_thread_are_told():
-    """A filter is the caller's, and a thread goes on after the call."""
-    stop = threading.Event()
+def test_a_changed_filter_of_warnings_is_told():
+    """A filter is the caller's."""
     with watched() as conduct:
         warnings.simplefilter("ignore")
-        threading.Thread(target=stop.wait).start()
-    stop.set()
-    assert [each.detail for each in conduct.troubles] == ["warnings.filters", "a thread that it started still runs"]
+    assert [each.detail for each in conduct.troubles] == ["warnings.filters"]
+
+
+def test_what_an_import_changes_is_restored_and_not_told(monkeypatch):
+    """A module does so once, when it is imported first."""
+    before = list(sys.path)
+    with watched() as conduct:
+        monkeypatch.setitem(sys.modules, "made_by_this_test", sys)
+        warnings.simplefilter("ignore")
+        sys.path.append("x")
+    assert (conduct.troubles, sys.path) == ([], before)
 
 
 def test_what_reaches_out_of_the_process_is_told(tmp_path):

@@ -73,4 +73,6 @@ def test_the_cost_does_not_grow_with_the_square_of_the_targets(exam: Exam) -> No
         few, more, many = (getattr(each, what) for each in counted)
         grown = f"{what} of a call on {', '.join(map(str, COUNTS))} targets"
         slow = many - more <= MOST * max(more - few, COUNTS[0])
-        exam.expect(slow, grown, "growth that doubles with the targets, at most 2.8 times", f"{few}, {more}, {many}")
+        exam.expect(
+            slow, grown, "the second doubling adds at most 2.8 times what the first one adds", f"{few}, {more}, {many}"
+        )

@@ -72,11 +72,6 @@ PROCESS = (
     _before("path_lengthened", SETTING, "__import__('sys').path.append('utils')"),
     _before("always_warned", SETTING, "torch.set_warn_always(True)"),
     _before("cudnn_switched_off", SETTING, "torch.backends.cudnn.enabled = False"),
-    _before(
-        "thread_left_running",
-        SETTING,
-        "(t := __import__('threading')).Thread(target=t.Event().wait, args=(5,), daemon=True).start()",
-    ),
     in_loss(
         "gradients_left_off_by_an_error",
         "STATE, INPUT",

@@ -49,19 +49,14 @@ UNNOTICEABLE: tuple[tuple[str, str, str], ...] = (
         "Laws compare numbers of any dtype: only the loss itself reads these lists, and int32 is legal.",
     ),
     (
-        "The loss keeps the inputs of a call until the next call",
-        "",
-        "This takes memory for one call, and some losses log the inputs; a law finds inputs kept beyond the next call.",
-    ),
-    (
         "More than 32,767 rows of one layer, numbered in 16 bits",
         "",
         "The largest case of the gate has about 9,000 rows; larger ones would take too long.",
     ),
     (
-        "Print options, environment variables and other settings that no computation reads",
+        "Print options and other settings that no computation reads",
         "",
-        "Every package has some; laws check those that change the results of torch or NumPy.",
+        "Every package has some; laws check those of torch, NumPy and Python that a training loop relies on.",
     ),
     (
         "A CUDA device other than the first; `is_cuda`; a copy to the host that is read before it has finished",

@@ -115,7 +115,7 @@ GENERATORS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any], Callable[[A
 OUTSIDE = (
     *("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod", "os.utime"),
     *("os.system", "os.fork", "os.forkpty", "os.posix_spawn", "os.exec", "os.kill", "subprocess.Popen"),
-    *("socket.connect", "socket.bind", "socket.sendto", "socket.getaddrinfo"),
+    *("socket.connect", "socket.bind", "socket.sendto", "socket.getaddrinfo", "sqlite3.connect"),
 )
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_TRUNC
 # A loss may import something, or be compiled; both write their caches, and a compiler is a process.
@@ -185,7 +185,7 @@ def watched() -> Iterator[Conduct]:
     conduct, printed = Conduct(), io.StringIO()
     troubles = conduct.troubles
     settings = {name: get() for name, (get, _) in SETTINGS.items()}
-    threads = threading.active_count()
+    modules = len(sys.modules)
     for draw in (torch.rand, np.random.random, lambda _: random.random()):
         draw(1)  # each run starts with other generator states, so seeding them again is visible
     states = {name: get() for name, (get, _, _) in GENERATORS.items()}
@@ -202,7 +202,7 @@ def watched() -> Iterator[Conduct]:
             warnings.simplefilter("always")
             filters = list(warnings.filters)
             yield conduct
-            if list(warnings.filters) != filters:
+            if list(warnings.filters) != filters and len(sys.modules) == modules:
                 troubles.append(Trouble("changed a setting of the process", "warnings.filters"))
     finally:
         LISTENER.heard = None
@@ -215,10 +215,10 @@ def watched() -> Iterator[Conduct]:
             set_back(states[name])
     for name, (get, put_back) in SETTINGS.items():
         if (now := get()) != settings[name]:
-            troubles.append(Trouble("changed a setting of the process", f"{name}({_changed(now, settings[name])})"))
+            # What an import changes, as of a compiler, it changes once: without it the next run tells.
+            if len(sys.modules) == modules:
+                troubles.append(Trouble("changed a setting of the process", f"{name}({_changed(now, settings[name])})"))
             put_back(settings[name])
-    if threading.active_count() > threads:
-        troubles.append(Trouble("changed a setting of the process", "a thread that it started still runs"))
 
 
 def _said(warning: warnings.WarningMessage) -> str:
