@@ -324,7 +324,7 @@ class Lazy:
 
 
 class Remembers(ComputeLoss):
-    """Remembers assignments by its inputs, counts its calls, and keeps its last result."""
+    """Remembers assignments by its inputs, counts its calls, and keeps its last items."""
 
     def __init__(self, model: Any, autobalance: bool = False) -> None:
         super().__init__(model, autobalance)
@@ -336,8 +336,9 @@ class Remembers(ComputeLoss):
         return self.memory.get(key) or self.memory.setdefault(key, super()._assign(p, targets, every_row))
 
     def __call__(self, p: Any, targets: Tensor) -> Any:
-        self.calls, self.last = self.calls + 1, super().__call__(p, targets)
-        return self.last
+        total, self.last = super().__call__(p, targets)
+        self.calls += 1
+        return total, self.last
 
 
 class SettingsForAWhile(ComputeLoss):
@@ -346,11 +347,12 @@ class SettingsForAWhile(ComputeLoss):
     def __call__(self, p: Any, targets: Tensor) -> Any:
         before = torch.get_default_dtype()
         torch.set_default_dtype(torch.float64)
-        with torch.random.fork_rng(devices=[]):
-            torch.rand(3)
-            result = super().__call__(p, targets)
-        torch.set_default_dtype(before)
-        return result
+        try:
+            with torch.random.fork_rng(devices=[]):
+                torch.rand(3)
+                return super().__call__(p, targets)
+        finally:
+            torch.set_default_dtype(before)
 
 
 class WeakModel(ComputeLoss):
