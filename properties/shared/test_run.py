@@ -43,23 +43,25 @@ def test_the_loss_prints_nothing(exam: Exam) -> None:
     no_trouble(exam, "printed", "nothing printed")
 
 
+def _flush() -> None:
+    for stream in (sys.__stdout__, sys.__stderr__):
+        if stream is not None:
+            stream.flush()
+
+
 @contextmanager
 def _descriptors() -> Iterator[list[bytes]]:
     """What is written to the file descriptors of standard output and standard error, past Python's own objects."""
     written: list[bytes] = []
     with tempfile.TemporaryFile() as file:
         own = {number: os.dup(number) for number in (1, 2)}
-        for stream in (sys.__stdout__, sys.__stderr__):
-            if stream is not None:
-                stream.flush()
+        _flush()
         for number in own:
             os.dup2(file.fileno(), number)
         try:
             yield written
         finally:
-            for stream in (sys.__stdout__, sys.__stderr__):
-                if stream is not None:
-                    stream.flush()
+            _flush()
             for number, kept in own.items():
                 os.dup2(kept, number)
                 os.close(kept)

@@ -142,21 +142,30 @@ def test_a_scaled_total_has_a_scaled_gradient(exam: Exam) -> None:
         exam.expect_close(place, SCALE * here, there, 2 * SCALE * exam.budget.gradients[i], BECAUSE)
 
 
+STEP = 2.0**-6  # of all objectness logits, for a central difference
+SMOOTH = cases(dtypes=("float64",), options=ONE_CALL[:1], logits=((4.0, 0.0), (1.0, 0.0)), spots=False)
+
+
+def ends(exam: Exam) -> tuple[Exam, Exam]:
+    """The case with all objectness logits raised, and lowered, by `STEP`."""
+    up, down = (exam.on(exam.case.with_logits(tuple(raised(x, s) for x in exam.case.logits))) for s in (STEP, -STEP))
+    return up, down
+
+
 @law(
     "gradients.finite-difference",
     title="The objectness gradient is not the slope of the total",
     source="calculus",
-    cases=cases(dtypes=("float64",), options=ONE_CALL[:1], logits=((4.0, 0.0), (1.0, 0.0)), spots=False),
+    cases=SMOOTH,
     again=True,
 )
 def test_the_objectness_gradient_is_the_slope_of_the_total(exam: Exam) -> None:
     """A small step of all objectness logits changes the total by that step x the sum of their gradients."""
-    step = 2.0**-6
-    up, down = (exam.on(exam.case.with_logits(tuple(raised(x, s) for x in exam.case.logits))) for s in (step, -step))
-    slope = (up.calls[0].total - down.calls[0].total) / (2 * step)
+    up, down = ends(exam)
+    slope = (up.calls[0].total - down.calls[0].total) / (2 * STEP)
     summed = float(sum(g[..., 4].sum() for g in exam.gradients))
-    rounding = (up.budget.totals[0] + down.budget.totals[0]) / (2 * step)
-    curved = step**2 * curvature(exam)
+    rounding = (up.budget.totals[0] + down.budget.totals[0]) / (2 * STEP)
+    curved = STEP**2 * curvature(exam)
     exam.expect_close("sum of objectness gradients", slope, summed, rounding + curved, "central difference")
 
 
@@ -179,7 +188,7 @@ def raised(logits: Tensor, step: float) -> Tensor:
     "gradients.second-derivative",
     title="The second derivative is not the slope of the gradient",
     source="calculus",
-    cases=cases(dtypes=("float64",), options=ONE_CALL[:1], logits=((4.0, 0.0), (1.0, 0.0)), spots=False),
+    cases=SMOOTH,
     again=True,
 )
 def test_the_second_derivative_is_the_slope_of_the_gradient(exam: Exam) -> None:
@@ -205,11 +214,10 @@ def test_the_second_derivative_is_the_slope_of_the_gradient(exam: Exam) -> None:
 
     _ = exam.on(exam.case, calling=calling).calls
     exam.only_if(bool(found), "the loss cannot be differentiated twice")
-    step = 2.0**-6
-    up, down = (exam.on(exam.case.with_logits(tuple(raised(x, s) for x in exam.case.logits))) for s in (step, -step))
-    ends = [float(sum(g[..., 4].sum() for g in end.gradients)) for end in (up, down)]
-    rounding = sum(float(g[..., 4].sum()) for end in (up, down) for g in end.budget.gradients) / (2 * step)
+    up, down = ends(exam)
+    summed = [float(sum(g[..., 4].sum() for g in end.gradients)) for end in (up, down)]
+    rounding = sum(float(g[..., 4].sum()) for end in (up, down) for g in end.budget.gradients) / (2 * STEP)
     # The fourth derivative of BCE is below its third's bound, that of focal loss below 8 (1 + gamma) times that.
-    curved = step**2 * curvature(exam) * (8 * (1 + exam.case.hyp.fl_gamma) if exam.case.hyp.fl_gamma else 1)
-    slope = (ends[0] - ends[1]) / (2 * step)
+    curved = STEP**2 * curvature(exam) * (8 * (1 + exam.case.hyp.fl_gamma) if exam.case.hyp.fl_gamma else 1)
+    slope = (summed[0] - summed[1]) / (2 * STEP)
     exam.expect_close("sum of second derivatives", slope, found[0], rounding + curved, "central difference")

@@ -19,7 +19,7 @@ from yololoss.harness.laws.law import law
 from yololoss.harness.subjects.subject import Subject
 
 from ..shared.comparing import close
-from .case import Options
+from .case import Case, Options
 from .pools import ONE_CALL
 from .strategies import cases
 
@@ -69,12 +69,17 @@ def with_value(exam: Exam, columns: tuple[int, ...], *values: float) -> str:
     targets = exam.case.targets
     turn, row = divmod(int(getattr(exam.case.predictions, "seed", 0)), len(targets))
     column, value = columns[turn % len(columns)], values[turn // len(columns) % len(values)]
-    numbers = list(targets[row])
-    numbers[column] = value
     plain = exam.case.predictions.model_copy(update={"overrides": ()})
-    spoilt = (*targets[:row], tuple(numbers), *targets[row + 1 :])
-    other = exam.on(exam.case.changed(targets=spoilt, predictions=plain), _alone, valid=False)
+    spoilt = _spoilt(exam.case, row, column, value).changed(predictions=plain)
+    other = exam.on(spoilt, _alone, valid=False)
     return what_happens(exam, other, f"targets[{row}, {column}] = {value:g}")
+
+
+def _spoilt(case: Case, row: int, column: int, value: float) -> Case:
+    """The case with another value in one place of its targets."""
+    rows = [list(each) for each in case.targets]
+    rows[row][column] = value
+    return case.changed(targets=tuple(map(tuple, rows)))
 
 
 def _alone(subject: Subject) -> None:
@@ -316,9 +321,7 @@ def test_settings_are_restored_after_bad_input(exam: Exam) -> None:
     """A call on bad input, refused or not, leaves every setting as it was: gradients, default dtype and others."""
     bad = {"a class that is NaN": (1, NAN), "a class beyond the last": (1, exam.case.classes + 300.0)}
     for what, (column, value) in bad.items():
-        first, *others = exam.case.targets
-        spoilt = ((*first[:column], value, *first[column + 1 :]), *others)
-        other = exam.on(exam.case.changed(targets=spoilt), valid=False)
+        other = exam.on(_spoilt(exam.case, 0, column, value), valid=False)
         left = [t.detail for t in other.outcome.troubles if t.kind.startswith("changed a setting")]
         exam.expect(not left, f"settings after {what}", "as they were", "; ".join(left))
 

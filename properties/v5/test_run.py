@@ -10,7 +10,8 @@ from typing_extensions import override
 from yololoss.harness.laws.exam import Exam
 from yololoss.harness.laws.law import law
 
-from .case import Case, SeededLogits
+from .case import Case
+from .strategies import USUAL
 
 COUNTS = (256, 512, 1024)  # targets
 # From N to 4 N targets, the second doubling costs 2^e times what the first one cost, where the cost grows as N^e. What
@@ -21,15 +22,7 @@ MOST = 2**1.5
 def _with_targets(count: int) -> Case:
     """A usual case with so many targets, spread over its two images."""
     spread = ((n % 2, n % 3, (n * 0.618 + 0.01) % 1, (n * 0.414 + 0.02) % 1, 0.1, 0.12) for n in range(count))
-    return Case(
-        batch=2,
-        classes=3,
-        grids=((16, 12), (8, 6), (4, 3)),
-        strides=(8.0, 16.0, 32.0),
-        anchors=(((1.25, 1.6), (2.0, 3.75)), ((1.9, 3.8), (3.9, 2.8)), ((3.6, 2.8), (4.9, 6.2))),
-        targets=tuple(spread),
-        predictions=SeededLogits(seed=1),
-    )
+    return USUAL.changed(grids=((16, 12), (8, 6), (4, 3)), targets=tuple(spread))
 
 
 class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -1,9 +1,8 @@
 """Faults in what a loss does besides its work: to memory, files, the process, its inputs, and to errors."""
 
 from tests.faults import Fault, in_loss
-from tests.faults.hidden import ASSIGNED, CALL, TOTAL, _gather
+from tests.faults.hidden import ASSIGNED, CALL, TOTAL
 
-RESULT = "return total.reshape(1).float(), torch.stack((box, obj, cls)).detach().float()"
 IN_TEMP = "(t := __import__('tempfile')).gettempdir() + '/yololoss-{0}'"
 KEPT = "self.__dict__.setdefault('kept', {0})"
 TERMS = "box, obj, cls = zip(*layers, strict=True)"
@@ -23,9 +22,9 @@ def _after(name: str, law: str, statement: str, kind: str = "wrong primitive") -
     return in_loss(name, "STATE", kind, law, TOTAL, f"{TOTAL}\n        {statement}")
 
 
-def _kept(name: str, empty: str, more: str, law: str = "state.keeps-nothing") -> Fault:
+def _kept(name: str, empty: str, more: str) -> Fault:
     """Something is added to what the object keeps."""
-    return _after(name, law, f"{KEPT.format(empty)}{more}", "missing step")
+    return _after(name, "state.keeps-nothing", f"{KEPT.format(empty)}{more}", "missing step")
 
 
 def _hides(name: str, old: str, new: str, law: str = HIDDEN) -> Fault:
@@ -169,11 +168,12 @@ CALLER = (
         "grid = objectness.new_zeros(cells + 1)",
         "grid = torch.zeros(cells + 1, device=cell.device)",
     ),
-    _gather(
+    Fault(
         "second_derivative_is_zero",
-        "DTYPE",
+        "AUTOGRAD",
         "wrong primitive",
         "gradients.second-derivative",
+        "gather",
         "objectness, rows = grads",
         "objectness, rows = (grad.detach() for grad in grads)",
     ),

@@ -64,6 +64,7 @@ class Session:
         self.counters = Counters(self.plan)
         for name in ("journal", "notes", "raw", "known", "findings"):
             (folder / name).mkdir(parents=True, exist_ok=True)
+        self._every_law = find_laws(self.subject.family)
         self.records: dict[str, Record] = read_records(folder)
         for kind, record in self.records.items():
             self._must_be_own(record_path(folder, kind), record.finding)
@@ -82,7 +83,7 @@ class Session:
     def _must_be_own(self, path: Path, finding: Finding | None) -> None:
         """Raise BadFile for a record that this session cannot have written: a report would show any file it names."""
         if finding is not None:
-            if finding.law not in find_laws(self.subject.family):
+            if finding.law not in self._every_law:
                 raise BadFile(f"{path}: finding.law: {short(finding.law)}: no such law")
             own = self.settings.findings_in(self.folder).resolve()
             for name in filter(None, (finding.path, finding.picture)):
@@ -284,7 +285,7 @@ class Session:
             elif path not in self.clerks:
                 try:
                     raw = read_raw(path)
-                    if raw.told.law not in find_laws(self.subject.family):
+                    if raw.told.law not in self._every_law:
                         raise BadFile(f"{path}: {raw.told.law}: no such law")
                     found.append((path, raw))
                 except BadFile:  # not written by the harness: keep it under another name, for a person to look at
