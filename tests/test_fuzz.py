@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import patch
 
@@ -48,6 +49,7 @@ def rarely(folder: Path, name: str, one_in: int) -> str:
     return f"{folder}/rarely.py:Loss"
 
 
+SLOW = 300.0  # seconds that a session may take for one step, on a machine that is busy otherwise
 # where the tests run in the background, Ctrl-C is ignored, and would be in a process that they start
 HEEDING_CTRL_C = ("env", "--default-signal=INT")
 
@@ -469,15 +471,22 @@ def test_a_session_survives_what_it_finds(tmp_path, monkeypatch, name, law):
     assert "still broken" in output
 
 
-def _begin(folder: Path, spec: str, stderr: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
+@contextlib.contextmanager
+def _begun(folder: Path, spec: str, stderr: int = subprocess.DEVNULL) -> Iterator[subprocess.Popen[bytes]]:
+    """A session of its own; it does not outlive the test, which would slow down those after it."""
     laws = [x for pattern in FEW for x in ("--laws", pattern)]
     command = [sys.executable, "-m", "yololoss", "fuzz", spec, "--out", str(folder), "--seed", "7", *laws]
     command += ["--for", "1h", "--workers", "2"]
-    return subprocess.Popen([*HEEDING_CTRL_C, *command], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=stderr)
+    command = [*HEEDING_CTRL_C, *command]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=stderr) as going:
+        try:
+            yield going
+        finally:
+            going.kill()
 
 
-def _until(condition, seconds: float = 90.0) -> None:
-    end = time.monotonic() + seconds
+def _until(condition) -> None:
+    end = time.monotonic() + SLOW
     while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.05)
@@ -491,16 +500,14 @@ def _state(folder: Path) -> dict[str, object]:
 def test_kill_9_loses_nothing(tmp_path):
     """A worker is replaced; the session itself is resumed, with its counts and what it found, and ends."""
     out = tmp_path / "s"
-    going = _begin(out, rarely(tmp_path, "Raises", 60))
-    _until(lambda: list((out / "known").glob("*.json")))
-    (server,) = [c for c in psutil.Process(going.pid).children() if "forkserver" in " ".join(c.cmdline())]
-    victims = [c for c in server.children() if c.is_running()]
-    for victim in victims:  # workers, perhaps the clerk and its judge
-        victim.kill()
-    _until(lambda: _state(out)["restarts"] >= 1)
-    known = {path.name for path in (out / "known").glob("*.json")}
-    going.kill()
-    going.wait()
+    with _begun(out, rarely(tmp_path, "Raises", 60)) as going:
+        _until(lambda: list((out / "known").glob("*.json")))
+        (server,) = [c for c in psutil.Process(going.pid).children() if "forkserver" in " ".join(c.cmdline())]
+        for victim in server.children():  # workers, perhaps the clerk and its judge, which may end by itself
+            with contextlib.suppress(psutil.NoSuchProcess):
+                victim.kill()
+        _until(lambda: _state(out)["restarts"] >= 1)
+        known = {path.name for path in (out / "known").glob("*.json")}
     _until(lambda: not server.is_running() or not server.children())
     for path in (out / "journal").glob("*.journal"):
         Journal(path).close()
@@ -538,10 +545,10 @@ def _fill(disk: Path) -> Path:
 def test_a_full_disk_ends_a_session_and_spoils_nothing(tmp_path, small_disk):
     """It ends with one line; after space is freed it is resumed, with all counts and findings."""
     out = small_disk / "s"
-    going = _begin(out, rarely(tmp_path, "Raises", 60), stderr=subprocess.PIPE)
-    _until(lambda: list((out / "known").glob("*.json")))
-    filler = _fill(small_disk)
-    _, errors = going.communicate(timeout=60)
+    with _begun(out, rarely(tmp_path, "Raises", 60), stderr=subprocess.PIPE) as going:
+        _until(lambda: list((out / "known").glob("*.json")))
+        filler = _fill(small_disk)
+        _, errors = going.communicate(timeout=SLOW)
     assert going.returncode == 2
     assert errors.decode().splitlines()[-1].startswith(f"yololoss: {out}/"), errors
     assert "No space left on device" in errors.decode().splitlines()[-1]
@@ -561,12 +568,12 @@ def test_a_full_disk_ends_a_session_and_spoils_nothing(tmp_path, small_disk):
 @pytest.mark.slow
 def test_ctrl_c_ends_a_session_with_its_summary(tmp_path):
     """Exit status 0 and the summary; no process is left."""
-    going = _begin(tmp_path / "s", BUNDLED)
-    _until(lambda: (tmp_path / "s" / "journal").is_dir() and list((tmp_path / "s" / "journal").iterdir()))
-    time.sleep(2)
-    left = psutil.Process(going.pid).children(recursive=True)
-    going.send_signal(signal.SIGINT)
-    assert going.wait(60) in (0, 2)  # 2: nothing was judged yet
+    with _begun(tmp_path / "s", BUNDLED) as going:
+        _until(lambda: (tmp_path / "s" / "journal").is_dir() and list((tmp_path / "s" / "journal").iterdir()))
+        time.sleep(2)
+        left = psutil.Process(going.pid).children(recursive=True)
+        going.send_signal(signal.SIGINT)
+        assert going.wait(SLOW) in (0, 2)  # 2: nothing was judged yet
     assert (tmp_path / "s" / "summary.json").exists()
     _until(lambda: not any(child.is_running() for child in left))
 

@@ -15,7 +15,7 @@ import pytest
 import yololoss
 from tests.all_laws import ROOT
 from tests.test_cli import run
-from tests.test_fuzz import FEW, HEEDING_CTRL_C, _state, _until, orders, rarely
+from tests.test_fuzz import FEW, HEEDING_CTRL_C, SLOW, _state, _until, orders, rarely
 from yololoss.harness.cases.vectors import read_vectors
 from yololoss.harness.config import BUNDLED
 from yololoss.harness.engine import cluster
@@ -29,7 +29,6 @@ from ray.exceptions import ActorDiedError, GetTimeoutError, RayActorError, RaySy
 
 pytestmark = pytest.mark.slow
 LAWS = [x for pattern in FEW for x in ("--laws", pattern)]
-SLOW = 300.0  # seconds that three nodes may take to begin on a machine that is busy otherwise
 
 
 @pytest.fixture(scope="module")
@@ -56,13 +55,13 @@ def test_a_lost_node_costs_its_running_case_alone(tmp_path, ray_cluster):
     command = [*HEEDING_CTRL_C, *fuzz, "--ray", address, *options]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as going:
         try:
-            _until(lambda: len(list((out / "journal").glob("*.journal"))) == 3, SLOW)
+            _until(lambda: len(list((out / "journal").glob("*.journal"))) == 3)
             print("lose", file=nodes.stdin, flush=True)
             assert nodes.stdout.readline() == "lost\n"
             # however long the cluster takes to notice, so no number of cases ends this session
-            _until(lambda: _state(out)["restarts"] == 1, SLOW)
+            _until(lambda: _state(out)["restarts"] == 1)
             counted = _done(out)
-            _until(lambda: _done(out) > counted and list((out / "findings").iterdir()), SLOW)
+            _until(lambda: _done(out) > counted and list((out / "findings").iterdir()))
             going.send_signal(signal.SIGINT)
             output, _ = going.communicate(timeout=SLOW)
         finally:
