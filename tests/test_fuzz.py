@@ -259,6 +259,40 @@ def test_a_worker_writes_down_what_it_finds_once(tmp_path):
     assert (once.alone, (once + once).alone) == (2, 0)  # two kinds by one case are one case
 
 
+SPOILT = """from tests.subjects.conforming_forms import Unchecked
+
+
+class Loss(Unchecked):
+    mean = 1.0
+
+    def __call__(self, p, targets):
+        total, items = super().__call__(p, targets)
+        Loss.mean = 0.9 * Loss.mean + 0.1 * float(total)
+        return total + 0 * Loss.mean, items
+"""
+
+
+def test_a_loss_that_bad_input_spoils_leaves_its_process(tmp_path):
+    """No law is judged in it after that, whatever law is asked for; the next process gives the loss no bad input."""
+    (tmp_path / "mean_of_all.py").write_text(SPOILT, encoding="utf-8")
+    laws = ("input.nan-logits", "state.second-object")
+    given = {"loss": f"{tmp_path}/mean_of_all.py:Loss", "dialect": "upstream", "laws": laws, "cases": 40}
+    with pytest.raises(SystemExit) as ended:
+        worker.run(orders(tmp_path)._replace(settings=settings(**given)))
+    assert ended.value.code == 0
+    (path,) = (tmp_path / "raw").iterdir()
+    assert read_raw(path).told[:2] == ("input.spoils-nothing", "the same case, after bad input in this process")
+    made = session.begin(tmp_path / "s", settings(**given))
+    with patch.object(LocalWorker, "__init__", return_value=None) as started:
+        made.state.counts.named["spoilt"] = 1
+        made._start_worker(0)
+    assert started.call_args.args[0].spoilt
+    worker.run(orders(tmp_path)._replace(settings=settings(**given), number=1, spoilt=True))
+    plan = Plan(laws, settings(**given).under_test())
+    named = worker.Counters(plan).read(Journal(worker.journal_path(tmp_path, 1)).counters).named
+    assert named["tried input.nan-logits"] == 0 < named["tried state.second-object"]
+
+
 def test_a_worker_leaves_with_a_lost_device(tmp_path):
     """Its last finding is written, and no case is left in flight."""
     task = Task(rarely(tmp_path, "Raises", 1), "cpu", "upstream")

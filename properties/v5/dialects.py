@@ -102,11 +102,15 @@ class Dialect(Data):
     drop_in: Literal["yes", "no"] = Field(
         "yes", description="whether it is built from a model that may be wrapped, whose hyp may lack label_smoothing"
     )
+    box_gain: Literal["box", "giou"] = Field("box", description="the name of the box gain in hyp")
     interface: Literal["whole", "partly"] = Field(
         "partly", description="whether it must have autobalance, sort_obj_iou, gr and build_targets; else it may"
     )
     bad_input: Literal["refused", "noted"] = Field(
         "noted", description="whether invalid input must raise a ValueError or TypeError; else what it does is noted"
+    )
+    float64: Literal["exact", "any"] = Field(
+        "any", description="whether float64 predictions have a gradient of that precision; else float32 is enough"
     )
     class_weights: Table = Field((), description="a weight for each class in the class loss")
     added_term: Literal["none", "in the box item", "an item"] = Field(
@@ -181,7 +185,7 @@ _V31 = UPSTREAM.but(
     balance=_OLD_TABLE,
     smoothing="ignored",
 )
-_V30 = _V31.but(overlap_form="yolov5-3.0", overlap_eps=1e-16)
+_V30 = _V31.but(overlap_form="yolov5-3.0", overlap_eps=1e-16, box_gain="giou")
 _V20 = _V30.but(neighbours="own-half", overlap="giou")
 _YOLOR = _V31.but(
     neighbours="own-half",
@@ -192,7 +196,9 @@ _YOLOR = _V31.but(
 DIALECTS = {
     "upstream": UPSTREAM,
     # what the bundled loss promises beyond upstream; no other dialect has to
-    "yololoss": Dialect(overlap_form="yolov5-master", target_dtype="float32", interface="whole", bad_input="refused"),
+    "yololoss": Dialect(
+        overlap_form="yolov5-master", target_dtype="float32", interface="whole", bad_input="refused", float64="exact"
+    ),
     "yolov5-master": Dialect(overlap_form="yolov5-master"),
     "yolov5-6.2": Dialect(overlap_form="yolov5-6.2"),
     "yolov5-6.1": Dialect(overlap_form="yolov5-5.0"),
@@ -208,7 +214,9 @@ DIALECTS = {
     "tph-yolov5": Dialect(overlap_form="yolov5-5.0", shared_cells="largest"),
     "yolor": _YOLOR,
     "scaledyolov4-csp": _YOLOR,
-    "scaledyolov4-large": _YOLOR.but(neighbours="mirror", cell="none", overlap_form="yolov5-3.0", overlap_eps=1e-16),
+    "scaledyolov4-large": _YOLOR.but(
+        neighbours="mirror", cell="none", overlap_form="yolov5-3.0", overlap_eps=1e-16, box_gain="giou"
+    ),
     "yolop": _V31.but(cell="clamp", batch="plain"),
     "yolov5-face": _V31.but(cell="clamp"),
     "mmyolo": UPSTREAM.but(drop_in="no", cell="none", overlap_range="clamped", **_IGNORED),

@@ -65,6 +65,32 @@ class StandInLayer(_StandIn):
         self.register_buffer("anchors", anchors * self.stride)  # in pixels
 
 
+class Hyp(dict[str, Any]):
+    """Hyperparameters that record under which names a loss looked in vain."""
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        super().__init__(values)
+        self.missed: dict[str, None] = {}
+
+    def _look(self, name: str) -> None:
+        if not super().__contains__(name):
+            self.missed[name] = None
+
+    def __missing__(self, name: str) -> Any:
+        self._look(name)
+        raise KeyError(name)
+
+    @override
+    def __contains__(self, name: object) -> bool:
+        self._look(str(name))
+        return super().__contains__(name)
+
+    @override
+    def get(self, name: str, default: Any = None) -> Any:
+        self._look(name)
+        return super().get(name, default)
+
+
 class StandInModel(_StandIn):
     """The attributes of a model that losses read: ``hyp``, the head ``model[-1]``, a parameter, ``gr``, ``nc``."""
 
@@ -72,7 +98,7 @@ class StandInModel(_StandIn):
 
     def __init__(self, case: Case) -> None:
         super().__init__()
-        # yolov5 1.0 to 3.0 calls the box gain "giou"
+        # both names of the box gain; a law judges whether a loss takes the one of its dialect
         self.hyp: dict[str, Any] = {**case.hyp.model_dump(), "giou": case.hyp.box}
         self.nc, self.gr = case.classes, case.options.gr
         self.weight = nn.Parameter(torch.zeros(1))
@@ -184,7 +210,11 @@ class FunctionSubject(Subject):
             if getattr(case.options, option):
                 raise Unsupported(option)
         self.function, self.builder = called, builder
-        self.model = StandInModel(case).to(device)
+        self.model: nn.Module = StandInModel(case).to(device)
+
+    @override
+    def rebuild(self, change: Callable[[Any], nn.Module]) -> None:
+        self.model = change(self.model)
 
     @override
     def loss(self, p: list[Tensor], targets: Tensor) -> tuple[Tensor, Any]:

@@ -33,7 +33,8 @@ from .reference import OwnOverlap, Reference
 from .trials import LINES, SHARED, SINGLES, case_of, on_lines, tiny
 
 Reals = NDArray[np.float64]
-PROMISES = ("drop_in", "interface", "bad_input")  # what a dialect expects beyond values: taken from the closest one
+# what a dialect expects beyond values: taken from the closest one
+PROMISES = ("drop_in", "box_gain", "interface", "bad_input", "float64")
 BOX, OBJECTNESS, CLASSES = slice(0, 4), slice(4, 5), slice(5, None)  # channels
 CLASSES_TRIED = (3, 2, 4, 5, 6, 8, 10, 20, 80, 1)  # a loss with class weights answers to one number alone
 LIMIT = 3.0  # seconds of a case, which takes a hundredth of one

@@ -15,6 +15,7 @@ from yololoss.harness.subjects.subject import Subject, Unsupported
 from ..shared.comparing import close
 from .budget import BECAUSE
 from .case import Options
+from .forms import Hyp
 from .pools import HYPS, ONE_CALL
 from .strategies import ANY, cases
 from .test_state import also_twice
@@ -108,6 +109,32 @@ def test_label_smoothing_may_be_missing(exam: Exam) -> None:
 
     _ = exam.calls
     close(exam, exam.on(exam.case, lambda subject: subject.rebuild(without)), "without label_smoothing in hyp")
+
+
+@law(
+    "form.hyperparameter-names",
+    title="The loss reads a hyperparameter under a name that models of its dialect do not have",
+    source="DIALECTS, box gain key",
+    cases="a few",
+    again=True,
+)
+def test_hyperparameters_have_the_names_of_the_dialect(exam: Exam) -> str | None:
+    """The loss reads the box gain under the name that it has in models of its dialect.
+
+    Names for which it has a default, and which are not in the hyperparameters, are noted.
+    """
+    looked: list[Hyp] = []
+    other = {"box": "giou", "giou": "box"}[exam.subject.dialect.box_gain]
+
+    def named(model: Any) -> nn.Module:
+        model.hyp = Hyp({name: value for name, value in model.hyp.items() if name != other})
+        looked.append(model.hyp)
+        return model  # type: ignore[no-any-return]
+
+    _ = exam.calls
+    close(exam, exam.on(exam.case, lambda subject: subject.rebuild(named)), "with hyp as models of its dialect have it")
+    missed = {name for hyp in looked for name in hyp.missed}
+    return f"not in hyp: {', '.join(sorted(missed))}" if missed else None
 
 
 @law(

@@ -184,6 +184,29 @@ def raised(logits: Tensor, step: float) -> Tensor:
     return copy
 
 
+# hyperparameters that are exact in float32, in which losses keep the positive weights
+EXACT_HYPS = [hyp for hyp in HYPS if all(float(np.float32(w)) == w for w in (hyp.cls_pw, hyp.obj_pw))]
+DOUBLE = 2.0**-29  # the unit of float64 as a share of float32's
+CLEAR = 2.0**-10  # where float32 may take a gradient no further than this share of it, no tie of edges is near
+
+
+@law(
+    "gradients.double-precision",
+    title="The gradient of float64 predictions has the precision of float32",
+    source="SPEC, numerical notes",
+    cases=cases(dtypes=("float64",), hyps=EXACT_HYPS, spots=False),
+    only={"float64": "exact"},
+)
+def test_float64_predictions_have_an_exact_gradient(exam: Exam) -> None:
+    """The gradient of float64 predictions is computed in float64, as checks by small differences need it."""
+    pairs = zip(exam.gradients, exam.budget.reference.gradients, exam.budget.gradients, strict=True)
+    for i, (got, want, off) in enumerate(pairs):
+        clear = off <= CLEAR * abs(want)
+        allowed = 2 * DOUBLE * off  # the reference is rounded as well
+        place = f"gradient of layer {i}, at clear places"
+        exam.expect_close(place, want[clear], got[clear], allowed[clear], "the budget of float32, in float64's unit")
+
+
 @law(
     "gradients.second-derivative",
     title="The second derivative is not the slope of the gradient",

@@ -334,13 +334,19 @@ def test_settings_are_restored_after_bad_input(exam: Exam) -> None:
     again=True,
 )
 def test_bad_input_does_not_spoil_the_next_call(exam: Exam) -> None:
-    """After a call on a NaN, refused or not, the same object and a new one give the same results as before."""
+    """After a call on NaN, refused or not, the same object and a new one give the same results as before."""
 
     def calling(subject: Subject, p: list[Tensor], targets: Tensor) -> tuple[Tensor, Any]:
-        with suppress(Exception):
-            subject.loss([x.detach() for x in p], torch.full_like(targets, NAN))
+        for logits, rows in (([x.detach() for x in p], nan(targets)), ([nan(x) for x in p], targets)):
+            with suppress(Exception):
+                subject.loss(logits, rows)
         return subject.loss(p, targets)
 
     _ = exam.calls
-    close(exam, exam.on(exam.case, calling=calling), "after a call on targets that are NaN")
-    close(exam, exam.on(exam.case), "of a new object, after a call on targets that are NaN")
+    close(exam, exam.on(exam.case, calling=calling), "after calls on targets and on logits that are NaN")
+    close(exam, exam.on(exam.case), "of a new object, after such calls")
+
+
+def nan(values: Tensor) -> Tensor:
+    """A tensor of the same shape, all NaN."""
+    return torch.full_like(values.detach(), NAN)

@@ -233,7 +233,8 @@ class ComputeLoss:
 
     def _class_targets(self, cls: Tensor, dtype: torch.dtype) -> Tensor:
         at_class = cls[:, None] == torch.arange(self.nc, device=cls.device)
-        return torch.where(at_class, self.cp, self.cn).to(dtype)
+        others = torch.full((), self.cn, dtype=dtype, device=cls.device)  # of two numbers torch would make float32
+        return torch.where(at_class, self.cp, others)
 
     def _rebalance(self, objectness_losses: list[float]) -> None:
         for i, loss in enumerate(objectness_losses):
@@ -257,7 +258,7 @@ def _read(logits: Tensor, rows: LayerAssignment) -> tuple[Tensor, Tensor]:
 def _overlaps(selected: Sequence[Tensor], assigned: Sequence[LayerAssignment]) -> Sequence[Tensor]:
     """The CIoU of each layer's rows with their targets. All layers at once, since it is many small operations."""
     logits = torch.cat([rows[:, :4] for rows in selected])
-    anchors = torch.cat([rows.anchor_wh for rows in assigned])
+    anchors = torch.cat([rows.anchor_wh for rows in assigned]).to(logits.dtype)
     target = torch.cat([rows.box for rows in assigned]).to(logits.dtype)
     overlap = boxes.ciou(boxes.decode(logits, anchors), target, angle1=boxes.aspect_angle(logits, anchors))
     return overlap.split_with_sizes([len(rows) for rows in selected])

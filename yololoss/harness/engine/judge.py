@@ -115,6 +115,15 @@ def lost(law: str, error: DeviceLost) -> Told:
     return Told(law, "the device, after this case", "a response", error.detail, "none: the device is lost", died=True)
 
 
+def spoilt(run: Run) -> Told | None:
+    """The finding of a loss that gives no finite result any more for a case, in a process that has seen bad input."""
+    again = Run(run.subject, run.case)
+    if not all(run.finite) or (again.outcome.gradients and all(again.finite)):
+        return None
+    what = "the same case, after bad input in this process"
+    return Told("input.spoils-nothing", what, "finite, as before", "not finite", "none: this is exact")
+
+
 def judged(law: Law, run: Run, plan: Plan | None = None, broken: Container[str] = ()) -> tuple[Told | None, float]:
     """How the law breaks on this run, if it does, and the largest error as a share of the tolerance.
 

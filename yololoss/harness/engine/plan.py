@@ -160,7 +160,7 @@ class Counters:
     """The journal's counters by name. A fingerprint gets its own counters when it is first seen."""
 
     def __init__(self, plan: Plan) -> None:
-        words = ("cases", "made", "fresh", "first", "hung", "law", "milliseconds")
+        words = ("cases", "made", "fresh", "first", "hung", "law", "milliseconds", "spoilt")
         self.names = [*words, *(f"{word} {id}" for id in plan.laws for word in ("tried", "judged", "broke"))]
         self.names += [f"region {name}" for name in plan.regions]
         self.at = {name: i for i, name in enumerate(self.names)}

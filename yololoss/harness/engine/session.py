@@ -186,7 +186,8 @@ class Session:
         state.next += 1
         self._save()
         broken = tuple(id for id in self.plan.laws if state.counts.named[f"broke {id}"])
-        orders = Orders(settings, self.folder, number, place, start, tuple(self.findings), first, broken)
+        spoilt = state.counts.named["spoilt"] > 0
+        orders = Orders(settings, self.folder, number, place, start, tuple(self.findings), first, broken, spoilt)
         self.workers.append(self._make_worker(orders))
 
     def _look_after_workers(self) -> None:

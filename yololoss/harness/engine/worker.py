@@ -4,7 +4,7 @@ import json
 import sys
 import time
 import traceback
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from yololoss.harness.cases.vectors import Vector, kind
 from yololoss.harness.devices.devices import DeviceLost
 from yololoss.harness.engine.guard import UNWATCHED, is_watched
 from yololoss.harness.engine.journal import Journal
-from yololoss.harness.engine.judge import Told, assumes_in_vain, judged, lost
+from yololoss.harness.engine.judge import Told, assumes_in_vain, judged, lost, spoilt
 from yololoss.harness.engine.plan import AGAIN, AGAIN_FOR_LONG, Counters, Origin, Plan
 from yololoss.harness.engine.raw import Raw, in_flight, write_raw
 from yololoss.harness.engine.state import Settings
@@ -28,6 +28,7 @@ BAD_DISK = 74  # exit status of a worker that could not write
 POOL = 64  # cases kept that lie in a rare region
 VARIED = 0.4  # share of cases that are variations of an earlier one
 TOLD = ("notes", "not_applicable", "explained")  # of a law's tally
+PROBES = 2  # how often each law about bad input is looked after, in a process: it costs a run
 NOTED = 1.0  # seconds between two writes of the notes
 
 
@@ -42,6 +43,7 @@ class Orders(NamedTuple):
     known: tuple[str, ...] = ()  # fingerprints that are not written again
     first: tuple[str, ...] = ()  # vectors as JSON, to judge first
     broken: tuple[str, ...] = ()  # laws that broke in a worker before it, and nothing explained that
+    spoilt: bool = False  # whether bad input spoilt the loss in a worker before it, so that it gets no more of it
 
     @property
     def largest(self) -> int:
@@ -82,6 +84,7 @@ class Worker:
         self.number = orders.start  # of the next case
         self._broke = set(orders.broken)  # laws, where no earlier one explained it
         self._noted = time.monotonic()
+        self._harmless: Counter[str] = Counter()  # by law: how often its bad input was seen to spoil nothing
 
     @property
     def more(self) -> bool:
@@ -133,7 +136,7 @@ class Worker:
         """Judge a run by these laws. Returns each law's largest error as a share of the tolerance."""
         score: dict[str, float] = {}
         for law in laws:
-            if law.again and not run.answered:
+            if (law.again and not run.answered) or (law.about_input and self.orders.spoilt):
                 continue
             if (
                 self.settings.gate
@@ -144,6 +147,7 @@ class Worker:
             if law.tally.explained and assumes_in_vain(self.plan, law, run):
                 continue
             self.journal.counters[self.counters.at["law"]] = self.plan.number[law.id]
+            probed = law.about_input and self._harmless[law.id] < PROBES and bool(run.outcome.gradients)
             try:
                 broken, score[law.id] = judged(law, run, self.plan, self._broke)
             except DeviceLost as error:
@@ -155,8 +159,21 @@ class Worker:
             law.tally.judged = 0
             if broken is not None:
                 self._note(broken, run.case, origin)
+            if probed:
+                self._end_if_spoilt(law, run, origin)
         self._count("hung", run.hung)
         return score
+
+    def _end_if_spoilt(self, law: Law, run: Run, origin: Origin | None) -> None:
+        """After bad input that spoilt the loss for good, end the process: no other law can be judged in it."""
+        found = spoilt(run)
+        if found is None:
+            self._harmless[law.id] += 1
+            return
+        self._note(found, run.case, origin)
+        self._count("spoilt")
+        self.journal.write("")
+        sys.exit(0)
 
     def _note(self, broken: Told, case: Case, origin: Origin | None) -> None:
         """Count a broken law, and write the finding to a file if it is new.
@@ -167,7 +184,8 @@ class Worker:
         if broken.explained:
             self.plan.laws[broken.law].tally.explained[broken.explained] += 1
         else:
-            self._count(f"broke {broken.law}")
+            if broken.law in self.plan.laws:
+                self._count(f"broke {broken.law}")
             self._broke.add(broken.law)
         if broken.law in self.settings.waived or broken.explained in self._broke:
             return
