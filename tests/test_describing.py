@@ -1,15 +1,21 @@
 """The words of a finding: its title, and the numbers of the assignment."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from properties.v5.case import Case, Options, Override, SeededLogits
 from properties.v5.reference import Reference
 from properties.v5.rows import Rows
 from tests.all_laws import V5
+from tests.judging import gate, minimised
+from yololoss.harness.engine.plan import Plan
+from yololoss.harness.subjects.execute import execute
 from yololoss.harness.subjects.family import Wrong
+from yololoss.harness.subjects.load import load_loss
 from yololoss.harness.subjects.outcome import Outcome
 
 UPSTREAM = V5.dialects["upstream"]
@@ -32,11 +38,11 @@ def some(keep, **changed) -> Rows:
 
 
 def title(
-    law: str, what: str = "", expected: str = "", observed: str = "", kind: str = "", case=CASE, rows=None
+    law: str, what: str = "", expected: str = "", observed: str = "", kind: str = "", case=CASE, rows=None, gradients=()
 ) -> str:
     """The title of a finding."""
     wrong = Wrong(law, "usual title", what, expected, observed, kind)
-    outcome = Outcome((), rows=None if rows is None else (rows,))
+    outcome = Outcome((), rows=None if rows is None else (rows,), gradients=gradients)
     return V5.title(wrong, case, outcome, UPSTREAM)
 
 
@@ -120,7 +126,7 @@ def test_the_own_cell_is_named():
         ("totals.value", "total of call 1", "1", "nan", "The total is nan and not 1"),
         ("totals.value", "total of call 1", "1", "1.001", "The total is too large: 1.001 and not 1"),
         ("totals.value", "total of call 1", "2", "1.7", "The total is too small: 1.7 and not 2"),
-        ("totals.value", "total of call 1", "1", "1.5", "The total is 3/2 of what it should be"),
+        ("totals.value", "total of call 1", "1", "1.5", "The total is 3/2 times what it should be"),
         (
             "boxes.gradient",
             "layer 0, gradient at ..., channel[0, 0, 0, 0, 3]",
@@ -233,3 +239,43 @@ def test_layers_without_a_difference_are_left_out():
         line.startswith(("layer 0", "  ")) for line in V5.worked_out(two, Outcome((), rows=(lacking, other)), UPSTREAM)
     )
     assert any(line.startswith("layer 1") for line in V5.worked_out(two, Outcome((), rows=(one, other)), UPSTREAM))
+
+
+def test_an_item_is_told_with_what_its_gradient_says():
+    """A term without a gradient, or a box whose overlap was replaced; else nothing."""
+    (right,) = Reference(CASE).gradients
+    no_box, not_a_number = right.copy(), right.copy()
+    no_box[..., :4], not_a_number[..., :4] = 0, np.nan
+    still = ", and its gradient is right: a part of it has no gradient"
+    replaced = ", and a predicted box has no gradient, or NaN: was its overlap replaced by a number?"
+    for law, gradient, more in (
+        ("boxes.item", right, still),
+        ("objectness.item", no_box, still),
+        ("boxes.item", no_box, replaced),
+        ("boxes.item", not_a_number, replaced),
+        ("boxes.item", 2 * right, ""),
+        ("objectness.item", 0 * right, ""),
+        ("totals.value", right, ""),
+    ):
+        what = "total of call 0" if law == "totals.value" else f"{law.split('.')[0].removesuffix('es')} item"
+        told = title(law, what, "1", "3", gradients=(gradient,))
+        assert told.endswith(f" is 3 times what it should be{more}"), law
+
+
+@pytest.mark.parametrize(
+    ("name", "law", "text"),
+    [
+        ("RepelsInVain", "boxes.item", " is too large: .*, and its gradient is right: a part of it has no gradient"),
+        ("SIoUByDivision", "totals.finite", " is NaN"),
+        ("FocalOfNegative", "totals.finite", " is NaN"),
+        ("HiddenNaN", "boxes.item", " is too .*, and a predicted box has no gradient, or NaN: was its overlap .*"),
+    ],
+)
+def test_what_was_pasted_wrong_is_told_in_a_sentence(name, law, text):
+    """The first law that breaks without an explanation, minimised."""
+    dialect = "overlap = siou" if name == "SIoUByDivision" else "upstream"
+    subject = load_loss(f"tests.subjects.pasted:{name}", torch.device("cpu"), dialect)
+    plan = Plan((law,), subject)
+    broken = minimised(next(gate(plan, range(400))), plan)
+    told = V5.title(broken.wrong, broken.case, execute(subject, broken.case), subject.dialect)
+    assert re.fullmatch(f"The box item{text}", told)

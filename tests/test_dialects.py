@@ -10,8 +10,9 @@ from pydantic import ValidationError
 
 from properties.v5 import own
 from properties.v5.dialects import DIALECTS, UPSTREAM, Dialect
+from properties.v5.strategies import Domain
 from properties.v5.trials import SHARED, case_of
-from tests.all_laws import V5
+from tests.all_laws import LAWS, V5
 from tests.judging import gate
 from tests.subjects.chosen import name_of, single
 from tests.subjects.pasted import FORMULAS, NAMES
@@ -61,6 +62,9 @@ OTHERS = (
     "drop_in = no",
     "class_weights = [0.5, 2]",
     "item_order = classes first",
+    "box_gain = giou",
+    "classes = 2",
+    "layers = 3",
 )
 FEW = 6  # cases
 CASE = case_of(SHARED)
@@ -79,7 +83,7 @@ def broken(text, cases):
 def test_every_choice_has_an_option_that_is_tried():
     """But what only the bundled loss promises, and an added term, of which `tests.subjects.pasted` has losses."""
     tried = {text.partition(" =")[0] for text in OTHERS}
-    assert tried == set(Dialect.model_fields) - {"interface", "bad_input", "added_term", "overlap_numbers"}
+    assert tried == set(Dialect.model_fields) - {"interface", "bad_input", "float64", "added_term", "overlap_numbers"}
     assert all(field.description for field in Dialect.model_fields.values())
 
 
@@ -193,6 +197,23 @@ def test_weights_of_classes_are_recognised():
     found = recognised("pasted:WeightedClasses")
     assert write_dialect(found.dialect, DIALECTS) == "upstream, class_weights = [0.5, 2, 1.25]"
     assert found.sure
+
+
+def test_a_loss_may_be_tied_to_its_sizes():
+    """It is recognised, and no law has cases of other sizes; those with one class alone have none."""
+    text = "upstream, classes = 5, layers = 3"
+    assert write_dialect(recognised(f"chosen:{name_of(text)}").dialect, DIALECTS) == text
+    laws = ("assign", "totals", "classes.one-class", "run.no-exception")
+    plan = Plan(laws, load_loss(f"tests.subjects.chosen:{name_of(text)}", CPU, text))
+    cases = [plan.case(plan.usual(number)) for number in range(60)]
+    assert {(case.classes, case.layers) for case in cases} == {(5, 3)}
+    assert {domain.large for domain in plan.domains} == {()}
+    assert not [*gate(plan, range(60))]
+    usual = LAWS["run.cost-of-targets"].own(plan.subject)
+    assert [case.classes for case in usual] == [5] * len(usual) != []
+    large = Domain(large=("classes", "rows"))
+    assert large.narrowed(read("upstream, classes = 1")) == replace(large, classes=(1,), large=("rows",))
+    assert large.narrowed(read("upstream, classes = 1")).case(bytes(large.size)).classes == 1
 
 
 @pytest.mark.slow

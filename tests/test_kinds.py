@@ -113,6 +113,12 @@ def line(spec: str) -> str:
             "(ValueError: too many values to unpack (expected 4), at kinds.py:# in __call__). "
             "An adapter can change the shape",
         ),
+        (
+            "AuxiliaryHeads",
+            "it takes twice as many predictions as the head has layers, as of auxiliary heads (IndexError: list index "
+            "out of range, at kinds.py:# in __call__). An adapter that gives those of the head twice, and leaves out "
+            "the auxiliary term, can have the rest judged",
+        ),
     ],
 )
 def test_a_loss_of_another_kind_is_told(name, told):

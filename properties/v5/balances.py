@@ -1,6 +1,6 @@
 """The balance that a loss is found to have, from the weight of each layer at each number of layers."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -29,13 +29,13 @@ def balanced(dialect: Dialect, weights: Mapping[int, Table]) -> Dialect:
     """The dialect with the balance that is left of the weights when its own factors are taken out."""
     ones = layer_weights(dialect.but(balance=1.0))
     tables = {n: tuple(shortest(weight / ones[n][0]) for weight in table) for n, table in weights.items()}
-    return dialect.but(balance=_as_known(tables))
+    return dialect.but(balance=_as_known(tables, (dialect.layers,) if dialect.layers else range(1, MOST_LAYERS + 1)))
 
 
-def _as_known(tables: Mapping[int, Table]) -> Table | float | Tables:
-    """A balance with these tables by number of layers: a known one, or the shortest."""
+def _as_known(tables: Mapping[int, Table], layers: Iterable[int]) -> Table | float | Tables:
+    """A balance with these tables by number of layers, of those that matter: a known one, or the shortest."""
     for each in DIALECTS.values():
-        shown = {n: each.balance_of(n)[:n] for n in range(1, MOST_LAYERS + 1)}
+        shown = {n: each.balance_of(n)[:n] for n in layers}
         if {n: table for n, table in shown.items() if len(table) == n} == tables:
             return each.balance
     longest = tables[max(tables)]

@@ -10,8 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from yololoss.harness.subjects.family import Wrong
-from yololoss.harness.subjects.outcome import Outcome
+from yololoss.harness.subjects.outcome import Grid, Outcome
 
+from .budget import Budget
 from .case import Case
 from .dialects import Dialect
 from .drawing import CHANNELS, valid
@@ -37,7 +38,10 @@ def title(wrong: Wrong, case: Case, outcome: Outcome | None, dialect: Dialect, o
     """What is wrong, in a sentence, with the settings that the case needs."""
     reference = Reference(case, dialect)
     of_case = (_of_rows(wrong, reference, outcome) or _not_finite(wrong, reference)) if valid(reference) else None
-    what = of_case or _of_numbers(wrong) or otherwise
+    numbers = _of_numbers(wrong)
+    if numbers and outcome is not None:
+        numbers += _beside(wrong.law, outcome, case, dialect)
+    what = of_case or numbers or otherwise
     settings = [line for line in str(case).splitlines() if re.match(r"\w+ = ", line)]
     return what + (f", with {' and '.join(settings)}" if 0 < len(settings) <= SETTINGS else "")
 
@@ -203,7 +207,7 @@ def _ratio(row: Row) -> float:
 
 def _not_finite(wrong: Wrong, reference: Reference) -> str | None:
     """A title for a NaN or an infinity."""
-    if wrong.law not in ("totals.finite", "gradients.finite") or reference.dialect.taken:
+    if wrong.law not in ("totals.finite", "gradients.finite"):
         return None
     sides = reference.all_predicted.box[:, 2:] < 1e-6 * reference.all_anchors
     flat = " and ".join(name for axis, name in enumerate(("width", "height")) if sides[:, axis].any())
@@ -236,6 +240,27 @@ def _of_numbers(wrong: Wrong) -> str | None:
     return f"{what} is {_compared(want, got)}"
 
 
+def _beside(law: str, outcome: Outcome, case: Case, dialect: Dialect) -> str:
+    """What the gradient says of an item that is wrong."""
+    channels = {"boxes.item": np.s_[:4], "objectness.item": np.s_[4:5], "classes.item": np.s_[5:]}.get(law)
+    if channels is None or not outcome.gradients or dialect.taken:
+        return ""
+    budget = Budget(case, dialect)
+    each = outcome.gradients, budget.reference.gradients, budget.gradients
+    got, want, off = (np.concatenate([_by_cell(grid[..., channels]) for grid in grids]) for grids in each)
+    there = (abs(want) > off).any(axis=1)
+    if there.any() and (abs(got - want) <= off).all():
+        return ", and its gradient is right: a part of it has no gradient"
+    lost = there & (~got.any(axis=1) | np.isnan(got).any(axis=1))
+    if law == "boxes.item" and lost.any():
+        return ", and a predicted box has no gradient, or NaN: was its overlap replaced by a number?"
+    return ""
+
+
+def _by_cell(grid: Grid) -> Grid:
+    return grid.reshape(-1, grid.shape[-1])
+
+
 def _logit(wrong: Wrong, at: str) -> str:
     if wrong.law == "objectness.gradient":
         return "an objectness logit"
@@ -256,6 +281,8 @@ def _compared(want: float, got: float) -> str:
     if share < 0:
         return "of the wrong sign"
     if simple != 1 and simple <= 8 and abs(share - simple) <= 1e-4 * simple:
-        words = {Fraction(2): "twice", Fraction(1, 2): "half of"}.get(simple, f"{simple} of")
+        words = {Fraction(2): "twice", Fraction(1, 2): "half of"}.get(
+            simple, f"{simple} {'times' if simple > 1 else 'of'}"
+        )
         return f"{words} what it should be"
     return f"too {'large' if share > 1 else 'small'}: {got:.6g} and not {want:.6g}"

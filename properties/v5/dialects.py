@@ -113,6 +113,8 @@ class Dialect(Data):
         "any", description="whether float64 predictions have a gradient of that precision; else float32 is enough"
     )
     class_weights: Table = Field((), description="a weight for each class in the class loss")
+    classes: Annotated[int, Field(ge=0)] = Field(0, description="the number of classes, of a loss that takes one alone")
+    layers: Annotated[int, Field(ge=0)] = Field(0, description="the number of layers, of a loss that takes one alone")
     added_term: Literal["none", "in the box item", "an item"] = Field(
         "none",
         description="a term that nobody named, on the boxes of rows: in the box item, or in an item of its own; its "
@@ -142,6 +144,11 @@ class Dialect(Data):
         if isinstance(table, dict):
             table = table.get(str(layers), table.get("else", 1.0))
         return table if isinstance(table, tuple) else (table,) * layers
+
+    @property
+    def only_classes(self) -> int:
+        """The only number of classes that losses of the dialect take; 0 if they take any."""
+        return self.classes or len(self.class_weights)
 
     @property
     def numbers(self) -> tuple[float, ...]:

@@ -164,14 +164,22 @@ class V5(Family):
         return items[2::-1] + items[3:] if dialect.item_order == "classes first" else items
 
     @override
+    def resized(self, dialect: Dialect, case: Any) -> Case:
+        classes = dialect.only_classes or case.classes
+        targets = tuple((image, cls % classes, *rest) for image, cls, *rest in case.targets)
+        return case if classes == case.classes else case.changed(classes=classes, targets=targets)  # type: ignore[no-any-return]
+
+    @override
     def excludes(self, dialect: Dialect, case: Any) -> str | None:
         """Excludes what the dialect has no answer to: it is an error in every loss of it."""
         if dialect.cell == "none" and _beyond(case):
             return "a centre on the far edge, which this dialect leaves outside the grid"
         if len(dialect.balance_of(case.layers)) < case.layers:
             return f"{case.layers} layers: this dialect has a balance for fewer"
-        if dialect.class_weights and len(dialect.class_weights) != case.classes:
-            return f"{case.classes} classes: this dialect has weights for {len(dialect.class_weights)}"
+        tied = (("classes", case.classes, dialect.only_classes), ("layers", case.layers, dialect.layers))
+        for what, count, only in tied:
+            if only not in (0, count):
+                return f"{count} {what}: losses of this dialect take {only}"
         if dialect.taken and (why := not_measured(case)) is not None:
             return why
         if dialect.target_dtype == "own" and case.targets_dtype == "float64":

@@ -110,7 +110,7 @@ def _by_exception(raised: Trouble) -> str | None:
 
 
 def _by_inputs(subject: LossUnderTest, raised: Trouble) -> str | None:
-    """By calling it with other inputs: a dict that keeps what is looked up in it, then raw convolution maps."""
+    """By calling it with other inputs: a dict that keeps what is looked up in it, raw convolution maps, more layers."""
     targets: Any = _Lookups()
     _runs(subject, lambda inner, p, _: inner.loss(p, targets))
     if targets.keys_asked:
@@ -119,6 +119,12 @@ def _by_inputs(subject: LossUnderTest, raised: Trouble) -> str | None:
     if _runs(subject, lambda inner, p, targets: inner.loss([*map(_raw, p)], targets)):
         what = "it takes raw convolution maps (B, A (5 + C), H, W), but YOLOv5's predictions are (B, A, H, W, 5 + C)"
         return _line(f"{what} ({raised.said})", "An adapter can change the shape")
+    if _runs(subject, lambda inner, p, targets: inner.loss([*p, *p], targets)):
+        what = "it takes twice as many predictions as the head has layers, as of auxiliary heads"
+        do = (
+            "An adapter that gives those of the head twice, and leaves out the auxiliary term, can have the rest judged"
+        )
+        return _line(f"{what} ({raised.said})", do)
     return None
 
 

@@ -94,6 +94,9 @@ class Recogniser:
         else:
             self.unexplained["all"] = f"the loss gave no gradient: {_raised(seen)}"
             return [self.dialect]
+        others = (count for count in CLASSES_TRIED if count != self.classes)
+        if self.named is None and not any(self.see(SINGLES[0], classes=n).outcome.gradients for n in others):
+            self.dialect = self._with(classes=self.classes)
         self.find_item_order()
         self.find_rows()
         seen_weights = self.find_weights()
@@ -174,7 +177,8 @@ class Recogniser:
         if 3 not in found:
             self.unexplained["balance"] = "the gradients of cells without a target are not those of a mean"
             return {}
-        self.dialect = self._with(balance={"3": found[3], "else": 1.0})
+        tied = {"layers": 3} if self.named is None and len(found) == 1 else {}
+        self.dialect = self._with(balance={"3": found[3], "else": 1.0}, **tied)
         times = np.divide(self._cell_weights(3, 2) or (np.nan,), found[3])
         fits = [batch for batch, by in (("times", 2), ("plain", 1)) if np.allclose(times, by, rtol=NEAR)]
         if fits:
@@ -330,7 +334,7 @@ class Recogniser:
             return
         weighted = self._with(class_weights=weights if set(weights) != {1.0} else ())
         if self._fits([seen], [CLASSES], weighted):
-            self.dialect = weighted
+            self.dialect = weighted.but(classes=0) if weighted.class_weights else weighted
 
     # numbers of layers
 

@@ -5,7 +5,7 @@ A case is one byte string of fixed length (`harness.cases.domain` says why): `FR
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +19,7 @@ from yololoss.harness.cases.domain import Domain as AnyDomain
 from yololoss.v5.hyp import Hyperparameters
 
 from .case import Case, Layout, Options, SeededLogits, TargetsDtype
+from .dialects import Dialect
 from .pools import (
     ALL_OPTIONS,
     ANCHORS,
@@ -47,7 +48,7 @@ from .targets import Drawn, Frame, spot_of, target_of
 
 def _frame(choose: Choices, hyp: Hyperparameters, domain: "Domain") -> Frame:
     rows, columns = choose.of(GRIDS)
-    layers = range(choose.of(LAYERS))
+    layers = range(choose.of(domain.layers))
     first, classes, anchors, batch, turn = (
         choose.of(FIRST_STRIDES),
         choose.of(domain.classes),
@@ -74,10 +75,11 @@ def _frame(choose: Choices, hyp: Hyperparameters, domain: "Domain") -> Frame:
     )
 
 
-def _enlarged(frame: Frame, what: str) -> Frame:
+def _enlarged(frame: Frame, what: str, domain: "Domain") -> Frame:
     """A small frame with one large part (for `VERY_LARGE`, several), more than a byte can count."""
     first = frame.anchors[0]
-    small = frame._replace(batch=1, classes=2, grids=((2, 2),), strides=frame.strides[:1], anchors=(first[:1],))
+    classes = 2 if 2 in domain.classes else frame.classes
+    small = frame._replace(batch=1, classes=classes, grids=((2, 2),), strides=frame.strides[:1], anchors=(first[:1],))
     changed: dict[str, dict[str, Any]] = {
         "targets": {"grids": ((8, 8),), "anchors": (first,)},
         "images": {"batch": 300},
@@ -139,6 +141,7 @@ class Domain(AnyDomain):
     spots: bool = True
     exact: bool = False
     classes: tuple[int, ...] = CLASSES
+    layers: tuple[int, ...] = LAYERS
     crowded: bool = False
     edges: bool = False
     large: tuple[str, ...] = ()
@@ -154,6 +157,16 @@ class Domain(AnyDomain):
         return bool(self.large)
 
     @override
+    def narrowed(self, dialect: Dialect) -> "Domain | None":
+        classes, layers = dialect.only_classes, dialect.layers
+        large = tuple(what for what in self.large if not (classes and "classes" in what))
+        other_classes = classes and classes not in self.classes and self.classes != CLASSES
+        if other_classes or (self.large and (layers or not large)):
+            return None
+        classes_left = (classes,) if classes else self.classes
+        return replace(self, classes=classes_left, layers=(layers,) if layers else self.layers, large=large)
+
+    @override
     def regions(self, case: Any) -> list[str]:
         return regions(case)
 
@@ -165,7 +178,7 @@ class Domain(AnyDomain):
         frame = _frame(choose, hyp, self)
         what = choose.of(self.large or ("",))
         if self.large:
-            frame = _enlarged(frame, what)
+            frame = _enlarged(frame, what, self)
         chunks = [data[i : i + CHUNK] for i in range(FRAME, FRAME + CHUNK * count, CHUNK)]
         # A target whose first byte is 0 is left out, so shrinking can remove every target, not only the last.
         chunks.sort(key=lambda chunk: chunk[0] == 0)
@@ -216,6 +229,7 @@ class Domain(AnyDomain):
             and case.layout in self.layouts
             and self.min_targets <= len(case.targets) <= self.max_targets
             and case.classes in self.classes
+            and case.layers in self.layers
             and case.targets_dtype in self.target_dtypes
             and case.batch in BATCHES
             and case.grids[0] in GRIDS

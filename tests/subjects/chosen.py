@@ -47,6 +47,8 @@ class Chosen:
         head: Any = getattr(model, "module", model).model[-1]
         self.hyp, self.autobalance, self.gr = model.hyp, autobalance, 1.0
         self.anchors, self.nl, self.na, self.nc = head.anchors, head.nl, head.na, head.nc
+        if self.dialect.only_classes not in (0, self.nc) or self.dialect.layers not in (0, self.nl):
+            raise ValueError("other numbers of classes or layers")
         strides = [float(s) for s in head.stride]
         self.ssi = strides.index(16) if autobalance else 0
         self.balance = list(self.dialect.balance_of(self.nl))
@@ -155,7 +157,7 @@ class Chosen:
         objectness = every if d.layer_scale == "all" else 1.0
         if d.objectness_gain != "none" and (layers == 4 or (layers > 4 and d.objectness_gain == "1.4 from 4")):
             objectness *= 1.4
-        terms = (hyp["box"] * every * box, hyp["obj"] * objectness * obj, hyp["cls"] * every * cls)
+        terms = (hyp[self.dialect.box_gain] * every * box, hyp["obj"] * objectness * obj, hyp["cls"] * every * cls)
         items = torch.stack(terms if d.item_order == "box first" else terms[::-1]).float()
         batch = p[0].shape[0] if d.batch == "times" else 1
         return (items.sum() * batch).reshape(1), items.detach()

@@ -137,6 +137,16 @@ class RawMaps(PlainLoss):
         return super().__call__(split, targets)
 
 
+class AuxiliaryHeads(PlainLoss):
+    """Takes the predictions of auxiliary heads after those of the head."""
+
+    def __call__(self, p: list[Tensor], targets: Tensor) -> Any:
+        layers = len(self.anchors)
+        halves = p[:layers], [*map(p.__getitem__, range(layers, 2 * layers))]
+        (total, items), (auxiliary, _) = (super(AuxiliaryHeads, self).__call__(half, targets) for half in halves)
+        return total + 0.25 * auxiliary, items
+
+
 class OrdinaryFault(PlainLoss):
     """Of the usual kind, with names of a common overlap, and a fault that every case shows."""
 

@@ -184,6 +184,52 @@ class RepelsBeside(Repels):
         return torch.cat((items, more.reshape(1)))
 
 
+class RepelsInVain(Repels):
+    """The term is built where no gradient is recorded. Nobody declares it."""
+
+    dialect = UPSTREAM
+
+    @override
+    def more(self, p: list[Tensor], targets: Tensor) -> Tensor:
+        return super().more(p, targets).detach()
+
+
+def siou_by_division(boxes: Boxes) -> Tensor:
+    """SIoU without an epsilon: its angle is 0 / 0 where two centres are the same."""
+    sine = boxes.apart.abs().amin(1) / boxes.apart.square().sum(1).sqrt()
+    angle = torch.cos(2 * torch.asin(sine) - math.pi / 2)
+    distance = (1 - torch.exp(-(2 - angle)[:, None] * (boxes.apart / boxes.hull).square())).sum(1)
+    unlike = (boxes.side1 - boxes.side2).abs() / torch.max(boxes.side1, boxes.side2)
+    return boxes.iou() - (distance + ((1 - torch.exp(-unlike)) ** 4).sum(1)) / 2
+
+
+class SIoUByDivision(Pasted):
+    measure = siou_by_division
+
+
+class FocalOfNegative(Pasted):
+    """The power is that of EIoU, which is negative for boxes far apart."""
+
+    measure = eiou
+
+    @override
+    def row_loss(self, overlap: Tensor) -> Tensor:
+        return overlap.detach() ** 0.5 * (1 - overlap)
+
+
+class HiddenNaN(Pasted):
+    """CIoU without an epsilon, and its NaN replaced by 0."""
+
+    @staticmethod
+    def measure(boxes: Boxes) -> Tensor:
+        """The overlap."""
+        shared = (torch.min(boxes.high1, boxes.high2) - torch.max(boxes.low1, boxes.low2)).clamp(min=0).prod(1)
+        iou = shared / (boxes.side1.prod(1) + boxes.side2.prod(1) - shared)
+        one, two = (torch.atan(side[:, 0] / side[:, 1]) for side in (boxes.side1, boxes.side2))
+        v = 4 / math.pi**2 * (two - one) ** 2
+        return (iou - boxes.far() - (v / (1 - iou + v)).detach() * v).nan_to_num()
+
+
 OVERLAPS: dict[str, Any] = {
     "EIoU": eiou,
     "AlphaIoU": alpha_iou,

@@ -2,6 +2,7 @@
 
 from properties.v5.balances import layer_weights
 from properties.v5.dialects import Dialect
+from properties.v5.recognise import PROMISES
 
 LOST = 1e-12  # an epsilon that is lost in the rounding of all boxes that are tried
 FORMS = {"yolov5-master": "yolov5-7.0", "yolov5-3.0": "yolov5-7.0", "yolov5-3.1": "yolov5-5.0"}  # only in rounding
@@ -25,7 +26,8 @@ def _plain(dialect: Dialect) -> dict[str, object]:
         "balance": {n: [float(f"{w:.6g}") for w in table] for n, table in layer_weights(dialect).items()},
         "objectness_gain": "",  # seen as a part of the balance
         "layer_scale": "all" if dialect.layer_scale != "none" else "none",  # of objectness: the same
+        "classes": dialect.only_classes,
     }
     if len(dialect.class_weights) == 2 and dialect.smoothing == "over classes":
         plain["smoothing"] = "half"
-    return {choice: value for choice, value in plain.items() if choice not in ("drop_in", "interface", "bad_input")}
+    return {choice: value for choice, value in plain.items() if choice not in PROMISES}

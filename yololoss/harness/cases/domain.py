@@ -61,6 +61,10 @@ class Domain(ABC):
     def holds(self, case: Case) -> bool:
         """Whether a case that was made for another domain belongs to this one too, so that its laws may judge it."""
 
+    def narrowed(self, dialect: Any) -> "Domain | None":
+        """The part of it that losses of a dialect can answer, which may be tied to their sizes; None without one."""
+        return self
+
     def regions(self, case: Case) -> Sequence[str]:
         """The family's regions (`Family.regions`) in which the case lies."""
         return ()

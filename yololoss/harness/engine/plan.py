@@ -42,7 +42,8 @@ class Plan:
         index: dict[Domain, int] = {}
         self._of: dict[str, frozenset[int]] = {}  # by law: the indices of its domains
         for id, law in self.laws.items():
-            found = domains(law.strategy(subject.family))
+            drawn = domains(law.strategy(subject.family))
+            found = [domain for each in drawn if (domain := each.narrowed(subject.dialect)) is not None]
             self._of[id] = frozenset(index.setdefault(domain, len(index)) for domain in found)
         self.domains = list(index)
         shares = np.zeros(len(self.domains))

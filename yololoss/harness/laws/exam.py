@@ -147,7 +147,9 @@ class Law:
 
     def own(self, subject: LossUnderTest) -> tuple[Case, ...]:
         """The law's own cases: fixed ones, or those recorded of the subject. Empty if its cases are drawn."""
-        return tuple(subject.recorded) if self.cases is None else self.fixed(subject.family)
+        if self.cases is None:
+            return tuple(subject.recorded)
+        return tuple(subject.family.resized(subject.dialect, case) for case in self.fixed(subject.family))
 
     def _of(self, family: Family) -> SearchStrategy[Any] | tuple[Case, ...] | None:
         return family.shared_cases[self.cases] if isinstance(self.cases, str) else self.cases

@@ -141,6 +141,10 @@ class Family(ABC):
         """A loss's items in the order of `items`, for a dialect that returns them in another."""
         return items
 
+    def resized(self, dialect: Any, case: Any) -> Any:
+        """The case in a size that losses of the dialect take, if they are tied to one and the case can be changed."""
+        return case
+
     def excludes(self, dialect: Any, case: Case) -> str | None:
         """Why losses of the dialect cannot answer the case; None if they can."""
         return None
