@@ -62,6 +62,7 @@ def test_rows_in_another_order_are_a_familys_choice():
     own = load("tests.subjects.conforming_forms:RowsReversed")
     assert search(law, own) is None
     assert [each.id for each in LAWS.values() if each.assumes(own) and not each.on and each.cases is not None] == [
+        "gradients.double-precision",
         "state.target-dtype",
         "form.interface",
     ]

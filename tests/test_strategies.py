@@ -1,5 +1,6 @@
 """The strategies: what they generate, that the gate's cases reach it, and what cases shrink to."""
 
+import math
 from collections import Counter
 
 import hypothesis
@@ -7,9 +8,11 @@ import pytest
 import torch
 
 from properties.v5.pools import SPOTS
+from properties.v5.reference import Reference
 from properties.v5.regions import REGIONS, regions
 from properties.v5.strategies import cases
 from properties.v5.targets import nudged
+from tests.all_laws import LAWS, V5
 from tests.faults import plant
 from tests.faults.catalogue import BY_NAME
 from tests.judging import gate, minimised
@@ -80,6 +83,16 @@ SMALLEST = [
     ("smoothing_ignored", "classes.label-smoothing", 1),
     ("autobalance_faster", "totals.autobalance", 0),
 ]
+
+
+def test_very_large_cases_go_as_far_as_the_docs_say():
+    """Indices beyond the whole numbers of float16, cells beyond 16 bits."""
+    cases = drawn(LAWS["totals.very-large-sizes"].strategy(V5), 200)
+    rows = [rows for case in cases for rows in Reference(case).rows]
+    for name in ("image", "cls", "row", "column"):
+        assert max(int(getattr(each, name).max(initial=0)) for each in rows) > 3500
+    assert max(len(each.image) for each in rows) > 10_000
+    assert max(math.prod(case.shape(0)[:4]) for case in cases) == 154_449
 
 
 @pytest.mark.slow

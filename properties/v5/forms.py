@@ -21,6 +21,20 @@ from .rows import Rows, read_built
 USUAL = {"sort_obj_iou": False, "gr": 1.0}  # attributes that options set, and their defaults
 
 
+class _NotThere:
+    """The message about what a loss looked for in vain. It is made when it is read: losses ask for much in vain."""
+
+    def __init__(self, place: "_StandIn", name: str) -> None:
+        self.place, self.name = place, name
+
+    @override
+    def __str__(self) -> str:
+        there = self.place
+        members = (*vars(there), *there._modules, *there._parameters, *there._buffers)
+        hint = closest(self.name, (known for known in members if not known.startswith("_")))
+        return f"the loss looked for {there.place}.{self.name}, which is not there{hint}"
+
+
 class _StandIn(nn.Module):
     """Says what a loss looked for in vain."""
 
@@ -30,10 +44,7 @@ class _StandIn(nn.Module):
         try:
             return super().__getattr__(name)
         except AttributeError as error:
-            members = (*vars(self), *self._modules, *self._parameters, *self._buffers)
-            hint = closest(name, (known for known in members if not known.startswith("_")))
-            message = f"the loss looked for {self.place}.{name}, which is not there{hint}"
-            raise AttributeError(message, name=name, obj=self) from error
+            raise AttributeError(_NotThere(self, name), name=name, obj=self) from error
 
 
 class StandInHead(_StandIn):

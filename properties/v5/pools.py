@@ -64,8 +64,15 @@ ULPS = (0, 0, 0, 1, -1, 4, -4)
 # A case that is large in one respect is small in all others.
 LARGE = ("targets", "images", "classes", "anchors", "sides", "columns", "rows")
 SMALL = ("specks",)
-# Sizes beyond 16 bits, or beyond float16, whose whole numbers end at 2,048; beyond 24 bits in total.
-VERY_LARGE = ("cells", "crowd", "thousands of images", "thousands of classes")
+# Sizes beyond 16 bits, or beyond float16, whose whole numbers end at 2,048.
+VERY_LARGE = (
+    "cells",
+    "crowd",
+    "thousands of images",
+    "thousands of classes",
+    "thousands of columns",
+    "thousands of rows",
+)
 # How often targets are repeated, and the step of each repetition: right along a grid that is long.
 REPEATS, SHIFT = {"targets": 25, "columns": 25, "rows": 25, "cells": 50, "crowd": 300}, 0.0390625
 # Sides of a target as multiples of its anchor's, as exponents of anchor_t and factors: a fit, inside the

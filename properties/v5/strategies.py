@@ -93,6 +93,8 @@ def _enlarged(frame: Frame, what: str, domain: "Domain") -> Frame:
         "crowd": {"grids": ((8, 8),), "anchors": (first,)},
         "thousands of images": {"batch": 4100},
         "thousands of classes": {"classes": 4100},
+        "thousands of columns": {"grids": ((2, 4100),)},
+        "thousands of rows": {"grids": ((4100, 2),)},
     }
     return small._replace(**changed[what])
 

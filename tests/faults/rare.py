@@ -15,6 +15,7 @@ TERMS = "box, obj, cls = zip(*layers, strict=True)"
 MATCHED = "matched = ratio < anchor_t"
 ROWS = "row_choice, anchor, target = _every_index(made) if every_row else made.nonzero(as_tuple=True)"
 CLASS = "image_class = targets[target, :2].long()"
+CELLS = "column, row = shifted.long().unbind(1)"
 LAST = 'last = torch.zeros_like(grid, dtype=torch.long).scatter_reduce_(0, cell, number, "amax")'
 
 
@@ -349,6 +350,20 @@ SIZES = (
         "totals.very-large-sizes",
         CLASS,
         CLASS.replace("long()", "half().long()"),
+    ),
+    _assign(
+        "columns_in_half_precision",
+        "INDEX",
+        "totals.very-large-sizes",
+        CELLS,
+        f"{CELLS}\n    column = column.half().long()",
+    ),
+    _assign(
+        "rows_of_cells_in_half_precision",
+        "INDEX",
+        "totals.very-large-sizes",
+        CELLS,
+        f"{CELLS}\n    row = row.half().long()",
     ),
     _assign("class_in_a_byte", "INDEX, CLS", "totals.large-sizes", CLASS, CLASS.replace("long()", "byte().long()")),
     _assign(

@@ -4,7 +4,7 @@ from tests.faults import Fault, faults_of, in_loss
 
 VALUE = "(1 - gr) + gr * overlap.detach().clamp(min=0)"
 OBJECTNESS = "self.BCEobj(objectness, wanted)"
-AT_CLASS = "torch.where(at_class, self.cp, self.cn)"
+AT_CLASS = "torch.where(at_class, self.cp, others)"
 SELECTED = "self.BCEcls(selected[:, 5:], truth)"
 P_T = "p_t = targets * probability + (1 - targets) * (1 - probability)"
 ITEM, TARGET, CLASSES, FOCAL = "objectness.item", "objectness.target", "classes.item", "classes.focal"
@@ -143,8 +143,8 @@ CLS = (
     _cls(
         "right_class_pushed_away",
         "wrong primitive",
-        "at_class, self.cp, self.cn",
-        "at_class, self.cn, self.cp",
+        AT_CLASS,
+        "torch.where(at_class, others, self.cp)",
         law="classes.gradient-sign",
     ),
     _cls(
@@ -254,7 +254,7 @@ CLS = (
         "smoothing_over_classes",
         "legacy behaviour",
         AT_CLASS,
-        "torch.where(at_class, self.cp, 2 * self.cn / self.nc)",
+        "torch.where(at_class, self.cp, 2 * others / self.nc)",
         law="classes.label-smoothing",
     ),
 )

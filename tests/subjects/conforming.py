@@ -22,12 +22,14 @@ class BCE(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, t: Tensor, weight: float) -> Tensor:
-        ctx.save_for_backward((1 - t) * x.sigmoid() - weight * t * (-x).sigmoid())
+        ctx.save_for_backward(x, t)
+        ctx.weight = weight
         return weight * t * softplus(-x) + (1 - t) * softplus(x)
 
     @staticmethod
     def backward(ctx: Any, by_loss: Tensor) -> Any:
-        return ctx.saved_tensors[0] * by_loss, None, None
+        x, t = ctx.saved_tensors
+        return ((1 - t) * x.sigmoid() - ctx.weight * t * (-x).sigmoid()) * by_loss, None, None
 
 
 class Float64Inside(ComputeLoss):

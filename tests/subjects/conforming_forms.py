@@ -131,6 +131,8 @@ class Whole(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, by_total: Tensor, *_: Any) -> Any:
+        if torch.is_grad_enabled():
+            raise RuntimeError("the gradient itself has none")
         return None, None, *((by_total * gradient).to(gradient.dtype) for gradient in ctx.saved_tensors)
 
 
