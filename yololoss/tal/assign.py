@@ -2,17 +2,20 @@
 
 Ties have one winner on every device and in every order of execution. Of anchors with the same metric, the first ones
 are among the best of a target, in the order of anchors; of those with metric 0, the ones that are no candidates come
-before. Of targets with the same overlap, the first row wins an anchor.
+before. Of targets with the same overlap, the first row wins an anchor. Metrics and overlaps are compared in float32.
+They are made of operations that IEEE 754 rounds in one way, and of some that are rounded once (`rounded_once`): so
+devices, batches and images by themselves agree about what is a tie.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
-from yololoss.tal.boxes import Anchors, bounded, ciou
+from yololoss.tal.boxes import Anchors, aspect_angle, bounded, ciou, rounded_once
 from yololoss.tal.inputs import Targets
 
 PAIRS = 2**21  # of a target and an anchor: so many are looked at together, which bounds the memory
@@ -83,7 +86,9 @@ class Matching:
         settings: Assigner,
     ) -> None:
         self.targets = targets
-        self.predicted = bounded(predicted).movedim(2, 1).contiguous()  # corners in pixels
+        self.predicted = bounded(predicted)  # corners in pixels
+        angle = partial(rounded_once, torch.atan2)
+        self.angle, self.target_angle = aspect_angle(self.predicted, angle), aspect_angle(targets.box, angle)
         self.scores = scores
         self.points = anchors.pixel
         self.small_side = small_side
@@ -100,14 +105,15 @@ class Matching:
         """All pairs of some targets."""
         image, box = self.targets.image[some], self.targets.box[some]
         candidate = inside(self.points, enlarged(box, self.small_side)) & self.targets.present[some, None]
-        overlap = positive(ciou(box[:, None], self.predicted[image].movedim(1, 2)), candidate)
+        overlap = ciou(box[:, None], self.predicted[image], self.target_angle[some, None], self.angle[image])
+        overlap = positive(overlap, candidate)
         metric = self.metric(self.scores[image, self.targets.cls[some]], overlap)
-        return Pairs(candidate, overlap, metric, best(metric, candidate, self.settings.topk))
+        return Pairs(candidate, overlap, metric, best(metric.float(), candidate, self.settings.topk))
 
     def metric(self, logits: Tensor, overlap: Tensor) -> Tensor:
         """How well an anchor fits a target, from its logit at the target's class and the overlap."""
-        score = logits.to(torch.promote_types(logits.dtype, torch.float32)).sigmoid()
-        return positive(score.pow(self.settings.alpha) * overlap.pow(self.settings.beta), overlap > 0)
+        score = rounded_once(torch.sigmoid, logits.to(torch.promote_types(logits.dtype, torch.float32)))
+        return positive(power(score, self.settings.alpha) * power(overlap, self.settings.beta), overlap > 0)
 
     def owners(self, seen: list[Pairs] | None = None) -> Owners:
         """Look at all pairs; ``seen`` collects them."""
@@ -135,7 +141,7 @@ class Matching:
 
     def _keep(self, owner: Tensor, topk2: int) -> Tensor:
         """The owners after the second top-k: each target keeps its best anchors."""
-        metric, _ = self.of_owners(owner)
+        metric = self.of_owners(owner)[0].float()
         kept = torch.zeros_like(owner)
         for some in self.chunks():
             image = self.targets.image[some]
@@ -146,7 +152,7 @@ class Matching:
 
     def of_owners(self, owner: Int64[Tensor, "B A"]) -> tuple[Tensor, Tensor]:
         """Metric and overlap of each anchor with the target that owns it, (B, A); 0 without one."""
-        overlap = ciou(self.targets.box[owner], self.predicted.movedim(1, 2))
+        overlap = ciou(self.targets.box[owner], self.predicted, self.target_angle[owner], self.angle)
         overlap = positive(overlap, owner < self.rows)
         logits = self.scores.gather(1, self.targets.cls[owner][:, None]).squeeze(1)
         return self.metric(logits, overlap), overlap
@@ -187,7 +193,17 @@ def positive(values: Tensor, where: Tensor) -> Tensor:
     return torch.where(where & (values > 0), values, 0)
 
 
-def best(metric: Float[Tensor, "n A"], candidate: Bool[Tensor, "n A"], k: int) -> Bool[Tensor, "n A"]:
+def power(base: Tensor, exponent: float) -> Tensor:
+    """base^exponent; the usual exponents by a root and products, which are fast and rounded in one way."""
+    if exponent == 0.5:
+        return base.sqrt()
+    if exponent == 6:
+        cube = base * base * base
+        return cube * cube
+    return rounded_once(partial(torch.pow, exponent=exponent), base)
+
+
+def best(metric: Float32[Tensor, "n A"], candidate: Bool[Tensor, "n A"], k: int) -> Bool[Tensor, "n A"]:
     """The candidates among the k anchors of largest metric of each row; the metric of others must be 0.
 
     torch.topk takes any of equal ones. Here its k-th value decides, and of anchors with just that the first ones have

@@ -1,6 +1,7 @@
 """Boxes: anchor points, distances to the four sides, and CIoU as this loss defines it."""
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -73,27 +74,46 @@ def bounded(corners: Tensor) -> Tensor:
     return corners.clamp(-LARGEST, LARGEST)
 
 
-def ciou(box1: Boxes, box2: Boxes) -> Scalars:
+def rounded_once(function: Callable[..., Tensor], *values: Tensor) -> Tensor:
+    """A function of tensors of one dtype, computed in float64 and then rounded to that dtype.
+
+    Devices round a transcendental function differently, and a CPU does so even in different places of one tensor. A
+    tie would then depend on where it is. What is rounded once is almost always the same number everywhere.
+    """
+    wide = torch.float32 if values[0].device.type == "mps" else torch.float64  # which has no float64
+    return function(*(value.to(wide) for value in values)).to(values[0].dtype)
+
+
+def aspect_angle(box: Boxes, arctangent: Callable[[Tensor, Tensor], Tensor] = torch.atan2) -> Scalars:
+    """The angle atan(w / (h + EPS)) of boxes x1, y1, x2, y2 (*n, 4), in radians, (*n).
+
+    The angle of w and h is that arctangent where h is positive, and its gradient is finite for every size.
+    """
+    left, top, right, bottom = box.unbind(-1)
+    return arctangent(right - left, bottom - top + EPS)
+
+
+def ciou(box1: Boxes, box2: Boxes, angle1: Scalars | None = None, angle2: Scalars | None = None) -> Scalars:
     """Complete IoU of boxes x1, y1, x2, y2 (*n, 4), which are broadcast, (*n).
 
     As the v5 loss's `yololoss.ciou`, except that ``EPS`` is also added to both heights, which is visible for boxes
     that are hardly higher. ``iou - (rho^2 / c^2 + alpha v)``, where alpha has no gradient. A box may have negative
-    sides; its IoU is 0. Source: SPEC section 4.
+    sides; its IoU is 0. ``angle1``, ``angle2``: their `aspect_angle`, if it is known. Source: SPEC section 4.
     """
     left1, top1, right1, bottom1 = box1.unbind(-1)
     left2, top2, right2, bottom2 = box2.unbind(-1)
-    w1, h1 = right1 - left1, bottom1 - top1 + EPS
-    w2, h2 = right2 - left2, bottom2 - top2 + EPS
     # Two factors and no prod(): its gradient looks for zeros, and so waits for the device.
     common = (torch.minimum(right1, right2) - torch.maximum(left1, left2)).clamp(min=0) * (
         torch.minimum(bottom1, bottom2) - torch.maximum(top1, top2)
     ).clamp(min=0)
-    union = w1 * h1 + w2 * h2 - common + EPS
+    areas = (right1 - left1) * (bottom1 - top1 + EPS) + (right2 - left2) * (bottom2 - top2 + EPS)
+    union = areas - common + EPS
     iou = common / torch.where(union == 0, EPS, union)  # 0 only if a side is negative, where nothing is in common
     across = torch.maximum(right1, right2) - torch.minimum(left1, left2)
     down = torch.maximum(bottom1, bottom2) - torch.minimum(top1, top2)
     between = ((left2 + right2 - left1 - right1) / 2).square() + ((top2 + bottom2 - top1 - bottom1) / 2).square()
     distance = between / (across.square() + down.square() + EPS)
-    # atan2(w, h) is atan(w / h) where h is positive, and its gradient is finite for every size.
-    v = (4 / math.pi**2) * (torch.atan2(w2, h2) - torch.atan2(w1, h1)).square()
+    angle1 = aspect_angle(box1) if angle1 is None else angle1
+    angle2 = aspect_angle(box2) if angle2 is None else angle2
+    v = (4 / math.pi**2) * (angle2 - angle1).square()
     return iou - (distance + _alpha(v, iou, EPS) * v)

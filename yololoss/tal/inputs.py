@@ -74,4 +74,6 @@ def read_targets(batch: Mapping[str, Tensor], size: Sequence[float], images: int
     corners = torch.stack((x - w / 2, y - h / 2, x + w / 2, y + h / 2), dim=1)
     image, cls = (torch.where(present, index, 0).long() for index in (image, cls))
     corners = torch.where(present[:, None], bounded(corners), 0)
-    return Targets(*(torch.cat((value, value.new_zeros(1, *value.shape[1:]))) for value in (image, cls, corners, present)))
+    return Targets(
+        *(torch.cat((value, value.new_zeros(1, *value.shape[1:]))) for value in (image, cls, corners, present))
+    )

@@ -8,13 +8,15 @@ from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
 from yololoss.tal.assign import Assigner, Matching, Pairs
-from yololoss.tal.boxes import anchor_points, corners_around, expected_distance
+from yololoss.tal.boxes import anchor_points, corners_around, expected_distance, rounded_once
 from yololoss.tal.checks import check_batch, check_predictions
 from yololoss.tal.explain import Assignment
 from yololoss.tal.inputs import SIDES, Predictions, read_predictions, read_targets
 from yololoss.tal.parts import Gains, Head, args_of
 from yololoss.tal.terms import class_term, scored_rows, side_terms
 from yololoss.v5.loss import _full_precision
+
+LOGITS = 2**22  # of sides that are decoded together in float64, which bounds the memory
 
 Returns = Literal["dict", "tensor", "scalar"]
 Items = dict[str, Float32[Tensor, ""]] | Float32[Tensor, " 3"]
@@ -157,12 +159,11 @@ class TaskAlignedLoss:
         return rows * self._head.strides[0], columns * self._head.strides[0]
 
     def _assign(self, read: Predictions, batch: Mapping[str, Tensor], every_pair: bool) -> Assignment:
-        images, classes, number = read.scores.shape
+        images, classes, _ = read.scores.shape
         strides = self._head.strides
         targets = read_targets(batch, self._size(read), images, classes)
         anchors = anchor_points(read.grids, strides, read.scores.device)
-        logits = read.boxes.to(read.dtype).reshape(images, SIDES, self.reg_max, number).movedim(3, 1)
-        distance = expected_distance(logits)  # (B, A, 4)
+        distance = self._distances(read)
         predicted = corners_around(anchors.point, distance) * anchors.stride[:, None]
         matching = Matching(
             targets, predicted.float(), read.scores, anchors, strides[min(1, len(strides) - 1)], self.assigner
@@ -181,6 +182,14 @@ class TaskAlignedLoss:
             unusable=owners.candidate & ~distance.isfinite().all(2),
             pairs=None if seen is None else Pairs.joined(seen),
         )
+
+    def _distances(self, read: Predictions) -> Float[Tensor, "B A 4"]:
+        """The predicted distances to the sides of all anchors, rounded once; some images at a time."""
+        images, channels, number = read.boxes.shape
+        some = max(LOGITS // (channels * number), 1)
+        logits = read.boxes.reshape(images, SIDES, self.reg_max, number).movedim(3, 1)
+        parts = (rounded_once(expected_distance, part.to(read.dtype)) for part in torch.split(logits, some))
+        return torch.cat(list(parts))
 
     def _terms(self, read: Predictions, batch: Mapping[str, Tensor]) -> Terms:
         with _full_precision(read.scores.device):
