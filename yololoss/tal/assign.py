@@ -18,7 +18,7 @@ from torch import Tensor
 from yololoss.tal.boxes import Anchors, aspect_angle, bounded, ciou, rounded_once
 from yololoss.tal.inputs import Targets
 
-PAIRS = 2**21  # of a target and an anchor: so many are looked at together, which bounds the memory
+PAIRS = 2**20  # of a target and an anchor: so many are looked at together, which bounds the memory
 INSIDE = 1e-9  # pixels by which an anchor point must be inside a box
 ROWS = 2**32  # more than there are rows: a factor that makes one whole number of an overlap and a row
 
@@ -86,7 +86,8 @@ class Matching:
         settings: Assigner,
     ) -> None:
         self.targets = targets
-        self.predicted = bounded(predicted)  # corners in pixels
+        # Corners in pixels. Each coordinate lies in one piece: most of the time goes into reading them.
+        self.predicted = bounded(predicted).movedim(2, 1).contiguous().movedim(1, 2)
         angle = partial(rounded_once, torch.atan2)
         self.angle, self.target_angle = aspect_angle(self.predicted, angle), aspect_angle(targets.box, angle)
         self.scores = scores

@@ -46,19 +46,19 @@ def anchor_points(grids: tuple[tuple[int, int], ...], strides: tuple[float, ...]
     return Anchors(torch.cat(points), torch.cat(pixels))
 
 
-def expected_distance(logits: Float[Tensor, "*n R"]) -> Float[Tensor, "*n"]:
+def expected_distance(logits: Float[Tensor, "*n R m"]) -> Float[Tensor, "*n m"]:
     """The distance to a side, in cells, from the logits of its R bins: the mean of 0 to R - 1 under their softmax.
 
     With R = 1 the logit itself is the distance, which may be negative. Source: SPEC section 2.
     """
-    bins = logits.shape[-1]
+    bins = logits.shape[-2]
     if bins == 1:
-        return logits.squeeze(-1)
-    return (logits.softmax(-1) * torch.arange(bins, dtype=logits.dtype, device=logits.device)).sum(-1)
+        return logits.squeeze(-2)
+    return (logits.softmax(-2) * torch.arange(bins, dtype=logits.dtype, device=logits.device)[:, None]).sum(-2)
 
 
 def corners_around(point: Float[Tensor, "*#n 2"], distance: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n 4"]:
-    """Corners x1, y1, x2, y2 of the boxes at ``distance`` (left, top, right, bottom) around points."""
+    """Corners x1, y1, x2, y2 of boxes at distances left, top, right, bottom from points."""
     near, far = distance.chunk(2, dim=-1)
     return torch.cat((point - near, point + far), dim=-1)
 

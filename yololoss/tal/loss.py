@@ -187,9 +187,9 @@ class TaskAlignedLoss:
         """The predicted distances to the sides of all anchors, rounded once; some images at a time."""
         images, channels, number = read.boxes.shape
         some = max(LOGITS // (channels * number), 1)
-        logits = read.boxes.reshape(images, SIDES, self.reg_max, number).movedim(3, 1)
+        logits = read.boxes.reshape(images, SIDES, self.reg_max, number)
         parts = (rounded_once(expected_distance, part.to(read.dtype)) for part in torch.split(logits, some))
-        return torch.cat(list(parts))
+        return torch.cat(list(parts)).movedim(1, 2)
 
     def _terms(self, read: Predictions, batch: Mapping[str, Tensor]) -> Terms:
         with _full_precision(read.scores.device):

@@ -79,7 +79,7 @@ def side_terms(
     # Logits of absent rows are not used, and may be NaN.
     used = torch.where(rows.present[:, None], boxes[rows.image, :, rows.anchor].to(dtype), 0)
     logits = used.clamp(-LIMIT, LIMIT).reshape(-1, SIDES, reg_max)
-    distance = expected_distance(logits)
+    distance = expected_distance(logits[..., None]).squeeze(-1)
     box = (1 - ciou(bounded(corners_around(rows.point, distance)), rows.wanted)) * rows.score
     wanted = distances_to(rows.point, rows.wanted)
     third = focal_distance(logits, wanted) if reg_max > 1 else relative_distance(distance, wanted, rows.stride, size)
