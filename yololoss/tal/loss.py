@@ -197,7 +197,7 @@ class TaskAlignedLoss:
                 assigned = self._assign(read, batch, every_pair=False)
                 divisor = assigned.score.sum().clamp(min=1)
                 rows = scored_rows(assigned, self.assigner.most)
-            cls = class_term(read.scores.to(read.dtype), assigned, self.class_weights)
+            cls = class_term(read.scores, read.dtype, assigned, self.class_weights)
             box, third = side_terms(read.boxes, read.dtype, rows, self.reg_max, self._size(read))
             # An anchor without a finite box, inside a target: no finite value would be true.
             box = box + torch.where(assigned.unusable.any(), torch.nan, 0.0)

@@ -5,7 +5,9 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
+from torch.autograd.function import FunctionCtx
 from torch.nn.functional import softplus
+from typing_extensions import override
 
 from yololoss.tal.boxes import DFL_MARGIN, bounded, ciou, corners_around, distances_to, expected_distance
 from yololoss.tal.explain import Assignment
@@ -51,21 +53,48 @@ def scored_rows(assigned: Assignment, most: int) -> Rows:
     )
 
 
+class _ClassTerm(torch.autograd.Function):
+    # The gradient is sigmoid - score, whatever the logit: also where the value is cut off, infinite or NaN. Only the
+    # logits are kept for it, as they are, and nothing else of their size. Its own gradient is made of its operations.
+
+    @staticmethod
+    @override
+    def forward(
+        ctx: FunctionCtx, logits: Tensor, label: Tensor, score: Tensor, weights: Tensor | None, dtype: torch.dtype
+    ) -> Tensor:
+        ctx.save_for_backward(logits, label, score, weights)  # type: ignore[arg-type]  # None may be saved
+        ctx.dtype = dtype  # type: ignore[attr-defined]
+        x = logits.to(dtype).clamp(-LIMIT, LIMIT)
+        # log(1 + e^x) - t x is BCE without the difference of two large numbers that confident negatives would be
+        bce = softplus(x, threshold=EXACT_SOFTPLUS) - _wanted(x, label, score) * x
+        return (bce if weights is None else bce * weights[:, None]).sum(dtype=dtype)
+
+    @staticmethod
+    @override
+    def backward(ctx: FunctionCtx, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        logits, label, score, weights = ctx.saved_tensors  # type: ignore[attr-defined]
+        x = logits.to(ctx.dtype)  # type: ignore[attr-defined]
+        slope = (x.sigmoid() - _wanted(x, label, score)) * grads[0]
+        return (slope if weights is None else slope * weights[:, None]).to(logits.dtype), None, None, None, None
+
+
+def _wanted(logits: Tensor, label: Tensor, score: Tensor) -> Tensor:
+    at_label = label[:, None] == torch.arange(logits.shape[1], device=logits.device)[:, None]
+    return torch.where(at_label, score[:, None], 0).to(logits.dtype)
+
+
 def class_term(
-    logits: Float[Tensor, "B C A"], assigned: Assignment, weights: Float32[Tensor, " C"] | None
+    logits: Float[Tensor, "B C A"], dtype: torch.dtype, assigned: Assignment, weights: Float32[Tensor, " C"] | None
 ) -> Float[Tensor, ""]:
-    """The sum of BCE(logit, score) over all anchors and classes, times the weights of the classes.
+    """The sum of BCE(logit, score) over all anchors and classes, times the weights of the classes, in ``dtype``.
 
     The score of an anchor stands at its label; it is 0 for all other classes, and for the background.
     Source: SPEC section 5.
     """
     label = assigned.targets.cls[assigned.owners.row]
-    at_label = label[:, None] == torch.arange(logits.shape[1], device=logits.device)[:, None]
-    wanted = torch.where(at_label, assigned.score[:, None], 0).to(logits.dtype)
-    logits = logits.clamp(-LIMIT, LIMIT)
-    # log(1 + e^x) - t x is BCE without the difference of two large numbers that confident negatives would be
-    bce = softplus(logits, threshold=EXACT_SOFTPLUS) - wanted * logits
-    return (bce if weights is None else bce * weights[:, None].to(logits)).sum()
+    weights = None if weights is None else weights.to(logits.device, dtype)
+    term: Tensor = _ClassTerm.apply(logits, label, assigned.score, weights, dtype)  # type: ignore[no-untyped-call]
+    return term
 
 
 def side_terms(
