@@ -109,8 +109,10 @@ def test_no_operation_asks_for_a_value(kind):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_its_graph_does_not_break(kind):
+def test_its_graph_does_not_break(kind, shapes_are_checked):
     """torch.compile takes the whole call as one graph, and the numbers stay what they are."""
+    if shapes_are_checked:
+        pytest.skip("the check of shapes breaks the graph")
     reg_max = 1 if kind == "one bin" else 16
     torch._dynamo.reset()
     with _quietly():
@@ -122,8 +124,10 @@ def test_its_graph_does_not_break(kind):
 
 
 @pytest.mark.slow
-def test_the_graph_of_two_heads_lives_through_epochs():
+def test_the_graph_of_two_heads_lives_through_epochs(shapes_are_checked):
     """Weights that change each epoch do not compile it again each time, which torch would give up after eight times."""
+    if shapes_are_checked:
+        pytest.skip("the check of shapes breaks the graph")
     loss = E2ELoss.from_parts(STRIDES, CLASSES, epochs=20, checks=False)
     torch._dynamo.reset()
     with _quietly():

@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from yololoss import E2EDetectLoss, E2ELoss, Gains, TaskAlignedLoss
-from yololoss.tal.assign import Assigner
+from yololoss import Assigner, E2EDetectLoss, E2ELoss, Gains, TaskAlignedLoss
 
 FILE = Path(__file__).parent / "upstream-8.4.190.json"
 SIDES = 4

@@ -4,7 +4,7 @@ Ties have one winner on every device and in every order of execution. Of anchors
 are among the best of a target, in the order of anchors; of those with metric 0, the ones that are no candidates come
 before. Of targets with the same overlap, the first row wins an anchor. Metrics and overlaps are compared in float32.
 They are made of operations that IEEE 754 rounds in one way, and of some that are rounded once (`rounded_once`): so
-devices, batches and images by themselves agree about what is a tie.
+devices, batches and images by themselves agree about what is a tie. A compiler that fuses operations may round anew.
 """
 
 from collections.abc import Iterator

@@ -15,7 +15,7 @@ DFL_MARGIN = 0.01  # target distances end this much below the last bin
 LARGEST = 2.0**62
 
 Boxes = Float[Tensor, "*#n 4"]
-Scalars = Float[Tensor, "*n"]
+Scalars = Float[Tensor, "*#n"]
 
 
 class Anchors(NamedTuple):

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Float32
 from torch import Tensor, nn
-from typing_extensions import Self, override
+from typing_extensions import override
 
 from yololoss.tal.assign import Assigner
 from yololoss.tal.checks import check_heads
@@ -24,13 +24,10 @@ class _TwoHeads:
         self.one2many = TaskAlignedLoss(model, many, returns=returns, checks=checks)
         self.one2one = TaskAlignedLoss(model, one, self.topk2, returns=returns, checks=checks)
 
-    @classmethod
-    def _of_parts(cls, *parts: Any, **kwargs: Any) -> Self:
-        loss = cls.__new__(cls)
-        many, one = Assigner(cls.topk[0]), Assigner(cls.topk[1], cls.topk2)
-        loss.one2many = TaskAlignedLoss.from_parts(*parts, assigner=many, **kwargs)
-        loss.one2one = TaskAlignedLoss.from_parts(*parts, assigner=one, **kwargs)
-        return loss
+    def _set_parts(self, *parts: Any, **kwargs: Any) -> None:
+        many, one = Assigner(self.topk[0]), Assigner(self.topk[1], self.topk2)
+        self.one2many = TaskAlignedLoss.from_parts(*parts, assigner=many, **kwargs)
+        self.one2one = TaskAlignedLoss.from_parts(*parts, assigner=one, **kwargs)
 
     def refresh(self, model: nn.Module) -> None:
         """Read strides, classes, bins, class weights and device again, after the model's were replaced or moved."""
@@ -91,7 +88,8 @@ class E2ELoss(_TwoHeads):
     ) -> "E2ELoss":
         """Make a loss without a model. ``epochs``: after so many updates the weights stay; the rest as for one head."""
         kwargs = {"gains": gains, "class_weights": class_weights, "returns": returns, "checks": checks}
-        loss = cls._of_parts(strides, classes, reg_max, **kwargs, device=device)
+        loss = cls.__new__(cls)
+        loss._set_parts(strides, classes, reg_max, **kwargs, device=device)
         loss._set_weights(epochs)
         return loss
 
@@ -139,7 +137,9 @@ class E2EDetectLoss(_TwoHeads):
     ) -> "E2EDetectLoss":
         """Make a loss without a model; parts as for `TaskAlignedLoss.from_parts`."""
         kwargs = {"gains": gains, "class_weights": class_weights, "returns": returns, "checks": checks}
-        return cls._of_parts(strides, classes, reg_max, **kwargs, device=device)
+        loss = cls.__new__(cls)
+        loss._set_parts(strides, classes, reg_max, **kwargs, device=device)
+        return loss
 
     @override
     def _joined(self, many: Tensor, one: Tensor, many_items: Tensor, one_items: Tensor) -> tuple[Tensor, Tensor]:

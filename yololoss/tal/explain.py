@@ -58,11 +58,13 @@ class Assignment:
             )
 
     def _place(self, anchor: int) -> str:
-        for level, (rows, columns) in enumerate(self.grids):
-            if anchor < rows * columns:
-                return f"level {level}, row {anchor // columns}, column {anchor % columns}"
-            anchor -= rows * columns
-        raise IndexError(anchor)
+        level, first = 0, 0
+        for rows, columns in self.grids[:-1]:
+            if anchor < first + rows * columns:
+                break
+            level, first = level + 1, first + rows * columns
+        row, column = divmod(anchor - first, self.grids[level][1])
+        return f"level {level}, row {row}, column {column}"
 
     def _fate(self, row: int, image: int, anchor: int, pairs: Pairs) -> str:
         if self.unusable[image, anchor]:

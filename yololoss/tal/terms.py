@@ -34,9 +34,10 @@ def scored_rows(assigned: Assignment, most: int) -> Rows:
     score = assigned.score.flatten()
     found = score > 0
     size = min(most * (len(assigned.targets.image) - 1), len(score))
-    # The n-th of those that are found goes to slot n. All others share one slot more, which is cut off.
+    # The n-th of those that are found goes to slot n. All others share one slot more, which is cut off. Slots that
+    # stay empty are of different anchors: gradients of one anchor, even of 0, are added one after another.
     slot = torch.where(found, found.cumsum(0) - 1, size)
-    at = torch.zeros(size + 1, dtype=torch.long, device=score.device)
+    at = torch.arange(size + 1, device=score.device)
     at = at.scatter_(0, slot, torch.arange(len(score), device=score.device))[:size]
     present = torch.arange(size, device=score.device) < found.sum()
     anchors = assigned.score.shape[1]
