@@ -304,13 +304,15 @@ def test_a_box_that_is_not_finite_spoils_only_its_anchor(value, reg_max):
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
 def test_a_box_that_is_not_finite_spoils_nothing_in_the_background(value):
-    """No target's box is around that anchor, so nothing depends on it."""
-    layers = levels()
-    expected = parts()(layers, batch())[0]
+    """No target's box is around those anchors, so nothing depends on them."""
+    layers, given = levels(), batch((0, 1, 0.5, 0.5, 0.4, 0.4))
+    expected = parts()(layers, given)[0]
+    candidate = parts().assign(layers, given).owners.candidate
     with torch.no_grad():
-        layers[0][0, 2, 0, 7] = value
-    assert torch.equal(parts()(layers, batch())[0], expected)
-    assert finite(parts(), layers, batch())
+        for level, inside in zip(layers, candidate.split([48, 12], dim=1), strict=True):
+            level[:, 2].masked_fill_(~inside.view(2, *level.shape[2:]), value)
+    assert torch.equal(parts()(layers, given)[0], expected)
+    assert finite(parts(), layers, given)
 
 
 def test_a_class_logit_that_is_nan_spoils_only_the_class_term():

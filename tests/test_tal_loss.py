@@ -1,6 +1,7 @@
 """The drop-in class of the task-aligned loss, its parts, its results and its gradient; and losses of two heads."""
 
 import copy
+import math
 import pickle
 import re
 from dataclasses import replace
@@ -9,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.tal_models import BATCH, CLASSES, STRIDES, Model, batch, columns, levels, mapping, parts, step
+from tests.tal_models import ANCHORS, BATCH, CLASSES, STRIDES, Model, batch, columns, levels, mapping, parts, step
 from yololoss import Assigner, E2EDetectLoss, E2ELoss, Gains, TaskAlignedLoss
 from yololoss.harness.subjects.load import find_device
 from yololoss.tal import boxes
@@ -98,6 +99,14 @@ def test_terms_are_before_gains():
     assert torch.equal((torch.stack(terms) * torch.tensor([1, 2, 3])).float() * BATCH, value)
 
 
+@pytest.mark.parametrize("logit", [-30.0, 0.0, 25.0, 50.0])
+def test_the_class_term_is_exact_for_confident_logits(logit):
+    """log(1 + e^x) for every anchor and class, to the last digits of float64, where BCE as a difference loses them."""
+    _, cls, _ = parts().terms(levels(torch.float64, value=logit), NOTHING)
+    expected = max(logit, 0) + math.log1p(math.exp(-abs(logit)))
+    assert cls.item() == pytest.approx(BATCH * CLASSES * ANCHORS * expected, rel=1e-14)  # a sum of 360
+
+
 def test_the_loss_survives_copy_and_pickle():
     """A deep copy and a pickled copy give the same loss."""
     loss = TaskAlignedLoss(Model(), 7, 1)
@@ -145,9 +154,10 @@ def test_without_targets_there_is_only_background():
     assert all(bool(g[:, 64:].all()) for g in gradients)
 
 
-@pytest.mark.parametrize("case", ["one cell", "no anchor inside", "many", "alone"])
+@pytest.mark.parametrize("case", ["one cell", "no anchor inside", "many", "alone", "huge"])
 def test_edge_cases_have_a_finite_loss_and_gradient(case):
-    """A single cell; a box between anchor points; more targets than anchors; images without targets."""
+    """A single cell; a box between anchor points; more targets than anchors; images without targets; a box so large
+    that its area is infinite."""
     cells = (1, 1) if case == "one cell" else (4, 4)
     loss = TaskAlignedLoss.from_parts([8], 2, 4)
     layer = torch.randn(3, 18, *cells, generator=torch.Generator().manual_seed(0)).requires_grad_()
@@ -156,6 +166,7 @@ def test_edge_cases_have_a_finite_loss_and_gradient(case):
         "no anchor inside": [(0, 1, 0.27, 0.26, 0.01, 0.01)],
         "many": [(i % 3, i % 2, 0.1 + 0.8 * i / 50, 0.5, 0.3, 0.9) for i in range(50)],
         "alone": [(2, 1, 0.5, 0.5, 0.9, 0.4)],
+        "huge": [(0, 1, 0.5, 0.5, 1e38, 1e38), (1, 1, 0.5, 0.5, 0.9, 0.4)],
     }[case]
     value, gradient = step(loss, [layer], batch(*given))
     assert value.isfinite().all()
@@ -210,6 +221,7 @@ def test_a_tuple_of_levels_is_not_a_pair():
     assert parts()(tuple(layers), batch())[0].tolist() == usual
     assert parts()((torch.zeros(3), layers), batch())[0].tolist() == usual
     assert read_predictions(tuple(layers), 16).grids == ((6, 8), (3, 4))
+    assert read_predictions((layers[0],), 16).grids == ((6, 8),)
 
 
 @pytest.mark.parametrize("memory", [torch.channels_last, torch.contiguous_format])

@@ -43,6 +43,7 @@ INVALID = {
     "no such class": [0, 3, 0.5, 0.5, 0.5, 0.5],
     "class -1": [0, -1, 0.5, 0.5, 0.5, 0.5],
     "infinite": [0, 1, torch.inf, 0.5, 0.5, 0.5],
+    "infinitely wide": [0, 1, 0.5, 0.5, torch.inf, 0.5],
     "no height": [0, 1, 0.5, 0.5, 0.5, 0],
     "negative": [0, 1, 0.5, 0.5, -0.5, 0.5],
 }
@@ -53,7 +54,9 @@ def test_invalid_rows_are_left_out(row):
     """So a batch may be padded with zeros: scores are as without them to the last bit, total and gradients nearly."""
     given = padded(torch.tensor([row, row]))
     loss = parts(checks=False)
-    assert torch.equal(loss.assign(levels(), given).score, parts().assign(levels(), batch()).score)
+    assigned = loss.assign(levels(), given)
+    assert assigned.targets.present.tolist() == [False] * 2 + [True] * 3 + [False] * 3
+    assert torch.equal(assigned.score, parts().assign(levels(), batch()).score)
     # a sum over more rows is taken in another order: a few dozen float32 numbers
     torch.testing.assert_close(step(loss, levels(), given), step(parts(), levels(), batch()), rtol=1e-6, atol=1e-8)
 
