@@ -232,11 +232,15 @@ def test_the_layout_of_memory_changes_nothing(memory):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_autocast_changes_nothing(dtype):
-    """The loss switches it off: to the last bit."""
+@pytest.mark.parametrize("reg_max", [1, 16])
+def test_autocast_changes_nothing(dtype, reg_max):
+    """Total and gradients, to the last bit, with a backward inside and outside of it."""
+    expected = step(parts(reg_max), levels(reg_max=reg_max), batch())
+    layers = levels(reg_max=reg_max)
     with torch.autocast("cpu", dtype=dtype):
-        under = total(parts())
-    assert under == total(parts())
+        assert all(map(torch.equal, step(parts(reg_max), layers, batch()), expected))
+        value, _ = parts(reg_max)(layers, batch())
+    assert all(map(torch.equal, torch.autograd.grad(value.sum(), layers), expected[1:]))
 
 
 def test_deterministic_algorithms_are_enough():

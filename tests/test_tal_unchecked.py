@@ -89,6 +89,8 @@ def test_it_never_waits_for_the_device(kind):
     assert notes.elsewhere == ()
     expected, _ = parts(**KINDS[kind])(levels(reg_max=reg_max), batch())
     torch.testing.assert_close(total.cpu(), expected, rtol=1e-6, atol=0)  # it takes sums in an order of its own
+    on_device, here = loss.assign(layers, given), parts(**KINDS[kind]).assign(levels(reg_max=reg_max), batch())
+    assert torch.equal(on_device.score.cpu(), here.score)  # but what decides is the same to the last bit
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -106,7 +106,10 @@ def _check_sizes(grids: Sequence[tuple[int, int]], strides: tuple[float, ...]) -
 
 
 def check_batch(batch: object, *, images: int, classes: int, device: torch.device) -> None:
-    """Raise ValueError or TypeError unless ``batch`` has targets with every value in its range."""
+    """Raise ValueError or TypeError unless ``batch`` has targets with every value in its range.
+
+    A bad value is named as one of a table ``targets``, whose columns are image, class, x, y, w, h.
+    """
     if not isinstance(batch, Mapping):
         raise TypeError(f"batch: expected a mapping of batch_idx, cls and bboxes, got {_describe(batch)}")
     missing = [name for name in ("batch_idx", "cls", "bboxes") if name not in batch]

@@ -14,7 +14,6 @@ from yololoss.tal.explain import Assignment
 from yololoss.tal.inputs import SIDES, Predictions, read_predictions, read_targets
 from yololoss.tal.parts import Gains, Head, args_of
 from yololoss.tal.terms import class_term, scored_rows, side_terms
-from yololoss.v5.loss import _full_precision
 
 LOGITS = 2**22  # of sides that are decoded together in float64, which bounds the memory
 
@@ -142,7 +141,7 @@ class TaskAlignedLoss:
     def assign(self, preds: Any, batch: Mapping[str, Tensor]) -> Assignment:
         """The assignment of the batch, with every pair of a target and an anchor (`Assignment`)."""
         read = self._read(preds, batch)
-        with _full_precision(read.scores.device), torch.no_grad():
+        with torch.no_grad():
             return self._assign(read, batch, every_pair=True)
 
     def _read(self, preds: Any, batch: Mapping[str, Tensor]) -> Predictions:
@@ -192,13 +191,13 @@ class TaskAlignedLoss:
         return torch.cat(list(parts)).movedim(1, 2)
 
     def _terms(self, read: Predictions, batch: Mapping[str, Tensor]) -> Terms:
-        with _full_precision(read.scores.device):
-            with torch.no_grad():
-                assigned = self._assign(read, batch, every_pair=False)
-                divisor = assigned.score.sum().clamp(min=1)
-                rows = scored_rows(assigned, self.assigner.most)
-            cls = class_term(read.scores, read.dtype, assigned, self.class_weights)
-            box, third = side_terms(read.boxes, read.dtype, rows, self.reg_max, self._size(read))
-            # An anchor without a finite box, inside a target: no finite value would be true.
-            box = box + torch.where(assigned.unusable.any(), torch.nan, 0.0)
-            return box / divisor, cls / divisor, third / divisor
+        # Nothing here is an operation that autocast would compute in half precision, as it would a matrix product.
+        with torch.no_grad():
+            assigned = self._assign(read, batch, every_pair=False)
+            divisor = assigned.score.sum().clamp(min=1)
+            rows = scored_rows(assigned, self.assigner.most)
+        cls = class_term(read.scores, read.dtype, assigned, self.class_weights)
+        box, third = side_terms(read.boxes, read.dtype, rows, self.reg_max, self._size(read))
+        # An anchor without a finite box, inside a target: no finite value would be true.
+        box = box + torch.where(assigned.unusable.any(), torch.nan, 0.0)
+        return box / divisor, cls / divisor, third / divisor
