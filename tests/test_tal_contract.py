@@ -147,6 +147,8 @@ BAD_PREDICTIONS = [
     # 4 x 16 for 8 x 8: as many anchors, but of another image
     (lambda: mapped(feats=lambda f: [f[0].reshape(2, 67, 3, 16), f[1]]), ValueError,
      "predictions: level 1 of 3 x 4 cells of stride 16 does not fit level 0 of 3 x 16 cells of stride 8"),
+    (lambda: [levels()[0], torch.zeros(2, 67, 4, 4)], ValueError,
+     "predictions: level 1 of 4 x 4 cells of stride 16 does not fit level 0 of 6 x 8 cells of stride 8"),
     (lambda: levels()[:1], ValueError, f"predictions: expected 2 levels, got 1{HINT}"),
     (lambda: [levels()[0], levels()[1][:, 1:]], ValueError,
      f"predictions[1]: {LIST} (2, 67, 3, 4), got (2, 66, 3, 4)"),
@@ -168,6 +170,15 @@ def test_predictions_of_another_form_are_told_apart(made, error, text):
     """Wrong keys, shapes, dtypes, devices or grids: the message has what came and what was expected."""
     with refuses(error, text):
         parts()(made(), batch())
+
+
+def test_a_level_may_be_rounded_by_less_than_a_cell():
+    """52 rows of pixels, say, are 7 cells of 8 and 4 of 16, or 6 and 3."""
+    given = batch((0, 1, 0.5, 0.5, 0.5, 0.5))
+    for rows in ((7, 4), (6, 3), (7, 3)):
+        assert finite(
+            parts(), [torch.zeros(2, 67, n, w, requires_grad=True) for n, w in zip(rows, (8, 4), strict=True)], given
+        )
 
 
 BAD_BATCHES = [
