@@ -192,8 +192,6 @@ BAD_BATCHES = [
      "batch['cls']: expected shape (3,) or (3, 1), as there are 3 boxes, got (2, 1)"),
     (lambda b: b | {"batch_idx": b["batch_idx"][None]}, ValueError,
      "batch['batch_idx']: expected shape (3,) or (3, 1), as there are 3 boxes, got (1, 3)"),
-    (lambda b: b | {"cls": b["cls"].to(META)}, ValueError,
-     "batch['cls']: expected device cpu, as the predictions, got meta"),
 ]  # fmt: skip
 
 

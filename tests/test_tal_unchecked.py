@@ -93,6 +93,17 @@ def test_it_never_waits_for_the_device(kind):
     assert torch.equal(on_device.score.cpu(), here.score)  # but what decides is the same to the last bit
 
 
+def test_a_batch_may_be_elsewhere():
+    """As trainers do, which move only the images: targets on the host, all or some, are copied to the predictions."""
+    mirror = find_device("mirror")
+    layers = [x.detach().to(mirror) for x in levels()]
+    for given in (batch(), batch() | {"bboxes": batch()["bboxes"].to(mirror)}):
+        for checks in (True, False):
+            with surrounded(mirror, Around()):
+                total, _ = parts(checks=checks)(layers, given)
+            torch.testing.assert_close(total.cpu(), parts()(levels(), batch())[0], rtol=1e-6, atol=0)  # sums
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_operation_asks_for_a_value(kind):
     """Not inside torch either, where the pretend accelerator does not see it: as in the gradient of prod()."""

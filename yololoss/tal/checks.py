@@ -105,7 +105,7 @@ def _check_sizes(grids: Sequence[tuple[int, int]], strides: tuple[float, ...]) -
                 )
 
 
-def check_batch(batch: object, *, images: int, classes: int, device: torch.device) -> None:
+def check_batch(batch: object, *, images: int, classes: int) -> None:
     """Raise ValueError or TypeError unless ``batch`` has targets with every value in its range.
 
     A bad value is named as one of a table ``targets``, whose columns are image, class, x, y, w, h.
@@ -132,13 +132,10 @@ def check_batch(batch: object, *, images: int, classes: int, device: torch.devic
                 f"batch[{name!r}]: expected shape ({len(boxes)},) or ({len(boxes)}, 1), as there are "
                 f"{len(boxes)} boxes, got {tuple(value.shape)}"
             )
-    for name in ("batch_idx", "cls", "bboxes"):
-        if batch[name].device != device:
-            raise ValueError(f"batch[{name!r}]: expected device {device}, as the predictions, got {batch[name].device}")
     # As the loss will read them: what only float32 rounds into the range is in it, and out of it.
     columns = (batch["batch_idx"].reshape(-1, 1), batch["cls"].reshape(-1, 1), boxes)
-    targets = torch.cat([column.float() for column in columns], dim=1)
-    check_targets(targets, batch=images, classes=classes, device=device)
+    targets = torch.cat([column.to(boxes.device).float() for column in columns], dim=1)
+    check_targets(targets, batch=images, classes=classes, device=boxes.device)
 
 
 def _count(value: object) -> str:

@@ -57,16 +57,18 @@ def read_predictions(preds: Any, reg_max: int) -> Predictions:
     return Predictions(boxes, scores, tuple((level.shape[2], level.shape[3]) for level in preds))
 
 
-def read_targets(batch: Mapping[str, Tensor], size: Sequence[float], images: int, classes: int) -> Targets:
-    """The targets of a batch, in float32.
+def read_targets(
+    batch: Mapping[str, Tensor], size: Sequence[float], images: int, classes: int, device: torch.device
+) -> Targets:
+    """The targets of a batch, in float32 and on ``device``, to which they are copied if they are elsewhere.
 
     ``batch``: ``batch_idx`` and ``cls``, (T,) or (T, 1), and ``bboxes`` (T, 4): x, y, w, h as fractions of the image.
     ``size``: height and width of the images in pixels. A row is present if its image and class exist, and its box is
     finite and has a size: so rows of zeros are padding. Source: SPEC section 2; what is present, section 9.
     """
     height, width = size
-    image, cls = (batch[name].reshape(-1).float() for name in ("batch_idx", "cls"))
-    fractions = batch["bboxes"].reshape(-1, SIDES).float()
+    image, cls, boxes = (batch[name].to(device).float() for name in ("batch_idx", "cls", "bboxes"))
+    image, cls, fractions = image.reshape(-1), cls.reshape(-1), boxes.reshape(-1, SIDES)
     present = (image >= 0) & (image < images) & (cls >= 0) & (cls < classes)
     present = present & fractions.isfinite().all(1) & (fractions[:, 2:] > 0).all(1)
     # Scaled, then halved, then added: another order rounds otherwise, and rounding decides at edges.

@@ -35,7 +35,8 @@ class TaskAlignedLoss:
     level), or, as before version 8.4.0, a list with a tensor (B, 4 R + C, H, W) for each level. All are raw logits.
     A tuple (inference output, preds), which a model returns in eval mode, is unwrapped.
     batch: a mapping of ``batch_idx`` and ``cls``, (T,) or (T, 1), and ``bboxes`` (T, 4) float: x, y, w, h as fractions
-    of the image, x and y the box centre. Rows may be in any order.
+    of the image, x and y the box centre. Rows may be in any order. They are copied to the predictions' device, if they
+    are on another one.
 
     ``returns`` is the one switch between the results of versions of upstream:
 
@@ -149,7 +150,7 @@ class TaskAlignedLoss:
             check_predictions(preds, classes=self.nc, reg_max=self.reg_max, strides=self._head.strides)
         read = read_predictions(preds, self.reg_max)
         if self.checks:
-            check_batch(batch, images=read.scores.shape[0], classes=self.nc, device=read.scores.device)
+            check_batch(batch, images=read.scores.shape[0], classes=self.nc)
         return read
 
     def _size(self, read: Predictions) -> tuple[float, float]:
@@ -160,8 +161,9 @@ class TaskAlignedLoss:
     def _assign(self, read: Predictions, batch: Mapping[str, Tensor], every_pair: bool) -> Assignment:
         images, classes, _ = read.scores.shape
         strides = self._head.strides
-        targets = read_targets(batch, self._size(read), images, classes)
-        anchors = anchor_points(read.grids, strides, read.scores.device)
+        device = read.scores.device
+        targets = read_targets(batch, self._size(read), images, classes, device)
+        anchors = anchor_points(read.grids, strides, device)
         distance = self._distances(read)
         predicted = corners_around(anchors.point, distance) * anchors.stride[:, None]
         matching = Matching(
