@@ -284,7 +284,7 @@ def test_every_finite_logit_has_a_finite_loss_and_gradient(dtype, wrong):
     largest = torch.finfo(dtype).max
     for reg_max in (1, 2, 16):
         fields = (slice(0, 4 * reg_max), slice(4 * reg_max, None), slice(0, 1), slice(0, None, 2), slice(0, None))
-        for value in (largest, 1e30, 1e18, 1e4, 1.0):
+        for value in (largest, 1e30, 1e4):
             for channels in fields if value <= largest else ():
                 layers = levels(dtype, reg_max)
                 with torch.no_grad():
