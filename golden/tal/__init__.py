@@ -1,0 +1,1 @@
+"""Values of the task-aligned loss that never change."""
