@@ -96,8 +96,8 @@ ARGUED: dict[str, tuple[str, ...]] = {
         "min(torch.finfo(logits.dtype).max, 1e+30)",
         "torch.maximum(high2, high1) - torch.minimum(low1, low2),",
         "torch.maximum(high1, high2) - torch.minimum(low2, low1),",
-        "(torch.minimum(high2, high1) - torch.maximum(low1, low2)).clamp(min=0).prod(-1)",
-        "(torch.minimum(high1, high2) - torch.maximum(low2, low1)).clamp(min=0).prod(-1)",
+        "_area((torch.minimum(high2, high1) - torch.maximum(low1, low2)).clamp(min=0))",
+        "_area((torch.minimum(high1, high2) - torch.maximum(low2, low1)).clamp(min=0))",
         "torch.maximum(1 / side_ratio, side_ratio).amax(2)",
     ),
 }

@@ -106,6 +106,17 @@ def test_its_graph_does_not_break(shapes_are_checked):
     assert graph_breaks(load_loss(BUNDLED, cpu).make(USUAL, cpu), *USUAL.inputs(cpu)) != []
 
 
+def test_no_operation_asks_for_a_value():
+    """Not inside torch either, where the pretend accelerator does not see it: as in the gradient of prod()."""
+    cpu = torch.device("cpu")
+    subject, (p, targets) = load_loss(UNCHECKED, cpu).make(USUAL, cpu), USUAL.inputs(cpu)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        subject.loss(p, targets)[0].sum().backward()
+    names = {event.key for event in profile.key_averages()}
+    assert "aten::scatter_reduce_" in names
+    assert not names & {"aten::item", "aten::_local_scalar_dense", "aten::nonzero"}
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need CUDA")
 def test_cuda_graphs_capture_it():
     """A step is captured, forward and backward, and replayed on other predictions and targets."""

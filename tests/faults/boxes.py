@@ -69,9 +69,9 @@ IOU = (
         "between.square().sum(-1)",
         "(between.square().sum(-1) + 1e-12).sqrt()",
     ),
-    _iou("union_counts_twice", "missing step", "wh2.prod(-1) - inter + eps", "wh2.prod(-1) + eps"),
-    _iou("overlap_may_be_negative", "missing step", ".clamp(min=0).prod(-1)", ".prod(-1)"),
-    _iou("overlap_of_the_product", "wrong primitive", ".clamp(min=0).prod(-1)", ".prod(-1).clamp(min=0)"),
+    _iou("union_counts_twice", "missing step", "_area(wh2) - inter + eps", "_area(wh2) + eps"),
+    _iou("overlap_may_be_negative", "missing step", ".clamp(min=0))", ")"),
+    _iou("overlap_of_the_product", "wrong primitive", ".clamp(min=0))", ").clamp(min=0)"),
     _iou("eps_too_large", "modified parameter", "EPS = 1e-7", "EPS = 1e-3"),
     _iou(
         "aspect_of_target_swapped",
@@ -102,7 +102,7 @@ IOU = (
         "low1, high1 = centre1 - wh1 / 2, centre1 + wh1 / 2",
         "low1, high1 = centre1, centre1 + wh1",
     ),
-    _iou("areas_in_half", "wrong primitive", "wh1.prod(-1) +", "wh1.half().prod(-1).to(wh1.dtype) +", "F34"),
+    _iou("areas_in_half", "wrong primitive", "_area(wh1) +", "_area(wh1.half()).to(wh1.dtype) +", "F34"),
     _iou(
         "iou_not_squeezed",
         "known field bug",

@@ -52,6 +52,11 @@ def _halves(box: Tensor) -> tuple[Tensor, Tensor]:
     return box[..., :2], box[..., 2:]
 
 
+def _area(sides: Tensor) -> Tensor:
+    # no prod(): its gradient looks for zeros, and so waits for the device
+    return sides[..., 0] * sides[..., 1]
+
+
 def _overlap(box1: Tensor, box2: Tensor, corners: bool, eps: float) -> _Overlap:
     if corners:
         (low1, high1), (low2, high2) = _halves(box1), _halves(box2)
@@ -62,8 +67,8 @@ def _overlap(box1: Tensor, box2: Tensor, corners: bool, eps: float) -> _Overlap:
         low1, high1 = centre1 - wh1 / 2, centre1 + wh1 / 2
         low2, high2 = centre2 - wh2 / 2, centre2 + wh2 / 2
         between = centre2 - centre1
-    inter = (torch.minimum(high1, high2) - torch.maximum(low1, low2)).clamp(min=0).prod(-1)
-    union = wh1.prod(-1) + wh2.prod(-1) - inter + eps
+    inter = _area((torch.minimum(high1, high2) - torch.maximum(low1, low2)).clamp(min=0))
+    union = _area(wh1) + _area(wh2) - inter + eps
     return _Overlap(
         iou=inter / union,
         union=union,
@@ -89,7 +94,7 @@ def giou(box1: Boxes, box2: Boxes, *, corners: bool = False, eps: float = EPS) -
     Arguments and shapes as for `iou`. Source: Rezatofighi et al. 2019, "Generalized Intersection over Union".
     """
     o = _overlap(box1, box2, corners, eps)
-    enclosing = o.enclosing_wh.prod(-1) + eps
+    enclosing = _area(o.enclosing_wh) + eps
     return o.iou - (enclosing - o.union) / enclosing
 
 
