@@ -235,7 +235,7 @@ def test_what_is_not_there_ends_with_exit_status_2_and_one_line():
             "yololoss/v5/los.py:ComputeLoss",
             "--loss yololoss/v5/los.py: no such file; did you mean 'yololoss/v5/loss.py'?",
         ),
-        ("none/at/all.py:ComputeLoss", "--loss none/at/all.py: no such file"),
+        ("q/w/z.py:ComputeLoss", "--loss q/w/z.py: no such file"),
         ("yololoss.v5.los:ComputeLoss", "--loss yololoss.v5.los: no such module; did you mean 'yololoss.v5.loss'?"),
         ("yolols.loss:ComputeLoss", "--loss yolols.loss: no such module; did you mean 'yololoss'?"),
         (
