@@ -1,6 +1,7 @@
 """Run: every valid case gets an answer, and the process goes on as it was."""
 
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -90,7 +91,12 @@ def test_the_loss_does_not_warn_at_every_call(exam: Exam) -> None:
     _ = exam.calls
     first = exam.outcome.warnings
     second = exam.on(exam.case).outcome.warnings if first else ()  # torch gives some once in a process
-    exam.expect(not {*first} & {*second}, "warnings", "none", "; ".join(dict.fromkeys(first)))
+    same = {*map(_without_numbers, first)} & {*map(_without_numbers, second)}
+    exam.expect(not same, "warnings", "none", "; ".join(dict.fromkeys(first)))
+
+
+def _without_numbers(warning: str) -> str:
+    return re.sub(r"[\d.]+", "#", warning)
 
 
 @law("run.no-effect-outside", title="The loss changes something outside its process", source="DESIGN", cases="any")

@@ -6,22 +6,37 @@ import pickle
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import pairwise, takewhile
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from yololoss.harness.laws.exam import Exam
 from yololoss.harness.laws.law import law
 from yololoss.harness.subjects.subject import Subject
+from yololoss.harness.subjects.watching import SETTINGS
 
 from .comparing import close, no_trouble
 
 CALLS = 200  # as many as an epoch of a small dataset has
+MOVED = 2.0**-18  # of a fraction among the targets: another number in float32, in the same cell
 STEPS, WINDOW = 120, 30  # training steps, and those between two counts of what is in memory
+# Settings as a caller may have them: not the usual ones.
+CALLERS: dict[str, Any] = {
+    "torch.set_grad_enabled": False,
+    "torch.set_default_dtype": torch.float64,
+    "torch.set_float32_matmul_precision": "high",
+    "torch.set_warn_always": True,
+    "torch.backends.cudnn.benchmark": True,
+    "gc.enable": False,
+    "logging.disable": 10,
+}
 PATIENCE = 5.0  # seconds of this thread for all of them: half of the time that a case may take
-HELD = ("objects", "references", "bytes of tensors")
+TEXTS = frozenset((str, bytes, bytearray))
+HELD = ("objects", "references", "bytes of tensors", "bytes of arrays, and letters of texts,")
 
 
 @law(
@@ -63,23 +78,33 @@ def test_a_second_object_gives_the_same_loss(exam: Exam) -> None:
     again=True,
 )
 def test_settings_that_a_trainer_changed_stay_so(exam: Exam) -> None:
-    """If the caller has turned gradients off, or deterministic algorithms on, they are still so after a call."""
-    after = []
+    """What the caller has set is still so after a call: gradients off, the default dtype, and others."""
+    after: list[dict[str, Any]] = []
 
     def calling(subject: Subject, p: list[Tensor], targets: Tensor) -> tuple[Tensor, Any]:
-        before = torch.get_deterministic_debug_mode()
+        before = {name: SETTINGS[name][0]() for name in CALLERS}
+        deterministic = torch.get_deterministic_debug_mode()
         torch.set_deterministic_debug_mode("warn")  # the other setter imports the compiler, for 1 s
         try:
-            with torch.no_grad():
+            for name, value in CALLERS.items():
+                SETTINGS[name][1](value)
+            with suppress(Exception):  # another default dtype may be an error, as another law says
                 subject.loss([x.clone() for x in p], targets)
-                after.append((torch.is_grad_enabled(), torch.are_deterministic_algorithms_enabled()))
+            found = {name: SETTINGS[name][0]() for name in CALLERS}
+            after.append({**found, "deterministic": torch.are_deterministic_algorithms_enabled()})
         finally:
-            torch.set_deterministic_debug_mode(before)
+            torch.set_deterministic_debug_mode(deterministic)
+            for name, value in before.items():
+                SETTINGS[name][1](value)
         return subject.loss(p, targets)
 
     _ = exam.calls
     _ = exam.on(exam.case, calling=calling).calls
-    exam.expect_equal("gradients on, algorithms deterministic", [(False, True)] * len(after), after)
+    for found in after:
+        other = {
+            name: found[name] for name, value in {**CALLERS, "deterministic": True}.items() if found[name] != value
+        }
+        exam.expect(not other, "settings of the caller", "as the caller set them", str(other))
 
 
 def survives(exam: Exam, copied: Callable[[Any], Any], which: str) -> None:
@@ -138,7 +163,10 @@ def _often(count: int) -> Iterator[int]:
     again=True,
 )
 def test_many_calls_give_the_same_loss(exam: Exam) -> None:
-    """200 calls of one object on the same inputs give the same total, the last also the same gradients."""
+    """200 calls of one object on the same inputs give the same total, the last also the same gradients.
+
+    They do nothing else that one call does not, such as print.
+    """
     _on_cpu(exam)
     totals: list[float] = []
 
@@ -153,6 +181,14 @@ def test_many_calls_give_the_same_loss(exam: Exam) -> None:
     allowed, because = 2 * exam.budget.totals[0], exam.budget.because
     exam.expect_close("total of call", [first] * len(totals), totals, allowed, because)
     close(exam, other, f"after {CALLS} calls")
+    once, often = (_done_besides(run) for run in (exam, other))
+    new = [what for what in often if what not in once]
+    exam.expect(not new, f"what {CALLS} calls do and one does not", "nothing", "; ".join(new)[:300])
+
+
+def _done_besides(exam: Exam) -> list[str]:
+    """What a run did besides its work: to the process, and to what is outside it."""
+    return [*(f"{trouble.kind}: {trouble.detail}" for trouble in exam.outcome.troubles), *exam.outcome.outside]
 
 
 @law(
@@ -165,8 +201,9 @@ def test_many_calls_give_the_same_loss(exam: Exam) -> None:
 def test_memory_does_not_grow_from_call_to_call(exam: Exam) -> None:
     """In 120 training steps with one object, what is kept in memory stops growing.
 
-    Counted are objects, references, such as the elements of a list, and bytes of tensors. They are constant for a
-    loss that keeps nothing, but for what others in the process do once. A bounded store must be full after 60 steps.
+    Counted are objects, references, such as the elements of a list, bytes of tensors and arrays, and letters of texts.
+    They are constant for a loss that keeps nothing, but for what others in the process do once. Targets are moved a
+    little from step to step. A bounded store must be full after 60 steps.
     """
     _on_cpu(exam)
     held: list[tuple[int, ...]] = []
@@ -178,9 +215,10 @@ def test_memory_does_not_grow_from_call_to_call(exam: Exam) -> None:
             for n in _often(STEPS):
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # else each warning would be kept, to be told
-                    total, _ = subject.loss([x.detach().clone().requires_grad_() for x in p], targets.clone())
+                    moved = torch.where(targets == targets.round(), targets, targets * (1 + n * MOVED))
+                    total, _ = subject.loss([x.detach().clone().requires_grad_() for x in p], moved)
                     total.sum().backward()  # type: ignore[no-untyped-call]
-                del total, _
+                del total, moved, _
                 if (n + 1) % WINDOW == 0:
                     held.append(_held(known))
         finally:
@@ -204,7 +242,9 @@ def _held(known: list[Any]) -> tuple[int, ...]:
     # Python's collector leaves out dicts without containers in them
     more = sum(len(each) for each in references if type(each) is dict and not gc.is_tracked(each))
     tensors = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in objects if type(x) is Tensor}
-    return len(objects), len(references) + more, sum(tensors.values())
+    plain = sum(len(each) for each in references if type(each) in TEXTS)
+    plain += sum(each.nbytes for each in references if type(each) is np.ndarray)
+    return len(objects), len(references) + more, sum(tensors.values()), plain
 
 
 @law(

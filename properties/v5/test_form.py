@@ -66,7 +66,7 @@ def test_a_second_loss_of_the_same_model_is_the_same(exam: Exam) -> None:
     _ = exam.calls
     close(exam, exam.on(exam.case, lambda subject: subject.rebuild(again)), "built from the same model again")
     for model, before in states:
-        exam.expect_equal("the model's mode, parameters and buffers", before, state(model))
+        exam.expect_equal("the model's mode, hyperparameters, parameters and buffers", before, state(model))
 
 
 @law(
@@ -87,8 +87,8 @@ def test_a_tuple_of_predictions_is_as_good_as_a_list(exam: Exam) -> None:
 
 
 def state(model: nn.Module) -> list[str]:
-    """The model's mode, and each parameter and buffer: its dtype, values and requires_grad."""
-    named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    """The model's mode, its hyperparameters, and each parameter and buffer: its dtype, values and requires_grad."""
+    named = {"hyp": getattr(model, "hyp", None), **dict(model.named_parameters()), **dict(model.named_buffers())}
     return [f"training: {model.training}", *(f"{name}: {value!r}" for name, value in named.items())]
 
 

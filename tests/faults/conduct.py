@@ -44,6 +44,16 @@ KEEPS = (
         "self.kept = torch.cat((getattr(self, 'kept', total[None].detach()), total[None].detach()))",
         "missing step",
     ),
+    _after(
+        "text_that_grows", "state.keeps-nothing", "self.text = getattr(self, 'text', '') + 'total '", "missing step"
+    ),
+    _after(
+        "array_that_grows",
+        "state.keeps-nothing",
+        "self.kept = (n := __import__('numpy')).append(getattr(self, 'kept', n.zeros(0)), float(total))",
+        "missing step",
+    ),
+    _kept("kept_by_its_targets", "{}", "[float(targets[:, 2:].sum())] = True"),
     _before("log_in_the_class", "state.keeps-nothing", "type(self).log = [*getattr(type(self), 'log', []), 1]"),
     _before("last_predictions_kept", "state.frees-memory", "self.last = p"),
     _before("last_targets_kept", "state.frees-memory", "self.last = targets"),
@@ -53,6 +63,7 @@ KEEPS = (
 OUTSIDE = (
     _after("line_in_a_file", OUT, f"open({IN_TEMP.format('loss.txt')}, 'a').write(f'{{float(total)}}\\n')"),
     _after("line_by_numpy", OUT, f"__import__('numpy').savetxt({IN_TEMP.format('loss.txt')}, [float(total)])"),
+    _before("saved_by_torch", OUT, f"torch.save(targets, {IN_TEMP.format('targets.pt')})"),
     _before("folder_made", OUT, f"__import__('os').makedirs({IN_TEMP.format('runs')}, exist_ok=True)"),
     _before("file_removed", OUT, f"__import__('pathlib').Path({IN_TEMP.format('gone')}).unlink(missing_ok=True)"),
     _before("command_started", OUT, "__import__('subprocess').run('true', check=False)"),
@@ -61,6 +72,9 @@ OUTSIDE = (
 )
 PROCESS = (
     _before("environment_set", SETTING, "__import__('os').environ['LOSS_CALLED'] = '1'"),
+    _before("default_dtype_put_to_float32", "state.keeps-caller-settings", "torch.set_default_dtype(torch.float32)"),
+    _before("collection_put_on", "state.keeps-caller-settings", "__import__('gc').enable()"),
+    _before("autocast_in_half", SETTING, "torch.set_autocast_dtype('cpu', torch.float16)"),
     _before("folder_changed", SETTING, "__import__('os').chdir('/')"),
     _before("warnings_filtered", SETTING, "__import__('warnings').simplefilter('ignore')"),
     _before("logging_disabled", SETTING, "__import__('logging').disable()"),
@@ -140,6 +154,17 @@ LATE = (
         "self.calls = getattr(self, 'calls', 0) + 1\n        total = total * (1 + (self.calls > 50))",
     ),
     _before(
+        "prints_at_each_hundredth_call",
+        "state.many-calls",
+        "self.calls = getattr(self, 'calls', 0) + 1\n        self.calls % 100 or print(self.calls)",
+    ),
+    _before(
+        "writes_at_each_hundredth_call",
+        "state.many-calls",
+        "self.calls = getattr(self, 'calls', 0) + 1\n"
+        f"        self.calls % 100 or open({IN_TEMP.format('log.txt')}, 'a').close()",
+    ),
+    _before(
         "gr_grows_after_warm_up",
         "state.many-calls",
         "self.calls = getattr(self, 'calls', 0) + 1\n        self.gr = 1.0 if self.calls < 100 else 0.5",
@@ -153,11 +178,18 @@ LATE = (
 )
 SAYS = (
     _before("warns_each_time", "run.no-warning", "__import__('warnings').warn('loss is computed', stacklevel=2)"),
+    _before(
+        "warns_with_a_number",
+        "run.no-warning",
+        "type(self).calls = getattr(type(self), 'calls', 0) + 1\n"
+        "        __import__('warnings').warn(f'call {self.calls}', stacklevel=2)",
+    ),
     _before("warns_of_users", "run.no-warning", "torch.tensor(targets)"),
     _before("logs_each_time", "run.no-output", "__import__('logging').getLogger('loss').warning('loss is computed')"),
     _before("prints_past_python", "run.no-output-by-descriptor", "__import__('os').write(2, b'loss\\n')"),
 )
 CALLER = (
+    _before("hyp_written", "form.model-unchanged", "self.hyp['calls'] = self.hyp.get('calls', 0) + 1"),
     _before("lists_alone", "form.tuple-of-predictions", "p = p + []"),
     _before("predictions_copied_as_a_list", "form.tuple-of-predictions", "p = p.copy()"),
     in_loss(

@@ -326,7 +326,7 @@ class Lazy:
 
 
 class Remembers(ComputeLoss):
-    """Remembers assignments by its inputs, counts its calls, and keeps its last items."""
+    """Remembers some assignments by its inputs, counts its calls, and keeps its last items."""
 
     def __init__(self, model: Any, autobalance: bool = False) -> None:
         super().__init__(model, autobalance)
@@ -335,6 +335,8 @@ class Remembers(ComputeLoss):
 
     def _assign(self, p: Any, targets: Tensor, every_row: bool) -> list[LayerAssignment]:
         key = targets.double().numpy().tobytes(), tuple(x.shape for x in p), self.hyp["anchor_t"]
+        if len(self.memory) > 8:
+            self.memory.clear()
         return self.memory.get(key) or self.memory.setdefault(key, super()._assign(p, targets, every_row))
 
     def __call__(self, p: Any, targets: Tensor) -> Any:

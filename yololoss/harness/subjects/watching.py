@@ -75,6 +75,13 @@ SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
         )
         for kind in ("cpu", "cuda")
     },
+    **{
+        f"torch.set_autocast_dtype of {kind}": (
+            partial(torch.get_autocast_dtype, kind),
+            partial(torch.set_autocast_dtype, kind),
+        )
+        for kind in ("cpu", "cuda")
+    },
     "numpy.seterr": (np.geterr, lambda before: np.seterr(**before)),
     "gc.enable": (gc.isenabled, lambda before: gc.enable() if before else gc.disable()),
     "gc.set_threshold": (gc.get_threshold, lambda before: gc.set_threshold(*before)),
@@ -195,6 +202,7 @@ def watched() -> Iterator[Conduct]:
             redirect_stdout(printed),
             redirect_stderr(printed),
             patch("os._exit", _exit_asked),
+            patch("torch.save", partial(_save, torch.save)),
             patch("logging.lastResort", logging.StreamHandler(printed)),
             warnings.catch_warnings(record=True) as warned,
         ):
@@ -230,6 +238,13 @@ def _changed(now: Any, before: Any) -> str:
     if isinstance(now, dict) and isinstance(before, dict):
         return ", ".join(sorted({os.fsdecode(key) for key, _ in now.items() ^ before.items()}))
     return str(now)
+
+
+def _save(save: Callable[..., None], value: Any, file: Any, *rest: Any, **named: Any) -> None:
+    """torch.save, which writes to a file past Python, so that no audit event tells."""
+    if LISTENER.heard is not None and isinstance(file, str | bytes | os.PathLike):
+        LISTENER.heard.append(f"torch.save {os.fsdecode(file)}")
+    save(value, file, *rest, **named)
 
 
 def _exit_asked(status: int) -> NoReturn:
