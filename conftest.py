@@ -3,6 +3,15 @@
 import pytest
 
 pytest_plugins = ["yololoss.harness.plugin"]
+QUICK = 1500  # cases of the bundled loss: a third of the usual ones
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the loop of work fast. `.ci/run` judges the bundled loss on all cases: it runs `yololoss check` as well."""
+    given = config.option
+    if given.loss is None and given.cases is None and not given.replay:
+        given.cases = QUICK
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -149,6 +149,7 @@ def test_what_cannot_be_written_hides_no_finding(tmp_path):
         shutil.rmtree(Path(path).parent)
 
 
+@pytest.mark.slow
 def test_a_command_leaves_nothing_beside_its_own_folder(tmp_path):
     """Hypothesis's cache too lies under .yololoss: a folder .hypothesis may end the user's own pytest run."""
     status, output, _ = run_apart("laws", "totals.sum", cwd=tmp_path)
@@ -216,6 +217,7 @@ def test_the_first_look_says_what_is_raised_on_every_case(tmp_path):
     assert [each.raised and each.raised.kind for each in sent] == ["raised in loss", None, None]
 
 
+@pytest.mark.slow
 def test_check_shows_all_on_demand(tmp_path):
     """--verbose: every fault in full, and laws that hold or are explained."""
     (tmp_path / "both.py").write_text(TWO_FAULTS, encoding="utf-8")
@@ -234,6 +236,7 @@ def test_check_shows_all_on_demand(tmp_path):
     assert "totals.value" not in output.partition("\nlaws")[2]
 
 
+@pytest.mark.slow
 def test_no_shrink_neither_makes_cases_small_nor_draws_them(tmp_path):
     """It is a finding too, saved, without a picture."""
     spec = plant(BY_NAME["total_twice"], tmp_path)
@@ -549,6 +552,7 @@ def test_dialects_finds_out_a_losss_own(tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_a_choice_that_contradicts_the_dialect_is_one_finding(tmp_path):
     """It explains the laws that broke only for it. A loss that names no dialect is judged by the one that is found."""
     loss = f"tests.subjects.chosen:{name_of('batch = plain')}"

@@ -83,6 +83,7 @@ def test_promoting_makes_a_vector_of_a_case(tmp_path):
     assert run(*checked, cwd=tmp_path)[0] == 0
 
 
+@pytest.mark.slow
 def test_the_gate_judges_the_corpus_first(tmp_path):
     """A case breaks its law before any is drawn; from --corpus, and from the settings."""
     save(tmp_path / "one", vector())

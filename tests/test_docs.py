@@ -68,6 +68,7 @@ class DetectionHead:
 """
 
 
+@pytest.mark.slow
 def test_the_adapter_of_the_guide_adapts(tmp_path):
     """docs/use/adapters.md: laws of every term judge the head that it is for, and hold."""
     (code,) = blocks("python", (USE / "adapters.md").read_text(encoding="utf-8"))

@@ -221,6 +221,7 @@ def findings(plan: Plan, folder: Path, *cases: tuple[str, Case]) -> list[Finding
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("names", "together"), [(["logits_capped"], True), (["last_row_has_no_gradient", "logits_capped"], False)]
 )

@@ -291,6 +291,8 @@ def test_a_loss_that_bad_input_spoils_leaves_its_process(tmp_path):
     plan = Plan(laws, settings(**given).under_test())
     named = worker.Counters(plan).read(Journal(worker.journal_path(tmp_path, 1)).counters).named
     assert named["tried input.nan-logits"] == 0 < named["tried state.second-object"]
+    worker.run(orders(tmp_path, number=2)._replace(settings=settings(laws=laws, cases=40)))
+    assert [*(tmp_path / "raw").iterdir()] == [path]  # the bundled loss is not spoilt
 
 
 def test_a_worker_leaves_with_a_lost_device(tmp_path):

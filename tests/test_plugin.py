@@ -194,6 +194,7 @@ class Loss(PlainLoss):
 ROWS = "rows_are_those_of_the_cpu"
 
 
+@pytest.mark.slow
 def test_every_law_runs_on_every_device(tmp_path: Path):
     """The tests' names and the table say which; what only an accelerator shows is found, and replayed there."""
     laws = [
@@ -325,6 +326,7 @@ def test_a_project_beside_which_yololoss_is_installed_has_every_option_for_itsel
     assert status == 0, output
 
 
+@pytest.mark.slow
 def test_a_fork_checks_its_loss_in_its_own_pytest_run(tmp_path: Path):
     """examples/fork/tests: beside an option --device of its own; what the check says is shown."""
     fork = copy_fork(tmp_path)

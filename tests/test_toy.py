@@ -82,6 +82,7 @@ def test_a_session_finds_the_fault_and_minimises_its_case(tmp_path):
     assert (len(case.labels), case.scale, case.classes) == (1, 300.0, 2)
 
 
+@pytest.mark.slow
 def test_a_record_is_kept_and_held_to(tmp_path):
     """The baseline of the right loss: the right loss keeps it, a loss that overflows does not; diff says so as well."""
     status, output, errors = run("record", RIGHT, "-o", "b.json", "--laws", "totals", cwd=tmp_path)
@@ -118,6 +119,7 @@ def test_what_a_family_lacks_is_told_in_one_line(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_what_is_recorded_of_another_family_is_refused(tmp_path):
     """A baseline, and a case to replay by pytest; a corpus may hold cases of several families."""
     status, _, errors = run("record", RIGHT, "-o", "b.json", "--laws", "totals.value", cwd=tmp_path)

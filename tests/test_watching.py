@@ -1,6 +1,7 @@
 """What a subject does besides its work is noted, and undone as far as it can be."""
 
 import gc
+import io
 import locale
 import logging
 import os
@@ -20,6 +21,7 @@ from yololoss.harness.subjects.watching import SETTINGS, Inputs, watched
 OTHER = {
     "torch.set_default_dtype": lambda: torch.set_default_dtype(torch.float64),
     "torch.set_grad_enabled": lambda: torch.set_grad_enabled(False),
+    "torch.set_autocast_dtype of cpu": lambda: torch.set_autocast_dtype("cpu", torch.float16),
     "torch.set_warn_always": lambda: torch.set_warn_always(True),
     "torch.backends.cudnn.enabled": lambda: setattr(torch.backends.cudnn, "enabled", False),
     "numpy.seterr": lambda: np.seterr(all="raise"),
@@ -99,6 +101,16 @@ def test_what_reaches_out_of_the_process_is_told(tmp_path):
     (tmp_path / "b.txt").touch()
     assert [each.split(" ")[0] for each in conduct.outside] == ["open", "subprocess.Popen"]
     assert str(path) in conduct.outside[0]
+
+
+def test_a_file_that_torch_writes_past_python_is_told(tmp_path):
+    """It is written; what is saved into memory is no effect."""
+    path = tmp_path / "x.pt"
+    with watched() as conduct:
+        torch.save(1, path)
+        torch.save(1, io.BytesIO())
+    assert [each for each in conduct.outside if each.startswith("torch.save")] == [f"torch.save {path}"]
+    assert torch.load(path) == 1
 
 
 def test_what_torch_compiles_is_no_effect(tmp_path):
