@@ -215,7 +215,7 @@ def test_memory_does_not_grow_from_call_to_call(exam: Exam) -> None:
             for n in _often(STEPS):
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # else each warning would be kept, to be told
-                    moved = torch.where(targets == targets.round(), targets, targets * (1 + n * MOVED))
+                    moved = torch.where(targets == targets.round(), targets, targets * (1 + n * MOVED)).to(targets)
                     total, _ = subject.loss([x.detach().clone().requires_grad_() for x in p], moved)
                     total.sum().backward()  # type: ignore[no-untyped-call]
                 del total, moved, _
