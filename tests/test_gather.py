@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from tests.models import ANCHORS, BATCH, CLASSES, GRIDS, parts, predictions, targets
+from tests.models import ANCHORS, BATCH, CLASSES, GRIDS, distributed, parts, predictions, targets
 from yololoss.v5.gather import OBJECTNESS, gather
 
 INDICES = tuple(torch.tensor(i) for i in ((0, 1, 0), (1, 0, 1), (2, 0, 2), (1, 1, 1)))  # the first and last are equal
@@ -134,11 +134,8 @@ def test_a_network_that_is_distributed_learns_the_same(tmp_path):
     """DistributedDataParallel's own hooks see the same gradients."""
     network = Network()
     alone = learnt(network)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
-    try:
-        assert all(map(torch.equal, learnt(nn.parallel.DistributedDataParallel(network)), alone))
-    finally:
-        torch.distributed.destroy_process_group()
+    with distributed(network, tmp_path) as wrapped:
+        assert all(map(torch.equal, learnt(wrapped), alone))
 
 
 def test_a_network_under_autocast_learns_nearly_the_same():

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.models import distributed
 from tests.tal_models import CLASSES, STRIDES, batch, columns, levels, mapping, parts, step
 from yololoss import Assigner, E2ELoss, TaskAlignedLoss
 from yololoss.harness.devices.devices import Around, Notes, surrounded
@@ -178,11 +179,8 @@ def test_a_network_that_is_distributed_learns_the_same(tmp_path):
     """DistributedDataParallel's own hooks see the same gradients."""
     network = Network()
     alone = learnt(network)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
-    try:
-        assert all(map(torch.equal, learnt(nn.parallel.DistributedDataParallel(network)), alone))
-    finally:
-        torch.distributed.destroy_process_group()
+    with distributed(network, tmp_path) as wrapped:
+        assert all(map(torch.equal, learnt(wrapped), alone))
 
 
 def test_the_graph_may_be_kept():

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Float32
 from torch import Tensor, nn
-from typing_extensions import override
+from typing_extensions import Self, override
 
 from yololoss.tal.assign import Assigner
 from yololoss.tal.checks import check_heads
@@ -24,10 +24,37 @@ class _TwoHeads:
         self.one2many = TaskAlignedLoss(model, many, returns=returns, checks=checks)
         self.one2one = TaskAlignedLoss(model, one, self.topk2, returns=returns, checks=checks)
 
-    def _set_parts(self, *parts: Any, **kwargs: Any) -> None:
-        many, one = Assigner(self.topk[0]), Assigner(self.topk[1], self.topk2)
-        self.one2many = TaskAlignedLoss.from_parts(*parts, assigner=many, **kwargs)
-        self.one2one = TaskAlignedLoss.from_parts(*parts, assigner=one, **kwargs)
+    @classmethod
+    def from_parts(
+        cls,
+        strides: Float[Tensor, " L"] | Sequence[float],
+        classes: int,
+        reg_max: int = 16,
+        *,
+        gains: Gains | None = None,
+        class_weights: Float[Tensor, " C"] | Sequence[float] | None = None,
+        returns: Returns = "dict",
+        checks: bool = True,
+        device: torch.device | str | None = None,
+    ) -> Self:
+        """Make a loss without a model; parts as for `TaskAlignedLoss.from_parts`."""
+
+        def head(assigner: Assigner) -> TaskAlignedLoss:
+            return TaskAlignedLoss.from_parts(
+                strides,
+                classes,
+                reg_max,
+                gains=gains,
+                assigner=assigner,
+                class_weights=class_weights,
+                returns=returns,
+                checks=checks,
+                device=device,
+            )
+
+        loss = cls.__new__(cls)
+        loss.one2many, loss.one2one = head(Assigner(cls.topk[0])), head(Assigner(cls.topk[1], cls.topk2))
+        return loss
 
     def refresh(self, model: nn.Module) -> None:
         """Read strides, classes, bins, class weights and device again, after the model's were replaced or moved."""
@@ -72,6 +99,7 @@ class E2ELoss(_TwoHeads):
         super().__init__(model, returns=returns, checks=checks)
         self._set_weights(args_of(model, "epochs").epochs)
 
+    @override
     @classmethod
     def from_parts(
         cls,
@@ -80,16 +108,10 @@ class E2ELoss(_TwoHeads):
         reg_max: int = 16,
         *,
         epochs: int = 100,
-        gains: Gains | None = None,
-        class_weights: Float[Tensor, " C"] | Sequence[float] | None = None,
-        returns: Returns = "dict",
-        checks: bool = True,
-        device: torch.device | str | None = None,
-    ) -> "E2ELoss":
+        **parts: Any,
+    ) -> Self:
         """Make a loss without a model. ``epochs``: after so many updates the weights stay; the rest as for one head."""
-        kwargs = {"gains": gains, "class_weights": class_weights, "returns": returns, "checks": checks}
-        loss = cls.__new__(cls)
-        loss._set_parts(strides, classes, reg_max, **kwargs, device=device)
+        loss = super().from_parts(strides, classes, reg_max, **parts)
         loss._set_weights(epochs)
         return loss
 
@@ -121,25 +143,6 @@ class E2EDetectLoss(_TwoHeads):
     """
 
     topk = (10, 1)
-
-    @classmethod
-    def from_parts(
-        cls,
-        strides: Float[Tensor, " L"] | Sequence[float],
-        classes: int,
-        reg_max: int = 16,
-        *,
-        gains: Gains | None = None,
-        class_weights: Float[Tensor, " C"] | Sequence[float] | None = None,
-        returns: Returns = "dict",
-        checks: bool = True,
-        device: torch.device | str | None = None,
-    ) -> "E2EDetectLoss":
-        """Make a loss without a model; parts as for `TaskAlignedLoss.from_parts`."""
-        kwargs = {"gains": gains, "class_weights": class_weights, "returns": returns, "checks": checks}
-        loss = cls.__new__(cls)
-        loss._set_parts(strides, classes, reg_max, **kwargs, device=device)
-        return loss
 
     @override
     def _joined(self, many: Tensor, one: Tensor, many_items: Tensor, one_items: Tensor) -> tuple[Tensor, Tensor]:
