@@ -56,6 +56,7 @@ ABOUT = {
     "assign.ignores-logits": "MATCH",
     "assign.no-targets": "OBJ RETURN",
     "totals.only-box-gain": "SCALE AUTOGRAD",
+    "gather": "INDEX",
     "boxes": "DECODE IOU INDEX SCALE RETURN",  # of the wrong cell; times its gain, and the first of the items
     "boxes.gradient": "DECODE IOU AUTOGRAD INDEX SCALE",
     "objectness.item": "OBJ BCE/FOCAL SCALE RETURN",
@@ -70,7 +71,6 @@ ABOUT = {
     "totals.very-large-sizes": "MATCH INDEX OBJ SCALE",
     "totals": "SCALE RETURN AUTOGRAD",
     "gradients.finite": "DECODE IOU BCE/FOCAL AUTOGRAD",
-    "gradients.consistent-with-rows": "INDEX AUTOGRAD",
     "gradients": "AUTOGRAD",
     "gradients.loss-scaling": "AUTOGRAD RETURN",
     "state.target-dtype": "DTYPE",

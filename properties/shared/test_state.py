@@ -161,6 +161,7 @@ def _often(count: int) -> Iterator[int]:
     source="DESIGN",
     cases="a few",
     again=True,
+    everywhere=True,
 )
 def test_many_calls_give_the_same_loss(exam: Exam) -> None:
     """200 calls of one object on the same inputs give the same total, the last also the same gradients.

@@ -1,7 +1,7 @@
 """A v5 case: one call of a YOLOv5 loss, complete, as data."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -243,26 +243,14 @@ class Case(AnyCase):
 
     @property
     @override
-    def unusual(self) -> frozenset[str]:
-        return frozenset(name for part, name in self._unusual if (part, name) != ("options", "calls"))
-
-    @property
-    def _unusual(self) -> Iterator[tuple[str, str]]:
+    def simpler(self) -> dict[str, "Case"]:
+        found: dict[str, dict[str, Any]] = {}
         for part in ("hyp", "options"):
-            usual = type(self).model_fields[part].default
-            yield from ((part, name) for name, value in getattr(self, part) if value != getattr(usual, name))
-
-    @property
-    @override
-    def simpler(self) -> tuple["Case", ...]:
-        found: list[dict[str, Any]] = []
-        for part, name in self._unusual:
-            usual = getattr(type(self).model_fields[part].default, name)
-            found += [{part: getattr(self, part).model_copy(update={name: usual})}]
-        for name in ("dtype", "targets_dtype", "layout"):
-            usual = type(self).model_fields[name].default
-            found += [{name: usual}] if getattr(self, name) != usual else []
-        return tuple(self.changed(**fields) for fields in found)
+            usual, own = type(self).model_fields[part].default, getattr(self, part)
+            found |= {name: {part: own.model_copy(update={name: value})} for name, value in usual}
+        found |= {name: {name: type(self).model_fields[name].default} for name in ("dtype", "targets_dtype", "layout")}
+        cases = {name: self.changed(**fields) for name, fields in found.items()}
+        return {name: case for name, case in cases.items() if case != self}
 
     @override
     def inputs(self, device: torch.device) -> tuple[list[Tensor], Tensor]:

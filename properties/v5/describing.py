@@ -221,7 +221,9 @@ def _not_finite(wrong: Wrong, reference: Reference) -> str | None:
 
 
 def _of_numbers(wrong: Wrong) -> str | None:
-    """A title from how far a number is off."""
+    """A title from what is expected and observed."""
+    if wrong.law == "gather.own-cell":
+        return f"The logits of a row at {wrong.expected} are read from {wrong.observed}"
     place = re.fullmatch(r".*\bgradient\b.*\[([\d, ]+)\].*", wrong.what)
     if re.fullmatch(r"(box|objectness|class) item.*", wrong.what):
         what = f"The {wrong.what.partition(' ')[0]} item"

@@ -287,22 +287,20 @@ def test_what_a_channel_too_many_does(exam: Exam) -> str:
     again=True,
 )
 def test_nan_logits_are_not_hidden(exam: Exam) -> None:
-    """If one logit of a part is NaN, as of a model that diverges, the total is not finite, or an error tells."""
-    rows = exam.budget.reference.rows
-    layer = next((i for i, each in enumerate(rows) if len(each.image)), None)
-    where = rows[layer or 0]
-    cell: tuple[int, ...] = (0, 0, 0, 0)
-    if layer is not None:
-        cell = tuple(int(each[0]) for each in (where.image, where.anchor, where.row, where.column))
-    gains, several = exam.case.hyp, exam.case.classes > 1
-    parts = {"objectness": (gains.obj, 4), "box": (gains.box, 0), "class": (gains.cls * several, 5)}
-    for name, (gain, channel) in parts.items():
-        if not gain or (layer is None and name != "objectness"):
+    """If a logit that has a gradient is NaN, as of a diverged model, the total is not finite, or an error tells."""
+    for name, start, stop in (("objectness", 4, 5), ("box", 0, 4), ("class", 5, None)):
+        pairs = zip(exam.gradients, exam.budget.reference.gradients, strict=True)
+        sizes = [np.abs(got * (want != 0))[..., start:stop] for got, want in pairs]
+        layer = max(range(exam.case.layers), key=lambda i: sizes[i].max(initial=0.0))
+        if not sizes[layer].any():
             continue
+        *cell, channel = map(int, np.unravel_index(sizes[layer].argmax(), sizes[layer].shape))
 
-        def spoil(p: list[Tensor], targets: Tensor, channel: int = channel) -> tuple[list[Tensor], Tensor]:
+        def spoil(
+            p: list[Tensor], targets: Tensor, layer: int = layer, at: tuple[int, ...] = (*cell, start + channel)
+        ) -> tuple[list[Tensor], Tensor]:
             p = [x.clone() for x in p]
-            p[layer or 0][(*cell, channel)] = NAN
+            p[layer][at] = NAN
             return p, targets
 
         totals = [call.total for call in _on_inputs(exam, spoil).outcome.calls]
@@ -332,6 +330,7 @@ def test_settings_are_restored_after_bad_input(exam: Exam) -> None:
     source="DESIGN",
     cases=GOOD,
     again=True,
+    everywhere=True,
 )
 def test_bad_input_does_not_spoil_the_next_call(exam: Exam) -> None:
     """After a call on NaN, refused or not, the same object and a new one give the same results as before."""

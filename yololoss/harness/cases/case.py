@@ -4,6 +4,7 @@ The same type is used everywhere: strategies draw it, the subject and the refere
 """
 
 import math
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -107,14 +108,9 @@ class Case(Data):
         return ()
 
     @property
-    def unusual(self) -> frozenset[str]:
-        """The names of the settings that are not as usual."""
-        return frozenset()
-
-    @property
-    def simpler(self) -> tuple["Case", ...]:
-        """Valid cases like this one with one setting as usual."""
-        return ()
+    def simpler(self) -> Mapping[str, "Case"]:
+        """Valid cases like this one with one setting as usual: by the name of the setting."""
+        return {}
 
     def inputs(self, device: torch.device) -> tuple[list[Tensor], Tensor]:
         """Predictions, which require grad and are not leaves, and targets. Each call returns new tensors."""

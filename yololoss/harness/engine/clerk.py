@@ -140,9 +140,8 @@ def _smallest_of(duty: Duty, raw: Raw, plan: Plan) -> Raw:
             first, until = raw.origin, time.monotonic() + duty.seconds
             found = first._replace(data=smallest(first.data, lambda data: breaks(first._replace(data=data)), until))
         small = plan.case(found)
-        # Settings are drawn together, so bytes cannot make them simpler one by one. Only a law that holds for every
-        # valid case may judge what no domain makes.
-        while (simpler := next(filter(shows, small.simpler if plan.laws[law].everywhere else ()), None)) is not None:
+        # settings are drawn together, so bytes cannot make them simpler one by one
+        while (simpler := next(filter(shows, plan.simpler(law, small).values()), None)) is not None:
             small = simpler
     return raw._replace(origin=found, case=small)
 

@@ -15,18 +15,18 @@ from yololoss.harness.findings.finding import Finding
 SAMPLE, SEEN, MOST = 100, 3, 0.75
 
 
-def groups(laws: Sequence[str], again: Sequence[bool], same: Callable[[int, int], bool]) -> list[list[int]]:
-    """Which of some findings are one fault: lists of their indices. ``laws`` are their laws, in order.
+def groups(again: Sequence[bool], same: Callable[[int, int], bool]) -> list[list[int]]:
+    """Which of some findings, in the order of their laws, are one fault: lists of their indices.
 
-    ``again``: whether the law breaks in the same way when the case is judged once more. Findings of which it does not
-    are one fault: the loss is random, or keeps state for all its objects. ``same(first, later)``: whether two others
-    are one, both as indices. Two of one law are not: it tells them apart.
+    ``again``: for each, whether its law breaks in the same way when the case is judged once more. Those of which it
+    does not are one fault: the loss is random, or keeps state for all its objects. ``same(first, later)``: whether two
+    others are one, both as indices.
     """
     found: list[list[int]] = []
-    for n, law in enumerate(laws):
+    for n in range(len(again)):
         for group in found:
             first = group[0]
-            if again[n] == again[first] and (not again[n] or (laws[first] != law and same(first, n))):
+            if again[n] == again[first] and (not again[n] or same(first, n)):
                 group.append(n)
                 break
         else:
@@ -52,24 +52,43 @@ class _Grouping:
     def same(self, first: int, later: int) -> bool:
         """Whether two findings are one fault.
 
-        They are about the same part of the loss, and the case of the first breaks the law of the later one too: a
-        fault of another part would have been explained, or it breaks that law for a reason of its own. Or the later
-        law follows the first (`Family.follows`). Or both cases need the same setting.
+        Both cases need the same setting. Otherwise two of one law are not: it tells them apart. Or they are about the
+        same part of the loss, and the case of the first breaks the law of the later one too: a fault of another part
+        would have been explained, or it breaks that law for a reason of its own. Or the later law follows the first
+        (`Family.follows`), or assumes that it holds at all (`Family.of_right_values`), or holds where faults of the
+        first have no effect (`Family.half_seen`).
         """
+        if not self._needed(first).isdisjoint(self._needed(later)):
+            return True
+        if self.laws[first] == self.laws[later]:
+            return False
         part, other = (self.laws[n].partition(".")[0] for n in (first, later))
         if part == other and self._told(self.laws[later], self._vectors[first]) is not None:
             return True
-        if self._plan.subject.family.follows.get(self.laws[later]) == self.laws[first] and self._together(first, later):
+        if part in self._plan.subject.family.half_seen and self._holds_without(first, later):
             return True
-        return not self._needed(first).isdisjoint(self._needed(later))
+        family = self._plan.subject.family
+        if family.follows.get(self.laws[later]) == self.laws[first]:
+            return self._together(first, later)
+        explaining = self._plan.explaining(self.laws[later]) if self.laws[later] in family.of_right_values else ()
+        return any(law.id == self.laws[first] for law in explaining)
+
+    def _holds_without(self, first: int, later: int) -> bool:
+        """Whether the later law holds on its case if faults of the first have no effect there."""
+        law, vector = self._plan.laws.get(self.laws[later]), self._vectors[later]
+        case = None if law is None else self._plan.without([self.laws[first]], law, vector.case)
+        return case is not None and self._told(self.laws[later], make_vector(case, id="without")) is None
 
     def _told(self, law: str, vector: Vector[Any, Any]) -> Told | None:
         return self._judge.ask(vector.model_copy(update={"law": law})).told
 
     def _needed(self, n: int) -> frozenset[str]:
-        """The settings without which the law holds. The clerk leaves out others if it holds for every valid case."""
-        law = self._plan.laws.get(self.laws[n])
-        return self._vectors[n].case.unusual if law is not None and law.everywhere else frozenset()
+        """The settings without which the law holds: the clerk has left out the others, where the law is about that.
+
+        Not the number of calls: what is seen in a second call alone may be anything that is kept.
+        """
+        known = self.laws[n] in self._plan.laws
+        return frozenset(self._plan.simpler(self.laws[n], self._vectors[n].case) if known else ()) - {"calls"}
 
     def _together(self, first: int, later: int) -> bool:
         """Whether the first law breaks as well on most of the cases that break the later one."""
@@ -88,7 +107,7 @@ def grouped(findings: Sequence[Finding], task: Task, plan: Plan) -> tuple[Findin
     """One finding for each fault, in the order of their laws: the earliest law stands for it."""
     with Judge(task) as judge:
         by = _Grouping(findings, plan, judge)
-        found = groups(by.laws, [by.again(n) for n in range(len(findings))], by.same)
+        found = groups([by.again(n) for n in range(len(findings))], by.same)
     return tuple(explaining(findings[first], (findings[n].law for n in others)) for first, *others in found)
 
 

@@ -20,7 +20,7 @@ from yololoss.harness.devices.devices import DeviceLost
 from yololoss.harness.engine.guard import UNWATCHED, Death, Guarded, is_watched
 from yololoss.harness.engine.plan import Plan
 from yololoss.harness.errors import UsageError
-from yololoss.harness.laws.exam import Law, LawBroken, Run
+from yololoss.harness.laws.exam import Law, LawBroken, Run, Tally
 from yololoss.harness.laws.law import find_laws
 from yololoss.harness.subjects import compiled
 from yololoss.harness.subjects.compiled import NAME as COMPILE
@@ -32,6 +32,10 @@ STEP = 0.02  # seconds between two checks of a process
 ALIVE = "a result, and a process that keeps running"
 MEMORY = 4096  # MiB that a process may use
 LIMIT = 30.0  # seconds that a case may take, with all laws
+# Where an earlier law uses so much of its tolerance, it explains a later one too. Right losses use less than 0.36,
+# or all of it where a gradient may be anything between two values.
+NEAR = 0.5
+OFTEN = 8  # where a law explained another one so often, it does so wherever both break
 WAITS = 3600.0  # seconds that a process waits for the next case
 START = 120.0  # seconds that a process may take to start, on a busy machine
 
@@ -173,21 +177,36 @@ def _explained(plan: Plan, law: Law, first: Run, runs: Sequence[Run], broken: Co
     for some in chain([[*ran.values()]], ([run] for run in clearer)):
         found = [each.id for each in plan.explaining(law.id) if any(_breaks(plan, each, run) for run in some)]
         if found:
-            return next((id for id in found if id in broken), found[0])
+            told = _told_without(plan, law, first, found, broken)
+            return told.explained if told else next((id for id in found if id in broken), found[0])
     return ""
+
+
+def _told_without(plan: Plan, law: Law, first: Run, causes: Sequence[str], broken: Container[str]) -> Told | None:
+    """How a law breaks on the case on which faults of these earlier laws have no effect on it; None if it does not."""
+    case = plan.without(causes, law, first.case)
+    if case is None:
+        return None
+    run = Run(first.subject, case)
+    shown = run.as_shown if first.judged_as_shown else None
+    return judged(replace(law, tally=Tally()), shown or run, plan, broken)[0]
 
 
 def _breaks(plan: Plan, law: Law, run: Run) -> bool:
     if run.judged_as_shown and plan.is_shown(law.id):
         return False  # the run is judged by what this law is about
     if law.id not in run.broke:
-        run.broke[law.id] = plan.holds_for(law, run.case) and judged(law, run)[0] is not None
+        run.broke[law.id] = plan.holds_for(law, run.case) and _shows_a_fault(*judged(law, run))
     return run.broke[law.id]
 
 
+def _shows_a_fault(told: Told | None, nearest: float) -> bool:
+    return told is not None or NEAR <= nearest < 1
+
+
 def assumes_in_vain(plan: Plan, law: Law, run: Run) -> bool:
-    """Whether a law breaks on this run that has explained this one before: so this one has nothing new to say."""
-    seen = law.tally.explained
+    """Whether a law breaks on this run that has explained this one often: so this one has nothing new to say."""
+    seen = {id for id, count in law.tally.explained.items() if count >= OFTEN}
     run = (None if law.again or not seen else _as_shown(plan, law, run)) or run
     return any(_breaks(plan, each, run) for each in plan.explaining(law.id) if each.id in seen)
 

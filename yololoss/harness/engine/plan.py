@@ -118,6 +118,17 @@ class Plan:
         """Whether the law must hold for a case, whatever it was made for."""
         return law.everywhere or any(self.domains[n].holds(case) for n in self._of[law.id])
 
+    def simpler(self, law: str, case: Case) -> dict[str, Case]:
+        """The cases with one setting as usual that a law is about too, by the name of the setting."""
+        return {name: each for name, each in case.simpler.items() if self.holds_for(self.laws[law], each)}
+
+    def without(self, causes: Sequence[str], law: Law, case: Case) -> Case | None:
+        """The case on which faults of earlier laws have no effect on a law; None if there is none that it is about."""
+        other: Case | None = case
+        for part in dict.fromkeys(id.partition(".")[0] for id in causes):
+            other = other and self.subject.family.without(part, law.id.partition(".")[0], other)
+        return None if other is None or other == case or not self.holds_for(law, other) else other
+
     def judges(self, case: Case, domain: int | None, chance: np.random.Generator, saved_under: str = "") -> list[Law]:
         """The laws that judge a case, in their order: all that read its run, and a share of those that run it again.
 

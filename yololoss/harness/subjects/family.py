@@ -83,6 +83,10 @@ class Family(ABC):
     # Laws that break for the same reason as an earlier one if they mostly break on the same cases, by id: such as the
     # law of a gradient, and that of the value.
     follows: Mapping[str, str] = MappingProxyType({})
+    # laws that say nothing new of a loss that breaks a law which may explain them, on whatever case
+    of_right_values: frozenset[str] = frozenset()
+    # parts of laws that may hold on a case where a fault of the part is behind a broken law of a later one
+    half_seen: frozenset[str] = frozenset()
     never_known: tuple[str, ...] = ()  # ids of laws that no record takes as known: no loss is meant to break them
     # The parts of laws about what a loss shows of its own steps, such as its rows, and what that is in words.
     shown: tuple[str, ...] = ()
@@ -144,6 +148,13 @@ class Family(ABC):
     def resized(self, dialect: Any, case: Any) -> Any:
         """The case in a size that losses of the dialect take, if they are tied to one and the case can be changed."""
         return case
+
+    def without(self, part: str, later: str, case: Any) -> Case | None:
+        """The case on which a fault of a part has no effect on what a later part computes; None if there is none.
+
+        A law of the later part that breaks there has another reason.
+        """
+        return None
 
     def excludes(self, dialect: Any, case: Case) -> str | None:
         """Why losses of the dialect cannot answer the case; None if they can."""

@@ -1,0 +1,40 @@
+"""Cases on which a fault of an earlier part has no effect on a later one: if both break a law, is it one fault?"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from .case import Case, GivenLogits
+
+MOST = 2**16  # logits that are given one by one
+TOTALS = ("totals", "gradients", "state", "input")
+# By part: the parts that it has an effect on by its result alone, and the settings without that result. Not what both
+# compute by the same lines, as objectness and classes do with their criterion.
+RESULTS: dict[str, tuple[tuple[str, ...], Mapping[str, Any]]] = {
+    "boxes": (("objectness", *TOTALS), {"box": 0.0, "gr": 0.0}),
+    "objectness": (TOTALS, {"obj": 0.0}),
+    "classes": (TOTALS, {"cls": 0.0}),
+}
+
+
+def without(part: str, later: str, case: Case) -> Case | None:
+    """The case on which a fault of a part has no effect on a later part; None if there is none."""
+    if part == "gather":
+        return _even(case) if case.numbers <= MOST and later in ("boxes", "objectness", "classes", *TOTALS) else None
+    ends, settings = RESULTS.get(part, ((), {}))
+    return _with(case, settings) if later in ends else None
+
+
+def _with(case: Case, settings: Mapping[str, Any]) -> Case:
+    parts = {name: getattr(case, name) for name in ("hyp", "options")}
+    return case.changed(
+        **{
+            name: part.model_copy(update={key: settings[key] for key in settings if key in type(part).model_fields})
+            for name, part in parts.items()
+        }
+    )
+
+
+def _even(case: Case) -> Case:
+    """The case with the same logits in every cell: whichever is read, the result is right."""
+    layers = (logits[0, 0, 0, 0].double().expand(logits.shape).reshape(-1).tolist() for logits in case.logits)
+    return case.changed(predictions=GivenLogits(layers=tuple(map(tuple, layers))))
