@@ -168,9 +168,10 @@ def test_a_case_becomes_simpler_by_one_setting_at_a_time():
     case = CASE.changed(
         hyp=CASE.hyp.model_copy(update={"cls_pw": 2.5, "fl_gamma": 2.0}), dtype="float64", layout="sliced"
     )
-    simpler = case.simpler
+    assert list(case.simpler) == ["cls_pw", "fl_gamma", "dtype", "layout"]
+    simpler = case.simpler.values()
     assert [each.hyp.cls_pw for each in simpler] == [1.0, 2.5, 2.5, 2.5]
     assert [each.hyp.fl_gamma for each in simpler] == [2.0, 0.0, 2.0, 2.0]
     assert [each.dtype for each in simpler] == ["float64", "float64", "float32", "float64"]
     assert [each.layout for each in simpler] == ["sliced", "sliced", "sliced", "contiguous"]
-    assert CASE.simpler == ()
+    assert CASE.simpler == {}

@@ -48,7 +48,6 @@ def test_a_family_without_clearer_cases_and_without_a_choice_of_causes_has_findi
     cases = [each.case for each in made(plan, range(60))]
     told = (judged(plan.laws["totals.finite"], Run(plan.subject, case), plan)[0] for case in cases)
     assert {broken.explained for broken in told if broken is not None} == {""}
-    assert not any(case.unusual for case in cases)  # it has no settings
 
 
 def test_replay_tells_broken_from_fixed(tmp_path, finding):
@@ -105,7 +104,7 @@ def test_a_loss_that_shows_no_steps_is_not_judged_by_them():
     case = domain.case(bytes(domain.size))
     assert Run(loss, case).as_shown is None
     assert loss.family.other_kind(loss, None) is None
-    assert case.simpler == ()
+    assert case.simpler == {}
 
 
 def test_what_a_family_lacks_is_told_in_one_line(tmp_path):

@@ -27,6 +27,7 @@ from yololoss.harness.findings.verdict import Verdict
 CASES = 600  # a fifth of the gate's
 PAIRS, TRIPLES = 200, 100
 SEED = 7
+CANNOT = "cannot be called"
 
 
 class Told(NamedTuple):
@@ -45,6 +46,8 @@ def tell(planted: tuple[Fault, ...], cases: int = CASES) -> Told:
         command = [sys.executable, "-m", "yololoss", "check", spec, "--json", "--dialect", "yololoss"]
         command += ["--workers", "1", "--cases", str(cases), "--findings", folder]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if CANNOT in done.stderr:  # then nothing else of it can be seen
+        return Told(tuple(fault.name for fault in planted), (CANNOT,), 0)
     verdict = Verdict.model_validate_json(done.stdout)
     broke = {law for fault in verdict.faults for law in fault.laws}
     return Told(tuple(fault.name for fault in planted), tuple(fault.law for fault in verdict.faults), len(broke))
@@ -66,13 +69,15 @@ def together(size: int, count: int) -> Iterator[tuple[Fault, ...]]:
 
 def rows(told: Sequence[Told]) -> Iterator[str]:
     """The table: how often how many faults were told."""
-    yield "| planted together | losses | as many told | fewer | one more | more than that |"
-    yield "|---:|---:|---:|---:|---:|---:|"
+    yield f"| planted together | losses | {CANNOT} | as many told | fewer | one more | more than that |"
+    yield "|---:|---:|---:|---:|---:|---:|---:|"
     for size in sorted({len(each.planted) for each in told}):
-        more = Counter(len(each.faults) - size for each in told if len(each.planted) == size)
+        found = [each.faults for each in told if len(each.planted) == size]
+        more = Counter(len(faults) - size for faults in found if CANNOT not in faults)
         count, right = more.total(), more[0]
         fewer, worse = (sum(n for off, n in more.items() if test(off)) for test in ((0).__gt__, (1).__lt__))
-        yield f"| {size} | {count} | {right} ({right / count:.0%}) | {fewer} | {more[1]} | {worse} |"
+        never = len(found) - count
+        yield f"| {size} | {len(found)} | {never} | {right} ({right / count:.0%}) | {fewer} | {more[1]} | {worse} |"
 
 
 def page(told: Sequence[Told], every: int) -> Iterator[str]:
@@ -88,7 +93,7 @@ def page(told: Sequence[Told], every: int) -> Iterator[str]:
     yield "\nWhere another number was told:\n"
     yield "| planted | told as |\n|---|---|"
     for each in told:
-        if len(each.faults) != len(each.planted):
+        if len(each.faults) != len(each.planted) and CANNOT not in each.faults:
             yield f"| {', '.join(each.planted)} | {', '.join(f'`{law}`' for law in each.faults) or 'nothing'} |"
 
 
