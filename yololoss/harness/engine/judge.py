@@ -177,19 +177,24 @@ def _explained(plan: Plan, law: Law, first: Run, runs: Sequence[Run], broken: Co
     for some in chain([[*ran.values()]], ([run] for run in clearer)):
         found = [each.id for each in plan.explaining(law.id) if any(_breaks(plan, each, run) for run in some)]
         if found:
-            told = _told_without(plan, law, first, found, broken)
-            return told.explained if told else next((id for id in found if id in broken), found[0])
+            other = _without(plan, law, first, found)
+            return next((id for id in found if id in broken), found[0]) if other is None else other
     return ""
 
 
-def _told_without(plan: Plan, law: Law, first: Run, causes: Sequence[str], broken: Container[str]) -> Told | None:
-    """How a law breaks on the case on which faults of these earlier laws have no effect on it; None if it does not."""
+def _without(plan: Plan, law: Law, first: Run, causes: Sequence[str]) -> str | None:
+    """What explains that a law breaks on the case on which faults of these earlier laws have no effect on it.
+
+    "" if nothing does. None if the law holds there, or there is no such case: then one of these laws explains it.
+    """
     case = plan.without(causes, law, first.case)
-    if case is None:
+    run = None if case is None else Run(first.subject, case)
+    run = run and (run.as_shown if first.judged_as_shown else run)
+    if run is None or judged(replace(law, tally=Tally()), run)[0] is None:
         return None
-    run = Run(first.subject, case)
-    shown = run.as_shown if first.judged_as_shown else None
-    return judged(replace(law, tally=Tally()), shown or run, plan, broken)[0]
+    parts = {id.partition(".")[0] for id in causes}
+    others = (each for each in plan.explaining(law.id) if each.id.partition(".")[0] not in parts)
+    return next((each.id for each in others if _breaks(plan, each, run)), "")
 
 
 def _breaks(plan: Plan, law: Law, run: Run) -> bool:
