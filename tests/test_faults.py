@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from properties.v5.case import Case as V5Case
+from properties.v5.case import SeededLogits
+from properties.v5.causes import without
 from properties.v5.items import OF_RIGHT_TOTAL
 from tests.faults import Fault, plant, texts_of
 from tests.faults.catalogue import BY_NAME
@@ -45,6 +47,7 @@ def test_a_law_is_explained_by_an_earlier_one_that_breaks_on_what_it_ran(tmp_pat
     assert not broke(plan, "classes.item", cases)
 
 
+USUAL = {name: V5Case.model_fields[name].default for name in ("hyp", "options", "dtype", "targets_dtype", "layout")}
 ROWS = ("assign", "boxes.item", "objectness.gradient")
 
 
@@ -248,11 +251,8 @@ def test_a_wrong_gradient_is_the_fault_of_the_wrong_value_if_both_mostly_break_t
 def test_findings_of_two_parts_that_need_one_setting_are_one_fault(tmp_path):
     """Objectness and classes have one criterion. Of a law that holds for its own cases alone, all settings stay."""
     plan = planted(tmp_path, "focal_without_alpha", "objectness.item", "classes.item", "classes.gradient-sign")
-    fields = {
-        name: V5Case.model_fields[name].default for name in ("hyp", "options", "dtype", "targets_dtype", "layout")
-    }
-    fields["hyp"] = fields["hyp"].model_copy(update={"fl_gamma": 2.0})
-    cases = ([each._replace(case=each.case.changed(**fields))] for each in made(plan, range(99)))
+    hyp = USUAL["hyp"].model_copy(update={"fl_gamma": 2.0})
+    cases = ([each._replace(case=each.case.changed(**USUAL | {"hyp": hyp}))] for each in made(plan, range(99)))
     focal = next(each[0].case for each in cases if all(broke(plan, law, each) for law in plan.laws))
     assert list(focal.simpler) == ["fl_gamma"]
     task = Task(plan.subject.spec, "cpu", "yololoss")
@@ -299,6 +299,7 @@ def test_cells_that_are_read_wrongly_are_one_fault_though_some_cases_do_not_show
     laws = ("gather.own-cell", "boxes.item")
     for names, numbers, faults in ((["row_column_swapped"], 250, 1), (["row_column_swapped", "alpha_is_one"], 20, 2)):
         plan, cases = one_case(tmp_path, *names, laws=laws, numbers=numbers)
+        cases = [each._replace(case=each.case.changed(**USUAL)) for each in cases]
         shown = broke(plan, laws[0], cases)[0][0]
         own = [case for case, told in broke(plan, laws[1], cases) if not told.explained]
         found = findings(plan, tmp_path, (laws[0], shown), (laws[1], own[0]))
@@ -308,7 +309,7 @@ def test_cells_that_are_read_wrongly_are_one_fault_though_some_cases_do_not_show
 def test_a_small_error_of_float64_is_the_fault_of_a_wrong_value(tmp_path):
     """It is not float32's precision, though it is as small."""
     laws = ("boxes.item", "gradients.double-precision")
-    plan, cases = one_case(tmp_path, "alpha_without_overlap", laws=laws, numbers=200)
+    plan, cases = one_case(tmp_path, "alpha_without_overlap", laws=laws, numbers=60)
     found = findings(plan, tmp_path, *((law, broke(plan, law, cases)[0][0]) for law in laws))
     (fault,) = grouped(found, Task(plan.subject.spec, "cpu", "yololoss"), plan)
     assert fault.laws == laws
@@ -363,3 +364,16 @@ def test_a_minimised_case_keeps_no_setting_that_does_not_matter(tmp_path):
     case = read_vectors(Path(clerk.read_records(tmp_path / "s")[raw.kind].finding.path)).vectors[0].case
     assert case.hyp.fl_gamma > 0
     assert case.hyp.model_copy(update={"fl_gamma": 0.0}) == type(case.hyp)()
+
+
+def test_a_case_without_the_result_of_a_part_is_as_before_otherwise():
+    """Where there is none, or it would be too large, nothing is left out."""
+    case = next(made(Plan(("boxes.item",), on_its_device(BUNDLED, "cpu")), [0])).case
+    boxes = without("boxes", "totals", case)
+    assert (boxes.hyp.box, boxes.options.gr, boxes.targets) == (0, 0, case.targets)
+    assert without("boxes", "totals", boxes) == boxes
+    assert all(layer.std((0, 1, 2, 3)).max() == 0 for layer in without("gather", "boxes", case).logits)
+    assert without("gather", "form", case) is None
+    assert without("objectness", "classes", case) is None  # they share a criterion
+    grids = tuple((300, 300) for _ in case.grids)
+    assert without("gather", "boxes", case.changed(grids=grids, predictions=SeededLogits(seed=1))) is None
