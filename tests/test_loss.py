@@ -159,7 +159,7 @@ def test_the_gradient_is_that_of_the_value(hyp, monkeypatch):
     rows = targets((0, 2, 0.31, 0.64, 0.6, 0.71), (0, 0, 0.83, 0.21, 0.9, 0.5))
     loss = parts(hyp)
     assert all(len(layer.cls) for layer in loss.assign(p, rows))
-    for module, name in ((boxes, "_alpha"), (loss_module, "_objectness_values")):
+    for module, name in ((boxes, "ciou_alpha"), (loss_module, "_objectness_values")):
         _replay(monkeypatch, module, name, calls=2)
     assert torch.autograd.gradcheck(lambda *layers: loss.terms(layers, rows), p)
 

@@ -188,8 +188,8 @@ def test_the_gradient_is_that_of_the_value(reg_max, weights, monkeypatch):
     assert int((fixed.score > 0).sum()) >= 2
     monkeypatch.setattr(loss, "_assign", lambda *_, **__: fixed)
     kept = []
-    alpha = boxes._alpha
-    monkeypatch.setattr(boxes, "_alpha", lambda *values: kept.append(alpha(*values)) or kept[0])
+    alpha = boxes.ciou_alpha
+    monkeypatch.setattr(boxes, "ciou_alpha", lambda *values: kept.append(alpha(*values)) or kept[0])
 
     def terms(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return loss.terms([x], given)

@@ -3,7 +3,7 @@
 from tests.faults import Fault, faults_of
 
 XY, WH = "doubled[:, :2] - 0.5", "doubled[:, 2:].square() * anchors"
-CIOU = "return o.iou - (distance + _alpha(v, o.iou, eps) * v)"
+CIOU = "return o.iou - (distance + ciou_alpha(v, o.iou, eps) * v)"
 MEAN = "missed.mean()"
 ENCLOSING = "torch.maximum(high1, high2) - torch.minimum(low1, low2)"
 ALPHA = "(v / (v - iou + (1 + eps)).clamp(min=eps))"
@@ -87,13 +87,13 @@ IOU = (
         "alpha_only_beyond_half",
         "legacy behaviour",
         CIOU,
-        "return o.iou - (distance + (o.iou > 0.5) * _alpha(v, o.iou, eps) * v)",
+        "return o.iou - (distance + (o.iou > 0.5) * ciou_alpha(v, o.iou, eps) * v)",
     ),
     _iou(
         "ciou_clamped",
         "known field bug",
         CIOU,
-        "return (o.iou - (distance + _alpha(v, o.iou, eps) * v)).clamp(-1, 1)",
+        "return (o.iou - (distance + ciou_alpha(v, o.iou, eps) * v)).clamp(-1, 1)",
         "F38",
     ),
     _iou(
@@ -107,7 +107,7 @@ IOU = (
         "iou_not_squeezed",
         "known field bug",
         CIOU,
-        "return (o.iou - (distance + _alpha(v, o.iou, eps) * v))[..., None]",
+        "return (o.iou - (distance + ciou_alpha(v, o.iou, eps) * v))[..., None]",
         "F37",
         "run.no-exception",
     ),

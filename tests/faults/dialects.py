@@ -98,7 +98,7 @@ BASES = {
         f"upstream, {IN_FLOAT32}, overlap = own",
         (
             _function("boxes", "aspect_angle"),
-            _function("boxes", "_alpha"),
+            _function("boxes", "ciou_alpha"),
             ("loss", ", angle1=boxes.aspect_angle(logits, anchors)", ""),
             (
                 "boxes",
@@ -106,7 +106,7 @@ BASES = {
                 "        angle1 = torch.atan2(o.wh1[..., 0], o.wh1[..., 1])\n"
                 "    angle2 = torch.atan2(o.wh2[..., 0], o.wh2[..., 1])\n"
                 "    v = (4 / math.pi**2) * (angle2 - angle1).square()\n"
-                "    return o.iou - (distance + _alpha(v, o.iou, eps) * v)",
+                "    return o.iou - (distance + ciou_alpha(v, o.iou, eps) * v)",
                 "    unlike = (o.wh2 - o.wh1).square() / (o.enclosing_wh.square() + eps)\n"
                 "    return o.iou - (distance + unlike.sum(-1))",
             ),

@@ -320,8 +320,8 @@ AUTOGRAD = (
         "wrong primitive",
         "boxes.gradient",
         "boxes",
-        "_alpha(v, o.iou, eps) * v)",
-        "_alpha(v, o.iou, eps) * v.detach())",
+        "ciou_alpha(v, o.iou, eps) * v)",
+        "ciou_alpha(v, o.iou, eps) * v.detach())",
     ),
     Fault(
         "distance_by_root",

@@ -180,7 +180,7 @@ USES = (
     ),
 )
 
-MODEL = "inner = _unwrap(model)\n"
+MODEL = "inner = unwrap(model)\n"
 LIFE = (
     in_loss(
         "only_one_wrapper_known",

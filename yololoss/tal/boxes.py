@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
-from yololoss.v5.boxes import EPS, _alpha
+from yololoss.v5.boxes import EPS, ciou_alpha
 
 DFL_MARGIN = 0.01  # target distances end this much below the last bin
 # Larger coordinates are cut off here: the sum of two squares of twice this number is finite in float32.
@@ -116,4 +116,4 @@ def ciou(box1: Boxes, box2: Boxes, angle1: Scalars | None = None, angle2: Scalar
     angle1 = aspect_angle(box1) if angle1 is None else angle1
     angle2 = aspect_angle(box2) if angle2 is None else angle2
     v = (4 / math.pi**2) * (angle2 - angle1).square()
-    return iou - (distance + _alpha(v, iou, EPS) * v)
+    return iou - (distance + ciou_alpha(v, iou, EPS) * v)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from yololoss.tal.inputs import SIDES, unwrapped
-from yololoss.v5.checks import _describe, check_targets
+from yololoss.v5.checks import check_targets, described
 
 HINT = "; a model in eval mode returns (inference output, preds): pass that or preds"
 FORM = "a mapping of boxes, scores and feats, or a list of tensors, one per level"
@@ -24,14 +24,14 @@ def check_predictions(preds: object, *, classes: int, reg_max: int, strides: tup
     elif isinstance(preds, Sequence) and not isinstance(preds, str):
         grids = _check_levels(preds, classes, SIDES * reg_max, len(strides))
     else:
-        raise TypeError(f"predictions: expected {FORM}, got {_describe(preds)}{HINT}")
+        raise TypeError(f"predictions: expected {FORM}, got {described(preds)}{HINT}")
     _check_sizes(grids, strides)
 
 
 def check_heads(preds: object) -> None:
     """Raise ValueError or TypeError unless ``preds`` has the predictions of two heads. They are checked one by one."""
     if not isinstance(preds, Mapping):
-        raise TypeError(f"predictions: expected a mapping of one2many and one2one, got {_describe(preds)}{HINT}")
+        raise TypeError(f"predictions: expected a mapping of one2many and one2one, got {described(preds)}{HINT}")
     missing = [name for name in ("one2many", "one2one") if name not in preds]
     if missing:
         raise ValueError(f"predictions: missing {', '.join(missing)} (got: {', '.join(map(str, preds))})")
@@ -48,7 +48,7 @@ def _check_mapping(preds: Mapping[str, Any], classes: int, channels: int, levels
     for i, level in enumerate(feats):
         if not isinstance(level, Tensor) or level.ndim != 4:
             raise ValueError(
-                f"predictions['feats'][{i}]: expected a tensor (batch, channels, rows, columns), got {_describe(level)}"
+                f"predictions['feats'][{i}]: expected a tensor (batch, channels, rows, columns), got {described(level)}"
             )
     grids = [(level.shape[2], level.shape[3]) for level in feats]
     anchors, batch = sum(rows * columns for rows, columns in grids), None
@@ -83,7 +83,7 @@ def _check_levels(preds: Sequence[Any], classes: int, channels: int, levels: int
 
 def _check_float(value: object, name: str) -> None:
     if not isinstance(value, Tensor) or not value.is_floating_point():
-        raise TypeError(f"{name}: expected a floating-point tensor, got {_describe(value)}")
+        raise TypeError(f"{name}: expected a floating-point tensor, got {described(value)}")
 
 
 def _check_shape(value: Tensor, name: str, meaning: str, wanted: tuple[object, ...]) -> None:
@@ -111,14 +111,14 @@ def check_batch(batch: object, *, images: int, classes: int) -> None:
     A bad value is named as one of a table ``targets``, whose columns are image, class, x, y, w, h.
     """
     if not isinstance(batch, Mapping):
-        raise TypeError(f"batch: expected a mapping of batch_idx, cls and bboxes, got {_describe(batch)}")
+        raise TypeError(f"batch: expected a mapping of batch_idx, cls and bboxes, got {described(batch)}")
     missing = [name for name in ("batch_idx", "cls", "bboxes") if name not in batch]
     if missing:
         raise ValueError(f"batch: missing {', '.join(missing)} (got: {', '.join(map(str, batch))})")
     boxes = batch["bboxes"]
     if not isinstance(boxes, Tensor) or not boxes.is_floating_point():
         raise TypeError(
-            f"batch['bboxes']: expected a floating-point tensor, got {_describe(boxes)}; "
+            f"batch['bboxes']: expected a floating-point tensor, got {described(boxes)}; "
             "as integers, all coordinates below 1 are truncated to 0"
         )
     if boxes.ndim != 2 or boxes.shape[1] != SIDES:
@@ -126,7 +126,7 @@ def check_batch(batch: object, *, images: int, classes: int) -> None:
     for name in ("batch_idx", "cls"):
         value = batch[name]
         if not isinstance(value, Tensor):
-            raise TypeError(f"batch[{name!r}]: expected a tensor, got {_describe(value)}")
+            raise TypeError(f"batch[{name!r}]: expected a tensor, got {described(value)}")
         if tuple(value.shape) not in ((len(boxes),), (len(boxes), 1)):
             raise ValueError(
                 f"batch[{name!r}]: expected shape ({len(boxes)},) or ({len(boxes)}, 1), as there are "
@@ -139,4 +139,4 @@ def check_batch(batch: object, *, images: int, classes: int) -> None:
 
 
 def _count(value: object) -> str:
-    return f"{len(value)}" if isinstance(value, Sequence) else _describe(value)
+    return f"{len(value)}" if isinstance(value, Sequence) else described(value)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from yololoss.v5.loss import _unwrap
+from yololoss.v5.loss import unwrap
 
 
 @dataclass
@@ -33,7 +33,7 @@ def args_of(model: nn.Module, *names: str) -> Any:
     """``model.args``, also of a wrapped model. Raises ValueError, which names what is missing of these attributes."""
     args = getattr(model, "args", None)  # trainers set it before or after they wrap the model
     if args is None:
-        args = getattr(_unwrap(model), "args", None)
+        args = getattr(unwrap(model), "args", None)
     missing = [name for name in names if not hasattr(args, name)]
     if missing:
         raise ValueError(f"model.args: missing {', '.join(missing)} (got: {type(args).__name__})")
@@ -53,7 +53,7 @@ class Head(NamedTuple):
     @classmethod
     def of(cls, model: nn.Module) -> "Head":
         """The head of a model, which may be wrapped. Its device is that of the first parameter."""
-        inner = _unwrap(model)
+        inner = unwrap(model)
         head = inner.model[-1]
         weights = getattr(inner, "class_weights", None)
         return cls.of_parts(head.stride, head.nc, head.reg_max, weights, next(inner.parameters()).device)

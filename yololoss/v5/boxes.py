@@ -130,10 +130,11 @@ def ciou(
         angle1 = torch.atan2(o.wh1[..., 0], o.wh1[..., 1])
     angle2 = torch.atan2(o.wh2[..., 0], o.wh2[..., 1])
     v = (4 / math.pi**2) * (angle2 - angle1).square()
-    return o.iou - (distance + _alpha(v, o.iou, eps) * v)
+    return o.iou - (distance + ciou_alpha(v, o.iou, eps) * v)
 
 
-def _alpha(v: Tensor, iou: Tensor, eps: float) -> Tensor:
+def ciou_alpha(v: Tensor, iou: Tensor, eps: float) -> Tensor:
+    """The weight of CIoU's aspect term ``v``, of the same shape, which is held constant."""
     # By rounding, the IoU of a perfect fit may be an ulp or two above 1, so 1 - iou + eps may be 0 and alpha
     # infinite. In exact arithmetic the denominator is never below eps, so the clamp changes nothing.
     return (v / (v - iou + (1 + eps)).clamp(min=eps)).detach()

@@ -14,7 +14,7 @@ TARGET_COLUMNS = ("image", "class", "x", "y", "w", "h")
 def check_predictions(p: object, *, layers: int, anchors: int, classes: int, device: torch.device) -> None:
     """Raise ValueError or TypeError unless ``p`` has one float tensor (B, A, H, W, 5 + C) for each layer."""
     if isinstance(p, Tensor) or not isinstance(p, Sequence):
-        raise TypeError(f"predictions: expected a list of {layers} tensors, one per layer, got {_describe(p)}")
+        raise TypeError(f"predictions: expected a list of {layers} tensors, one per layer, got {described(p)}")
     hint = "; a model in eval mode returns (inference, train) outputs: pass the train outputs"
     if len(p) != layers:
         raise ValueError(f"predictions: expected {layers} layers, got {len(p)}{hint}")
@@ -22,7 +22,7 @@ def check_predictions(p: object, *, layers: int, anchors: int, classes: int, dev
     for i, layer in enumerate(p):
         name = f"predictions[{i}]"
         if not isinstance(layer, Tensor) or not layer.is_floating_point():
-            raise TypeError(f"{name}: expected a floating-point tensor, got {_describe(layer)}")
+            raise TypeError(f"{name}: expected a floating-point tensor, got {described(layer)}")
         batch = layer.shape[0] if batch is None and layer.ndim else batch
         wanted = (batch, anchors, "H", "W", 5 + classes)
         if layer.ndim != 5 or (*layer.shape[:2], layer.shape[4]) != (batch, anchors, 5 + classes):
@@ -42,7 +42,7 @@ def check_predictions(p: object, *, layers: int, anchors: int, classes: int, dev
 def check_targets(targets: object, *, batch: int, classes: int, device: torch.device) -> None:
     """Raise ValueError or TypeError unless ``targets`` is a float tensor (N, 6) with every value in its range."""
     if not isinstance(targets, Tensor):
-        raise TypeError(f"targets: expected a tensor of shape (N, 6), got {_describe(targets)}")
+        raise TypeError(f"targets: expected a tensor of shape (N, 6), got {described(targets)}")
     if not targets.is_floating_point():
         raise TypeError(
             f"targets: expected a floating-point tensor, got {targets.dtype}; "
@@ -82,7 +82,8 @@ def _refuse_target(targets: Tensor, bad: Tensor, batch: int, classes: int) -> No
     )
 
 
-def _describe(value: object) -> str:
+def described(value: object) -> str:
+    """What came in place of what was expected, for an error message."""
     if isinstance(value, Tensor):
         return f"a tensor of shape {tuple(value.shape)}, {value.dtype}"
     return type(value).__name__

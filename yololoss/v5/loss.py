@@ -56,7 +56,7 @@ class ComputeLoss:
     sort_obj_iou = False  # if rows share a cell: False, the last row wins; True, the largest overlap
 
     def __init__(self, model: nn.Module, autobalance: bool = False, *, checks: bool = True) -> None:
-        inner = _unwrap(model)
+        inner = unwrap(model)
         hyp = getattr(model, "hyp", None) or inner.hyp  # trainers set it before or after they wrap the model
         Hyperparameters.from_model(hyp)
         self._set_up(hyp, _head(inner).nc, autobalance, checks, *_anchors(inner))
@@ -94,7 +94,7 @@ class ComputeLoss:
 
     def refresh(self, model: nn.Module) -> None:
         """Read anchors, strides and device again, after the model's were replaced or the model was moved."""
-        self._set_anchors(*_anchors(_unwrap(model)))
+        self._set_anchors(*_anchors(unwrap(model)))
 
     def _set_up(
         self,
@@ -272,7 +272,8 @@ def _sum(terms: Iterable[Tensor]) -> Tensor:
     return reduce(add, terms)
 
 
-def _unwrap(model: nn.Module) -> Any:
+def unwrap(model: nn.Module) -> Any:
+    """The model inside a DataParallel or DistributedDataParallel; any other model as it is."""
     return model.module if isinstance(model, DataParallel | DistributedDataParallel) else model
 
 
