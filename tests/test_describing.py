@@ -155,6 +155,7 @@ def test_the_own_cell_is_named():
             "2",
             "The gradient of an objectness logit is",
         ),
+        ("gather.own-cell", "layer 0", "row 0", "row 1", "The logits of a row at row 0 are read from row 1"),
         ("boxes.item-range", "box item", "from 0 to 3", "4", "usual title"),
         ("state.second-object", "total of call 0", "1", "2", "usual title"),
     ],
