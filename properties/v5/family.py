@@ -35,6 +35,8 @@ INPUTS = "state.inputs-unchanged"
 FINITE = ("totals.finite", "gradients.finite")
 VALUES = ("totals.value", "gradients.value")
 ROWS = ("assign", "gather")
+ANSWERS = ("run.no-exception", "run.time-limit", "run.no-exit")
+SAME_TWICE = (*FINITE, *ANSWERS, "state.rng-unchanged", "state.repeated-calls")  # without these no two runs compare
 _GIVEN: dict[str, tuple[str, ...]] = {
     "assign": ("assign",),
     **dict.fromkeys(("totals.sum", "totals.shape-and-dtype", "totals.items-detached"), ()),
@@ -55,13 +57,14 @@ _GIVEN: dict[str, tuple[str, ...]] = {
     "input": (),
     "devices.result-device": (),
     "run": ("assign.clamped-indices", "totals.total-has-gradient", "run"),
-    **dict.fromkeys(("state", "form", "devices"), (*FINITE, "run", "state")),
-    "state.repeated-calls": (*FINITE, "run", "state", *VALUES),
+    **dict.fromkeys(("state", "form", "devices"), SAME_TWICE),
+    "state.repeated-calls": (*SAME_TWICE, *VALUES),
+    "state.keeps-caller-settings": (*SAME_TWICE, "state.global-settings-unchanged"),
     # two runs that round differently, by the budget of right values
-    **dict.fromkeys(("state.default-dtype", "state.non-contiguous"), (*FINITE, "run", "state", *VALUES)),
-    **dict.fromkeys(("state.many-calls", "input.spoils-nothing"), (*FINITE, "run", "boxes", "objectness", "classes")),
-    "state.target-dtype": (*FINITE, "run", "state", "assign"),
-    "form.set-balance": (*FINITE, "run", "state", "objectness.item"),
+    **dict.fromkeys(("state.default-dtype", "state.non-contiguous"), (*SAME_TWICE, *VALUES)),
+    **dict.fromkeys(("state.many-calls", "input.spoils-nothing"), (*SAME_TWICE, "boxes", "objectness", "classes")),
+    "state.target-dtype": (*SAME_TWICE, "assign"),
+    "form.set-balance": (*SAME_TWICE, "objectness.item"),
 }
 GIVEN = {law: (INPUTS, *earlier) for law, earlier in _GIVEN.items()}
 
