@@ -19,6 +19,11 @@ def no_trouble(exam: Exam, kind: str | tuple[str, ...], expected: str) -> None:
     exam.expect(not found, "what the subject did", expected, "; ".join(told), kind="".join(first))
 
 
+def settings_left(exam: Exam) -> list[str]:
+    """The settings of the process that a run left changed."""
+    return [t.detail for t in exam.outcome.troubles if t.kind.startswith("changed a setting")]
+
+
 def close_gradients(exam: Exam, want: Exam, got: Exam, which: str) -> None:
     """The gradients of both runs differ by rounding only. ``which`` says what the second one is."""
     budget = exam.budget

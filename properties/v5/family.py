@@ -33,8 +33,8 @@ UPSTREAM = Path(__file__).parents[2] / "golden" / "v5" / "upstream-5081342f04fb.
 # same way twice. A loss that writes to its inputs may give anything after that.
 INPUTS = "state.inputs-unchanged"
 FINITE = ("totals.finite", "gradients.finite")
-VALUES = ("totals.value", "gradients.value")
 ROWS = ("assign", "gather")
+VALUES = (*ROWS, "totals.value", "gradients.value")
 ANSWERS = ("run.no-exception", "run.time-limit", "run.no-exit")
 SAME_TWICE = (*FINITE, *ANSWERS, "state.rng-unchanged", "state.repeated-calls")  # without these no two runs compare
 _GIVEN: dict[str, tuple[str, ...]] = {

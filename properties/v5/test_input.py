@@ -18,7 +18,7 @@ from yololoss.harness.laws.exam import Exam
 from yololoss.harness.laws.law import law
 from yololoss.harness.subjects.subject import Subject
 
-from ..shared.comparing import close
+from ..shared.comparing import close, settings_left
 from .case import Case, Options
 from .pools import ONE_CALL
 from .strategies import cases
@@ -308,11 +308,6 @@ def test_nan_logits_are_not_hidden(exam: Exam) -> None:
         exam.expect(shown, f"the total, if one {name} logit is NaN", "nan, or an error", str(totals))
 
 
-def _settings_left(exam: Exam) -> list[str]:
-    """The settings of the process that a run left changed."""
-    return [t.detail for t in exam.outcome.troubles if t.kind.startswith("changed a setting")]
-
-
 @law(
     "input.settings-restored",
     title="After bad input a setting of the process is left changed",
@@ -323,10 +318,10 @@ def _settings_left(exam: Exam) -> list[str]:
 def test_settings_are_restored_after_bad_input(exam: Exam) -> None:
     """A call on bad input, refused or not, leaves every setting as it was: gradients, default dtype and others."""
     bad = {"a class that is NaN": (1, NAN), "a class beyond the last": (1, exam.case.classes + 300.0)}
-    always = _settings_left(exam)
+    always = settings_left(exam)
     for what, (column, value) in bad.items():
         other = exam.on(_spoilt(exam.case, 0, column, value), valid=False)
-        left = [detail for detail in _settings_left(other) if detail not in always]
+        left = [detail for detail in settings_left(other) if detail not in always]
         exam.expect(not left, f"settings after {what}", "as they were", "; ".join(left))
 
 
