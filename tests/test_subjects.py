@@ -325,7 +325,7 @@ def test_a_family_with_its_own_dtype_of_targets_is_not_asked_about_it():
     [
         ({"id": "totals.sum"}, "law 'totals.sum': two judgements have this id"),
         ({"id": "totals.b c"}, "law 'totals.b c': an id has at most 100 letters, digits, '.', '_' and '-'"),
-        ({"id": "total.b"}, "law 'total.b': an id begins with its part (one of assign, boxes, "),
+        ({"id": "total.b"}, "law 'total.b': an id begins with its part (one of assign, gather, boxes, "),
         (
             {"id": "totals.b", "only": {"colour": "red"}},
             "law 'totals.b': no such choice as 'colour' (known: neighbours, cell,",
