@@ -4,7 +4,7 @@ A case is one byte string of fixed length (`harness.cases.domain` says why): `FR
 `CHUNK` bytes per target. Each byte is a choice, and 0 is the simplest one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -27,6 +27,7 @@ from .pools import (
     BATCHES,
     BEYOND,
     CLASSES,
+    COUNTED,
     DTYPES,
     FAR_BEYOND,
     FIRST_STRIDES,
@@ -110,6 +111,14 @@ def _repeated(drawn: Sequence[Drawn], what: str) -> list[Drawn]:
     return found
 
 
+def _last(drawn: Sequence[Drawn], column: int, frame: Frame) -> Iterator[Drawn]:
+    """The targets, each with another of the last odd image indices or classes: float16 has only even ones there."""
+    for n, each in enumerate(drawn):
+        image, cls, x, y, w, h = each.row
+        last = (frame.batch, frame.classes)[column] - 1.0 - 2 * n
+        yield each._replace(row=(image, last, x, y, w, h) if column else (last, cls, x, y, w, h))
+
+
 def _stepped(centre: float, steps: int) -> float:
     moved = centre + SHIFT * steps
     return moved % 1.0 if moved > 1 else moved
@@ -191,6 +200,8 @@ class Domain(AnyDomain):
         spots = [each for each in drawn if self.spots and each.spot != "nothing"]
         if what in REPEATS:
             drawn = _repeated(drawn, what)
+        if what in COUNTED:
+            drawn = [*_last(drawn, COUNTED[what], frame)]
         scale, offset = choose.of(self.logits)
         chosen = choose.of(self.options)
         strides = frame.strides
