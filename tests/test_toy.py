@@ -105,6 +105,7 @@ def test_a_loss_that_shows_no_steps_is_not_judged_by_them():
     assert Run(loss, case).as_shown is None
     assert loss.family.other_kind(loss, None) is None
     assert case.simpler == {}
+    assert loss.family.without("totals", "totals", case) is None
 
 
 def test_what_a_family_lacks_is_told_in_one_line(tmp_path):

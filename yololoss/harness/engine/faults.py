@@ -1,6 +1,7 @@
 """Which findings are one fault: each fault is shown once, with the laws that broke for the same reason."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -82,13 +83,16 @@ class _Grouping:
     def _told(self, law: str, vector: Vector[Any, Any]) -> Told | None:
         return self._judge.ask(vector.model_copy(update={"law": law})).told
 
+    @cache  # noqa: B019  # a grouping ends with its session
     def _needed(self, n: int) -> frozenset[str]:
-        """The settings without which the law holds: the clerk has left out the others, where the law is about that.
+        """The settings without which the law holds on the finding's case.
 
         Not the number of calls: what is seen in a second call alone may be anything that is kept.
         """
-        known = self.laws[n] in self._plan.laws
-        return frozenset(self._plan.simpler(self.laws[n], self._vectors[n].case) if known else ()) - {"calls"}
+        law, vector = self.laws[n], self._vectors[n]
+        simpler = self._plan.simpler(law, vector.case) if law in self._plan.laws else {}
+        cases = ((name, make_vector(case, id="simpler")) for name, case in simpler.items() if name != "calls")
+        return frozenset(name for name, case in cases if self._told(law, case) is None)
 
     def _together(self, first: int, later: int) -> bool:
         """Whether the first law breaks as well on most of the cases that break the later one."""
