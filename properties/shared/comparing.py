@@ -19,9 +19,16 @@ def no_trouble(exam: Exam, kind: str | tuple[str, ...], expected: str) -> None:
     exam.expect(not found, "what the subject did", expected, "; ".join(told), kind="".join(first))
 
 
-def settings_left(exam: Exam) -> list[str]:
-    """The settings of the process that a run left changed."""
-    return [t.detail for t in exam.outcome.troubles if t.kind.startswith("changed a setting")]
+def same_settings_left(exam: Exam, other: Exam, what: str) -> None:
+    """Expect that the other run left no setting of the process changed which the first one did not. ``what``: after it.
+
+    What every call leaves changed, `state.global-settings-unchanged` reports.
+    """
+    always, now = (
+        [t.detail for t in each.outcome.troubles if t.kind.startswith("changed a setting")] for each in (exam, other)
+    )
+    left = [detail for detail in now if detail not in always]
+    exam.expect(not left, f"settings after {what}", "as they were", "; ".join(left))
 
 
 def close_gradients(exam: Exam, want: Exam, got: Exam, which: str) -> None:

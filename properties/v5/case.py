@@ -247,10 +247,12 @@ class Case(AnyCase):
         found: dict[str, dict[str, Any]] = {}
         for part in ("hyp", "options"):
             usual, own = type(self).model_fields[part].default, getattr(self, part)
-            found |= {name: {part: own.model_copy(update={name: value})} for name, value in usual}
-        found |= {name: {name: type(self).model_fields[name].default} for name in ("dtype", "targets_dtype", "layout")}
-        cases = {name: self.changed(**fields) for name, fields in found.items()}
-        return {name: case for name, case in cases.items() if case != self}
+            other = {name: value for name, value in usual if value != getattr(own, name)}
+            found |= {name: {part: own.model_copy(update={name: value})} for name, value in other.items()}
+        for name in ("dtype", "targets_dtype", "layout"):
+            usual = type(self).model_fields[name].default
+            found |= {name: {name: usual}} if getattr(self, name) != usual else {}
+        return {name: self.changed(**fields) for name, fields in found.items()}
 
     @override
     def inputs(self, device: torch.device) -> tuple[list[Tensor], Tensor]:

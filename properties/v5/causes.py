@@ -10,9 +10,9 @@ TOTALS = ("totals", "gradients", "state", "input")
 # By part: the parts that it has an effect on by its result alone, and the settings without that result. Not what both
 # compute by the same lines, as objectness and classes do with their criterion.
 RESULTS: dict[str, tuple[tuple[str, ...], Mapping[str, Any]]] = {
-    "boxes": (("objectness", *TOTALS), {"box": 0.0, "gr": 0.0}),
-    "objectness": (TOTALS, {"obj": 0.0}),
-    "classes": (TOTALS, {"cls": 0.0}),
+    "boxes": (("objectness", *TOTALS), {"hyp": {"box": 0.0}, "options": {"gr": 0.0}}),
+    "objectness": (TOTALS, {"hyp": {"obj": 0.0}}),
+    "classes": (TOTALS, {"hyp": {"cls": 0.0}}),
 }
 
 
@@ -25,13 +25,7 @@ def without(part: str, later: str, case: Case) -> Case | None:
 
 
 def _with(case: Case, settings: Mapping[str, Any]) -> Case:
-    parts = {name: getattr(case, name) for name in ("hyp", "options")}
-    return case.changed(
-        **{
-            name: part.model_copy(update={key: settings[key] for key in settings if key in type(part).model_fields})
-            for name, part in parts.items()
-        }
-    )
+    return case.changed(**{name: getattr(case, name).model_copy(update=new) for name, new in settings.items()})
 
 
 def _even(case: Case) -> Case:

@@ -8,7 +8,16 @@ from yololoss.harness.devices.devices import Around
 from yololoss.harness.laws.exam import Exam
 from yololoss.harness.laws.law import law
 
-from ..shared.comparing import ACCELERATOR, AGAIN, close, complaints, on_cpu, results_there, same_rows, settings_left
+from ..shared.comparing import (
+    ACCELERATOR,
+    AGAIN,
+    close,
+    complaints,
+    on_cpu,
+    results_there,
+    same_rows,
+    same_settings_left,
+)
 from .budget import BECAUSE
 from .strategies import CROWDED, cases
 
@@ -66,8 +75,6 @@ def test_autocast_changes_rounding_only(exam: Exam) -> None:
     under = exam.on(exam.case, around=Around(autocast=half))
     raised = complaints(under.outcome)
     exam.expect(not raised, "under autocast", "nothing raised", raised)
-    always = settings_left(exam)
-    left = [detail for detail in settings_left(under) if detail not in always]
-    exam.expect(not left, "settings after a call under autocast", "as they were", "; ".join(left))
+    same_settings_left(exam, under, "a call under autocast")
     same_rows(exam, under)
     close(exam, under, "under autocast")

@@ -63,12 +63,12 @@ class _Grouping:
             return True
         if self.laws[first] == self.laws[later]:
             return False
+        family = self._plan.subject.family
         part, other = (self.laws[n].partition(".")[0] for n in (first, later))
         if part == other and self._told(self.laws[later], self._vectors[first]) is not None:
             return True
-        if part in self._plan.subject.family.half_seen and self._holds_without(first, later):
+        if part in family.half_seen and self._holds_without(first, later):
             return True
-        family = self._plan.subject.family
         if family.follows.get(self.laws[later]) == self.laws[first]:
             return self._together(first, later)
         explaining = self._plan.explaining(self.laws[later]) if self.laws[later] in family.of_right_values else ()
