@@ -271,6 +271,18 @@ def test_a_law_that_breaks_without_the_result_of_another_part_has_a_reason_of_it
         assert {told.explained for _, told in broke(plan, "objectness.item", wrong)} == explained
 
 
+def test_a_fault_that_an_earlier_law_shows_without_its_part_too_explains(tmp_path):
+    """Class targets with a gradient are a fault of no overlap; its law shows their gradient of a box all the same."""
+    plan, cases = one_case(tmp_path, "class_target_attached", laws=("boxes.gradient", "gradients.value"))
+    assert {told.explained for _, told in broke(plan, "gradients.value", cases)} == {"boxes.gradient"}
+
+
+def test_a_gradient_of_another_cell_is_the_fault_of_reading_it(tmp_path):
+    """With the same logits in every cell the values are right, but the gradient goes to the cell that was read."""
+    plan, cases = one_case(tmp_path, "row_column_swapped", laws=("gather.own-cell", "boxes.gradient"))
+    assert {told.explained for _, told in broke(plan, "boxes.gradient", cases)} == {"gather.own-cell"}
+
+
 def test_a_law_that_was_explained_often_is_not_judged_where_both_break(tmp_path):
     """So a session does not run a case again for each law that is wrong for the same reason."""
     plan, cases = one_case(tmp_path, "alpha_is_one", laws=("boxes.item", "objectness.item"))
@@ -374,6 +386,7 @@ def test_a_case_without_the_result_of_a_part_is_as_before_otherwise():
     assert without("boxes", "totals", boxes) == boxes
     assert all(layer.std((0, 1, 2, 3)).max() == 0 for layer in without("gather", "boxes", case).logits)
     assert without("gather", "form", case) is None
+    assert without("gather", "boxes.gradient", case) is None  # it goes to the cell that is read
     assert without("objectness", "classes", case) is None  # they share a criterion
     grids = tuple((300, 300) for _ in case.grids)
     assert without("gather", "boxes", case.changed(grids=grids, predictions=SeededLogits(seed=1))) is None

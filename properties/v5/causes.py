@@ -16,10 +16,15 @@ RESULTS: dict[str, tuple[tuple[str, ...], Mapping[str, Any]]] = {
 }
 
 
-def without(part: str, later: str, case: Case) -> Case | None:
-    """The case on which a fault of a part has no effect on a later part; None if there is none."""
+def without(part: str, law: str, case: Case) -> Case | None:
+    """The case on which a fault of a part has no effect on what a law of a later part is about; None if there is none.
+
+    There is none for a gradient where another cell is read: it goes to that cell, whatever the logits are.
+    """
+    later, _, what = law.partition(".")
     if part == "gather":
-        return _even(case) if case.numbers <= MOST and later in ("boxes", "objectness", "classes", *TOTALS) else None
+        of_values = later in ("boxes", "objectness", "classes", "totals", "state", "input") and "gradient" not in what
+        return _even(case) if of_values and case.numbers <= MOST else None
     ends, settings = RESULTS.get(part, ((), {}))
     return _with(case, settings) if later in ends else None
 

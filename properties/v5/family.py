@@ -143,8 +143,8 @@ class V5(Family):
         return forms.adapt(found, module)
 
     @override
-    def without(self, part: str, later: str, case: Any) -> Case | None:
-        return causes.without(part, later, case)
+    def without(self, part: str, law: str, case: Any) -> Case | None:
+        return causes.without(part, law, case)
 
     @override
     def write_down(self, outcome: Outcome) -> Expected:

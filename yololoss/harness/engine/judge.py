@@ -183,17 +183,18 @@ def _explained(plan: Plan, law: Law, first: Run, runs: Sequence[Run], broken: Co
 
 
 def _without(plan: Plan, law: Law, first: Run, causes: Sequence[str]) -> str | None:
-    """What explains that a law breaks on the case on which faults of these earlier laws have no effect on it.
+    """What explains that a law breaks on the case on which faults of these earlier laws should have no effect on it.
 
-    "" if nothing does. None if the law holds there, or there is no such case: then one of these laws explains it.
+    One of them, if it breaks there too; "" if nothing does. None if the law holds there, or there is no such case: then
+    one of these laws explains it.
     """
     case = plan.without(causes, law, first.case)
     run = None if case is None else Run(first.subject, case)
     run = run and (run.as_shown if first.judged_as_shown else run)
     if run is None or judged(replace(law, tally=Tally()), run)[0] is None:
         return None
-    parts = {id.partition(".")[0] for id in causes}
-    others = (each for each in plan.explaining(law.id) if each.id.partition(".")[0] not in parts)
+    unseen = plan.subject.family.half_seen.intersection(id.partition(".")[0] for id in causes)
+    others = (each for each in plan.explaining(law.id) if each.id.partition(".")[0] not in unseen)
     return next((each.id for each in others if _breaks(plan, each, run)), "")
 
 

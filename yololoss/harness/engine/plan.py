@@ -126,7 +126,7 @@ class Plan:
         """The case on which faults of earlier laws have no effect on a law; None if there is none that it is about."""
         other: Case | None = case
         for part in dict.fromkeys(id.partition(".")[0] for id in causes):
-            other = other and self.subject.family.without(part, law.id.partition(".")[0], other)
+            other = other and self.subject.family.without(part, law.id, other)
         return None if other is None or other == case or not self.holds_for(law, other) else other
 
     def judges(self, case: Case, domain: int | None, chance: np.random.Generator, saved_under: str = "") -> list[Law]:

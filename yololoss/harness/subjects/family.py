@@ -85,7 +85,7 @@ class Family(ABC):
     follows: Mapping[str, str] = MappingProxyType({})
     # laws that say nothing new of a loss that breaks a law which may explain them, on whatever case
     of_right_values: frozenset[str] = frozenset()
-    # parts of laws that may hold on a case where a fault of the part is behind a broken law of a later one
+    # parts whose laws may hold where a fault of theirs is behind a broken law of a later part, and break elsewhere
     half_seen: frozenset[str] = frozenset()
     never_known: tuple[str, ...] = ()  # ids of laws that no record takes as known: no loss is meant to break them
     # The parts of laws about what a loss shows of its own steps, such as its rows, and what that is in words.
@@ -149,10 +149,10 @@ class Family(ABC):
         """The case in a size that losses of the dialect take, if they are tied to one and the case can be changed."""
         return case
 
-    def without(self, part: str, later: str, case: Any) -> Case | None:
-        """The case on which a fault of a part has no effect on what a later part computes; None if there is none.
+    def without(self, part: str, law: str, case: Any) -> Case | None:
+        """The case on which a fault of a part has no effect on what a law of a later part is about.
 
-        A law of the later part that breaks there has another reason.
+        If the law breaks there, it has another reason. None if no such case is known.
         """
         return None
 
