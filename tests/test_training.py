@@ -3,8 +3,13 @@
 import copy
 import json
 import pickle
+import random
+import subprocess
+import sys
+import time
 import warnings
 from functools import partial
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +19,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from examples.training.train import CLASSES, Detector, batch, train
 from properties.v5 import steps
 from properties.v5.case import Case, SeededLogits
 from properties.v5.packed import pack
@@ -22,12 +28,12 @@ from tests.all_laws import ROOT
 from tests.faults import plant
 from tests.faults.catalogue import BY_NAME
 from tests.judging import on_its_device
-from tests.training import CLASSES, Detector, batch, train
 from yololoss import ComputeLoss, watch
 from yololoss.harness.cases.vectors import read_vectors
 from yololoss.harness.cli import main
 from yololoss.harness.devices import mirror
-from yololoss.harness.engine.judge import judged
+from yololoss.harness.engine.guard import Guarded
+from yololoss.harness.engine.judge import MEMORY, judged
 from yololoss.harness.engine.plan import Plan
 from yololoss.harness.errors import UsageError
 from yololoss.harness.laws.exam import Run
@@ -428,6 +434,38 @@ def test_packed_logits_that_do_not_fit_are_refused(change, said):
     """Whatever a small file would unpack to, no more is unpacked than the case has."""
     with pytest.raises(ValueError, match=said):
         packed(**change)
+
+
+def save_on_and_on(folder: Path) -> None:
+    """Every other step has trouble."""
+    loss = watch(unchecked(Detector()), Detector(), folder=folder, keep=3)
+    warnings.simplefilter("ignore")
+    for step in count():
+        call(loss, torch.zeros(step % 2, 6))
+
+
+@pytest.mark.slow
+def test_files_are_whole_whenever_the_run_is_killed(tmp_path):
+    """At 20 random moments, the first while the process starts."""
+    chance, kept = random.Random(0), 0
+    for moment in range(20):
+        process = Guarded(save_on_and_on, (tmp_path,), MEMORY)
+        until = time.monotonic() + 10
+        while moment and len(list(tmp_path.iterdir())) <= kept and time.monotonic() < until:
+            time.sleep(0.01)  # until it has saved something
+        time.sleep(chance.random() / 10)
+        process.kill()
+        kept = len(saved(tmp_path))
+    assert kept > 19
+
+
+@pytest.mark.slow
+def test_the_example_saves_its_step(tmp_path):
+    """examples/training/train.py, as its guide says."""
+    script = ROOT / "examples" / "training" / "train.py"
+    done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "StepWarning: yololoss: step 50: target 5 (image 1) has height 0. Saved; to see why: " in done.stderr
+    assert len(saved(tmp_path / ".yololoss" / "steps")) == 1
 
 
 def explained(folder: Path, *arguments: str) -> tuple[int, str]:

@@ -1,10 +1,15 @@
-"""A small detector that is trained on synthetic images: for tests of what watches a training run."""
+"""Train a small detector on synthetic images, with a loss that is watched: ``python examples/training/train.py``.
+
+At step 50 a target has no height, as an empty box of a label file. The run goes on, and the step is saved.
+"""
 
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+import yololoss
 
 SIZE = 64  # pixels of an image's sides
 STRIDES = (8, 16)
@@ -85,3 +90,17 @@ def train(
         total.sum().backward()
         optimiser.step()
     return model
+
+
+def main() -> None:
+    """Train for 60 steps, of which one has a target that is no box."""
+
+    def spoil(step: int, predictions: list[Tensor], targets: Tensor) -> None:
+        if step == 50:
+            targets[5, 5] = 0
+
+    train(lambda model: yololoss.watch(yololoss.ComputeLoss(model, checks=False), model), 60, spoil)
+
+
+if __name__ == "__main__":
+    main()
