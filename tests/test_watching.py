@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from yololoss.harness.subjects.watching import SETTINGS, Inputs, watched
+from yololoss.harness.subjects.watching import MOST, SETTINGS, Inputs, watched
 
 OTHER = {
     "torch.set_default_dtype": lambda: torch.set_default_dtype(torch.float64),
@@ -101,6 +101,15 @@ def test_what_reaches_out_of_the_process_is_told(tmp_path):
     (tmp_path / "b.txt").touch()
     assert [each.split(" ")[0] for each in conduct.outside] == ["open", "subprocess.Popen"]
     assert str(path) in conduct.outside[0]
+
+
+def test_what_is_done_at_every_call_is_kept_once_and_not_without_end(tmp_path):
+    """Else it looks like memory that the loss keeps."""
+    with watched() as conduct:
+        for n in range(2 * MOST):
+            (tmp_path / "a").touch()
+            (tmp_path / f"{n}").touch()
+    assert len(set(conduct.outside)) == len(conduct.outside) == MOST
 
 
 def test_a_file_that_torch_writes_past_python_is_told(tmp_path):

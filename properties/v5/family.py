@@ -60,7 +60,9 @@ _GIVEN: dict[str, tuple[str, ...]] = {
     "run": ("assign.clamped-indices", "totals.total-has-gradient", "run"),
     **dict.fromkeys(("state", "form", "devices"), SAME_TWICE),
     "state.repeated-calls": (*SAME_TWICE, *VALUES),
-    "state.keeps-caller-settings": (*SAME_TWICE, "state.global-settings-unchanged"),
+    **dict.fromkeys(
+        ("state.keeps-caller-settings", "state.keeps-nothing"), (*SAME_TWICE, "state.global-settings-unchanged")
+    ),
     # two runs that round differently, by the budget of right values
     **dict.fromkeys(("state.default-dtype", "state.non-contiguous"), (*SAME_TWICE, *VALUES)),
     **dict.fromkeys(("state.many-calls", "input.spoils-nothing"), (*SAME_TWICE, "boxes", "objectness", "classes")),

@@ -124,6 +124,7 @@ OUTSIDE = (
     *("os.system", "os.fork", "os.forkpty", "os.posix_spawn", "os.exec", "os.kill", "subprocess.Popen"),
     *("socket.connect", "socket.bind", "socket.sendto", "socket.getaddrinfo", "sqlite3.connect"),
 )
+MOST = 50  # things of these that are kept of a run
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_TRUNC
 # A loss may import something, or be compiled; both write their caches, and a compiler is a process.
 MAY_WRITE = (
@@ -166,7 +167,12 @@ class _Listener:
         if event == "open" and not (_names_a_file(args[0]) and (args[2] or 0) & WRITES):
             return
         if not _by_machinery(sys._getframe(1)):
-            self.heard.append(f"{event} {args[0]!s:.200}" if args else event)
+            self.hear(f"{event} {args[0]!s:.200}" if args else event)
+
+    def hear(self, what: str) -> None:
+        """Keep what was done, once, and not without end: what is kept of every call would look like the loss's own."""
+        if self.heard is not None and what not in self.heard and len(self.heard) < MOST:
+            self.heard.append(what)
 
 
 def _names_a_file(name: Any) -> bool:
@@ -242,8 +248,8 @@ def _changed(now: Any, before: Any) -> str:
 
 def _save(save: Callable[..., None], value: Any, file: Any, *rest: Any, **named: Any) -> None:
     """torch.save, which writes to a file past Python, so that no audit event tells."""
-    if LISTENER.heard is not None and isinstance(file, str | bytes | os.PathLike):
-        LISTENER.heard.append(f"torch.save {os.fsdecode(file)}")
+    if isinstance(file, str | bytes | os.PathLike):
+        LISTENER.hear(f"torch.save {os.fsdecode(file)}")
     save(value, file, *rest, **named)
 
 
