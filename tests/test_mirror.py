@@ -236,7 +236,8 @@ def test_waits_are_counted_where_they_happen():
     MIRROR.begin(0)
     _ = x[0].item(), x[x > 1], x.nonzero(), x.tolist(), torch.equal(x, x)
     _ = torch.tensor([1.0], device="mirror"), x.copy_(torch.ones(3)), torch.repeat_interleave(on([1, 2]))
-    _ = x.clone(), torch.repeat_interleave(x, 2), x[on([0])]  # of these only the making of an index
+    # of these only the making of an index
+    _ = x.clone(), torch.repeat_interleave(x, 2), x[on([0])], x.to("cpu", non_blocking=True)
     counted = {}
     for (what, place), times in MIRROR.waits.items():
         assert place.startswith("test_mirror.py:")
