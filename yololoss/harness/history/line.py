@@ -78,7 +78,9 @@ def _losses(
         found[commit.id] = loss
         for parent in commit.parents:
             if parent in known and parent not in paths:
-                paths[parent] = _before(repository, parent, commit.id, loss.path)
+                before = _before(repository, parent, commit.id, loss.path)
+                lost = commit.id in given and not repository.find(parent, before)
+                paths[parent] = newest.path if lost else before
     return found
 
 
