@@ -6,6 +6,7 @@ Such a file names its faults, its dialect, what is hidden, and whether it can be
 import json
 import os
 import re
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 from tests.made_history import SHORT, Made, Stage, git, history, make
 from tests.test_case import GOOD
 from tests.test_cli import run, run_apart
+from tests.test_docs import USE, blocks
 from yololoss.harness.cases.vectors import make_vector, write_vectors
 from yololoss.harness.errors import UsageError
 from yololoss.harness.findings.about import About
@@ -33,6 +35,12 @@ from yololoss.harness.history.verdicts import Broken, How, Kept, Result, check
 LAWS = ("assign.rows", "boxes.item", "totals.sum")
 SPEC = "utils/loss.py:Loss"
 HOW = How(10.0)
+PAGE = (USE / "history.md").read_text(encoding="utf-8")
+
+
+def consoles(begin: str) -> list[str]:
+    """The commands of the guide that begin so."""
+    return [line[2:] for block in blocks("console", PAGE) for line in block.splitlines() if line[2:].startswith(begin)]
 
 
 def text(faults: str = "", *, dialect: str = "upstream", hidden: str = "", cannot: str = "", note: str = "") -> str:
@@ -553,34 +561,45 @@ def test_git_bisect_finds_the_first_bad_commit(tmp_path):
     """docs/use/history.md: one commit cannot be imported, and is skipped."""
     repo = tmp_path / "repo"
     ids = make(repo, history(BISECTED, 6))
-    write_vectors(tmp_path / "case.json", {}, [make_vector(id="a", law="totals.items-detached", case=GOOD)])
+    case = make_vector(id="a", law="totals.items-detached", case=GOOD)
+    write_vectors(repo / ".yololoss" / "findings" / "case.json", {}, [case])
     git(repo, "reset", "-q", "--hard")
-    git(repo, "bisect", "start", ids[5], ids[1])
-    command = (sys.executable, "-m", "yololoss", "replay", "../case.json", "--loss", "yolo/loss.py:ComputeLoss")
-    done = git(repo, "bisect", "run", *command, "--bisect", check=False)
+    git(repo, "tag", "v1.0", ids[1])
+    start, command, end = (shlex.split(line) for line in consoles("git bisect"))
+    git(repo, *start[1:])
+    done = git(repo, *command[1:3], sys.executable, "-m", *command[3:], check=False)
     assert f"{ids[4]} is the first bad commit" in done.stdout, done.stdout + done.stderr
+    git(repo, *end[1:])
 
 
 @pytest.mark.slow
 def test_a_real_history_is_judged_as_users_judge_a_loss(tmp_path):
     """A fault that begins and is mended, a commit that cannot be imported, a rename: each at its commit."""
-    ids = [id[:10] for id in make(tmp_path / "repo", history(SHORT, 6))]
+    repo = tmp_path / "repo"
+    ids = make(repo, history(SHORT, 6))
+    command, *_ = consoles("yololoss history")
     laws = ("--laws", "totals.items-detached", "--laws", "totals.sum")
-    asked = ("history", "repo", "yolo/criterion.py:ComputeLoss", "--cases", 10, "--workers", 1, *laws)
-    status, output, errors = run_apart(*asked, cwd=tmp_path)
+    status, output, errors = run_apart(*shlex.split(command)[1:], "--cases", 10, "--workers", 1, *laws, cwd=repo)
     assert status == 1, errors
-    shown = re.sub(r"^(\w{10})  [\d-]{10}  (good|\d fault|cannot say) .+", r"\1 \2", output, flags=re.MULTILINE)
-    assert re.sub(r", with .+", "", shown).splitlines() == [
-        f"{ids[5]} good",
-        f"{ids[4]} 1 fault",
-        "  renamed: yolo/loss.py:ComputeLoss before",
-        f"{ids[3]} cannot say",
-        "  cannot say: --loss yolo/loss.py: importing it raised ModuleNotFoundError: "
-        "No module named 'a_module_that_nobody_has'",
-        f"{ids[2]} 1 fault",
-        f"{ids[1]} good",
-        "",
-        "totals.items-detached: The items carry a gradient, so logging them keeps the graph in memory",
-        f"  first bad   {ids[2]}  2020-09-15  Return items as they are",
-        f"  first good  {ids[5]}  2020-09-18  Detach the items again",
-    ]
+    (quoted,) = blocks("text", PAGE)
+    assert masked(output) == masked(quoted)
+    assert [id[:10] for id in reversed(ids[1:])] == re.findall(r"^(\w{10})  2", output, re.MULTILINE)
+
+
+def masked(output: str) -> str:
+    """The output without ids, which depend on the bundled loss, and without settings of the case that shows a fault."""
+    return re.sub(r", with .+", "", re.sub(r"\b[0-9a-f]{10}\b", "ID", output))
+
+
+def test_the_guides_commands_run(tmp_path):
+    """docs/use/history.md: each as it stands, in a repository that has what they name."""
+    repo = tmp_path / "repo"
+    made = [Made("Begin", {"yolo/loss.py": text()}), Made("Move", {"yolo/criterion.py": text("totals.sum")})]
+    ids = make(repo, made)
+    git(repo, "tag", "v1.0", ids[0])
+    assert len(consoles("yololoss history")) == 4
+    for command in consoles("yololoss history"):
+        with patch.object(verdicts, "judge_by", lambda how, prefix: judged_by_its_text):
+            status, output, errors = run(*shlex.split(command)[1:], cwd=repo)
+        assert (status, f"  first bad   {ids[1][:10]}" in output) == (1, True), (command, output, errors)
+    assert (repo / "history.html").is_file()
