@@ -1,14 +1,18 @@
-"""Makes git repositories with the history of a loss: ``python -m tests.made_history FOLDER`` makes the long one.
+"""Makes git repositories with the history of a loss. ``python -m tests.made_history FOLDER`` judges the long one.
 
-By `git fast-import`: sixty commits take a moment, and have the same ids on every machine.
+By `git fast-import`: sixty commits take a moment, and have the same ids on every machine. The command makes five faults,
+one of which is mended, a commit that cannot be imported, a rename and another dialect. It judges the history twice:
+once in a run that is killed after a while and continued, and once without that. It prints what is not as it should be.
 """
 
+import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tests.faults import HOME, faulty_text
 from tests.faults.catalogue import BY_NAME
@@ -16,6 +20,10 @@ from tests.faults.catalogue import BY_NAME
 PACKAGE = "yolo"
 BEFORE, AFTER = f"{PACKAGE}/loss.py", f"{PACKAGE}/criterion.py"
 DIALECT = "THREE_LAYERS = (4.0, 1.0, 0.4)", "THREE_LAYERS = (4.0, 1.0, 0.3)"
+KILLED = 120.0  # seconds after which the first run is killed
+SHOWN = {
+    "smoothing_doubled": "classes.item"
+}  # laws that show a fault, where it is not the one that the catalogue names
 NO_IMPORT = "import a_module_that_nobody_has\n"
 
 
@@ -80,10 +88,10 @@ LONG = {
     12: Stage("Return items as they are", begins="items_attached"),
     18: Stage("Mend the smoothing", ends="smoothing_doubled"),
     23: Stage("Use the new helpers", imports=False),
-    29: Stage("Count the calls", begins="hyp_written"),
+    29: Stage("Say that the loss was called", begins="environment_set"),
     34: Stage("Rename the loss", renames=True),
     41: Stage("Balance layers as our models want it", dialect=True),
-    47: Stage("Prepare the targets", begins="targets_get_gradients"),
+    47: Stage("Warn of what is new", begins="warns_each_time"),
     55: Stage("Choose neighbours by sign", begins="neighbour_sign"),
 }
 SHORT = {
@@ -124,5 +132,65 @@ def _package(planted: Iterable[str], path: str, more: str, dialect: bool) -> dic
     return {path if name == "loss" else f"{PACKAGE}/{name}.py": text for name, text in named.items()}
 
 
+def expected(ids: list[str], stages: Mapping[int, Stage]) -> dict[str, list[tuple[str, str]]]:
+    """For each law that shows a fault: its first bad and first good commits."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for number, stage in stages.items():
+        for name, word in ((stage.begins, "first bad"), (stage.ends, "first good")):
+            if name:
+                found.setdefault(SHOWN.get(name, BY_NAME[name].law), []).append((word, ids[number]))
+    return found
+
+
+def wrong(table: Mapping[str, Any], ids: list[str], stages: Mapping[int, Stage]) -> Iterator[str]:
+    """What a table, as JSON, does not say as it is."""
+    found = {trail["law"]: [(c["word"], c["commit"]) for c in trail["changes"]] for trail in table["trails"]}
+    if found != expected(ids, stages):
+        yield f"faults: {found}, not {expected(ids, stages)}"
+    yield from (
+        f"not exact: {change}" for trail in table["trails"] for change in trail["changes"] if not change["exact"]
+    )
+    rows = {row["commit"]: row for row in table["rows"]}
+    for number, stage in stages.items():
+        row = rows.get(ids[number])
+        if (row is not None) != stage.touches:
+            yield f"{stage.subject}: {row}"
+        elif row is not None and bool(row["why"]) == stage.imports:
+            yield f"{stage.subject}: cannot say: {row['why']!r}"
+        elif row is not None and any(mark.startswith("renamed") for mark in row["marks"]) != stage.renames:
+            yield f"{stage.subject}: marks: {row['marks']}"
+        elif row is not None and stage.dialect and not any(mark.startswith("dialect") for mark in row["marks"]):
+            yield f"{stage.subject}: no other dialect"
+
+
+def main(folder: Path) -> int:
+    """Judge the long history, and print what is wrong, and how long each run took."""
+    ids = make(folder / "repo", history(LONG, 60))
+    laws = ("assign", "classes.item", "totals.items-detached", "run", "state.global-settings-unchanged")
+    named = [f"--laws={law}" for law in laws]
+    command = [sys.executable, "-m", "yololoss", "history", "repo", f"{AFTER}:ComputeLoss", "--cases=40", "--workers=1"]
+    said = {}
+    for out, kills in {"continued": (KILLED, None), "whole": (None,)}.items():
+        for seconds in kills:
+            began = time.monotonic()
+            try:  # a run that takes too long is killed, as by kill -9
+                done = subprocess.run(
+                    [*command, *named, f"--out={out}", "--json"],
+                    cwd=folder,
+                    capture_output=True,
+                    timeout=seconds,
+                    check=False,
+                )
+                said[out] = done.stdout
+            except subprocess.TimeoutExpired:
+                pass
+            kept = len([*(folder / out / "results").iterdir()])
+            print(f"{out}: {time.monotonic() - began:.0f} s, {kept} results", flush=True)
+    found = [*wrong(json.loads(said["continued"]), ids, LONG)]
+    found += [] if said["continued"] == said["whole"] else ["the run that was killed gives another table"]
+    print("\n".join(found) or "everything as it should be")
+    return int(bool(found))
+
+
 if __name__ == "__main__":
-    print("\n".join(make(Path(sys.argv[1]), history(LONG, 60))))
+    sys.exit(main(Path(sys.argv[1])))
