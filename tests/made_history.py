@@ -1,8 +1,8 @@
 """Makes git repositories with the history of a loss. ``python -m tests.made_history FOLDER`` judges the long one.
 
-By `git fast-import`: sixty commits take a moment, and have the same ids on every machine. The command makes five faults,
-one of which is mended, a commit that cannot be imported, a rename and another dialect. It judges the history twice:
-once in a run that is killed after a while and continued, and once without that. It prints what is not as it should be.
+By `git fast-import`: sixty commits take a moment, and have the same ids on every machine. In the long one there are
+five faults, one of which is mended, a commit that cannot be imported, a rename and another dialect. The command judges
+it twice: in a run that is killed after a while and continued, and without that. It prints what is not as it should be.
 """
 
 import json

@@ -21,7 +21,7 @@ def run(
     seconds: float,
     show: Callable[[int], object],
 ) -> dict[str, Result]:
-    """The results by key. Those that are kept are not made again; each new one is kept at once.
+    """The results by key. Those that are kept are not made again; each new one is kept at once. Ctrl-C ends the run.
 
     ``home``: where a commit's files are laid out. ``show`` is told how many commits are judged.
     """
@@ -35,6 +35,10 @@ def run(
         if number is None or time.monotonic() > until:
             return known
         step = steps[number]
-        with laid_out(repository, step.commit.id, home) as folder:
-            known[step.key] = judge(step, folder)
-        kept.put(step.key, known[step.key])
+        try:
+            with laid_out(repository, step.commit.id, home) as folder:
+                result = judge(step, folder)
+        except KeyboardInterrupt:
+            return known
+        known[step.key] = result
+        kept.put(step.key, result)

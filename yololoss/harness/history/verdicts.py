@@ -23,6 +23,8 @@ from yololoss.harness.errors import BadFile, short
 from yololoss.harness.findings.verdict import Verdict
 from yololoss.harness.history.line import Step
 
+# A case that is not minimised has settings that its fault does not need
+SETTINGS = re.compile(r", with \w+ = .+$")
 ADDRESS = re.compile(r"0x[0-9a-f]{6,}")  # of an object in memory: another one in every run
 
 
@@ -37,6 +39,7 @@ class Result(Data):
     """What is known of the loss at a commit. Laws that are not named here say nothing."""
 
     why: str = ""  # nothing can be said, and the reason
+    limit: float = 0.0  # seconds after which the check was ended, if it was
     dialect: str = ""  # that the loss was held to
     faults: tuple[Broken, ...] = ()
     held: tuple[str, ...] = ()
@@ -56,26 +59,27 @@ class How(NamedTuple):
 
     @property
     def key(self) -> str:
-        """What results depend on, besides the loss."""
-        return json.dumps([self.limit, self.options, *(f"{name} {version(name)}" for name in ("torch", "numpy"))])
+        """What results depend on, besides the loss and the limit of time."""
+        return json.dumps([self.options, *(f"{name} {version(name)}" for name in ("torch", "numpy"))])
 
 
 class Kept:
     """Results in a folder, a file for each loss and way to judge it. So a run that was killed continues."""
 
     def __init__(self, folder: Path, how: How) -> None:
-        self._folder, self._how = folder, how.key
+        self._folder, self._how = folder, how
 
     def _path(self, key: str) -> Path:
-        name = sha256(json.dumps([key, self._how, __version__]).encode()).hexdigest()
+        name = sha256(json.dumps([key, self._how.key, __version__]).encode()).hexdigest()
         return self._folder / f"{name[:32]}.json"
 
     def get(self, key: str) -> Result | None:
-        """The result of a loss; None if there is none that can be read."""
+        """The result of a loss; None if there is none that can be read, or if it may have more time now."""
         try:
-            return read_file(self._path(key), Result)
+            found = read_file(self._path(key), Result)
         except BadFile:
             return None
+        return None if 0 < found.limit < self._how.limit else found
 
     def put(self, key: str, result: Result) -> None:
         """Keep the result of a loss."""
@@ -103,7 +107,7 @@ def check(spec: str, folder: Path, how: How) -> Result:
         with out.open("wb") as to, errors.open("wb") as other:
             ended = _run([*command, *how.options, *how.more], folder, how.limit, to, other)
         if not ended:
-            return Result(why=f"it took longer than {how.limit:g} s")
+            return Result(why=f"it took longer than {how.limit:g} s", limit=how.limit)
         said = _said(out, errors)
     if isinstance(said, str):
         return Result(why=_plain(said, folder))
@@ -166,7 +170,7 @@ def _result(verdict: Verdict, folder: Path) -> Result:
     choices = [fault.choice for fault in verdict.faults if fault.choice]
     return Result(
         dialect="; ".join([verdict.about.dialect if verdict.about else "", *choices]),
-        faults=tuple(Broken(law=fault.law, title=_plain(fault.title, folder)) for fault in faults),
+        faults=tuple(Broken(law=fault.law, title=_plain(SETTINGS.sub("", fault.title), folder)) for fault in faults),
         held=tuple(row["id"] for row in verdict.laws if row["word"] == "held"),
     )
 
