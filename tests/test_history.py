@@ -355,7 +355,7 @@ def test_only_plain_files_are_laid_out(tmp_path, monkeypatch):
             top = folder.parent
             assert (folder.name, (folder / "loss.py").read_text("utf-8")) == ("a", "x")
             assert (folder / "yololoss.toml").read_bytes() == b""
-            assert {path.name for path in top.iterdir()} == {"a", "z"}
+            assert {path.name for path in top.iterdir()} == {"a", "z", "yololoss.toml"}
         assert repository.find(commit, "a\nb") is None
     assert not top.exists()
     assert (git(repo, "status", "--porcelain").stdout, (repo / ".git" / "index").read_bytes()) == before
@@ -371,12 +371,14 @@ def test_a_loss_is_named_as_in_other_commands(tmp_path):
         assert sources.place("net:Loss", "LOSS", repository, "HEAD").path == "sub/net/__init__.py"
 
 
-def test_dates_and_names_of_files_may_be_odd(tmp_path):
-    """A clock that was far off; a commit with nothing in it."""
+def test_what_git_tells_may_be_odd(tmp_path):
+    """A clock that was far off; a commit with nothing in it; an object that a clone lacks."""
     assert commits._day(10**20) == "unknown"
     (id,) = make(tmp_path, [Made("Sübject\x1b[31m", {})])
     with Repository(tmp_path) as repository:
         assert [*repository.files(id)] == []
+        with pytest.raises(UsageError, match=f"git: object {'1' * 40} is missing"):
+            repository.read(commits.Blob("1" * 40, 5))
         assert repository.commits(id, None)[0].subject == "Sübject\x1b[31m"
 
 

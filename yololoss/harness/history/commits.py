@@ -51,7 +51,7 @@ class Repository:
         if not folder.is_dir():
             raise UsageError(f"{folder}: no such folder")
         self.folder = folder
-        self.prefix = self._git("rev-parse", "--show-prefix").strip()  # of the folder, in the repository
+        self.prefix = self._git("rev-parse", "--show-prefix").rstrip("\n")  # of the folder, in the repository
         self.shallow = self._git("rev-parse", "--is-shallow-repository").strip() == "true"
         self._sizes = self._asked("--batch-check=%(objectname) %(objecttype) %(objectsize)")
         self._contents = self._asked("--batch")
@@ -86,9 +86,9 @@ class Repository:
             found += _commits(only)
         return found[::-1]
 
-    def within(self, old: str | None, new: str | None) -> set[str]:
+    def within(self, old: str | None, new: str) -> set[str]:
         """The ids of the commits of a range, as in git: without the old one, with the new one."""
-        return set(self._git("rev-list", new or "HEAD", *([f"^{old}"] if old else [])).split())
+        return set(self._git("rev-list", new, *([f"^{old}"] if old else [])).split())
 
     def renamed(self, parent: str, commit: str, path: str) -> str | None:
         """The name that a commit's file has in its parent, if the commit renamed it."""
@@ -108,7 +108,10 @@ class Repository:
     def read(self, blob: Blob) -> bytes:
         """The content of a file."""
         self._ask(self._contents, blob.id)
-        size = int(_line(self._contents).split()[2])
+        answer = _line(self._contents).split()
+        if len(answer) != 3:  # a clone may lack objects
+            raise UsageError(f"{self.folder}: git: object {blob.id} is missing")
+        size = int(answer[2])
         return _out(self._contents).read(size + 1)[:size]
 
     def files(self, commit: str) -> Iterator[Entry]:

@@ -31,7 +31,8 @@ def laid_out(repository: Repository, commit: str, home: Path) -> Iterator[Path]:
             path.write_bytes(repository.read(entry.blob))
         folder = top / repository.prefix
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / SETTINGS).write_text("", encoding="utf-8")
+        for place in (top, folder):
+            (place / SETTINGS).write_text("", encoding="utf-8")
         yield folder
     finally:
         shutil.rmtree(top, ignore_errors=True)
