@@ -3,7 +3,8 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Generic, Literal, NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import Generic, Literal, TypeVar
 
 from yololoss.harness.cases.case import Data
 from yololoss.harness.history.line import Step
@@ -68,7 +69,8 @@ class Table(Data):
         return int(bool(self.trails))
 
 
-class _Before(NamedTuple, Generic[Kind]):
+@dataclass(frozen=True)
+class _Before(Generic[Kind]):
     """What is known of the commits before one."""
 
     known: dict[str, Kind]  # of the nearest ones
