@@ -452,11 +452,13 @@ def test_the_command_shows_a_table_a_page_and_json(tmp_path):
 
 
 def test_where_nothing_can_be_said_the_command_could_not_run(tmp_path):
-    """A loss of a wrong name is in no commit, and has no fault."""
-    make(tmp_path / "repo", [loss(cannot="has no 'Loss'")])
-    status, output, errors = shown(tmp_path)
+    """A loss of a wrong name is in no commit, and has no fault; nor has one that nobody had time to judge."""
+    ids = make(tmp_path / "repo", [loss(note="b"), loss(cannot="has no 'Loss'")])
+    status, output, errors = shown(tmp_path, "--since", ids[1])
     assert (status, "cannot say" in output) == (2, True)
-    assert errors.endswith("yololoss: no commit can be judged: has no 'Loss'\n")
+    assert errors.endswith("yololoss: no commit was judged: has no 'Loss'\n")
+    status, output, errors = shown(tmp_path, "--for", "0.000001s", "--to", ids[0])
+    assert (status, errors.endswith("yololoss: no commit was judged: there was no time\n")) == (2, True), output
 
 
 def finding(law: str, title: str, choice: str = "") -> Finding:

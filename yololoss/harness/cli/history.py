@@ -86,7 +86,7 @@ def history(
       yololoss history . utils/loss.py:ComputeLoss --since v1.0 --for 30m --report history.html
       yololoss history . utils/loss.py:ComputeLoss --loss ..v1.0=loss.py:Loss
 
-    Exit status: 0 no commit has a fault; 1 at least one has; 2 the command could not run, or no commit can be judged.
+    Exit status: 0 no commit has a fault; 1 at least one has; 2 the command could not run, or no commit was judged.
     """
     from yololoss.harness.findings.page import write_page  # noqa: PLC0415
     from yololoss.harness.history.commits import Repository  # noqa: PLC0415
@@ -124,6 +124,7 @@ def history(
         command = shlex.join(["yololoss", *sys.argv[1:]])
         rows = {row.commit: row for row in table.rows}
         write_page(report, "history.html.j2", table=table, told=told, commits=rows, command=command)
-    if all(row.why for row in table.rows):
-        raise UsageError(f"no commit can be judged: {table.rows[-1].why}")
+    if not any(row.judged and not row.why for row in table.rows):
+        why = next((row.why for row in reversed(table.rows) if row.why), "there was no time")
+        raise UsageError(f"no commit was judged: {why}")
     sys.exit(table.status)
