@@ -28,6 +28,9 @@ SETTINGS = re.compile(r", with \w+ = .+$")
 ADDRESS = re.compile(r"0x[0-9a-f]{6,}")  # of an object in memory: another one in every run
 
 
+GONE = 10.0  # seconds in which a process that was killed is gone, on a busy machine
+
+
 class Broken(Data):
     """A law that a loss breaks, and what is wrong, in a sentence."""
 
@@ -139,12 +142,13 @@ def _run(command: list[str], folder: Path, limit: float, out: IO[bytes], errors:
 def _end(process: "subprocess.Popen[bytes]") -> None:
     """End a process and all that it has started, if it still runs."""
     if process.poll() is None:
-        with suppress(psutil.Error):
-            for each in psutil.Process(process.pid).children(recursive=True):
-                with suppress(psutil.Error):
-                    each.kill()
+        started = psutil.Process(process.pid).children(recursive=True)
         process.kill()
+        for each in started:
+            with suppress(psutil.NoSuchProcess):
+                each.kill()
         process.wait()
+        psutil.wait_procs(started, GONE)
 
 
 def _said(out: Path, errors: Path) -> Verdict | str:
