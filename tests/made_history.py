@@ -98,9 +98,8 @@ SHORT = {
     0: Stage("Say what this is", touches=False),
     1: Stage("Write a loss"),
     2: Stage("Return items as they are", begins="items_attached"),
-    3: Stage("Use the new helpers", imports=False),
-    4: Stage("Rename the loss", renames=True),
-    5: Stage("Detach the items again", ends="items_attached"),
+    3: Stage("Rename the loss, detach the items again", ends="items_attached", renames=True),
+    4: Stage("Use the new helpers", imports=False),
 }
 
 

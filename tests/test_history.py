@@ -591,7 +591,7 @@ def test_git_bisect_finds_the_first_bad_commit(tmp_path):
 def test_a_real_history_is_judged_as_users_judge_a_loss(tmp_path):
     """A fault that begins and is mended, a commit that cannot be imported, a rename: each at its commit."""
     repo = tmp_path / "repo"
-    ids = make(repo, history(SHORT, 6))
+    ids = make(repo, history(SHORT, 5))
     command, *_ = consoles("yololoss history")
     laws = ("--laws", "totals.items-detached", "--laws", "totals.sum")
     status, output, errors = run_apart(*shlex.split(command)[1:], "--cases", 10, "--workers", 1, *laws, cwd=repo)
