@@ -23,7 +23,7 @@ from yololoss.harness.cases.files import LARGEST
 
 NAMES = (
     "../../x",
-    "/tmp/yololoss-x",
+    "/tmp/outside-yololoss",
     "a/b",
     "a\\b",
     "..",

@@ -460,7 +460,7 @@ def test_all_commands_survive_hostile_files(tmp_path):
     lines, end = survived(tmp_path / "a" / "in")
     assert end["files"] == len({*refused(), *accepted()}) >= 300
     assert {line["status"] for line in lines if line["kind"] == "refused"} == {2}
-    assert not [*Path("/tmp").glob("yololoss-x*")]
+    assert not [*Path("/tmp").glob("outside-yololoss*")]
 
 
 @pytest.mark.slow

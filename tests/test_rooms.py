@@ -15,13 +15,13 @@ CASES = {"cases", *LOWEST}
 DEVICES = {"devices", *CASES}
 SUBJECTS = {"subjects", *DEVICES}
 LAWS = {"laws", *SUBJECTS}
-FINDINGS = {"findings", "yololoss", *LAWS}
+FINDINGS = {"findings", *LAWS}
 ENGINE = {"engine", "config", *FINDINGS}
 # What a room may import beside itself. The v5 loss and the lowest rooms import nothing of ours.
 MAY = {
     "v5": set(),
     "tal": {"v5"},
-    "yololoss": {"v5", "tal"},
+    "yololoss": {"_suite", "v5", "tal", "training"},
     "errors": set(),
     "_suite": set(),
     "config": {"errors", "subjects"},
@@ -29,12 +29,13 @@ MAY = {
     "devices": CASES,
     "subjects": DEVICES,
     "laws": SUBJECTS,
-    "findings": {"yololoss", *LAWS},
+    "training": SUBJECTS,
+    "findings": LAWS,
     "engine": {"config", *FINDINGS},
     "prove": ENGINE,
     "history": ENGINE,
     "plugin": ENGINE,
-    "cli": {"prove", "history", *ENGINE},
+    "cli": {"prove", "history", "training", *ENGINE},
     "__main__": {"cli"},
     "properties.shared": LAWS,
     "properties.v5": {"properties.shared", "prove", "v5", *ENGINE},

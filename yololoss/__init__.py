@@ -7,7 +7,12 @@ every installed distribution, imports neither torch nor the harness.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from yololoss._suite import VERSION
+
+__version__ = VERSION
+
 if TYPE_CHECKING:
+    from yololoss.harness.training.watch import watch as watch
     from yololoss.tal.assign import Assigner as Assigner
     from yololoss.tal.ends import E2EDetectLoss as E2EDetectLoss
     from yololoss.tal.ends import E2ELoss as E2ELoss
@@ -26,8 +31,6 @@ if TYPE_CHECKING:
     from yololoss.v5.criteria import smooth_bce as smooth_bce
     from yololoss.v5.hyp import Hyperparameters as Hyperparameters
     from yololoss.v5.loss import ComputeLoss as ComputeLoss
-
-__version__ = "0.1.0"
 
 _HOME = {
     "ComputeLoss": "v5.loss",
@@ -48,6 +51,7 @@ _HOME = {
     "Assigner": "tal.assign",
     "Assignment": "tal.explain",
     "Gains": "tal.parts",
+    "watch": "harness.training.watch",
 }
 __all__ = [
     "Assigner",
@@ -68,6 +72,7 @@ __all__ = [
     "giou",
     "iou",
     "smooth_bce",
+    "watch",
 ]
 
 

@@ -17,6 +17,8 @@ from yololoss.harness.cases.case import DTYPES, Count, Data, Dtype, Finite, Inde
 from yololoss.harness.cases.case import Case as AnyCase
 from yololoss.v5.hyp import Hyperparameters
 
+from .packed import PackedLogits
+
 LARGEST = 2**27  # most logits of a case: four times a batch of 16 images of 640 x 640 and 80 classes
 LAYERS = 64  # most layers; no detector has ten
 # Most pairs of a target and an anchor: 113 targets on each of 64 images, with 9 anchors. Each may give 5 rows.
@@ -109,7 +111,7 @@ class GivenLogits(Data):
         return np.array(self.layers[layer], dtype=np.float64).reshape(shape)
 
 
-Logits = Annotated[FormulaLogits | SeededLogits | GivenLogits, Field(discriminator="kind")]
+Logits = Annotated[FormulaLogits | SeededLogits | GivenLogits | PackedLogits, Field(discriminator="kind")]
 
 
 class Options(Data):
@@ -163,6 +165,11 @@ class Case(AnyCase):
             sizes = [len(values) for values in self.predictions.layers]
             if sizes != [math.prod(self.shape(i)) for i in range(layers)]:
                 raise ValueError(f"predictions: layers of {sizes} values do not fill the shapes")
+        elif isinstance(self.predictions, PackedLogits):
+            if len(self.predictions.layers) != layers:
+                raise ValueError(f"predictions: {len(self.predictions.layers)} packed layers, expected {layers}")
+            for i in range(layers):
+                self.predictions.unpacked(i, self.shape(i))
         else:
             for o in self.predictions.overrides:
                 at = (o.image, o.anchor, o.row, o.column, o.channel)
@@ -197,7 +204,11 @@ class Case(AnyCase):
         good = np.isfinite(rows)
         good[:, :2] &= (rows[:, :2] >= 0) & (rows[:, :2] < (self.batch, self.classes))
         bad = np.argwhere(~good).tolist()
-        return f"targets[{bad[0][0]}, {bad[0][1]}] = {rows[tuple(bad[0])]:g}" if bad else None
+        if bad:
+            return f"targets[{bad[0][0]}, {bad[0][1]}] = {rows[tuple(bad[0])]:g}"
+        given = isinstance(self.predictions, GivenLogits | PackedLogits)  # others are finite
+        spoilt = sum(int((~torch.isfinite(values)).sum()) for values in self.logits) if given else 0
+        return f"{spoilt} logits are not finite" if spoilt else None
 
     @cached_property
     def target_rows(self) -> Tensor:
@@ -308,7 +319,9 @@ def _target_table(targets: Sequence[Sequence[float]]) -> list[str]:
     return lines if len(targets) <= SHOWN else [*lines, f"and {len(targets) - SHOWN} more targets"]
 
 
-def _describe_logits(logits: FormulaLogits | SeededLogits | GivenLogits) -> str:
+def _describe_logits(logits: Logits) -> str:
+    if isinstance(logits, PackedLogits):
+        return "logits: of a training step"
     if isinstance(logits, GivenLogits):
         return f"logits: {sum(map(len, logits.layers))} given values"
     if logits.scale == 0:

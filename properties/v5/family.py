@@ -16,7 +16,7 @@ from yololoss.harness.subjects.family import Family, LossUnderTest, Wrong
 from yololoss.harness.subjects.outcome import Outcome, Trouble
 from yololoss.harness.subjects.subject import Make
 
-from . import causes, describing, drawing, exporting, forms, kinds, pools, recorded, regions, strategies
+from . import causes, describing, drawing, exporting, forms, kinds, pools, recorded, regions, steps, strategies
 from .budget import Budget
 from .case import Case
 from .dialects import DIALECTS, Dialect
@@ -24,6 +24,7 @@ from .own import measure, not_measured
 from .recognise import recognise
 from .recorded import Expected
 from .reference import Measured, Reference
+from .training import Training
 
 UPSTREAM = Path(__file__).parents[2] / "golden" / "v5" / "upstream-5081342f04fb.json"
 
@@ -225,6 +226,26 @@ class V5(Family):
     @override
     def other_kind(self, subject: LossUnderTest, raised: Trouble | None) -> str | None:
         return kinds.by_what_it_does(subject, raised)
+
+    @override
+    def training(self, loss: Any, model: Any | None) -> Training:
+        return Training(loss, model)
+
+    @override
+    def smaller(self, case: Any) -> Iterator[Case]:
+        return steps.smaller(case)
+
+    @override
+    def kept_of(self, case: Any, step: Any) -> str:
+        return steps.kept_of(case, step)
+
+    @override
+    def invalid_input(self, case: Any) -> Sequence[str]:
+        return steps.invalid_input(case)
+
+    @override
+    def usual_causes(self, law: str, case: Any) -> Sequence[str]:
+        return steps.usual_causes(law, case)
 
     @override
     def proofs(self, task: Any, **asked: Any) -> Iterator[Any]:

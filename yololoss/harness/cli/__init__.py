@@ -1,4 +1,4 @@
-"""The command line: check, fuzz, prove, replay, corpus, record, diff, history, draw, laws, dialects.
+"""The command line: check, fuzz, prove, replay, explain, corpus, record, diff, history, draw, laws, dialects.
 
 Exit status of every command: 0, success; 1, a law broke, or two losses differ; 2, the command could not run, and prints
 why in one line. Modules that import torch are imported when a command runs, so that help is quick.
@@ -12,10 +12,11 @@ from typing import Any, NoReturn
 import click
 from typing_extensions import override
 
-from yololoss import __version__
+from yololoss._suite import VERSION
 from yololoss.harness.cli.check import check
 from yololoss.harness.cli.compare import diff, record
 from yololoss.harness.cli.corpus import corpus
+from yololoss.harness.cli.explain import explain
 from yololoss.harness.cli.fuzz import fuzz
 from yololoss.harness.cli.history import history
 from yololoss.harness.cli.look import dialects, draw, laws
@@ -49,7 +50,7 @@ def _refuse(problem: str) -> NoReturn:
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(__version__, prog_name="yololoss")
+@click.version_option(VERSION, prog_name="yololoss")
 def main() -> None:
     """Test a YOLOv5-style detection loss.
 
@@ -69,5 +70,5 @@ def main() -> None:
     os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(Path(".yololoss", "hypothesis").absolute()))
 
 
-for command in (check, fuzz, prove, replay, corpus, record, diff, history, draw, laws, dialects):
+for command in (check, fuzz, prove, replay, explain, corpus, record, diff, history, draw, laws, dialects):
     main.add_command(command)

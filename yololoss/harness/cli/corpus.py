@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from yololoss import __version__
+from yololoss._suite import VERSION
 from yololoss.harness.cli import options
 from yololoss.harness.errors import UsageError, closest, short
 
@@ -37,7 +37,7 @@ def merge(folder: Path, others: tuple[Path, ...]) -> None:
     from yololoss.harness.cases.corpus import add  # noqa: PLC0415
 
     found = [vector for other in others for vector in _read(other).values()]
-    added = add(folder, found, {"project": f"yololoss {__version__}"})
+    added = add(folder, found, {"project": f"yololoss {VERSION}"})
     options.say(f"{folder}: {len(added)} new of {len(found)} cases")
 
 

@@ -139,7 +139,7 @@ def waits_for(named: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         masks = any(i is not None and i.dtype in MASKS and i.device.type != "cpu" for i in args[1])
         return "boolean index" if masks else ""
     if named == "_to_copy" and kwargs.get("device") is not None:
-        return _copy(args[0], kwargs["device"])
+        return "" if kwargs.get("non_blocking") else _copy(args[0], kwargs["device"])
     if named == "copy_":
         return _copy(args[1], args[0].device)
     if named == "repeat_interleave" and kwargs.get("output_size") is None:

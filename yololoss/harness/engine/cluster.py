@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from yololoss import __version__
+from yololoss._suite import VERSION
 from yololoss.harness.cases.files import write_whole
 from yololoss.harness.engine.guard import Death
 from yololoss.harness.engine.handles import LocalWorker, WorkerHandle
@@ -49,8 +49,8 @@ class Node:
     """The actor: a worker's process on its node."""
 
     def __init__(self, orders: Orders, folder: str, version: str) -> None:
-        if version != __version__:  # its counters may differ
-            raise RuntimeError(f"a node has yololoss {__version__}, and the session {version}")
+        if version != VERSION:  # its counters may differ
+            raise RuntimeError(f"a node has yololoss {VERSION}, and the session {version}")
         with suppress(OSError):  # a loss named by its module needs no folder
             os.chdir(folder)
         self.folder = Path(tempfile.mkdtemp(prefix="yololoss-"))
@@ -105,7 +105,7 @@ class RemoteWorker(WorkerHandle):
         super().__init__(orders)
         self._ray: Any = ray
         node: Any = ray.remote(num_cpus=1, num_gpus=gpus)(Node)
-        self._actor = node.remote(orders, str(Path.cwd()), __version__)
+        self._actor = node.remote(orders, str(Path.cwd()), VERSION)
         self._news = self._actor.news.remote(NEWS)
 
     def watch(self) -> Death | None:

@@ -1,7 +1,10 @@
-"""Minimises the bytes that a case is made from."""
+"""Minimises the bytes that a case is made from, or a case that was made of none."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+C = TypeVar("C")
 
 
 def smallest(data: bytes, breaks: Callable[[bytes], bool], until: float) -> bytes:
@@ -33,3 +36,17 @@ def _plainer(data: bytes, start: int, size: int) -> Iterator[bytes]:
     while size == 1 and step:
         yield data[:start] + bytes([value - step]) + data[start + 1 :]
         step //= 2
+
+
+def smallest_case(case: C, smaller: Callable[[C], Iterable[C]], breaks: Callable[[C], bool], until: float) -> C:
+    """The case with as little in it as possible that still breaks. Stops at the time ``until`` (`time.monotonic`).
+
+    ``smaller``: of a case those with less in them, the most promising first.
+    """
+    while time.monotonic() < until:
+        candidates = (each for each in smaller(case) if time.monotonic() < until)
+        found = next((each for each in candidates if breaks(each)), None)
+        if found is None:
+            break
+        case = found
+    return case

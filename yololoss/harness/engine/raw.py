@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from pydantic import TypeAdapter
 
-from yololoss import __version__
+from yololoss._suite import VERSION
 from yololoss.harness.cases.case import Case
 from yololoss.harness.cases.vectors import make_vector, read_vectors, write_vectors
 from yololoss.harness.engine.judge import Told
@@ -54,7 +54,7 @@ def raw_path(folder: Path, kind: str) -> Path:
 def write_raw(folder: Path, loss: str, raw: Raw) -> None:
     """Write a finding as a file of vectors. Raises OSError."""
     source = {
-        "project": f"yololoss {__version__}",
+        "project": f"yololoss {VERSION}",
         "loss": loss,
         "told": json.dumps(raw.told),
         "made": made(raw.origin),

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, packages_distributions, ver
 from pathlib import Path
 from types import ModuleType
 
-import yololoss
+from yololoss._suite import VERSION
 from yololoss.harness.cases.case import Data
 from yololoss.harness.subjects.family import LossUnderTest
 from yololoss.harness.subjects.load import import_loss
@@ -35,7 +35,7 @@ def about(loss: LossUnderTest, device: str, command: str) -> About:
     """Describe a run on this loss."""
     _, module = import_loss(loss.spec)
     file = getattr(module, "__file__", None)
-    versions = {"python": platform.python_version(), "yololoss": yololoss.__version__}
+    versions = {"python": platform.python_version(), "yololoss": VERSION}
     return About(
         loss=loss.spec,
         device=device,

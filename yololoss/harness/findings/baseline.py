@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from yololoss import __version__
+from yololoss._suite import VERSION
 from yololoss.harness.cases.case import Case
 from yololoss.harness.cases.vectors import Vector, as_name, make_vector, name_of, read_vectors, write_vectors
 from yololoss.harness.errors import BadFile, UsageError
@@ -45,7 +45,7 @@ def promote(vector: Vector[Any, Any], output: Path, subject: LossUnderTest) -> N
         raise UsageError(f"{output}: already has {name}")
     expected = subject.family.write_down(execute(subject, vector.case))
     made = vector.model_copy(update={"id": name, "flags": ("PROMOTED",), "expected": expected})
-    source = {"project": f"yololoss {__version__}", "loss": subject.spec} if there is None else there.source
+    source = {"project": f"yololoss {VERSION}", "loss": subject.spec} if there is None else there.source
     broken = None if there is None else there.broken
     write_vectors(output, source, [*(there.vectors if there else ()), made], broken)
 
@@ -61,5 +61,5 @@ def write_baseline(
                 return False
         if not may_overwrite():
             return False
-    write_vectors(path, {"project": f"yololoss {__version__}", "loss": loss}, vectors, broken)
+    write_vectors(path, {"project": f"yololoss {VERSION}", "loss": loss}, vectors, broken)
     return True

@@ -7,7 +7,7 @@ from shlex import quote
 from tempfile import mkdtemp
 from typing import Any
 
-from yololoss import __version__
+from yololoss._suite import VERSION
 from yololoss.harness.cases.case import Data
 from yololoss.harness.cases.vectors import case_name, make_vector, write_vectors
 from yololoss.harness.findings.draw import LARGEST, draw
@@ -88,7 +88,7 @@ def keep(
         law=saved_under or broken.law.id,
         expected=under_test.recorded.get(broken.case),
     )
-    source = {"project": f"yololoss {__version__}", "loss": under_test.spec}
+    source = {"project": f"yololoss {VERSION}", "loss": under_test.spec}
     try:
         write_vectors(path := folder / f"{name}.json", source, [vector])
     except OSError as error:

@@ -16,7 +16,7 @@ from typing import IO, NamedTuple
 import psutil
 from pydantic import ValidationError
 
-from yololoss import __version__
+from yololoss._suite import VERSION
 from yololoss.harness.cases.case import Data
 from yololoss.harness.cases.files import LARGEST, read_bytes, read_file, write_whole
 from yololoss.harness.errors import BadFile, short
@@ -73,7 +73,7 @@ class Kept:
         self._folder, self._how = folder, how
 
     def _path(self, key: str) -> Path:
-        name = sha256(json.dumps([key, self._how.key, __version__]).encode()).hexdigest()
+        name = sha256(json.dumps([key, self._how.key, VERSION]).encode()).hexdigest()
         return self._folder / f"{name[:32]}.json"
 
     def get(self, key: str) -> Result | None:

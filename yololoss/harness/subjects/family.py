@@ -188,6 +188,26 @@ class Family(ABC):
         """
         return None
 
+    def training(self, loss: Any, model: Any | None) -> Any:
+        """What a recorder reads of a loss in a training run (`harness.training`). Raises UsageError if it cannot."""
+        raise UsageError(f"{type(loss).__name__}: the steps of losses of the family {self.name} cannot be watched yet")
+
+    def smaller(self, case: Any) -> Iterator[Case]:
+        """The case with less in it: for a case that came from a training run, the most promising first."""
+        yield from ()
+
+    def kept_of(self, case: Any, step: Any) -> str:
+        """What is left of a training step in a case that has less in it, in words; "" if there is nothing to say."""
+        return ""
+
+    def invalid_input(self, case: Any) -> Sequence[str]:
+        """What a trainer should not give a loss of this case, such as a target without height, in a line each."""
+        return ()
+
+    def usual_causes(self, law: str, case: Any) -> Sequence[str]:
+        """Why a law usually breaks in a training run, the most probable first, each with what to look at."""
+        return ()
+
     def proofs(self, task: Any, **asked: Any) -> Iterator[Any]:
         """Proofs by exhaustion (`harness.prove.proof.Proof`), one after another. Raises UsageError if it has none."""
         raise UsageError(f"{task.loss}: losses of the family {self.name} have no proofs")

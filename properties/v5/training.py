@@ -1,0 +1,211 @@
+"""What a recorder of training steps reads of a v5 loss and of its calls, and the case that it makes of a step."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from yololoss.harness.cases.case import DTYPES
+from yololoss.harness.errors import UsageError
+from yololoss.harness.subjects.subject import UnknownForm
+from yololoss.v5.hyp import Hyperparameters
+from yololoss.v5.loss import unwrap
+
+from .case import Case, Options
+from .packed import pack
+
+MOST = 2**20  # numbers that are kept of a step: 4 MiB, as a file at most 6
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
+BESIDE = np.array(((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1)))  # the cells that rows may be in: column, row
+SPOILT = 1000  # cells of a layer that are kept because a logit is not finite
+COLUMNS = ("image", "class", "x", "y", "width", "height")  # of a target
+SHOWN = 3  # invalid targets that are named
+FINEST = 8.0  # pixels per cell of the finest layer, if nothing says so
+
+
+class Step(NamedTuple):
+    """One call of a loss."""
+
+    predictions: list[Tensor]  # (B, A, H, W, 5 + C) for each layer, detached
+    targets: Tensor  # (N, 6)
+    total: Tensor | None
+    items: Any
+
+
+class Training:
+    """Reads a loss, or the model that it was built from, and its calls."""
+
+    def __init__(self, loss: Any, model: nn.Module | None) -> None:
+        inner = None if model is None else unwrap(model)
+        layers = getattr(inner, "model", None)
+        head = layers[-1] if isinstance(layers, nn.Sequential | nn.ModuleList | list) and len(layers) else None
+        self._places = [place for place in (loss, model, inner, head) if place is not None]
+        self._hyp, self._anchors = self._found("hyp"), self._found("anchors")
+        self._bounds: dict[tuple[torch.device, int, int], Tensor] = {}
+
+    def _found(self, name: str) -> Any:
+        """What the loss, or the model, has under a name. Raises UsageError if neither has it."""
+        for place in self._places:
+            value = getattr(place, name, None)
+            if value is not None:
+                return value
+        what = type(self._places[0]).__name__
+        raise UsageError(f"{what}: neither it nor a model has {name}: give the model, as in watch(loss, model)")
+
+    def predictions(self, given: tuple[Any, ...]) -> list[Tensor]:
+        """The predictions among the arguments of a call, for each layer one tensor (B, A, H, W, 5 + C)."""
+        lists = (each for each in given if isinstance(each, list | tuple) and each)
+        layered = (each for each in lists if all(isinstance(x, Tensor) and x.ndim == 5 for x in each))
+        found = next(layered, None)
+        if found is None:
+            raise UnknownForm("expected a list of predictions (B, A, H, W, 5 + C) among the arguments of the loss")
+        return list(found)
+
+    def step(self, given: tuple[Any, ...], total: Tensor | None = None, items: Any = None) -> Step:
+        """A call of the loss with these arguments. Raises UnknownForm if they are others than a v5 loss takes."""
+        predictions = [each.detach() for each in self.predictions(given)]
+        targets = next((each for each in given if isinstance(each, Tensor) and each.shape[1:] == (6,)), None)
+        if targets is None:
+            raise UnknownForm("expected targets (N, 6) among the arguments of the loss")
+        return Step(predictions, targets.detach(), total, items)
+
+    def invalid_targets(self, step: Step) -> Any:
+        """Whether the specification calls a target invalid, () bool, on the targets' device."""
+        batch, classes = step.predictions[0].shape[0], step.predictions[0].shape[-1] - 5
+        key = (step.targets.device, batch, classes)
+        if key not in self._bounds:
+            self._bounds[key] = bounds(batch, classes).to(step.targets.device)
+        low, high = self._bounds[key]
+        return ~((step.targets >= low) & (step.targets <= high)).all()
+
+    def wrong(self, step: Step, kind: str) -> str:
+        """What is wrong in a step of that kind of trouble, in one line."""
+        if kind == "target":
+            batch, *_, channels = step.predictions[0].shape
+            return some(invalid_targets(step.targets.tolist(), batch, channels - 5))
+        if kind == "gradient":
+            return "a gradient of a prediction is not finite"
+        spoilt = sum(int((~torch.isfinite(each)).sum()) for each in step.predictions)
+        given = f"; the loss was given {spoilt} logits that are not finite" if spoilt else ""
+        items = step.items.tolist() if isinstance(step.items, Tensor) else step.items or []
+        values = {"total": step.total, **dict(zip(("box", "obj", "cls"), items, strict=False))}
+        return ", ".join(f"{name} {float(value):g}" for name, value in values.items()) + given
+
+    def case(self, step: Step) -> tuple[Case, str]:
+        """The step as a case, and in words what was left out to keep it small."""
+        layers = [_array(each) for each in step.predictions]
+        rows = step.targets.double().cpu().numpy()
+        cells = [np.concatenate((_near(rows, values), _spoilt(values))) for values in layers]
+        images = _kept(rows, layers, cells)
+        batch = len(layers[0])
+        fields = {
+            "batch": len(images),
+            "classes": layers[0].shape[-1] - 5,
+            "grids": [values.shape[2:4] for values in layers],
+            "strides": self._strides(layers),
+            "anchors": torch.as_tensor(self._anchors).tolist(),
+            "targets": _renumbered(rows, images, batch).tolist(),
+            "dtype": NAMES[step.predictions[0].dtype],
+            "targets_dtype": NAMES[step.targets.dtype],
+            "hyp": self._hyperparameters(),
+            "options": self._options(),
+            "predictions": pack([values[images] for values in layers], _flat(layers, cells, images)),
+        }
+        case = Case.model_validate(fields, strict=False)  # lists for tuples
+        return case, "" if len(images) == batch else f"; kept: images {', '.join(map(str, images))} of {batch}"
+
+    def _strides(self, layers: list[NDArray[Any]]) -> list[float]:
+        """Pixels per cell of each layer: those of the loss or the head, else by the ratios of the grids."""
+        places = (getattr(place, "stride", None) for place in self._places)
+        known = next((torch.as_tensor(each).tolist() for each in places if each is not None), None)
+        if isinstance(known, list) and len(known) == len(layers):
+            return known
+        return [FINEST * layers[0].shape[2] / values.shape[2] for values in layers]
+
+    def _hyperparameters(self) -> Hyperparameters:
+        known = dict(self._hyp) if isinstance(self._hyp, Mapping) else vars(self._hyp)
+        known = {"box": known.get("giou", Hyperparameters().box), **known}  # its name before version 3.1
+        return Hyperparameters(**{name: float(known[name]) for name in Hyperparameters.model_fields if name in known})
+
+    def _options(self) -> Options:
+        found = {name: getattr(place, name, None) for place in self._places[::-1] for name in ("gr",)}
+        loss = self._places[0]
+        switches = {name: bool(getattr(loss, name, False)) for name in ("autobalance", "sort_obj_iou")}
+        return Options(gr=1.0 if found["gr"] is None else float(found["gr"]), **switches)
+
+
+def bounds(batch: int, classes: int) -> Tensor:
+    """(2, 6): the least and the largest valid value of each number of a target. A NaN is within no bounds."""
+    numbers = torch.finfo(torch.float32)
+    low = [0, 0, numbers.min, numbers.min, numbers.tiny, numbers.tiny]
+    return torch.tensor([low, [batch - 1, classes - 1, *[numbers.max] * 4]])
+
+
+def _array(logits: Tensor) -> NDArray[Any]:
+    return (logits if logits.dtype == torch.float64 else logits.float()).cpu().numpy()
+
+
+def invalid_targets(targets: Sequence[Sequence[float]], batch: int, classes: int) -> list[str]:
+    """What is invalid of these targets, (N, 6): each number in a few words."""
+    low, high = bounds(batch, classes).tolist()
+    return [
+        f"target {n} (image {row[0]:g}) has {name} {value:g}"
+        for n, row in enumerate(targets)
+        for name, value, least, most in zip(COLUMNS, row, low, high, strict=True)
+        if not least <= value <= most
+    ]
+
+
+def some(told: list[str]) -> str:
+    """The first of these, and how many more there are."""
+    more = f", and {len(told) - SHOWN} more" if len(told) > SHOWN else ""
+    return ", ".join(told[:SHOWN]) + more
+
+
+def _near(rows: NDArray[Any], values: NDArray[Any]) -> NDArray[Any]:
+    """(n, 2): image, and place in it, of the cells that rows of these targets may be in, whatever their anchor."""
+    batch, anchors, height, width, _ = values.shape
+    good = np.isfinite(rows[:, :4]).all(axis=1) & (rows[:, 0] >= 0) & (rows[:, 0] < batch)
+    image, centre = rows[good, 0].astype(int), rows[good, 2:4].clip(-1, 2) * (width, height)
+    ends = (width - 1, height - 1)
+    column, row = np.moveaxis((np.floor(centre)[:, None].astype(int) + BESIDE).clip(0, ends), 2, 0)[..., None]
+    place = (np.arange(anchors) * height + row) * width + column
+    return np.stack((np.broadcast_to(image[:, None, None], place.shape), place), axis=-1).reshape(-1, 2)
+
+
+def _spoilt(values: NDArray[Any]) -> NDArray[Any]:
+    """(n, 2): image, and place in it, of cells with a logit that is not finite."""
+    found = np.argwhere(~np.isfinite(values).reshape(len(values), -1, values.shape[-1]).all(axis=2))
+    return found[:SPOILT]
+
+
+def _kept(rows: NDArray[Any], layers: list[NDArray[Any]], cells: list[NDArray[Any]]) -> NDArray[Any]:
+    """The images that are kept, in ascending order: as many as `MOST` allows, those with trouble first."""
+    batch, channels = len(layers[0]), layers[0].shape[-1]
+    costs = np.full(batch, sum(values[0, ..., 0].size for values in layers))
+    for found in cells:
+        costs += channels * np.bincount(found[:, 0], minlength=batch)
+    spoilt = np.any([~np.isfinite(values).reshape(batch, -1).all(axis=1) for values in layers], axis=0)
+    low, high = bounds(batch, channels - 5).double().numpy()
+    wrong = rows[~((rows >= low) & (rows <= high)).all(axis=1), 0]
+    order = np.lexsort((np.arange(batch), ~(spoilt | np.isin(np.arange(batch), wrong))))
+    count = max(int(np.searchsorted(np.cumsum(costs[order]), MOST, side="right")), 1)
+    return np.sort(order[:count])
+
+
+def _renumbered(rows: NDArray[Any], images: NDArray[Any], batch: int) -> NDArray[Any]:
+    """The targets of these images, numbered anew. One of no image stays one of none."""
+    image = rows[:, 0]
+    new = np.where(image < batch, np.searchsorted(images, image), image - batch + len(images))
+    other = np.where((image >= 0) & (image < batch), new, np.where(image < 0, image, new))
+    return np.column_stack((other, rows[:, 1:]))[np.isin(image, images) | ~((image >= 0) & (image < batch))]
+
+
+def _flat(layers: list[NDArray[Any]], cells: list[NDArray[Any]], images: NDArray[Any]) -> list[NDArray[Any]]:
+    """Flat indices of the cells of these images, which are numbered anew."""
+    own = (found[np.isin(found[:, 0], images)] for found in cells)
+    sizes = (values[0, ..., 0].size for values in layers)
+    return [np.searchsorted(images, of[:, 0]) * size + of[:, 1] for of, size in zip(own, sizes, strict=True)]
