@@ -516,7 +516,7 @@ def test_a_commit_that_takes_too_long_says_nothing(tmp_path, monkeypatch):
     """Its process ends, with those that it started."""
     python(tmp_path, monkeypatch, "", more=f"sleep 60 & echo $! > {tmp_path}/pid; wait")
     began = time.monotonic()
-    assert check("loss.py:Loss", tmp_path, How(1.0)) == Result(why="it took longer than 1 s", limit=1.0)
+    assert check("loss.py:Loss", tmp_path, How(0.5)) == Result(why="it took longer than 0.5 s", limit=0.5)
     assert time.monotonic() - began < 30
     pid = int((tmp_path / "pid").read_text("utf-8"))
     assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
