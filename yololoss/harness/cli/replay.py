@@ -2,8 +2,10 @@
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from yololoss.harness.subjects.family import LossUnderTest
 
 FIXED, BROKEN, CANNOT = "fixed", "still broken", "cannot run"
+SKIP, ABORT = 125, 128  # exit statuses: git bisect tries another commit, or ends
 
 
 @click.command()
@@ -28,6 +31,12 @@ FIXED, BROKEN, CANNOT = "fixed", "still broken", "cannot run"
 @options.limit
 @options.memory
 @options.export
+@click.option(
+    "--bisect",
+    is_flag=True,
+    help="Exit status for git bisect run: 0 fixed, 1 still broken, 125 cannot run on this loss, 128 the command is "
+    "wrong.",
+)
 @options.as_json
 def replay(
     files: tuple[Path, ...],
@@ -35,6 +44,7 @@ def replay(
     limit: float | None,
     memory: int | None,
     export: str | None,
+    bisect: bool,
     as_json: bool,
     **given: str | None,
 ) -> None:
@@ -46,6 +56,7 @@ def replay(
     Examples:
       yololoss replay .yololoss/findings/assign.rows-476c810e.json --loss utils/loss.py:ComputeLoss
       yololoss replay .yololoss/findings/*.json
+      git bisect run yololoss replay case.json --loss utils/loss.py:ComputeLoss --bisect
 
     Exit status: 0 all are fixed; 1 at least one is still broken; 2 at least one cannot run.
     """
@@ -53,10 +64,13 @@ def replay(
     from yololoss.harness.engine.judge import MEMORY, Judge, Task, usual_limit  # noqa: PLC0415
     from yololoss.harness.findings.finding import Finding  # noqa: PLC0415
 
-    chosen = options.settings(**given)
-    subject = options.under_test(chosen)
-    if chosen.loss != subject.family.bundled:
-        refuse_others(chosen, subject)
+    if bisect:
+        _must_be_read(files)
+    with _skipping(bisect):
+        chosen = options.settings(**given)
+        subject = options.under_test(chosen)
+        if chosen.loss != subject.family.bundled:
+            refuse_others(chosen, subject)
     task = Task(chosen.loss, chosen.device, chosen.dialect, memory or MEMORY, limit or usual_limit(chosen.device))
     given |= {"limit": f"{limit:g}" if limit else None, "memory": str(memory) if memory else None}
     with Judge(task) as judge:
@@ -72,7 +86,38 @@ def replay(
     for line in tests if not as_json else ():
         options.say(line)
     found = {answer["answer"] for answer in answers}
+    if bisect:
+        sys.exit(options.BROKE if BROKEN in found else SKIP if CANNOT in found else 0)
     sys.exit(USAGE if CANNOT in found else options.BROKE if BROKEN in found else 0)
+
+
+def _must_be_read(files: tuple[Path, ...]) -> None:
+    """End git bisect if a file cannot be read: that is no loss's fault, and exit status 2 would mean "bad"."""
+    from yololoss import _suite  # noqa: PLC0415
+    from yololoss.harness.cases.vectors import read_vectors  # noqa: PLC0415
+
+    _suite.load_families()
+    for path in files:
+        try:
+            read_vectors(path)
+        except UsageError as error:
+            _end(str(error), ABORT)
+
+
+@contextmanager
+def _skipping(bisect: bool) -> Iterator[None]:
+    """With ``--bisect``: skip a commit whose loss cannot be loaded or called; end if an option is wrong."""
+    try:
+        yield
+    except UsageError as error:
+        if not bisect:
+            raise
+        _end(str(error), ABORT if str(error).startswith(("--device", "--dialect")) else SKIP)
+
+
+def _end(why: str, status: int) -> NoReturn:
+    click.echo(f"yololoss: {printable(why)}", err=True)
+    sys.exit(status)
 
 
 def _replay(
