@@ -17,7 +17,7 @@ import psutil
 from pydantic import ValidationError
 
 from yololoss._suite import VERSION
-from yololoss.harness.cases.case import Data
+from yololoss.harness.cases.case import Data, Finite
 from yololoss.harness.cases.files import LARGEST, read_bytes, read_file, write_whole
 from yololoss.harness.errors import BadFile, short
 from yololoss.harness.findings.verdict import Verdict
@@ -42,7 +42,7 @@ class Result(Data):
     """What is known of the loss at a commit. Laws that are not named here say nothing."""
 
     why: str = ""  # nothing can be said, and the reason
-    limit: float = 0.0  # seconds after which the check was ended, if it was
+    limit: Finite = 0.0  # seconds after which the check was ended, if it was
     dialect: str = ""  # that the loss was held to
     faults: tuple[Broken, ...] = ()
     held: tuple[str, ...] = ()
