@@ -18,7 +18,27 @@ from yololoss.harness.subjects.outcome import Outcome
 from yololoss.harness.subjects.subject import Unsupported
 
 MOST = 12  # lines of numbers; more are not read
+CURES_ALL, CURES_THIS, PROBABLY = "cures everything", "cures this fault", "the fault is probably here"
 SHOWN = 4  # names of laws that a finding explains; a report has all
+
+
+class Mend(Data):
+    """What would mend a fault, or where it probably is."""
+
+    file: str
+    line: int  # from 1
+    was: str  # the lines as they are
+    would_be: str  # and as they would be; "" if only the place is known
+    sure: str  # `CURES_ALL`, `CURES_THIS` or `PROBABLY`
+    laws: tuple[str, ...]  # that broke, and hold then
+    diff: str  # in unified form; "" if only the place is known
+
+    def __str__(self) -> str:
+        place = f"  {self.sure:<10} {self.file}:{self.line}"
+        if not self.would_be and not self.diff:
+            return f"{place}\n    {self.was}"
+        some = ", ".join(self.laws[:SHOWN]) + (", ..." if len(self.laws) > SHOWN else "")
+        return f"{place}\n    laws that hold then: {some}\n{self.diff}"
 
 
 class Finding(Data):
@@ -43,6 +63,7 @@ class Finding(Data):
     replay: str  # the command that judges the case again
     choice: str = ""  # that the named dialect and the loss make otherwise, if the law broke only for that
     explains: tuple[str, ...] = ()  # other laws that broke for the same reason
+    mends: tuple[Mend, ...] = ()  # what would mend it, the most probable first
 
     @property
     def laws(self) -> tuple[str, ...]:

@@ -74,6 +74,12 @@ class Source:
         """The statements of which a line runs. Of one that holds others, its head counts."""
         return [node for node in self.statements if any(line in lines for line in head_lines(node))]
 
+    @cached_property
+    def outermost(self) -> list[Function]:
+        """The functions that are in no other one."""
+        found = [node for node in ast.walk(self.tree) if isinstance(node, FUNCTIONS)]
+        return [node for node in found if self.function(node) is None]
+
     def function(self, node: ast.AST) -> Function | None:
         """The outermost function that a node is in the body of; None outside functions, and in defaults."""
         found, below = None, node

@@ -1,0 +1,186 @@
+"""The search for what mends one fault: which edits are tried, in which order, and what their answers mean."""
+
+import difflib
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from heapq import merge
+from pathlib import Path
+from typing import NamedTuple
+
+from yololoss.harness.findings.finding import CURES_ALL, CURES_THIS, PROBABLY, Finding, Mend
+from yololoss.harness.mend.bench import Bench, shown_path
+from yololoss.harness.mend.edits import KINDS, edits
+from yololoss.harness.mend.source import Edit, Source, head_lines
+from yololoss.harness.mend.trial import RAISED, Answer, Look, Question, Seen, Sweep, Try
+
+SCOUTED = 60  # cases of a gate that the loss, as it is, is run on: a second, and some fail for every common fault
+SCOUTING = 0.15  # share of the time that this may take
+FAILING = 6  # of them, those that fail are this many for each fault: an edit that cures these mostly cures all
+SWEPT = 800  # cases of a gate that what mends is judged on, by all laws
+PLACES = 3  # lines that are named where nothing mends
+RANK = {kind: n for n, kind in enumerate(KINDS)}
+Show = Callable[[int], object]  # called with the number of edits that were tried
+
+
+class Candidate(NamedTuple):
+    """An edit of one of the files."""
+
+    path: str
+    edit: Edit
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """Its line."""
+        return self.path, self.edit.line
+
+
+@dataclass
+class Scout:
+    """What the loss, as it is, does on the findings' cases and on some others."""
+
+    bench: Bench
+    seen: dict[int, Seen] = field(default_factory=dict)
+
+    def look(self, until: float) -> "Scout":
+        """Look at them."""
+        cases = range(len(self.bench.given) + SCOUTED)
+        for asked, answer in self.bench.answers(map(Look, cases), until):
+            if answer is not None:
+                self.seen[asked.case] = answer
+        return self
+
+    def questions(self, n: int, fault: Finding, others: frozenset[str]) -> list[Question]:
+        """What must hold once this fault is mended: first its own case, then others that fail, then those that do not."""
+        own = self.seen.get(n, Seen((fault.law,), (), frozenset()))
+        found = [Question(n, (fault.law, *(law for law in own.held if law != fault.law)))]
+        wanted = frozenset(fault.laws) - others
+        failing, passing = [], []
+        for case, seen in sorted(self.seen.items()):
+            broke = tuple(law for law in seen.broke if law in wanted)
+            if case != n and (broke or seen.held):
+                (failing if broke else passing).append(Question(case, (*broke, *seen.held)))
+        return [*found, *failing[:FAILING], *passing, *failing[FAILING:]]
+
+
+@dataclass
+class Search:
+    """The search for what mends one fault."""
+
+    bench: Bench
+    fault: Finding
+    lines: frozenset[tuple[str, int]]  # that run in its case
+    questions: list[Question]
+    others: frozenset[str]  # laws of other faults, which may break
+    numbers: Sequence[float] = ()
+    alone: bool = True  # whether the loss has no other fault
+    tried: int = 0
+    reached: dict[Candidate, Answer] = field(default_factory=dict)  # edits that mend the fault's own case
+    _of_line: Counter[tuple[str, int]] = field(default_factory=Counter)  # edits tried
+    _next: deque[Candidate] = field(default_factory=deque)
+    _known: set[tuple[str, int, int, str]] = field(default_factory=set)
+
+    def run(self, until: float, show: Show = lambda _: None) -> tuple[Mend, ...]:
+        """What mends the fault; where nothing does, the lines at which it probably is."""
+        found = self._mend(until, show)
+        return self._probably() if found is None else (self._told(found),)
+
+    def _mend(self, until: float, show: Show) -> Candidate | None:
+        waiting = self._candidates()
+        while time.monotonic() < until:
+            found = self._survivor(waiting, until, show)
+            if found is None or self._holds_everywhere(found, until):
+                return found
+        return None
+
+    def _survivor(self, waiting: Iterator[Candidate], until: float, show: Show) -> Candidate | None:
+        """The next edit with which all questions hold."""
+        messages = (Try(*each, tuple(self.questions)) for each in waiting)
+        answers = self.bench.answers(messages, until)
+        for asked, answer in answers:
+            found = Candidate(asked.path, asked.edit)
+            self.tried += 1
+            self._of_line[found.place] += 1
+            show(self.tried)
+            if answer is not None and answer.held:
+                if self._is_new_place(found):
+                    self._next.extend(self._of([found.place]))
+                self.reached[found] = answer
+                if not answer.law and answer.held >= len(asked.questions):
+                    answers.close()
+                    return found
+        return None
+
+    def _is_new_place(self, found: Candidate) -> bool:
+        return all(each.place != found.place for each in self.reached)
+
+    def _candidates(self) -> Iterator[Candidate]:
+        """Edits that were not tried yet: first those of lines where one mended the fault's own case."""
+        rest = self._of(self.lines)
+        while True:
+            each = self._next.popleft() if self._next else next(rest, None)
+            if each is None:
+                return
+            key = (each.path, *each.edit[:3])
+            if key not in self._known:
+                self._known.add(key)
+                yield each
+
+    def _of(self, lines: Sequence[tuple[str, int]] | frozenset[tuple[str, int]]) -> Iterator[Candidate]:
+        """The edits of these lines in all files, by kind."""
+
+        def of(path: str, text: str) -> Iterator[Candidate]:
+            mine = {line for file, line in lines if file == path}
+            return (Candidate(path, each) for each in edits(text, mine, self.numbers))
+
+        files = self.bench.files.texts.items()
+        return merge(*(of(*file) for file in files), key=lambda each: RANK[each.edit.kind])
+
+    def _holds_everywhere(self, found: Candidate, until: float) -> bool:
+        """Judge it as a gate does. Where a law breaks, its case becomes a question for the next edits."""
+        parts = (Sweep(*found, n, self.bench.workers, SWEPT, self.others) for n in range(self.bench.workers))
+        for _, broke in self.bench.answers(parts, max(until, time.monotonic() + 2)):
+            if broke is None:
+                continue
+            return False
+        return True
+
+    def _told(self, found: Candidate) -> Mend:
+        text = self.bench.files.texts[found.path]
+        sure = CURES_ALL if self.alone else CURES_THIS
+        return told(found, text, sure, self.fault.laws)
+
+    def _probably(self) -> tuple[Mend, ...]:
+        """The lines at which most edits mended the most."""
+        furthest: dict[tuple[str, int], tuple[int, float]] = {}
+        count = Counter(each.place for each in self.reached)
+        for each, answer in self.reached.items():
+            score = (answer.held, count[each.place] / self._of_line[each.place])
+            furthest[each.place] = max(score, furthest.get(each.place, (0, 0.0)))
+        best = sorted(furthest, key=lambda place: furthest[place], reverse=True)[:PLACES]
+        return tuple(self._place(*place) for place in best)
+
+    def _place(self, path: str, line: int) -> Mend:
+        was = self.bench.files.texts[path].splitlines()[line - 1].strip()
+        return Mend(file=shown_path(path), line=line, was=was, would_be="", sure=PROBABLY, laws=(), diff="")
+
+
+def told(found: Candidate, text: str, sure: str, laws: Sequence[str]) -> Mend:
+    """What mends a fault, as it is told: the lines that change, and the difference as a file that can be applied."""
+    file, edited = shown_path(found.path), found.edit.applied(text)
+    old, new = text.splitlines(), edited.splitlines()
+    changes = [c for c in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes() if c[0] != "equal"]
+    (_, start, _, first, _), (_, _, end, _, last) = changes[0], changes[-1]
+    was, now = ("\n".join(line.strip() for line in lines) for lines in (old[start:end], new[first:last]))
+    return Mend(
+        file=file, line=start + 1, was=was, would_be=now, sure=sure, laws=tuple(laws), diff=_difference(file, text, edited)
+    )
+
+
+def _difference(file: str, old: str, new: str) -> str:
+    """The difference of two texts in unified form, as git apply and patch -p1 take it."""
+    names = (file, file) if Path(file).is_absolute() else (f"a/{file}", f"b/{file}")
+    lines = difflib.unified_diff(old.splitlines(keepends=True), new.splitlines(keepends=True), *names)
+    end = "\n\\ No newline at end of file\n"
+    return "".join(line if line.endswith("\n") else line + end for line in lines)

@@ -1,0 +1,188 @@
+"""The process that tries edits: it loads the loss once, and judges it with one edit after another."""
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from yololoss.harness.cases.vectors import Vector, kind, make_vector
+from yololoss.harness.engine.guard import UNWATCHED, is_watched
+from yololoss.harness.engine.judge import WAITS, Task, judged
+from yololoss.harness.engine.plan import Plan
+from yololoss.harness.laws.exam import Run
+from yololoss.harness.laws.law import SEED
+from yololoss.harness.mend import fence
+from yololoss.harness.mend.program import Program, traced
+from yololoss.harness.mend.source import Edit
+from yololoss.harness.subjects.family import LossUnderTest, find_family, with_record
+
+RAISED = "run.no-exception"
+
+
+class Question(NamedTuple):
+    """A case, and the laws that must hold on it. A case of a finding has its index; others follow, in their order."""
+
+    case: int
+    laws: tuple[str, ...]
+
+
+class Look(NamedTuple):
+    """Asks what the loss, as it is, does on a case."""
+
+    case: int
+
+
+class Seen(NamedTuple):
+    """What it does there."""
+
+    broke: tuple[str, ...]
+    held: tuple[str, ...]
+    lines: frozenset[tuple[str, int]]  # that run
+
+
+class Try(NamedTuple):
+    """Asks what the loss does with an edit: the first law that breaks, of these questions in their order."""
+
+    path: str
+    edit: Edit
+    questions: tuple[Question, ...]
+    whole: bool = False  # whether all is imported again, as after a real edit
+
+
+class Answer(NamedTuple):
+    """The first law that broke, and how."""
+
+    held: int  # questions before it
+    law: str = ""  # "": all laws held
+    observed: str = ""
+
+
+class Sweep(NamedTuple):
+    """Asks which law breaks with an edit on every ``step``th case of a gate."""
+
+    path: str
+    edit: Edit
+    first: int
+    step: int
+    cases: int
+    known: frozenset[str]  # laws of other faults, which may break
+
+
+class Files(NamedTuple):
+    """The loss's own files, and the lines that run when they are imported."""
+
+    texts: dict[str, str]
+    at_import: frozenset[tuple[str, int]]
+
+
+@dataclass
+class Desk:
+    """The loss in this process, and the cases that it is judged by."""
+
+    task: Task
+    given: Sequence[Vector[Any, Any]]
+
+    @cached_property
+    def program(self) -> Program:
+        """The loss, loaded."""
+        return Program(self.task)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The laws, and what cases are made from."""
+        return Plan(self.task.laws, self.program.subject)
+
+    @property
+    def files(self) -> Files:
+        """The loss's own files."""
+        return Files(self.program.texts, frozenset(self.program.at_import))
+
+    def vector(self, number: int) -> Vector[Any, Any]:
+        """The case of that number: one of a finding, or one that a gate makes."""
+        if number < len(self.given):
+            return self.given[number]
+        return make_vector(self.plan.case(self.plan.usual(number - len(self.given))), id="usual")
+
+    def look(self, asked: Look) -> Seen:
+        """What the loss does on a case. Of laws that run it again only the one that the case is saved under counts."""
+        vector, subject = self.vector(asked.case), self.program.subject
+        run = Run(with_record(subject, vector), vector.case)
+        with traced() as lines:
+            _ = run.outcome
+        number = None if asked.case < len(self.given) else self.plan.usual(asked.case - len(self.given)).domain
+        laws = self.plan.judges(vector.case, number, np.random.default_rng(SEED), str(vector.law))
+        broke, held = [], []
+        for law in laws:
+            law.tally.clear()
+            if not law.again or law.id == vector.law:
+                told = judged(law, run)[0]
+                if told is not None:
+                    broke.append(law.id)
+                elif law.tally.judged:
+                    held.append(law.id)
+        return Seen(tuple(broke), tuple(held), frozenset(lines))
+
+    def attempt(self, asked: Try) -> Answer:
+        """Judge the loss with an edit."""
+        try:
+            with self.program.patched(asked.path, asked.edit, whole=asked.whole) as subject:
+                return self._judged(subject, asked.questions)
+        except Exception as error:  # it cannot be compiled or imported
+            return Answer(0, RAISED, type(error).__name__)
+
+    def _judged(self, subject: LossUnderTest, questions: Iterable[Question]) -> Answer:
+        for n, question in enumerate(questions):
+            vector = self.vector(question.case)
+            run = Run(with_record(subject, vector), vector.case)
+            for id in question.laws:
+                told = judged(self.plan.laws[id], run)[0]
+                if told is not None:
+                    return Answer(n, id, f"{told.what} {told.observed}")
+            if not run.answered and RAISED in question.laws:
+                return Answer(n, RAISED)
+        return Answer(n + 1)
+
+    def sweep(self, asked: Sweep) -> tuple[int, str] | None:
+        """The law that breaks first on the cases of a gate, with the number of the case; None if all hold."""
+        with self.program.patched(asked.path, asked.edit, whole=True) as subject:
+            for number in range(asked.first, asked.cases, asked.step):
+                origin = self.plan.usual(number)
+                run = Run(subject, self.plan.case(origin))
+                chance = np.random.default_rng((SEED, number))
+                for law in self.plan.judges(run.case, origin.domain, chance):
+                    if law.id not in asked.known and judged(law, run)[0] is not None:
+                        return number + len(self.given), law.id
+        return None
+
+    def answer(self, asked: Any) -> Any:
+        """The answer to any message."""
+        if isinstance(asked, Look):
+            return self.look(asked)
+        return self.attempt(asked) if isinstance(asked, Try) else self.sweep(asked)
+
+
+def serve(pipe: Connection, task: Task, family: str, given: Iterable[str], folder: str) -> None:
+    """The process: loads the loss, sends its files, then answers one message after another."""
+    sys.dont_write_bytecode = True
+    find_family(family)
+    desk = Desk(task, [kind(family).vector.model_validate_json(text) for text in given])
+    pipe.send(desk.files)
+    _ = desk.plan
+    os.chdir(folder)
+    tempfile.tempdir = folder
+    fence.limit(task.memory)
+    fence.FENCE.put_up(folder)
+    while is_watched(WAITS):
+        try:
+            asked = pipe.recv()
+        except EOFError:
+            return
+        is_watched(UNWATCHED * task.limit)
+        pipe.send(desk.answer(asked))
+
