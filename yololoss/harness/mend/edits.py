@@ -245,7 +245,8 @@ def _without(place: Place, node: ast.expr, row: list[Any], n: int) -> Edit:
 
 def _dropped_statement(place: Place) -> Edits:
     node = place.statement
-    if isinstance(node, ast.Assign | ast.AugAssign | ast.Expr | ast.AnnAssign | ast.Delete | ast.Assert):
+    declared = isinstance(node, ast.AnnAssign) and node.value is None
+    if isinstance(node, ast.Assign | ast.AugAssign | ast.Expr | ast.AnnAssign | ast.Delete | ast.Assert) and not declared:
         yield _deleted(place, node)
     elif isinstance(node, ast.If | ast.For | ast.With | ast.Try | ast.While):
         yield _deleted(place, node)

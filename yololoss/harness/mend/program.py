@@ -40,9 +40,14 @@ class Program:
         self.texts = {path: Path(path).read_text(encoding="utf-8") for path in sorted(paths)}
         self._sources = {path: Source(text) for path, text in self.texts.items()}
         found = gc.get_objects()
-        self._functions = [each for each in found if isinstance(each, FunctionType) and _path(each.__code__) in paths]
-        caches = (each for each in found if isinstance(each, functools._lru_cache_wrapper))
+        self._functions: dict[tuple[str, str, int], list[FunctionType]] = {}
+        for each in found:
+            if type(each) is FunctionType:  # isinstance would ask objects that warn when they are asked
+                code = each.__code__
+                self._functions.setdefault((code.co_filename, code.co_name, code.co_firstlineno), []).append(each)
+        caches = (each for each in found if type(each) is functools._lru_cache_wrapper)
         self._caches = [each for each in caches if getattr(each, "__module__", "") in self._modules]
+        self._named = {os.path.realpath(str(m.__file__)): str(m.__file__) for m in self._modules.values()}
 
     @contextmanager
     def patched(self, path: str, edit: Edit, *, whole: bool = False) -> Iterator[LossUnderTest]:
@@ -74,9 +79,8 @@ class Program:
         if node is None:
             return None
         first = min([node.lineno, *(each.lineno for each in node.decorator_list)])
-        found = [f for f in self._functions if _path(f.__code__) == path and f.__code__.co_name == node.name]
-        found = [each for each in found if each.__code__.co_firstlineno in (first, node.lineno)]
-        code = _compiled(source, node, edit, path)
+        found = self._functions.get((self._named[path], node.name, first), [])
+        code = _compiled(source, node, edit, self._named[path])
         fits = code is not None and all(len(f.__code__.co_freevars) == len(code.co_freevars) for f in found)
         return (found, code) if found and fits and code is not None else None
 
@@ -103,10 +107,6 @@ def _module_of(spec: str) -> str:
     """The file or the top package that a loss is named by."""
     place = spec.rpartition(":")[0]
     return os.path.realpath(place) if place.endswith(".py") else place.partition(".")[0]
-
-
-def _path(code: CodeType) -> str:
-    return os.path.realpath(code.co_filename)
 
 
 def _is_own(module: ModuleType, new: bool, top: str) -> bool:

@@ -12,13 +12,14 @@ from typing import NamedTuple
 from yololoss.harness.findings.finding import CURES_ALL, CURES_THIS, PROBABLY, Finding, Mend
 from yololoss.harness.mend.bench import Bench, shown_path
 from yololoss.harness.mend.edits import KINDS, edits
-from yololoss.harness.mend.source import Edit, Source, head_lines
+from yololoss.harness.mend.source import Edit
 from yololoss.harness.mend.trial import RAISED, Answer, Look, Question, Seen, Sweep, Try
 
 SCOUTED = 60  # cases of a gate that the loss, as it is, is run on: a second, and some fail for every common fault
 SCOUTING = 0.15  # share of the time that this may take
 FAILING = 6  # of them, those that fail are this many for each fault: an edit that cures these mostly cures all
-SWEPT = 800  # cases of a gate that what mends is judged on, by all laws
+SWEPT = 500  # cases of a gate that what mends is judged on, by all laws
+LONGER = 10.0  # seconds that the last edit may take beyond the time, so that it is told what it is
 PLACES = 3  # lines that are named where nothing mends
 RANK = {kind: n for n, kind in enumerate(KINDS)}
 Show = Callable[[int], object]  # called with the number of edits that were tried
@@ -54,13 +55,14 @@ class Scout:
     def questions(self, n: int, fault: Finding, others: frozenset[str]) -> list[Question]:
         """What must hold once this fault is mended: first its own case, then others that fail, then those that do not."""
         own = self.seen.get(n, Seen((fault.law,), (), frozenset()))
-        found = [Question(n, (fault.law, *(law for law in own.held if law != fault.law)))]
+        always = () if RAISED in others else (RAISED,)  # where the loss raises, no other law says anything
+        found = [Question(n, (fault.law, *always, *(law for law in own.held if law != fault.law)))]
         wanted = frozenset(fault.laws) - others
         failing, passing = [], []
         for case, seen in sorted(self.seen.items()):
             broke = tuple(law for law in seen.broke if law in wanted)
             if case != n and (broke or seen.held):
-                (failing if broke else passing).append(Question(case, (*broke, *seen.held)))
+                (failing if broke else passing).append(Question(case, (*broke, *always, *seen.held)))
         return [*found, *failing[:FAILING], *passing, *failing[FAILING:]]
 
 
@@ -96,8 +98,8 @@ class Search:
 
     def _survivor(self, waiting: Iterator[Candidate], until: float, show: Show) -> Candidate | None:
         """The next edit with which all questions hold."""
-        messages = (Try(*each, tuple(self.questions)) for each in waiting)
-        answers = self.bench.answers(messages, until)
+        self.bench.questions = tuple(self.questions)
+        answers = self.bench.answers((Try(*each) for each in waiting), until)
         for asked, answer in answers:
             found = Candidate(asked.path, asked.edit)
             self.tried += 1
@@ -107,7 +109,7 @@ class Search:
                 if self._is_new_place(found):
                     self._next.extend(self._of([found.place]))
                 self.reached[found] = answer
-                if not answer.law and answer.held >= len(asked.questions):
+                if not answer.law and answer.held >= len(self.questions):
                     answers.close()
                     return found
         return None
@@ -116,12 +118,14 @@ class Search:
         return all(each.place != found.place for each in self.reached)
 
     def _candidates(self) -> Iterator[Candidate]:
-        """Edits that were not tried yet: first those of lines where one mended the fault's own case."""
-        rest = self._of(self.lines)
+        """Edits that were not tried yet. Every second one is of a line where another mended the fault's own case."""
+        rest, turn = self._of(self.lines), True
         while True:
-            each = self._next.popleft() if self._next else next(rest, None)
-            if each is None:
+            turn = not turn
+            each = self._next.popleft() if self._next and turn else next(rest, None)
+            if each is None and not self._next:
                 return
+            each = each or self._next.popleft()
             key = (each.path, *each.edit[:3])
             if key not in self._known:
                 self._known.add(key)
@@ -138,13 +142,31 @@ class Search:
         return merge(*(of(*file) for file in files), key=lambda each: RANK[each.edit.kind])
 
     def _holds_everywhere(self, found: Candidate, until: float) -> bool:
-        """Judge it as a gate does. Where a law breaks, its case becomes a question for the next edits."""
-        parts = (Sweep(*found, n, self.bench.workers, SWEPT, self.others) for n in range(self.bench.workers))
-        for _, broke in self.bench.answers(parts, max(until, time.monotonic() + 2)):
+        """Judge it as a gate does. Where a law breaks, its case is a question for the next edits."""
+        while True:
+            broke = self._swept(found, until)
             if broke is None:
-                continue
-            return False
-        return True
+                return True
+            case, law = broke
+            if law in self.fault.laws or not self._broke_before(found.path, case, law, until):
+                self.questions.insert(1, Question(case, (law,)))
+                return False
+            self.others |= {law}
+
+    def _swept(self, found: Candidate, until: float) -> tuple[int, str] | None:
+        """The first law that breaks on the cases of a gate, with the number of the case."""
+        workers = self.bench.workers
+        parts = (Sweep(*found, n, workers, SWEPT, self.others) for n in range(workers))
+        for _, broke in self.bench.answers(parts, until + LONGER):
+            if broke is not None:
+                return broke
+        return None
+
+    def _broke_before(self, path: str, case: int, law: str, until: float) -> bool:
+        """Whether the law breaks on that case without any edit."""
+        self.bench.questions = (Question(case, (law,)),)
+        nothing = [Try(path, Edit(0, 0, "", "", 1))]
+        return any(answer is None or answer.law for _, answer in self.bench.answers(nothing, until + LONGER))
 
     def _told(self, found: Candidate) -> Mend:
         text = self.bench.files.texts[found.path]

@@ -97,6 +97,8 @@ def closed(text: str) -> bool:
         node = ast.parse(text, mode="eval").body
     except SyntaxError:  # such as a slice, which stands in brackets of its own
         return True
+    if isinstance(node, ast.UnaryOp) and isinstance(node.operand, ast.Constant):  # a negative number
+        return True
     return isinstance(node, CLOSED) and not (isinstance(node, ast.Tuple) and not text.startswith("("))
 
 

@@ -46,13 +46,17 @@ class Seen(NamedTuple):
     lines: frozenset[tuple[str, int]]  # that run
 
 
+class Ask(NamedTuple):
+    """What is asked of every edit that follows, in this order. It has no answer."""
+
+    questions: tuple[Question, ...]
+
+
 class Try(NamedTuple):
-    """Asks what the loss does with an edit: the first law that breaks, of these questions in their order."""
+    """Asks what the loss does with an edit: the first law that breaks."""
 
     path: str
     edit: Edit
-    questions: tuple[Question, ...]
-    whole: bool = False  # whether all is imported again, as after a real edit
 
 
 class Answer(NamedTuple):
@@ -87,6 +91,7 @@ class Desk:
 
     task: Task
     given: Sequence[Vector[Any, Any]]
+    questions: tuple[Question, ...] = ()
 
     @cached_property
     def program(self) -> Program:
@@ -131,22 +136,20 @@ class Desk:
     def attempt(self, asked: Try) -> Answer:
         """Judge the loss with an edit."""
         try:
-            with self.program.patched(asked.path, asked.edit, whole=asked.whole) as subject:
-                return self._judged(subject, asked.questions)
+            with self.program.patched(asked.path, asked.edit) as subject:
+                return self._judged(subject)
         except Exception as error:  # it cannot be compiled or imported
             return Answer(0, RAISED, type(error).__name__)
 
-    def _judged(self, subject: LossUnderTest, questions: Iterable[Question]) -> Answer:
-        for n, question in enumerate(questions):
+    def _judged(self, subject: LossUnderTest) -> Answer:
+        for n, question in enumerate(self.questions):
             vector = self.vector(question.case)
             run = Run(with_record(subject, vector), vector.case)
             for id in question.laws:
-                told = judged(self.plan.laws[id], run)[0]
+                told = judged(self.plan.laws[id], run)[0] if id in self.plan.laws else None
                 if told is not None:
                     return Answer(n, id, f"{told.what} {told.observed}")
-            if not run.answered and RAISED in question.laws:
-                return Answer(n, RAISED)
-        return Answer(n + 1)
+        return Answer(len(self.questions))
 
     def sweep(self, asked: Sweep) -> tuple[int, str] | None:
         """The law that breaks first on the cases of a gate, with the number of the case; None if all hold."""
@@ -184,5 +187,8 @@ def serve(pipe: Connection, task: Task, family: str, given: Iterable[str], folde
         except EOFError:
             return
         is_watched(UNWATCHED * task.limit)
-        pipe.send(desk.answer(asked))
+        if isinstance(asked, Ask):
+            desk.questions = asked.questions
+        else:
+            pipe.send(desk.answer(asked))
 
