@@ -12,7 +12,7 @@ from typing import Any
 from yololoss.harness.engine.guard import Guarded
 from yololoss.harness.engine.judge import START, STEP, Task
 from yololoss.harness.errors import UsageError
-from yololoss.harness.mend.trial import Ask, Files, Question, serve
+from yololoss.harness.mend.trial import Ask, Files, serve
 
 DIED = None  # the answer where the process ended, or took too long
 
@@ -33,7 +33,7 @@ class Trier:
         self._guarded = Guarded(serve, arguments, bench.task.memory)
         theirs.close()
         self.files: Files | None = None
-        self._asks: tuple[Question, ...] = ()
+        self._asks: Ask | None = None
 
     def ready(self) -> Files:
         """The loss's own files, once it is loaded."""
@@ -49,9 +49,9 @@ class Trier:
     def ask(self, message: Any) -> None:
         """Send a message."""
         self.ready()
-        if self._asks is not self._bench.questions:
-            self._asks = self._bench.questions
-            self.pipe.send(Ask(self._asks))
+        if self._asks is not self._bench.asks:
+            self._asks = self._bench.asks
+            self.pipe.send(self._asks)
         self.asked, self._began = message, time.monotonic()
         self.pipe.send(message)
 
@@ -83,7 +83,7 @@ class Bench(AbstractContextManager["Bench"]):
 
     def __init__(self, task: Task, family: str, given: tuple[str, ...], workers: int) -> None:
         self.task, self.family, self.given = task, family, given
-        self.questions: tuple[Question, ...] = ()  # that every edit is asked
+        self.asks = Ask(())  # what is asked of every edit
         self.folder = tempfile.TemporaryDirectory(prefix="yololoss-mend-", ignore_cleanup_errors=True)
         self._triers = [Trier(self) for _ in range(workers)]
 

@@ -42,18 +42,24 @@ def mend(
             left = began + seconds - now
             until = now + (FIRST if n + 1 < len(faults) else 1.0) * left
             others = frozenset(law for each in faults if each is not fault for law in each.laws) - {fault.law}
-            seen = scout.seen.get(n)
-            lines = _lines(bench, None if seen is None else seen.lines)
+            seen = scout.of(n, fault)
             search = Search(
-                bench, fault, lines, scout.questions(n, fault, others), others, family.numbers, len(faults) == 1
+                bench=bench,
+                fault=fault,
+                lines=_lines(bench, seen.lines),
+                questions=scout.questions(n, fault, others),
+                others=others,
+                observed=seen.observed,
+                numbers=family.numbers,
+                alone=len(faults) == 1,
             )
             found.append(fault.model_copy(update={"mends": search.run(until, show)}))
     return tuple(found)
 
 
-def _lines(bench: Bench, ran: frozenset[tuple[str, int]] | None) -> frozenset[tuple[str, int]]:
+def _lines(bench: Bench, ran: frozenset[tuple[str, int]]) -> frozenset[tuple[str, int]]:
     """The lines that an edit may change: those that run. Where the case ends its process, all."""
     files = bench.files
-    if ran is not None:
+    if ran:
         return ran | files.at_import
     return frozenset((path, n + 1) for path, text in files.texts.items() for n in range(len(text.splitlines())))

@@ -7,21 +7,25 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from heapq import merge
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from yololoss.harness.findings.finding import CURES_ALL, CURES_THIS, PROBABLY, Finding, Mend
 from yololoss.harness.mend.bench import Bench, shown_path
 from yololoss.harness.mend.edits import KINDS, edits
 from yololoss.harness.mend.source import Edit
-from yololoss.harness.mend.trial import RAISED, Answer, Look, Question, Seen, Sweep, Try
+from yololoss.harness.mend.trial import RAISED, Answer, Ask, Look, Question, Seen, Sweep, Try
 
 SCOUTED = 60  # cases of a gate that the loss, as it is, is run on: a second, and some fail for every common fault
 SCOUTING = 0.15  # share of the time that this may take
 FAILING = 6  # of them, those that fail are this many for each fault: an edit that cures these mostly cures all
 SWEPT = 500  # cases of a gate that what mends is judged on, by all laws
 LONGER = 10.0  # seconds that the last edit may take beyond the time, so that it is told what it is
+# An edit that mends the fault's own case says so much more of its line than one that changes what is wrong there.
+CURED = 3
+FEW = 4  # a line with fewer edits than these is not named for one of them
 PLACES = 3  # lines that are named where nothing mends
 RANK = {kind: n for n, kind in enumerate(KINDS)}
+Place: TypeAlias = tuple[str, int]  # file and line
 Show = Callable[[int], object]  # called with the number of edits that were tried
 
 
@@ -32,7 +36,7 @@ class Candidate(NamedTuple):
     edit: Edit
 
     @property
-    def place(self) -> tuple[str, int]:
+    def place(self) -> Place:
         """Its line."""
         return self.path, self.edit.line
 
@@ -52,9 +56,13 @@ class Scout:
                 self.seen[asked.case] = answer
         return self
 
+    def of(self, n: int, fault: Finding) -> Seen:
+        """What the loss does on the case of a fault; if it ends its process there, its law broke and no line is known."""
+        return self.seen.get(n, Seen((fault.law,), (), frozenset()))
+
     def questions(self, n: int, fault: Finding, others: frozenset[str]) -> list[Question]:
         """What must hold once this fault is mended: first its own case, then others that fail, then those that do not."""
-        own = self.seen.get(n, Seen((fault.law,), (), frozenset()))
+        own = self.of(n, fault)
         always = () if RAISED in others else (RAISED,)  # where the loss raises, no other law says anything
         found = [Question(n, (fault.law, *always, *(law for law in own.held if law != fault.law)))]
         wanted = frozenset(fault.laws) - others
@@ -72,14 +80,16 @@ class Search:
 
     bench: Bench
     fault: Finding
-    lines: frozenset[tuple[str, int]]  # that run in its case
+    lines: frozenset[Place]  # that run in its case
     questions: list[Question]
     others: frozenset[str]  # laws of other faults, which may break
+    observed: str = ""  # what its law observes in its case
     numbers: Sequence[float] = ()
     alone: bool = True  # whether the loss has no other fault
     tried: int = 0
     reached: dict[Candidate, Answer] = field(default_factory=dict)  # edits that mend the fault's own case
-    _of_line: Counter[tuple[str, int]] = field(default_factory=Counter)  # edits tried
+    _of_line: Counter[Place] = field(default_factory=Counter)  # edits tried
+    _only: Counter[Place] = field(default_factory=Counter)  # edits that changed what is wrong, and nothing else
     _next: deque[Candidate] = field(default_factory=deque)
     _known: set[tuple[str, int, int, str]] = field(default_factory=set)
 
@@ -98,12 +108,13 @@ class Search:
 
     def _survivor(self, waiting: Iterator[Candidate], until: float, show: Show) -> Candidate | None:
         """The next edit with which all questions hold."""
-        self.bench.questions = tuple(self.questions)
+        self.bench.asks = Ask(tuple(self.questions), self.observed)
         answers = self.bench.answers((Try(*each) for each in waiting), until)
         for asked, answer in answers:
             found = Candidate(asked.path, asked.edit)
             self.tried += 1
             self._of_line[found.place] += 1
+            self._only[found.place] += answer is not None and answer.alone
             show(self.tried)
             if answer is not None and answer.held:
                 if self._is_new_place(found):
@@ -131,7 +142,7 @@ class Search:
                 self._known.add(key)
                 yield each
 
-    def _of(self, lines: Sequence[tuple[str, int]] | frozenset[tuple[str, int]]) -> Iterator[Candidate]:
+    def _of(self, lines: Sequence[Place] | frozenset[Place]) -> Iterator[Candidate]:
         """The edits of these lines in all files, by kind."""
 
         def of(path: str, text: str) -> Iterator[Candidate]:
@@ -164,7 +175,7 @@ class Search:
 
     def _broke_before(self, path: str, case: int, law: str, until: float) -> bool:
         """Whether the law breaks on that case without any edit."""
-        self.bench.questions = (Question(case, (law,)),)
+        self.bench.asks = Ask((Question(case, (law,)),))
         nothing = [Try(path, Edit(0, 0, "", "", 1))]
         return any(answer is None or answer.law for _, answer in self.bench.answers(nothing, until + LONGER))
 
@@ -174,14 +185,13 @@ class Search:
         return told(found, text, sure, self.fault.laws)
 
     def _probably(self) -> tuple[Mend, ...]:
-        """The lines at which most edits mended the most."""
-        furthest: dict[tuple[str, int], tuple[int, float]] = {}
-        count = Counter(each.place for each in self.reached)
-        for each, answer in self.reached.items():
-            score = (answer.held, count[each.place] / self._of_line[each.place])
-            furthest[each.place] = max(score, furthest.get(each.place, (0, 0.0)))
-        best = sorted(furthest, key=lambda place: furthest[place], reverse=True)[:PLACES]
-        return tuple(self._place(*place) for place in best)
+        """The lines whose edits most often mended the fault's case, or changed what is wrong there and nothing else."""
+        cured = Counter(each.place for each in self.reached)
+        score = {
+            place: (CURED * cured[place] + self._only[place]) / (count + FEW) for place, count in self._of_line.items()
+        }
+        best = sorted((place for place in score if score[place]), key=lambda place: -score[place])
+        return tuple(self._place(*place) for place in best[:PLACES])
 
     def _place(self, path: str, line: int) -> Mend:
         was = self.bench.files.texts[path].splitlines()[line - 1].strip()

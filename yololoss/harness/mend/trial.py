@@ -13,7 +13,7 @@ import numpy as np
 
 from yololoss.harness.cases.vectors import Vector, kind, make_vector
 from yololoss.harness.engine.guard import UNWATCHED, is_watched
-from yololoss.harness.engine.judge import WAITS, Task, judged
+from yololoss.harness.engine.judge import WAITS, Task, Told, judged
 from yololoss.harness.engine.plan import Plan
 from yololoss.harness.laws.exam import Run
 from yololoss.harness.laws.law import SEED
@@ -44,12 +44,14 @@ class Seen(NamedTuple):
     broke: tuple[str, ...]
     held: tuple[str, ...]
     lines: frozenset[tuple[str, int]]  # that run
+    observed: str = ""  # of the law that the case is saved under
 
 
 class Ask(NamedTuple):
     """What is asked of every edit that follows, in this order. It has no answer."""
 
     questions: tuple[Question, ...]
+    observed: str = ""  # what the first law observes without an edit
 
 
 class Try(NamedTuple):
@@ -64,7 +66,7 @@ class Answer(NamedTuple):
 
     held: int  # questions before it
     law: str = ""  # "": all laws held
-    observed: str = ""
+    alone: bool = False  # whether an edit changed what the first law observes, and broke no other law there
 
 
 class Sweep(NamedTuple):
@@ -91,7 +93,7 @@ class Desk:
 
     task: Task
     given: Sequence[Vector[Any, Any]]
-    questions: tuple[Question, ...] = ()
+    asks: Ask = Ask(())
 
     @cached_property
     def program(self) -> Program:
@@ -122,34 +124,40 @@ class Desk:
             _ = run.outcome
         number = None if asked.case < len(self.given) else self.plan.usual(asked.case - len(self.given)).domain
         laws = self.plan.judges(vector.case, number, np.random.default_rng(SEED), str(vector.law))
-        broke, held = [], []
+        broke, held, observed = [], [], ""
         for law in laws:
             law.tally.clear()
             if not law.again or law.id == vector.law:
                 told = judged(law, run)[0]
                 if told is not None:
                     broke.append(law.id)
+                    observed = _seen(told) if law.id == vector.law else observed
                 elif law.tally.judged:
                     held.append(law.id)
-        return Seen(tuple(broke), tuple(held), frozenset(lines))
+        return Seen(tuple(broke), tuple(held), frozenset(lines), observed)
 
     def attempt(self, asked: Try) -> Answer:
         """Judge the loss with an edit."""
         try:
             with self.program.patched(asked.path, asked.edit) as subject:
                 return self._judged(subject)
-        except Exception as error:  # it cannot be compiled or imported
-            return Answer(0, RAISED, type(error).__name__)
+        except Exception:  # it cannot be compiled or imported
+            return Answer(0, RAISED)
 
     def _judged(self, subject: LossUnderTest) -> Answer:
-        for n, question in enumerate(self.questions):
+        for n, question in enumerate(self.asks.questions):
             vector = self.vector(question.case)
             run = Run(with_record(subject, vector), vector.case)
             for id in question.laws:
-                told = judged(self.plan.laws[id], run)[0] if id in self.plan.laws else None
+                told = self._told(id, run)
                 if told is not None:
-                    return Answer(n, id, f"{told.what} {told.observed}")
-        return Answer(len(self.questions))
+                    other = n == 0 and id == question.laws[0] and _seen(told) != self.asks.observed
+                    return Answer(n, id, other and not any(self._told(each, run) for each in question.laws[1:]))
+        return Answer(len(self.asks.questions))
+
+    def _told(self, id: str, run: Run) -> Told | None:
+        """How a law breaks, if it does, and applies to the loss at all."""
+        return judged(self.plan.laws[id], run)[0] if id in self.plan.laws else None
 
     def sweep(self, asked: Sweep) -> tuple[int, str] | None:
         """The law that breaks first on the cases of a gate, with the number of the case; None if all hold."""
@@ -188,7 +196,12 @@ def serve(pipe: Connection, task: Task, family: str, given: Iterable[str], folde
             return
         is_watched(UNWATCHED * task.limit)
         if isinstance(asked, Ask):
-            desk.questions = asked.questions
+            desk.asks = asked
         else:
             pipe.send(desk.answer(asked))
 
+
+
+def _seen(told: Told) -> str:
+    """What a law observes, as a text that tells two results apart."""
+    return f"{told.what} {told.observed}"
