@@ -34,11 +34,14 @@ class Mend(Data):
     diff: str  # in unified form; "" if only the place is known
 
     def __str__(self) -> str:
-        place = f"  {self.sure:<10} {self.file}:{self.line}"
-        if not self.would_be and not self.diff:
-            return f"{place}\n    {self.was}"
-        some = ", ".join(self.laws[:SHOWN]) + (", ..." if len(self.laws) > SHOWN else "")
-        return f"{place}\n    laws that hold then: {some}\n{self.diff}"
+        lines = [f"  {self.sure}: {self.file}:{self.line}", f"    - {self._indented(self.was)}"]
+        if self.diff:
+            some = ", ".join(self.laws[:SHOWN]) + (", ..." if len(self.laws) > SHOWN else "")
+            lines += [f"    + {self._indented(self.would_be)}", f"    laws that hold then: {some}"]
+        return "\n".join(lines)
+
+    def _indented(self, text: str) -> str:
+        return text.replace("\n", "\n      ")
 
 
 class Finding(Data):
@@ -81,7 +84,8 @@ class Finding(Data):
         picture = [f"  picture    {self.picture}"] if self.picture else []
         elsewhere = f", since it could not be saved in {self.unsaved}" if self.unsaved else ""
         saved = f"  saved as   {self.path}{elsewhere}"
-        return "\n".join((*choice, self.text, *only, *others, saved, *picture, f"  replay     {self.replay}"))
+        lines = (*choice, self.text, *only, *others, saved, *picture, f"  replay     {self.replay}")
+        return "\n".join((*lines, *map(str, self.mends)))
 
 
 def keep(

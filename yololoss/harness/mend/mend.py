@@ -24,11 +24,12 @@ def mend(
     task: Task,
     family: Family,
     *,
+    known: frozenset[str] = frozenset(),
     seconds: float = SECONDS,
     workers: int = 2,
     show: Callable[[int], object] = lambda _: None,
 ) -> tuple[Finding, ...]:
-    """The faults with what would mend each. Raises UsageError if the loss has no file that may be changed."""
+    """The faults with what would mend each. ``known``: laws that may break. Raises UsageError if the loss has no file that may be changed."""
     began = time.monotonic()
     given = tuple(read_vectors(Path(fault.path)).vectors[0].model_dump_json() for fault in faults)
     task = replace(task, limit=LIMIT, memory=MEMORY)
@@ -41,7 +42,7 @@ def mend(
             now = time.monotonic()
             left = began + seconds - now
             until = now + (FIRST if n + 1 < len(faults) else 1.0) * left
-            others = frozenset(law for each in faults if each is not fault for law in each.laws) - {fault.law}
+            others = frozenset(law for each in faults if each is not fault for law in each.laws) - {fault.law} | known
             seen = scout.of(n, fault)
             search = Search(
                 bench=bench,
@@ -51,7 +52,6 @@ def mend(
                 others=others,
                 observed=seen.observed,
                 numbers=family.numbers,
-                alone=len(faults) == 1,
             )
             found.append(fault.model_copy(update={"mends": search.run(until, show)}))
     return tuple(found)

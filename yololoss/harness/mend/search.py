@@ -85,7 +85,6 @@ class Search:
     others: frozenset[str]  # laws of other faults, which may break
     observed: str = ""  # what its law observes in its case
     numbers: Sequence[float] = ()
-    alone: bool = True  # whether the loss has no other fault
     tried: int = 0
     reached: dict[Candidate, Answer] = field(default_factory=dict)  # edits that mend the fault's own case
     _of_line: Counter[Place] = field(default_factory=Counter)  # edits tried
@@ -181,7 +180,7 @@ class Search:
 
     def _told(self, found: Candidate) -> Mend:
         text = self.bench.files.texts[found.path]
-        sure = CURES_ALL if self.alone else CURES_THIS
+        sure = CURES_THIS if self.others else CURES_ALL
         return told(found, text, sure, self.fault.laws)
 
     def _probably(self) -> tuple[Mend, ...]:
