@@ -4,6 +4,7 @@ import json
 import math
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ from yololoss.harness.cli.view import View
 from yololoss.harness.errors import UsageError
 
 if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
     from yololoss.harness.engine.gate import Gate
     from yololoss.harness.findings.finding import Finding
     from yololoss.harness.findings.verdict import Verdict
@@ -53,9 +56,9 @@ def mend(
 ) -> None:
     """Find the lines at fault, and what would mend them.
 
-    Checks the loss, then tries small edits of its files on the cases that fail, on others, and at last on all cases of a
-    check. Prints for each fault the edit with which all laws hold, as a difference that git apply and patch -p1 take;
-    if there is none, the lines at which the fault probably is. It changes no file.
+    Checks the loss, then tries small edits of its files on the cases that fail, and on others. Prints for each fault
+    the edit with which all laws hold, as a difference that git apply and patch -p1 take; if there is none, the lines
+    at which the fault probably is. It changes no file.
 
     \b
     Examples:
@@ -69,7 +72,8 @@ def mend(
     from yololoss.harness.engine.gate import Gate, Options  # noqa: PLC0415
     from yololoss.harness.laws.law import find_laws  # noqa: PLC0415
 
-    asked = Options(loss=loss, replay=[*map(str, replay)], **{name: value and str(value) for name, value in given.items()})
+    named: dict[str, Any] = {name: value and str(value) for name, value in given.items()}
+    asked = Options(loss=loss, replay=[*map(str, replay)], **named)
     gate = Gate(asked, Path.cwd(), look=True)
     gate.prepare()
     gate.check_waivers()
@@ -102,6 +106,10 @@ def _show(fault: "Finding") -> None:
     options.say("")
 
 
+def _tried(bar: "Progress", task: "TaskID", edits: int) -> None:
+    bar.update(task, completed=edits)
+
+
 def mended(gate: "Gate", verdict: "Verdict", seconds: float, workers: int | None, *, quiet: bool) -> "Verdict":
     """The verdict, whose faults say what would mend them. Those of compilation are left as they are."""
     from yololoss.harness.mend.mend import mend as find  # noqa: PLC0415
@@ -115,7 +123,6 @@ def mended(gate: "Gate", verdict: "Verdict", seconds: float, workers: int | None
     broken = {name: mine for name, mine in devices.items() if mine}
     for name, mine in broken.items():
         with options.progress(f"mend {gate.chosen.loss}", quiet=quiet) as bar:
-            edits = bar.add_task("", total=None)
             found = find(
                 mine,
                 gate.task(name),
@@ -123,7 +130,7 @@ def mended(gate: "Gate", verdict: "Verdict", seconds: float, workers: int | None
                 known=gate.may_break,
                 seconds=seconds / len(broken),
                 workers=workers or min(os.cpu_count() or 1, 8),
-                show=lambda tried, bar=bar, edits=edits: bar.update(edits, completed=tried),
+                show=partial(_tried, bar, bar.add_task("", total=None)),
             )
         faults |= {fault.path: fault for fault in found}
     return verdict.model_copy(update={"faults": tuple(faults[fault.path] for fault in verdict.faults)})

@@ -37,7 +37,10 @@ class Mend(Data):
         lines = [f"  {self.sure}: {self.file}:{self.line}", f"    - {self._indented(self.was)}"]
         if self.diff:
             some = ", ".join(self.laws[:SHOWN]) + (", ..." if len(self.laws) > SHOWN else "")
-            lines += [f"    + {self._indented(self.would_be)}", f"    laws that hold then: {some}"]
+            lines += [
+                f"    + {self._indented(self.would_be) or 'nothing: the lines go'}",
+                f"    laws that hold then: {some}",
+            ]
         return "\n".join(lines)
 
     def _indented(self, text: str) -> str:

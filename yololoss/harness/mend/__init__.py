@@ -1,1 +1,1 @@
-"""What would mend a loss: small edits of its files, each tried on the cases that fail. Nothing is written to a file of the user."""
+"""What would mend a loss: small edits of its files, tried on the cases that fail. No file of the user is written to."""

@@ -43,7 +43,8 @@ class Trier:
                     raise EOFError
                 self.files = self.pipe.recv()
             except (EOFError, OSError) as error:
-                raise UsageError(f"{self._bench.task.loss}: a process that tries edits ended when it loaded it") from error
+                loss = self._bench.task.loss
+                raise UsageError(f"{loss}: a process that tries edits ended when it loaded it") from error
         return self.files
 
     def ask(self, message: Any) -> None:
@@ -102,27 +103,24 @@ class Bench(AbstractContextManager["Bench"]):
 
         Ends when there are no more messages, or at a time of the monotonic clock; then what is still asked is lost.
         """
-        waiting = iter(messages)
-        free, busy = [*self._triers], list[Trier]()
-        while time.monotonic() < until:
-            for trier in [*free]:
-                message = next(waiting, None)
-                if message is None:
-                    break
-                trier.ask(message)
-                free.remove(trier)
-                busy.append(trier)
-            if not busy:
-                return
-            wait([trier.pipe for trier in busy], STEP)
-            for trier in [*busy]:
-                there, answer = trier.answer()
-                if there:
-                    busy.remove(trier)
-                    free.append(trier)
-                    yield trier.asked, answer
-        for trier in busy:
-            trier.restart()
+        waiting, free, busy = iter(messages), [*self._triers], list[Trier]()
+        try:
+            while time.monotonic() < until:
+                while free and (message := next(waiting, None)) is not None:
+                    busy.append(free.pop())
+                    busy[-1].ask(message)
+                if not busy:
+                    return
+                wait([trier.pipe for trier in busy], STEP)
+                for trier in [*busy]:
+                    there, answer = trier.answer()
+                    if there:
+                        busy.remove(trier)
+                        free.append(trier)
+                        yield trier.asked, answer
+        finally:
+            for trier in busy:
+                trier.restart()
 
     def __exit__(self, *_: object) -> None:
         for trier in self._triers:

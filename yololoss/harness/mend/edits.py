@@ -246,14 +246,17 @@ def _without(place: Place, node: ast.expr, row: list[Any], n: int) -> Edit:
 def _dropped_statement(place: Place) -> Edits:
     node = place.statement
     declared = isinstance(node, ast.AnnAssign) and node.value is None
-    if isinstance(node, ast.Assign | ast.AugAssign | ast.Expr | ast.AnnAssign | ast.Delete | ast.Assert) and not declared:
+    if (
+        isinstance(node, ast.Assign | ast.AugAssign | ast.Expr | ast.AnnAssign | ast.Delete | ast.Assert)
+        and not declared
+    ):
         yield _deleted(place, node)
     elif isinstance(node, ast.If | ast.For | ast.With | ast.Try | ast.While):
         yield _deleted(place, node)
         yield place.source.replaced(node, node, _dedented(place, node, node.body), "")
         if isinstance(node, ast.If) and node.orelse:
             yield place.source.replaced(node, node, _dedented(place, node, node.orelse), "")
-    elif isinstance(node, ast.Return) and not _is_last(place, node):
+    elif isinstance(node, ast.Return) and not isinstance(place.source.parent[node], ast.FunctionDef):
         yield _deleted(place, node)
 
 
@@ -317,7 +320,9 @@ def _truth(place: Place) -> Edits:
 
 
 def _negated(place: Place, condition: ast.expr) -> Edits:
-    yield place.edit(condition, f"not {place.of(condition)}" if closed(place.of(condition)) else f"not ({place.of(condition)})")
+    yield place.edit(
+        condition, f"not {place.of(condition)}" if closed(place.of(condition)) else f"not ({place.of(condition)})"
+    )
     yield place.edit(condition, "True")
     yield place.edit(condition, "False")
 
@@ -402,7 +407,7 @@ def _opposite(place: Place) -> Edits:
     for node in place.expressions:
         name = node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
         for other in OPPOSITES.get(name, ()):
-            start, end = place.source.span(node)
+            end = place.source.span(node)[1]
             yield Edit(end - len(name.encode()), end, other, "", node.lineno)
 
 
@@ -454,18 +459,22 @@ def _name_of_function(place: Place) -> Edits:
     called = {id(node.func) for node in ast.walk(function) if isinstance(node, ast.Call)}
     known = [(n.id, n.lineno) for n in used if id(n) not in called] + [(a.arg, a.lineno) for a in given]
     for node in place.expressions:
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id not in MODULES:
-            if id(node) not in called:
-                near = sorted(known, key=lambda each: abs(each[1] - node.lineno))
-                for other in [*dict.fromkeys(name for name, _ in near)][:MOST_NAMES]:
-                    yield place.edit(node, other)
+        read = isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and id(node) not in called
+        if isinstance(node, ast.Name) and read and node.id not in MODULES:
+            near = sorted((abs(line - node.lineno), n, name) for n, (name, line) in enumerate(known))
+            for other in [*dict.fromkeys(name for _, _, name in near)][:MOST_NAMES]:
+                yield place.edit(node, other)
 
 
 def _attribute(place: Place) -> Edits:
     """An attribute in place of another that the module reads of the same object."""
     read: dict[str, dict[str, None]] = {}
     for node in ast.walk(place.source.tree):
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id not in MODULES - {"self"}:
+        if (
+            isinstance(node, ast.Attribute)
+            and isinstance(node.value, ast.Name)
+            and node.value.id not in MODULES - {"self"}
+        ):
             read.setdefault(node.value.id, {})[node.attr] = None
     for node in place.expressions:
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
@@ -504,9 +513,15 @@ def _moved(place: Place) -> Edits:
     n = siblings.index(place.statement) if place.statement in siblings else 0
     if n:
         before = siblings[n - 1]
-        yield _swapped(place, before, place.statement)
+        if before in place.source.statements:
+            yield _swapped(place, before, place.statement)
     parent = place.source.parent[place.statement]
-    if isinstance(parent, ast.If | ast.For | ast.With | ast.While) and n and siblings is parent.body and _is_last(place, place.statement):
+    if (
+        isinstance(parent, ast.If | ast.For | ast.With | ast.While)
+        and n
+        and siblings is parent.body
+        and _is_last(place, place.statement)
+    ):
         start = place.source.span(siblings[n - 1])[1]
         text = _lines(place, [place.statement])
         less = place.statement.col_offset - parent.col_offset

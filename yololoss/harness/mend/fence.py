@@ -19,9 +19,27 @@ except ImportError:  # pragma: no cover  # not on Windows
 
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 # Python's audit events of what reaches outside the process, besides opening a file.
-BY_PATH = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate", "os.chmod")
+BY_PATH: tuple[str, ...] = (
+    "os.remove",
+    "os.rename",
+    "os.rmdir",
+    "os.mkdir",
+    "os.link",
+    "os.symlink",
+    "os.truncate",
+    "os.chmod",
+)
 BY_PATH += ("os.chown", "os.utime", "os.setxattr", "os.removexattr", "os.mkfifo", "os.mknod")
-NEVER = ("subprocess.", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.kill", "signal.pthread")
+NEVER: tuple[str, ...] = (
+    "subprocess.",
+    "os.system",
+    "os.exec",
+    "os.posix_spawn",
+    "os.spawn",
+    "os.fork",
+    "os.kill",
+    "signal.pthread",
+)
 NEVER += ("socket.connect", "socket.bind", "socket.send", "socket.getaddrinfo", "shutil.", "ctypes.dlopen")
 LARGEST_FILE = 64  # MiB
 

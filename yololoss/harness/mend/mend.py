@@ -29,7 +29,10 @@ def mend(
     workers: int = 2,
     show: Callable[[int], object] = lambda _: None,
 ) -> tuple[Finding, ...]:
-    """The faults with what would mend each. ``known``: laws that may break. Raises UsageError if the loss has no file that may be changed."""
+    """The faults with what would mend each. ``known``: laws that may break.
+
+    Raises UsageError if the loss has no file that may be changed.
+    """
     began = time.monotonic()
     given = tuple(read_vectors(Path(fault.path)).vectors[0].model_dump_json() for fault in faults)
     task = replace(task, limit=LIMIT, memory=MEMORY)

@@ -34,7 +34,7 @@ class Program:
         before = set(sys.modules)
         with traced() as self.at_import:
             self.subject = task.under_test()
-        top = _module_of(self.subject.spec)
+        top = _top(self.subject.spec)
         self._modules = {n: m for n, m in list(sys.modules.items()) if _is_own(m, n not in before, top)}
         paths = {os.path.realpath(str(module.__file__)) for module in self._modules.values()}
         self.texts = {path: Path(path).read_text(encoding="utf-8") for path in sorted(paths)}
@@ -103,10 +103,14 @@ class Program:
             sys.path[:] = folders
 
 
-def _module_of(spec: str) -> str:
-    """The file or the top package that a loss is named by."""
+def _top(spec: str) -> str:
+    """The top package of a loss; of a file in no package, the name of its module."""
     place = spec.rpartition(":")[0]
-    return os.path.realpath(place) if place.endswith(".py") else place.partition(".")[0]
+    if not place.endswith(".py"):
+        return place.partition(".")[0]
+    path = os.path.realpath(place)
+    files = {os.path.realpath(str(m.__file__)): n for n, m in list(sys.modules.items()) if getattr(m, "__file__", None)}
+    return files[path].partition(".")[0]
 
 
 def _is_own(module: ModuleType, new: bool, top: str) -> bool:
@@ -114,7 +118,8 @@ def _is_own(module: ModuleType, new: bool, top: str) -> bool:
     path, name = getattr(module, "__file__", None), getattr(module, "__name__", "")
     if not path or not path.endswith(".py") or name.startswith(NOT_OWN) or is_installed(path):
         return False
-    return new or name.partition(".")[0] == top or os.path.realpath(path) == top
+    own = name.partition(".")[0] == top
+    return own or (new and not name.startswith("yololoss."))  # a loss may use the bundled one, as it is
 
 
 def is_installed(path: str) -> bool:

@@ -13,12 +13,12 @@ from yololoss.harness.findings.finding import CURES_ALL, CURES_THIS, PROBABLY, F
 from yololoss.harness.mend.bench import Bench, shown_path
 from yololoss.harness.mend.edits import KINDS, edits
 from yololoss.harness.mend.source import Edit
-from yololoss.harness.mend.trial import RAISED, Answer, Ask, Look, Question, Seen, Sweep, Try
+from yololoss.harness.mend.trial import RAISED, Answer, Ask, Look, Question, Seen, Sweep, Swept, Try
 
 SCOUTED = 60  # cases of a gate that the loss, as it is, is run on: a second, and some fail for every common fault
 SCOUTING = 0.15  # share of the time that this may take
 FAILING = 6  # of them, those that fail are this many for each fault: an edit that cures these mostly cures all
-SWEPT = 500  # cases of a gate that what mends is judged on, by all laws
+SWEPT, PART = 500, 25  # cases of a gate that what mends is judged on, by all laws
 LONGER = 10.0  # seconds that the last edit may take beyond the time, so that it is told what it is
 # An edit that mends the fault's own case says so much more of its line than one that changes what is wrong there.
 CURED = 3
@@ -57,16 +57,17 @@ class Scout:
         return self
 
     def of(self, n: int, fault: Finding) -> Seen:
-        """What the loss does on the case of a fault; if it ends its process there, its law broke and no line is known."""
+        """What the loss does on the case of a fault; where it ends its process, only that its law broke."""
         return self.seen.get(n, Seen((fault.law,), (), frozenset()))
 
     def questions(self, n: int, fault: Finding, others: frozenset[str]) -> list[Question]:
-        """What must hold once this fault is mended: first its own case, then others that fail, then those that do not."""
+        """What must hold once this fault is mended: on its own case, then on others that fail, then on the rest."""
         own = self.of(n, fault)
         always = () if RAISED in others else (RAISED,)  # where the loss raises, no other law says anything
         found = [Question(n, (fault.law, *always, *(law for law in own.held if law != fault.law)))]
         wanted = frozenset(fault.laws) - others
-        failing, passing = [], []
+        failing: list[Question] = []
+        passing: list[Question] = []
         for case, seen in sorted(self.seen.items()):
             broke = tuple(law for law in seen.broke if law in wanted)
             if case != n and (broke or seen.held):
@@ -90,6 +91,8 @@ class Search:
     _of_line: Counter[Place] = field(default_factory=Counter)  # edits tried
     _only: Counter[Place] = field(default_factory=Counter)  # edits that changed what is wrong, and nothing else
     _next: deque[Candidate] = field(default_factory=deque)
+    _survivors: deque[Candidate] = field(default_factory=deque)  # not judged as a gate does yet
+    _complete: bool = False  # whether the last edit was judged on all cases of a gate
     _known: set[tuple[str, int, int, str]] = field(default_factory=set)
 
     def run(self, until: float, show: Show = lambda _: None) -> tuple[Mend, ...]:
@@ -108,21 +111,23 @@ class Search:
     def _survivor(self, waiting: Iterator[Candidate], until: float, show: Show) -> Candidate | None:
         """The next edit with which all questions hold."""
         self.bench.asks = Ask(tuple(self.questions), self.observed)
-        answers = self.bench.answers((Try(*each) for each in waiting), until)
-        for asked, answer in answers:
+        for asked, answer in self.bench.answers(self._messages(waiting), until):
             found = Candidate(asked.path, asked.edit)
             self.tried += 1
             self._of_line[found.place] += 1
             self._only[found.place] += answer is not None and answer.alone
             show(self.tried)
             if answer is not None and answer.held:
-                if self._is_new_place(found):
-                    self._next.extend(self._of([found.place]))
+                self._next.extend(self._of([found.place]) if self._is_new_place(found) else ())
                 self.reached[found] = answer
-                if not answer.law and answer.held >= len(self.questions):
-                    answers.close()
-                    return found
-        return None
+                if not answer.law:
+                    self._survivors.append(found)
+        return self._survivors.popleft() if self._survivors else None
+
+    def _messages(self, waiting: Iterator[Candidate]) -> Iterator[Try]:
+        """What to ask, until an edit is found with which all questions hold."""
+        while not self._survivors and (each := next(waiting, None)) is not None:
+            yield Try(*each)
 
     def _is_new_place(self, found: Candidate) -> bool:
         return all(each.place != found.place for each in self.reached)
@@ -153,34 +158,33 @@ class Search:
 
     def _holds_everywhere(self, found: Candidate, until: float) -> bool:
         """Judge it as a gate does. Where a law breaks, its case is a question for the next edits."""
-        while True:
-            broke = self._swept(found, until)
-            if broke is None:
-                return True
-            case, law = broke
-            if law in self.fault.laws or not self._broke_before(found.path, case, law, until):
-                self.questions.insert(1, Question(case, (law,)))
+        while (broke := self._swept(found, until)).law:
+            if broke.law in self.fault.laws or not self._broke_before(found.path, broke, until):
+                self.questions.insert(1, Question(broke.case, (broke.law,)))
                 return False
-            self.others |= {law}
+            self.others |= {broke.law}
+        return True
 
-    def _swept(self, found: Candidate, until: float) -> tuple[int, str] | None:
-        """The first law that breaks on the cases of a gate, with the number of the case."""
-        workers = self.bench.workers
-        parts = (Sweep(*found, n, workers, SWEPT, self.others) for n in range(workers))
-        for _, broke in self.bench.answers(parts, until + LONGER):
-            if broke is not None:
-                return broke
-        return None
+    def _swept(self, found: Candidate, until: float) -> Swept:
+        """The first law that breaks on the cases of a gate. If time runs out, only this fault is known to be mended."""
+        broke: list[Swept] = []
+        parts = [range(first, first + PART) for first in range(0, SWEPT, PART)]
+        messages = (Sweep(*found, part, self.others) for part in parts if not broke)
+        for n, (_, answer) in enumerate(self.bench.answers(messages, until + LONGER)):
+            swept = answer or Swept(0, RAISED)  # it ended its process
+            broke += [swept] if swept.law else []
+            self._complete = n + 1 == len(parts)
+        return broke[0] if broke else Swept()
 
-    def _broke_before(self, path: str, case: int, law: str, until: float) -> bool:
+    def _broke_before(self, path: str, broke: Swept, until: float) -> bool:
         """Whether the law breaks on that case without any edit."""
-        self.bench.asks = Ask((Question(case, (law,)),))
+        self.bench.asks = Ask((Question(broke.case, (broke.law,)),))
         nothing = [Try(path, Edit(0, 0, "", "", 1))]
         return any(answer is None or answer.law for _, answer in self.bench.answers(nothing, until + LONGER))
 
     def _told(self, found: Candidate) -> Mend:
         text = self.bench.files.texts[found.path]
-        sure = CURES_THIS if self.others else CURES_ALL
+        sure = CURES_ALL if self._complete and not self.others else CURES_THIS
         return told(found, text, sure, self.fault.laws)
 
     def _probably(self) -> tuple[Mend, ...]:
@@ -205,7 +209,13 @@ def told(found: Candidate, text: str, sure: str, laws: Sequence[str]) -> Mend:
     (_, start, _, first, _), (_, _, end, _, last) = changes[0], changes[-1]
     was, now = ("\n".join(line.strip() for line in lines) for lines in (old[start:end], new[first:last]))
     return Mend(
-        file=file, line=start + 1, was=was, would_be=now, sure=sure, laws=tuple(laws), diff=_difference(file, text, edited)
+        file=file,
+        line=start + 1,
+        was=was,
+        would_be=now,
+        sure=sure,
+        laws=tuple(laws),
+        diff=_difference(file, text, edited),
     )
 
 

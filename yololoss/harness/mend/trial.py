@@ -54,6 +54,9 @@ class Ask(NamedTuple):
     observed: str = ""  # what the first law observes without an edit
 
 
+NOTHING = Ask(())
+
+
 class Try(NamedTuple):
     """Asks what the loss does with an edit: the first law that breaks."""
 
@@ -70,14 +73,19 @@ class Answer(NamedTuple):
 
 
 class Sweep(NamedTuple):
-    """Asks which law breaks with an edit on every ``step``th case of a gate."""
+    """Asks which law breaks with an edit on these cases of a gate."""
 
     path: str
     edit: Edit
-    first: int
-    step: int
-    cases: int
+    cases: range
     known: frozenset[str]  # laws of other faults, which may break
+
+
+class Swept(NamedTuple):
+    """The first law that breaks, and on which case."""
+
+    case: int = 0
+    law: str = ""  # "": all hold
 
 
 class Files(NamedTuple):
@@ -93,7 +101,7 @@ class Desk:
 
     task: Task
     given: Sequence[Vector[Any, Any]]
-    asks: Ask = Ask(())
+    asks: Ask = NOTHING
 
     @cached_property
     def program(self) -> Program:
@@ -153,23 +161,25 @@ class Desk:
                 if told is not None:
                     other = n == 0 and id == question.laws[0] and _seen(told) != self.asks.observed
                     return Answer(n, id, other and not any(self._told(each, run) for each in question.laws[1:]))
+            if RAISED in question.laws and vector.case.invalid is None and not run.answered:
+                return Answer(n, RAISED)
         return Answer(len(self.asks.questions))
 
     def _told(self, id: str, run: Run) -> Told | None:
         """How a law breaks, if it does, and applies to the loss at all."""
         return judged(self.plan.laws[id], run)[0] if id in self.plan.laws else None
 
-    def sweep(self, asked: Sweep) -> tuple[int, str] | None:
-        """The law that breaks first on the cases of a gate, with the number of the case; None if all hold."""
+    def sweep(self, asked: Sweep) -> Swept:
+        """The law that breaks first on the cases of a gate, with the number of the case."""
         with self.program.patched(asked.path, asked.edit, whole=True) as subject:
-            for number in range(asked.first, asked.cases, asked.step):
+            for number in asked.cases:
                 origin = self.plan.usual(number)
                 run = Run(subject, self.plan.case(origin))
                 chance = np.random.default_rng((SEED, number))
                 for law in self.plan.judges(run.case, origin.domain, chance):
                     if law.id not in asked.known and judged(law, run)[0] is not None:
-                        return number + len(self.given), law.id
-        return None
+                        return Swept(number + len(self.given), law.id)
+        return Swept()
 
     def answer(self, asked: Any) -> Any:
         """The answer to any message."""
@@ -199,7 +209,6 @@ def serve(pipe: Connection, task: Task, family: str, given: Iterable[str], folde
             desk.asks = asked
         else:
             pipe.send(desk.answer(asked))
-
 
 
 def _seen(told: Told) -> str:
