@@ -159,6 +159,8 @@ class Search:
     def _holds_everywhere(self, found: Candidate, until: float) -> bool:
         """Judge it as a gate does. Where a law breaks, its case is a question for the next edits."""
         while (broke := self._swept(found, until)).law:
+            if broke.case < 0:
+                return False
             if broke.law in self.fault.laws or not self._broke_before(found.path, broke, until):
                 self.questions.insert(1, Question(broke.case, (broke.law,)))
                 return False
@@ -171,7 +173,7 @@ class Search:
         parts = [range(first, first + PART) for first in range(0, SWEPT, PART)]
         messages = (Sweep(*found, part, self.others) for part in parts if not broke)
         for n, (_, answer) in enumerate(self.bench.answers(messages, until + LONGER)):
-            swept = answer or Swept(0, RAISED)  # it ended its process
+            swept = answer or Swept(-1, RAISED)  # it ended its process
             broke += [swept] if swept.law else []
             self._complete = n + 1 == len(parts)
         return broke[0] if broke else Swept()

@@ -1,6 +1,5 @@
 """The process that tries edits: it loads the loss once, and judges it with one edit after another."""
 
-import os
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -84,7 +83,7 @@ class Sweep(NamedTuple):
 class Swept(NamedTuple):
     """The first law that breaks, and on which case."""
 
-    case: int = 0
+    case: int = 0  # below 0: of no case
     law: str = ""  # "": all hold
 
 
@@ -171,14 +170,20 @@ class Desk:
 
     def sweep(self, asked: Sweep) -> Swept:
         """The law that breaks first on the cases of a gate, with the number of the case."""
-        with self.program.patched(asked.path, asked.edit, whole=True) as subject:
-            for number in asked.cases:
-                origin = self.plan.usual(number)
-                run = Run(subject, self.plan.case(origin))
-                chance = np.random.default_rng((SEED, number))
-                for law in self.plan.judges(run.case, origin.domain, chance):
-                    if law.id not in asked.known and judged(law, run)[0] is not None:
-                        return Swept(number + len(self.given), law.id)
+        try:
+            with self.program.patched(asked.path, asked.edit, whole=True) as subject:
+                return self._swept(subject, asked)
+        except Exception:  # it cannot be imported
+            return Swept(-1, RAISED)
+
+    def _swept(self, subject: LossUnderTest, asked: Sweep) -> Swept:
+        for number in asked.cases:
+            origin = self.plan.usual(number)
+            run = Run(subject, self.plan.case(origin))
+            chance = np.random.default_rng((SEED, number))
+            for law in self.plan.judges(run.case, origin.domain, chance):
+                if law.id not in asked.known and judged(law, run)[0] is not None:
+                    return Swept(number + len(self.given), law.id)
         return Swept()
 
     def answer(self, asked: Any) -> Any:
@@ -195,7 +200,6 @@ def serve(pipe: Connection, task: Task, family: str, given: Iterable[str], folde
     desk = Desk(task, [kind(family).vector.model_validate_json(text) for text in given])
     pipe.send(desk.files)
     _ = desk.plan
-    os.chdir(folder)
     tempfile.tempdir = folder
     fence.limit(task.memory)
     fence.FENCE.put_up(folder)
