@@ -130,6 +130,8 @@ TWINS = (
     ("min", "max"),
     ("pos", "neg"),
 )
+SHORT = 24  # letters of a short expression
+MOST_SMALL = 25  # short expressions of a function that are tried in one place: the nearest
 MOST_NAMES = 12  # other names tried for one name: of a long function, the nearest
 MODULES = frozenset(("torch", "nn", "np", "numpy", "math", "F", "self", "cls"))
 
@@ -155,14 +157,16 @@ class Place(NamedTuple):
         return self.source.of(node)
 
 
-def edits(text: str, lines: Container[int], numbers: Sequence[float] = ()) -> Edits:
+def edits(text: str, lines: Container[int], numbers: Sequence[float] = (), kinds: Container[str] | None = None) -> Edits:
     """Every edit of the statements that run on these lines, by kind; each place and text once.
 
-    ``numbers``: those that a right loss may contain, such as the ones of its specification.
+    ``numbers``: those that a right loss may contain, such as the ones of its specification. ``kinds``: only these.
     """
     source, seen = Source(text), set[tuple[int, int, str]]()
     places = [Place(source, statement, numbers) for statement in source.running(lines)]
     for name, kind in KINDS.items():
+        if kinds is not None and name not in kinds:
+            continue
         for place in places:
             for edit in kind(place):
                 key = edit[:3]
@@ -533,19 +537,93 @@ def _twin_statement(place: Place) -> Edits:
     """A statement put back beside its twin, with the twins' names exchanged."""
     if isinstance(place.statement, ast.Assign | ast.AugAssign | ast.Expr):
         text, end = place.of(place.statement), place.source.span(place.statement)[1]
-        for one, other in TWINS:
-            exchanged = _exchanged_words(text, one, other)
-            if exchanged != text:
-                indent = "\n" + " " * place.statement.col_offset
-                yield Edit(end, end, f"{indent}{exchanged}", "", place.statement.lineno)
+        for exchanged in _exchanged_words(text):
+            indent = "\n" + " " * place.statement.col_offset
+            yield Edit(end, end, f"{indent}{exchanged}", "", place.statement.lineno)
 
 
-def _exchanged_words(text: str, one: str, other: str) -> str:
-    """The text with two words exchanged, also at the end of names."""
-    swap = {one: other, other: one}
-    ends = r"(?<![a-z])" if len(one) > 1 else ""
-    word = f"{ends}({re.escape(one)}|{re.escape(other)})(?![a-z])"
-    return re.sub(word, lambda found: swap[found[0]], text)
+def _twin_part(place: Place) -> Edits:
+    """A part of a statement as its twin in the same statement is."""
+    parts = [node for node in _values(place) if not isinstance(node, ast.Name)]
+    twins = dict.fromkeys(text for node in parts for text in _exchanged_words(place.of(node)))
+    for node in _values(place):
+        own = _names(place.of(node))
+        for text in twins:
+            if own < _names(text):
+                yield place.edit(node, text)
+
+
+def _names(text: str) -> set[str]:
+    return set(re.findall(r"[^\W\d]\w*", text))
+
+
+def _exchanged_words(text: str) -> list[str]:
+    """The text with all twins exchanged: words, also at the end of names; the numbers 0 and 1; or both."""
+    words = [pair for pair in TWINS if pair[0].isalpha()]
+    found = [_swapped_words(text, words), _swapped_words(text, [("0", "1")])]
+    both = _swapped_words(found[0], [("0", "1")])
+    return [each for each in dict.fromkeys((*found, both)) if each != text]
+
+
+def _swapped_words(text: str, pairs: Sequence[tuple[str, str]]) -> str:
+    swap = {one: other for pair in pairs for one, other in (pair, pair[::-1])}
+    either = "|".join(sorted(map(re.escape, swap), key=len, reverse=True))
+    return re.sub(rf"(?<![a-zA-Z0-9.])({either})(?![a-zA-Z])|(?<=[a-z_])([xywh])(?![a-zA-Z])", partial(_other, swap), text)
+
+
+def _other(swap: dict[str, str], found: re.Match[str]) -> str:
+    return swap.get(found[0], found[0])
+
+
+def _small(place: Place) -> list[ast.expr]:
+    """The short expressions of the function that a statement is in, each once, the nearest first."""
+    around = place.source.function(place.statement) or place.source.tree
+    kinds = ast.Name | ast.Attribute | ast.Subscript | ast.Compare | ast.Call
+    found = [node for node in ast.walk(around) if isinstance(node, kinds) and _may_stand(place, node)]
+    texts = {place.of(node): node for node in sorted(found, key=lambda n: -abs(n.lineno - place.statement.lineno))}
+    return [*texts.values()][::-1][:MOST_SMALL]
+
+
+def _may_stand(place: Place, node: ast.expr) -> bool:
+    """Whether an expression is short, and a value."""
+    parent = place.source.parent[node]
+    called = isinstance(parent, ast.Call) and parent.func is node
+    start, end = place.source.span(node)
+    loaded = isinstance(getattr(node, "ctx", ast.Load()), ast.Load)
+    return loaded and not called and not _is_module(node) and end - start <= SHORT
+
+
+def _expression(place: Place) -> Edits:
+    """A short expression of the same function in place of a value or a number."""
+    small = [place.of(node) for node in _small(place)]
+    for node in place.expressions:
+        if isinstance(node, ast.Constant) or node in _slots(place):
+            for text in small:
+                yield place.edit(node, text)
+
+
+def _slots(place: Place) -> list[ast.expr]:
+    """The values that a statement is made of: what is assigned or returned, arguments, elements, operands."""
+    return [node for node in _values(place) if not isinstance(place.source.parent[node], ast.Attribute)]
+
+
+def _operand(place: Place) -> Edits:
+    """A value with a short expression of the same function as one more operand."""
+    small = _small(place)
+    for node in _slots(place):
+        text = place.of(node)
+        bare = text if closed(text) else f"({text})"
+        for other in small:
+            if isinstance(other, ast.Compare):
+                yield place.edit(node, f"{bare} & ({place.of(other)})")
+            else:
+                for operator in "*+-/":
+                    yield place.edit(node, f"{bare} {operator} {place.of(other)}")
+    for node in place.expressions:
+        if isinstance(node, ast.Compare):
+            for other in small:
+                if isinstance(other, ast.Compare):
+                    yield place.edit(node, f"({place.of(node)}) & ({place.of(other)})")
 
 
 KINDS: dict[str, Callable[[Place], Edits]] = {
@@ -570,4 +648,8 @@ KINDS: dict[str, Callable[[Place], Edits]] = {
     "attribute": _attribute,
     "moved": _moved,
     "twin statement": _twin_statement,
+    "twin part": _twin_part,
+    "expression": _expression,
+    "operand": _operand,
 }
+COSTLY = ("around", "after", "name", "attribute", "expression", "operand")  # of these there are many for each line
