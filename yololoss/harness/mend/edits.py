@@ -157,7 +157,9 @@ class Place(NamedTuple):
         return self.source.of(node)
 
 
-def edits(text: str, lines: Container[int], numbers: Sequence[float] = (), kinds: Container[str] | None = None) -> Edits:
+def edits(
+    text: str, lines: Container[int], numbers: Sequence[float] = (), kinds: Container[str] | None = None
+) -> Edits:
     """Every edit of the statements that run on these lines, by kind; each place and text once.
 
     ``numbers``: those that a right loss may contain, such as the ones of its specification. ``kinds``: only these.
@@ -568,7 +570,9 @@ def _exchanged_words(text: str) -> list[str]:
 def _swapped_words(text: str, pairs: Sequence[tuple[str, str]]) -> str:
     swap = {one: other for pair in pairs for one, other in (pair, pair[::-1])}
     either = "|".join(sorted(map(re.escape, swap), key=len, reverse=True))
-    return re.sub(rf"(?<![a-zA-Z0-9.])({either})(?![a-zA-Z])|(?<=[a-z_])([xywh])(?![a-zA-Z])", partial(_other, swap), text)
+    return re.sub(
+        rf"(?<![a-zA-Z0-9.])({either})(?![a-zA-Z])|(?<=[a-z_])([xywh])(?![a-zA-Z])", partial(_other, swap), text
+    )
 
 
 def _other(swap: dict[str, str], found: re.Match[str]) -> str:
@@ -579,9 +583,12 @@ def _small(place: Place) -> list[ast.expr]:
     """The short expressions of the function that a statement is in, each once, the nearest first."""
     around = place.source.function(place.statement) or place.source.tree
     kinds = ast.Name | ast.Attribute | ast.Subscript | ast.Compare | ast.Call
-    found = [node for node in ast.walk(around) if isinstance(node, kinds) and _may_stand(place, node)]
-    texts = {place.of(node): node for node in sorted(found, key=lambda n: -abs(n.lineno - place.statement.lineno))}
-    return [*texts.values()][::-1][:MOST_SMALL]
+    found: list[ast.expr] = [node for node in ast.walk(around) if isinstance(node, kinds) and _may_stand(place, node)]
+    nearest = sorted(range(len(found)), key=lambda n: (abs(found[n].lineno - place.statement.lineno), n))
+    texts: dict[str, ast.expr] = {}
+    for n in nearest:
+        texts.setdefault(place.of(found[n]), found[n])
+    return [*texts.values()][:MOST_SMALL]
 
 
 def _may_stand(place: Place, node: ast.expr) -> bool:

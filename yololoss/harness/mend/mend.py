@@ -33,12 +33,12 @@ def mend(
 
     Raises UsageError if the loss has no file that may be changed.
     """
-    began = time.monotonic()
     given = tuple(read_vectors(Path(fault.path)).vectors[0].model_dump_json() for fault in faults)
     task = replace(task, limit=LIMIT, memory=MEMORY)
     with Bench(task, family.name, given, workers) as bench:
         if not bench.files.texts:
             raise UsageError(f"{task.loss}: it is in an installed package; mend changes only files of your own")
+        began = time.monotonic()  # a process takes seconds to start on a busy machine
         scout = Scout(bench).look(began + SCOUTING * seconds)
         found = []
         for n, fault in enumerate(faults):

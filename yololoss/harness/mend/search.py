@@ -3,15 +3,16 @@
 import difflib
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from heapq import merge
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 from yololoss.harness.findings.finding import CURES_ALL, CURES_THIS, PROBABLY, Finding, Mend
 from yololoss.harness.mend.bench import Bench, shown_path
-from yololoss.harness.mend.edits import KINDS, edits
+from yololoss.harness.mend.edits import COSTLY, KINDS, edits
 from yololoss.harness.mend.source import Edit
 from yololoss.harness.mend.trial import RAISED, Answer, Ask, Look, Question, Seen, Sweep, Swept, Try
 
@@ -24,6 +25,7 @@ LONGER = 10.0  # seconds that the last edit may take beyond the time, so that it
 CURED = 3
 FEW = 4  # a line with fewer edits than these is not named for one of them
 PLACES = 3  # lines that are named where nothing mends
+FEW_A_LINE = tuple(kind for kind in KINDS if kind not in COSTLY)
 RANK = {kind: n for n, kind in enumerate(KINDS)}
 Place: TypeAlias = tuple[str, int]  # file and line
 Show = Callable[[int], object]  # called with the number of edits that were tried
@@ -90,6 +92,7 @@ class Search:
     reached: dict[Candidate, Answer] = field(default_factory=dict)  # edits that mend the fault's own case
     _of_line: Counter[Place] = field(default_factory=Counter)  # edits tried
     _only: Counter[Place] = field(default_factory=Counter)  # edits that changed what is wrong, and nothing else
+    _cured: Counter[Place] = field(default_factory=Counter)  # edits that mended the fault's own case
     _next: deque[Candidate] = field(default_factory=deque)
     _survivors: deque[Candidate] = field(default_factory=deque)  # not judged as a gate does yet
     _complete: bool = False  # whether the last edit was judged on all cases of a gate
@@ -120,6 +123,7 @@ class Search:
             if answer is not None and answer.held:
                 self._next.extend(self._of([found.place]) if self._is_new_place(found) else ())
                 self.reached[found] = answer
+                self._cured[found.place] += 1
                 if not answer.law:
                     self._survivors.append(found)
         return self._survivors.popleft() if self._survivors else None
@@ -130,11 +134,14 @@ class Search:
             yield Try(*each)
 
     def _is_new_place(self, found: Candidate) -> bool:
-        return all(each.place != found.place for each in self.reached)
+        return not self._cured[found.place]
 
     def _candidates(self) -> Iterator[Candidate]:
-        """Edits that were not tried yet. Every second one is of a line where another mended the fault's own case."""
-        rest, turn = self._of(self.lines), True
+        """Edits that were not tried yet. Every second one is of a line where another mended the fault's own case.
+
+        First those of which there are few for each line; then the others, of one line after another.
+        """
+        rest, turn = chain(self._of(self.lines, FEW_A_LINE), self._line_by_line()), True
         while True:
             turn = not turn
             each = self._next.popleft() if self._next and turn else next(rest, None)
@@ -146,12 +153,17 @@ class Search:
                 self._known.add(key)
                 yield each
 
-    def _of(self, lines: Sequence[Place] | frozenset[Place]) -> Iterator[Candidate]:
+    def _line_by_line(self) -> Iterator[Candidate]:
+        """The edits of which there are many for each line: the line at which the fault most probably is comes first."""
+        for place in sorted(self.lines, key=lambda place: (-self._score(place), place)):
+            yield from self._of([place], COSTLY)
+
+    def _of(self, lines: Collection[Place], kinds: Collection[str] | None = None) -> Iterator[Candidate]:
         """The edits of these lines in all files, by kind."""
 
         def of(path: str, text: str) -> Iterator[Candidate]:
             mine = {line for file, line in lines if file == path}
-            return (Candidate(path, each) for each in edits(text, mine, self.numbers))
+            return (Candidate(path, each) for each in (edits(text, mine, self.numbers, kinds) if mine else ()))
 
         files = self.bench.files.texts.items()
         return merge(*(of(*file) for file in files), key=lambda each: RANK[each.edit.kind])
@@ -191,12 +203,12 @@ class Search:
 
     def _probably(self) -> tuple[Mend, ...]:
         """The lines whose edits most often mended the fault's case, or changed what is wrong there and nothing else."""
-        cured = Counter(each.place for each in self.reached)
-        score = {
-            place: (CURED * cured[place] + self._only[place]) / (count + FEW) for place, count in self._of_line.items()
-        }
-        best = sorted((place for place in score if score[place]), key=lambda place: -score[place])
+        best = sorted((place for place in self._of_line if self._score(place)), key=lambda place: -self._score(place))
         return tuple(self._place(*place) for place in best[:PLACES])
+
+    def _score(self, place: Place) -> float:
+        """How probably the fault is at a line, by its edits."""
+        return (CURED * self._cured[place] + self._only[place]) / (self._of_line[place] + FEW)
 
     def _place(self, path: str, line: int) -> Mend:
         was = self.bench.files.texts[path].splitlines()[line - 1].strip()
