@@ -41,6 +41,12 @@ MADE = {
     "truth": ("if a or b:\n    c = 1\n", "if a and b:\n    c = 1\n"),
     "exchange": ("a = f(b, c)\n", "a = f(c, b)\n"),
     "number": ("a = 4\n", "a = 8\n"),
+    "other number": ("a = 4\n", "a = -4\n"),
+    "other operator": ("a = b * c\n", "a = b ** c\n"),
+    "argument": ("def f(a, b):\n    return g(a)\n", "def f(a, b):\n    return g(a, b)\n"),
+    "twin part": ("a = f(low_x.c, low_y)\n", "a = f(low_x.c, low_y.c)\n"),
+    "expression": ("def f(a):\n    b = 4.0\n    return a.c\n", "def f(a):\n    b = a.c\n    return a.c\n"),
+    "operand": ("def f(a, b):\n    c = a\n    return b.d\n", "def f(a, b):\n    c = a * b.d\n    return b.d\n"),
     "argument dropped": ("a = f(b, c=1)\n", "a = f(b)\n"),
     "index": ("a = b[:, 2:]\n", "a = b[:, :2]\n"),
     "key": ('a = f("b", "c")\n', 'a = f("c", "c")\n'),
@@ -73,6 +79,9 @@ def test_each_kind_of_edit_makes_its_text(kind: str):
 
 
 OTHERS = [
+    ("def f(a, b):\n    c = a < b\n    return b < 1\n", "def f(a, b):\n    c = (a < b) & (b < 1)\n    return b < 1\n"),
+    ("a = b * (c if d else e)\n", "a = b * e\n"),
+    ("a = f(b + c).d\n", "a = f(b).d\n"),
     ("if a:\n    b = 1\nelse:\n    b = 2\n", "b = 2\n"),
     ("for a in b:\n    c = 1\n    d = 2\n", "for a in b:\n    c = 1\nd = 2\n"),
     ("a = b if c else d\n", "a = d\n"),

@@ -10,7 +10,7 @@ from collections.abc import Callable, Container, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-from yololoss.harness.mend.source import Edit, Source, closed, expressions
+from yololoss.harness.mend.source import FUNCTIONS, Edit, Source, closed, expressions
 
 Edits = Iterator[Edit]
 
@@ -111,16 +111,18 @@ AFTER = (
 )
 AROUND = ("{} * 2", "{} / 2", "1 - {}", "{} + 0.5", "{} - 0.5", "{} + 1", "{} - 1", "{} ** 2", "-{}", "1 / {}")
 # Letters and numbers that tell twins apart: one of each pair stands in the place of the other.
-TWINS = (
+AXES = (
     ("x", "y"),
     ("w", "h"),
-    ("0", "1"),
-    ("1", "2"),
     ("width", "height"),
     ("widths", "heights"),
     ("column", "row"),
     ("columns", "rows"),
-    ("col", "row"),
+)
+TWINS = (
+    *AXES,
+    ("0", "1"),
+    ("1", "2"),
     ("low", "high"),
     ("left", "right"),
     ("top", "bottom"),
@@ -298,13 +300,19 @@ def _dedented(place: Place, node: ast.stmt, block: list[ast.stmt]) -> str:
     return _lines(place, block).replace("\n" + " " * less, "\n")
 
 
-def _operator(place: Place) -> Edits:
+def _operator(place: Place, near: bool) -> Edits:
+    """Another operator: the one that is taken for it most often, or the others."""
+
+    def some(operator: ast.operator) -> Sequence[str]:
+        others = OPERATORS[WRITTEN[type(operator)]]
+        return others[:1] if near else others[1:]
+
     for node in place.expressions:
         if isinstance(node, ast.BinOp):
-            for other in OPERATORS[WRITTEN[type(node.op)]]:
+            for other in some(node.op):
                 yield _between(place, node.left, node.right, f" {other} ")
     if isinstance(place.statement, ast.AugAssign):
-        for other in OPERATORS[WRITTEN[type(place.statement.op)]]:
+        for other in some(place.statement.op):
             yield _between(place, place.statement.target, place.statement.value, f" {other}= ")
         yield _between(place, place.statement.target, place.statement.value, " = ")
 
@@ -333,21 +341,22 @@ def _negated(place: Place, condition: ast.expr) -> Edits:
     yield place.edit(condition, "False")
 
 
-def _number(place: Place) -> Edits:
-    """Numbers near a number: its neighbours, half and double, none and one."""
+def _number(place: Place, near: bool) -> Edits:
+    """Numbers near a number: its neighbours, half and double; or others, such as none, one, and its negative."""
     for node in place.expressions:
         value = node.value if isinstance(node, ast.Constant) else None
         if isinstance(value, int | float) and not isinstance(value, bool):
-            for other in _near(value):
+            for other in [*_near(value)][:4] if near else [*_near(value)][4:]:
                 yield place.edit(node, _written(other))
 
 
 def _near(value: float) -> Iterator[float]:
     if isinstance(value, int):
-        yield from (value + 1, value - 1, 2 * value, -value, 0, 1)
-        yield from (value // 2 if value % 2 == 0 else value / 2, value + 2, value - 2, value + 0.5, value - 0.5)
+        yield from (value + 1, value - 1, 2 * value, value // 2 if value % 2 == 0 else value / 2)
+        yield from (-value, 0, 1, value + 2, value - 2, value + 0.5, value - 0.5)
     else:
-        yield from (2 * value, value / 2, 1 - value, value + 1, value - 1, -value, 0.0, 1.0, value + 0.5, value - 0.5)
+        yield from (2 * value, value / 2, value + 1, 1 - value)
+        yield from (value - 1, -value, 0.0, 1.0, value + 0.5, value - 0.5)
         yield from (value + 0.1, value - 0.1, value * 10, value / 10, value * value)
 
 
@@ -560,18 +569,18 @@ def _names(text: str) -> set[str]:
 
 
 def _exchanged_words(text: str) -> list[str]:
-    """The text with all twins exchanged: words, also at the end of names; the numbers 0 and 1; or both."""
-    words = [pair for pair in TWINS if pair[0].isalpha()]
-    found = [_swapped_words(text, words), _swapped_words(text, [("0", "1")])]
-    both = _swapped_words(found[0], [("0", "1")])
-    return [each for each in dict.fromkeys((*found, both)) if each != text]
+    """The text with twins exchanged: of both axes, also at the end of names; 0 and 1; both; or other words."""
+    axes, numbers = _swapped_words(text, AXES), _swapped_words(text, [("0", "1")])
+    others = (_swapped_words(text, [pair]) for pair in TWINS if pair not in AXES)
+    found = (axes, numbers, _swapped_words(axes, [("0", "1")]), *others)
+    return [each for each in dict.fromkeys(found) if each != text]
 
 
 def _swapped_words(text: str, pairs: Sequence[tuple[str, str]]) -> str:
     swap = {one: other for pair in pairs for one, other in (pair, pair[::-1])}
     either = "|".join(sorted(map(re.escape, swap), key=len, reverse=True))
     return re.sub(
-        rf"(?<![a-zA-Z0-9.])({either})(?![a-zA-Z])|(?<=[a-z_])([xywh])(?![a-zA-Z])", partial(_other, swap), text
+        rf"(?<![a-zA-Z0-9.])({either})(?![a-zA-Z])|(?<=\b[a-z])([xywh])(?![a-zA-Z])", partial(_other, swap), text
     )
 
 
@@ -579,16 +588,17 @@ def _other(swap: dict[str, str], found: re.Match[str]) -> str:
     return swap.get(found[0], found[0])
 
 
-def _small(place: Place) -> list[ast.expr]:
+def _small(place: Place) -> list[tuple[str, ast.expr]]:
     """The short expressions of the function that a statement is in, each once, the nearest first."""
     around = place.source.function(place.statement) or place.source.tree
     kinds = ast.Name | ast.Attribute | ast.Subscript | ast.Compare | ast.Call
     found: list[ast.expr] = [node for node in ast.walk(around) if isinstance(node, kinds) and _may_stand(place, node)]
     nearest = sorted(range(len(found)), key=lambda n: (abs(found[n].lineno - place.statement.lineno), n))
-    texts: dict[str, ast.expr] = {}
+    given = around.args.args if isinstance(around, FUNCTIONS) else []
+    texts: dict[str, ast.expr] = {each.arg: ast.Name(each.arg) for each in given if each.arg not in MODULES}
     for n in nearest:
         texts.setdefault(place.of(found[n]), found[n])
-    return [*texts.values()][:MOST_SMALL]
+    return [*texts.items()][:MOST_SMALL]
 
 
 def _may_stand(place: Place, node: ast.expr) -> bool:
@@ -602,7 +612,7 @@ def _may_stand(place: Place, node: ast.expr) -> bool:
 
 def _expression(place: Place) -> Edits:
     """A short expression of the same function in place of a value or a number."""
-    small = [place.of(node) for node in _small(place)]
+    small = [text for text, _ in _small(place)]
     for node in place.expressions:
         if isinstance(node, ast.Constant) or node in _slots(place):
             for text in small:
@@ -620,43 +630,59 @@ def _operand(place: Place) -> Edits:
     for node in _slots(place):
         text = place.of(node)
         bare = text if closed(text) else f"({text})"
-        for other in small:
-            if isinstance(other, ast.Compare):
-                yield place.edit(node, f"{bare} & ({place.of(other)})")
+        for other, kind in small:
+            if isinstance(kind, ast.Compare):
+                yield place.edit(node, f"{bare} & ({other})")
             else:
                 for operator in "*+-/":
-                    yield place.edit(node, f"{bare} {operator} {place.of(other)}")
+                    yield place.edit(node, f"{bare} {operator} {other}")
     for node in place.expressions:
         if isinstance(node, ast.Compare):
-            for other in small:
-                if isinstance(other, ast.Compare):
-                    yield place.edit(node, f"({place.of(node)}) & ({place.of(other)})")
+            for other, kind in small:
+                if isinstance(kind, ast.Compare):
+                    yield place.edit(node, f"({place.of(node)}) & ({other})")
+
+
+def _argument(place: Place) -> Edits:
+    """A name or attribute of the same function as one more argument of a call."""
+    small = [text for text, node in _small(place) if isinstance(node, ast.Name | ast.Attribute)]
+    for node in place.expressions:
+        if isinstance(node, ast.Call) and not node.keywords:
+            end = place.source.span(node)[1] - 1
+            for text in small:
+                yield Edit(end, end, f", {text}" if node.args else text, "", node.lineno)
 
 
 KINDS: dict[str, Callable[[Place], Edits]] = {
     "nearest comparison": partial(_comparison, near=True),
     "statement dropped": _dropped_statement,
     "part alone": _part,
-    "operator": _operator,
+    "function": _opposite,
+    "operator": partial(_operator, near=True),
     "truth": _truth,
     "comparison": partial(_comparison, near=False),
-    "exchange": _exchange,
-    "number": _number,
-    "argument dropped": _shorter,
     "index": _index,
     "key": _key,
-    "function": _opposite,
+    "exchange": _exchange,
+    "number": partial(_number, near=True),
+    "argument dropped": _shorter,
     "twin": _twin_name,
-    "name beside": _name_beside,
+    "twin statement": _twin_statement,
+    "twin part": _twin_part,
+    "other operator": partial(_operator, near=False),
+    "other number": partial(_number, near=False),
     "known number": _known_number,
+    "name beside": _name_beside,
+    "moved": _moved,
     "around": _around,
     "after": _after,
     "name": _name_of_function,
     "attribute": _attribute,
-    "moved": _moved,
-    "twin statement": _twin_statement,
-    "twin part": _twin_part,
+    "argument": _argument,
     "expression": _expression,
     "operand": _operand,
 }
-COSTLY = ("around", "after", "name", "attribute", "expression", "operand")  # of these there are many for each line
+# The kinds are tried in three rounds: these of all lines; then the others, line by line; last, those of which there are
+# very many for each line, line by line again. What the first round shows says which line comes first.
+FIRST = ("nearest comparison", "statement dropped", "part alone", "function", "operator")
+LAST = ("around", "after", "name", "attribute", "argument", "expression", "operand")

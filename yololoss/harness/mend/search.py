@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeAlias
 
 from yololoss.harness.findings.finding import CURES_ALL, CURES_THIS, PROBABLY, Finding, Mend
 from yololoss.harness.mend.bench import Bench, shown_path
-from yololoss.harness.mend.edits import COSTLY, KINDS, edits
+from yololoss.harness.mend.edits import FIRST, KINDS, LAST, edits
 from yololoss.harness.mend.source import Edit
 from yololoss.harness.mend.trial import RAISED, Answer, Ask, Look, Question, Seen, Sweep, Swept, Try
 
@@ -25,7 +25,7 @@ LONGER = 10.0  # seconds that the last edit may take beyond the time, so that it
 CURED = 3
 FEW = 4  # a line with fewer edits than these is not named for one of them
 PLACES = 3  # lines that are named where nothing mends
-FEW_A_LINE = tuple(kind for kind in KINDS if kind not in COSTLY)
+THEN = tuple(kind for kind in KINDS if kind not in (*FIRST, *LAST))
 RANK = {kind: n for n, kind in enumerate(KINDS)}
 Place: TypeAlias = tuple[str, int]  # file and line
 Show = Callable[[int], object]  # called with the number of edits that were tried
@@ -139,9 +139,9 @@ class Search:
     def _candidates(self) -> Iterator[Candidate]:
         """Edits that were not tried yet. Every second one is of a line where another mended the fault's own case.
 
-        First those of which there are few for each line; then the others, of one line after another.
+        First the most probable kinds, of all lines; then the others, of one line after another.
         """
-        rest, turn = chain(self._of(self.lines, FEW_A_LINE), self._line_by_line()), True
+        rest, turn = chain(self._of(self.lines, FIRST), self._by_line(THEN), self._by_line(LAST)), True
         while True:
             turn = not turn
             each = self._next.popleft() if self._next and turn else next(rest, None)
@@ -153,10 +153,10 @@ class Search:
                 self._known.add(key)
                 yield each
 
-    def _line_by_line(self) -> Iterator[Candidate]:
-        """The edits of which there are many for each line: the line at which the fault most probably is comes first."""
+    def _by_line(self, kinds: Collection[str]) -> Iterator[Candidate]:
+        """Edits of one line after another: the line at which the fault most probably is comes first."""
         for place in sorted(self.lines, key=lambda place: (-self._score(place), place)):
-            yield from self._of([place], COSTLY)
+            yield from self._of([place], kinds)
 
     def _of(self, lines: Collection[Place], kinds: Collection[str] | None = None) -> Iterator[Candidate]:
         """The edits of these lines in all files, by kind."""

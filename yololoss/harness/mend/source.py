@@ -9,6 +9,7 @@ Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 # An expression of one of these kinds needs no parentheses, wherever it stands.
 CLOSED = (ast.Name, ast.Attribute, ast.Call, ast.Subscript, ast.Constant, ast.List, ast.Tuple, ast.Dict, ast.Set)
+CALLED = tuple(bytes([each]) for each in b")]_") + tuple(bytes([each]) for each in range(128) if chr(each).isalnum())
 OPERATORS = (ast.BinOp, ast.UnaryOp, ast.Compare, ast.BoolOp, ast.IfExp, ast.Attribute, ast.Starred)
 
 
@@ -50,19 +51,21 @@ class Source:
     def edit(self, node: ast.AST, new: str, kind: str) -> Edit:
         """The change that puts an expression in place of another, in parentheses where it needs them."""
         start, end = self.span(node)
-        bare = self._needs_parentheses(node, start, end) and not closed(new)
+        beside, inside = self._beside(node), self.raw[start - 1 : start] == b"(" and self.raw[end : end + 1] == b")"
+        if closed(new) and inside and beside and not self.raw[: start - 1].endswith(CALLED):
+            return Edit(start - 1, end + 1, new, kind, node.lineno)  # type: ignore[attr-defined]
+        bare = beside and not inside and not closed(new)
         return Edit(start, end, f"({new})" if bare else new, kind, node.lineno)  # type: ignore[attr-defined]
 
     def replaced(self, first: ast.AST, last: ast.AST, new: str, kind: str) -> Edit:
         """The change that puts text in place of all from one node to another."""
         return Edit(self.span(first)[0], self.span(last)[1], new, kind, first.lineno)  # type: ignore[attr-defined]
 
-    def _needs_parentheses(self, node: ast.AST, start: int, end: int) -> bool:
-        """Whether an operator stands beside the node, and no parentheses around it."""
+    def _beside(self, node: ast.AST) -> bool:
+        """Whether an operator, an index or a call stands beside the node."""
         parent = self.parent.get(node)
-        beside = isinstance(parent, OPERATORS) or node in (getattr(parent, "func", 0), getattr(parent, "value", 0))
-        inside = beside and not isinstance(parent, ast.stmt | ast.keyword)
-        return inside and not (self.raw[start - 1 : start] == b"(" and self.raw[end : end + 1] == b")")
+        of = node in (getattr(parent, "func", 0), getattr(parent, "value", 0))
+        return (isinstance(parent, OPERATORS) or of) and not isinstance(parent, ast.stmt | ast.keyword)
 
     @cached_property
     def statements(self) -> list[ast.stmt]:
