@@ -74,8 +74,16 @@ def mutants() -> list[Planted]:
     every = [
         Planted(f"mutant {module} {n}", module, text) for module in MODULES for n, text in enumerate(classic(module))
     ]
-    other = [each for each in every if ast.dump(ast.parse(each.text)) != ast.dump(ast.parse(each.right))]
+    other = [each for each in every if _is_another(each)]
     return random.Random(SEED).sample(other, MUTANTS)
+
+
+def _is_another(planted: Planted) -> bool:
+    """Whether it is a program, and another one."""
+    try:
+        return ast.dump(ast.parse(planted.text)) != ast.dump(ast.parse(planted.right))
+    except SyntaxError:
+        return False
 
 
 def found_by_check(spec: str, folder: Path, workers: int) -> tuple[Gate, Sequence[Finding]]:

@@ -15,10 +15,10 @@ from yololoss.harness.mend.source import FUNCTIONS, Edit, Source, closed, expres
 Edits = Iterator[Edit]
 
 COMPARED = {
-    ast.Lt: ("<=", ">", ">="),
-    ast.LtE: ("<", ">=", ">"),
-    ast.Gt: (">=", "<", "<="),
-    ast.GtE: (">", "<=", "<"),
+    ast.Lt: ("<=", ">", ">=", "!=", "=="),
+    ast.LtE: ("<", ">=", ">", "!=", "=="),
+    ast.Gt: (">=", "<", "<=", "!=", "=="),
+    ast.GtE: (">", "<=", "<", "!=", "=="),
     ast.Eq: ("!=", "<=", ">=", "<", ">"),
     ast.NotEq: ("==", "<", ">", "<=", ">="),
     ast.Is: ("is not",),
@@ -308,6 +308,8 @@ def _operator(place: Place, near: bool) -> Edits:
         return others[:1] if near else others[1:]
 
     for node in place.expressions:
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.UAdd):
+            yield place.edit(node, f"-{place.of(node.operand)}")
         if isinstance(node, ast.BinOp):
             for other in some(node.op):
                 yield _between(place, node.left, node.right, f" {other} ")
@@ -344,10 +346,18 @@ def _negated(place: Place, condition: ast.expr) -> Edits:
 def _number(place: Place, near: bool) -> Edits:
     """Numbers near a number: its neighbours, half and double; or others, such as none, one, and its negative."""
     for node in place.expressions:
-        value = node.value if isinstance(node, ast.Constant) else None
-        if isinstance(value, int | float) and not isinstance(value, bool):
+        value = _value(node)
+        if value is not None:
             for other in [*_near(value)][:4] if near else [*_near(value)][4:]:
                 yield place.edit(node, _written(other))
+
+
+def _value(node: ast.expr) -> float | None:
+    """The value of a number, which may be negative; None of anything else."""
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and (value := _value(node.operand)) is not None:
+        return -value
+    value = node.value if isinstance(node, ast.Constant) else None
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def _near(value: float) -> Iterator[float]:
@@ -366,8 +376,7 @@ def _written(value: float) -> str:
 
 def _known_number(place: Place) -> Edits:
     for node in place.expressions:
-        value = node.value if isinstance(node, ast.Constant) else None
-        if isinstance(value, int | float) and not isinstance(value, bool):
+        if _value(node) is not None:
             for other in place.numbers:
                 yield place.edit(node, repr(other))
 
