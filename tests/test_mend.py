@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
-from unittest.mock import MagicMock, Mock, patch
+from unittest.mock import ANY, MagicMock, Mock, patch
 
 import pytest
 
@@ -17,9 +17,12 @@ from tests.faults import plant
 from tests.faults.catalogue import BY_NAME
 from tests.test_cli import run
 from yololoss.harness.cases.vectors import make_vector, write_vectors
+from yololoss.harness.cli.mend import NOTHING, UNMENDED
+from yololoss.harness.engine.gate import Gate
 from yololoss.harness.engine.judge import Task
 from yololoss.harness.errors import UsageError
-from yololoss.harness.findings.finding import CURES_ALL, CURES_THIS, PROBABLY, Finding
+from yololoss.harness.findings.finding import CURES_ALL, CURES_THIS, PROBABLY, Finding, Mend
+from yololoss.harness.findings.verdict import Verdict
 from yololoss.harness.mend import fence, search, trial
 from yololoss.harness.mend.bench import Bench
 from yololoss.harness.mend.edits import edits
@@ -27,7 +30,7 @@ from yololoss.harness.mend.mend import mend
 from yololoss.harness.mend.program import Program, is_installed
 from yololoss.harness.mend.search import Candidate, Scout, Search, told
 from yololoss.harness.mend.source import Edit
-from yololoss.harness.mend.trial import Answer, Ask, Desk, Look, Question, Sweep, Swept, Try, serve
+from yololoss.harness.mend.trial import Answer, Ask, Desk, Look, Question, Seen, Sweep, Swept, Try, serve
 from yololoss.harness.subjects.family import find_family
 
 EVERY = range(1, 1000)
@@ -443,10 +446,11 @@ def test_what_is_still_asked_when_time_is_over_is_lost(desk: Desk, planted: Path
         assert [message for message, _ in found.answers([Look(2)], time.monotonic() + 60)] == [Look(2)]
 
 
+SEEN = Seen((), (), frozenset())
+
+
 class Here:
     """A bench in this process."""
-
-    workers = 1
 
     def __init__(self, desk: Desk) -> None:
         self.desk, self.given = desk, desk.given
@@ -544,12 +548,15 @@ def test_each_fault_of_two_is_mended_by_itself(desk: Desk, tmp_path: Path, monke
     faults = [finding(desk, tmp_path), finding(desk, tmp_path, law="totals.sum", explains=("assign.rows",))]
     found: list[Search] = []
     monkeypatch.setattr(Search, "run", lambda self, until, show: found.append(self) or ())
-    monkeypatch.setattr(Scout, "look", lambda self, _: self)
+    lines = frozenset({("x.py", 1)})
+    monkeypatch.setattr(Scout, "look", lambda self, _: self.seen.update({1: SEEN._replace(lines=lines)}) or self)
     task = desk.task
     assert len(mend(faults, task, find_family("v5"), known=frozenset({"state.restored"}), workers=1, seconds=1)) == 2
     assert found[0].others == {"totals.sum", "assign.rows", "state.restored"}
     assert found[1].others == {"assign.neighbours", "assign.rows", "assign.row-order", "state.restored"}
     assert len(found[0].lines) > 800
+    assert ("x.py", 1) in found[1].lines
+    assert len(found[1].lines) < 400
 
 
 def test_an_installed_loss_is_not_edited(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -574,6 +581,55 @@ def test_mend_names_what_is_wrong_with_its_options(tmp_path: Path):
     ):
         status, _, err = run("mend", *given, cwd=tmp_path)
         assert (status, said in err) == (2, True), err
+
+
+def test_what_mends_is_shown(desk: Desk, tmp_path: Path, planted: Path, monkeypatch: pytest.MonkeyPatch):
+    """By mend as text and JSON, and by check; so is that nothing mends, and a choice that may be meant."""
+    diff = "--- a/x.py\n+++ b/x.py\n@@ -1 +1 @@\n-a\n+b\n"
+    given = {"file": "x.py", "line": 1, "was": "a", "laws": ("totals.sum",)}
+    sure = Mend(**given, would_be="b", sure=CURES_ALL, diff=diff)
+    place = Mend(**given, would_be="", sure=PROBABLY, diff="")
+    faults = tuple(finding(desk, tmp_path, law=f"totals.{n}", choice="it has x") for n in range(3))
+    faults = tuple(fault.model_copy(update={"path": f"{fault.path}{n}"}) for n, fault in enumerate(faults))
+    mended = {fault.path: mends for fault, mends in zip(faults, ((sure,), (place,), ()), strict=True)}
+
+    def found(mine: list[Finding], *_: Any, show: Any, **__: Any) -> tuple[Finding, ...]:
+        show(3)
+        return tuple(fault.model_copy(update={"mends": mended[fault.path]}) for fault in mine)
+
+    monkeypatch.setattr("yololoss.harness.mend.mend.mend", found)
+    monkeypatch.setattr(Gate, "verdict", lambda *_: Verdict(status=1, faults=faults))
+    spec, dialect = f"{planted}:ComputeLoss", ("--dialect", "upstream")
+    status, out, _ = run("mend", spec, *dialect, cwd=tmp_path)
+    assert status == 1
+    assert diff in out
+    assert [said in out for said in ("it has x. If that is meant", NOTHING, UNMENDED)] == [True] * 3
+    _, as_json, _ = run("mend", spec, *dialect, "--json", cwd=tmp_path)
+    assert [len(fault["mends"]) for fault in json.loads(as_json)] == [1, 1, 0]
+    _, out, _ = run("check", spec, *dialect, "--mend", cwd=tmp_path)
+    assert f"{CURES_ALL}: x.py:1" in out
+    assert f"{PROBABLY}: x.py:1" in out
+    monkeypatch.setattr(Gate, "verdict", lambda *_: Verdict(status=2, problem="interrupted"))
+    assert run("mend", spec, *dialect, cwd=tmp_path)[::2] == (2, ANY)
+
+
+@pytest.mark.usefixtures("short")
+def test_the_first_law_that_breaks_on_cases_of_a_check_ends_the_sweep(desk: Desk, planted: Path, tmp_path: Path):
+    """Of the loss as it is; a process that ends is no answer."""
+    path, text = text_of(planted)
+    tried = searched(desk, finding(desk, tmp_path), 1)
+    as_it_is = Candidate(path, edit_of(text, RIGHT[0], RIGHT[0]))
+    with patch.object(search, "SWEPT", 30):
+        assert tried._swept(as_it_is, 0.0).law
+    with patch.object(Here, "answers", return_value=iter([(None, None)])):
+        assert tried._swept(as_it_is, 0.0) == Swept(-1, "run.no-exception")
+
+
+def test_a_process_that_ends_says_nothing_of_its_case(desk: Desk):
+    """The others are seen."""
+    here: Any = Here(desk)
+    with patch.object(Here, "answers", return_value=iter([(Look(0), None), (Look(1), SEEN)])):
+        assert Scout(here).look(0.0).seen == {1: SEEN}
 
 
 @pytest.mark.slow

@@ -356,8 +356,8 @@ def _value(node: ast.expr) -> float | None:
     """The value of a number, which may be negative; None of anything else."""
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and (value := _value(node.operand)) is not None:
         return -value
-    value = node.value if isinstance(node, ast.Constant) else None
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+    found = node.value if isinstance(node, ast.Constant) else None
+    return found if isinstance(found, int | float) and not isinstance(found, bool) else None
 
 
 def _near(value: float) -> Iterator[float]:

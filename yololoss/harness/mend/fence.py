@@ -47,6 +47,8 @@ LARGEST_FILE = 64  # MiB
 class Fence:
     """Refuses what reaches outside the process, while it stands. A folder is the one in which files may be written."""
 
+    __cantrace__ = True  # else Python hides what it does from coverage and debuggers
+
     def __init__(self) -> None:
         self.folder: str | None = None  # None: all is allowed
         self._set = False

@@ -115,7 +115,7 @@ class Desk:
     @property
     def files(self) -> Files:
         """The loss's own files."""
-        return Files(self.program.texts, frozenset(self.program.at_import))
+        return Files(self.program.texts, self.program.at_import)
 
     def vector(self, number: int) -> Vector[Any, Any]:
         """The case of that number: one of a finding, or one that a gate makes."""
@@ -127,8 +127,7 @@ class Desk:
         """What the loss does on a case. Of laws that run it again only the one that the case is saved under counts."""
         vector, subject = self.vector(asked.case), self.program.subject
         run = Run(with_record(subject, vector), vector.case)
-        with traced() as lines:
-            _ = run.outcome
+        _, lines = traced(lambda: run.outcome)
         number = None if asked.case < len(self.given) else self.plan.usual(asked.case - len(self.given)).domain
         laws = self.plan.judges(vector.case, number, np.random.default_rng(SEED), str(vector.law))
         broke, held, observed = [], [], ""
@@ -141,7 +140,7 @@ class Desk:
                     observed = _seen(told) if law.id == vector.law else observed
                 elif law.tally.judged:
                     held.append(law.id)
-        return Seen(tuple(broke), tuple(held), frozenset(lines), observed)
+        return Seen(tuple(broke), tuple(held), lines, observed)
 
     def attempt(self, asked: Try) -> Answer:
         """Judge the loss with an edit."""
