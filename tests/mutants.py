@@ -90,7 +90,7 @@ def mutants(module: str) -> Iterator[Mutant]:
     """Every mutant of a module of the loss that is another program, once."""
     text = (HOME / f"{module}.py").read_text(encoding="utf-8")
     seen = {ast.dump(ast.parse(text))}
-    for mutated in (*_classic(text), *_cut(text)):
+    for mutated in (*classic(module), *_cut(text)):
         try:
             program = ast.dump(ast.parse(mutated))
         except SyntaxError:
@@ -108,7 +108,9 @@ def _mutant(module: str, text: str, mutated: str) -> Mutant:
     return Mutant(module, start + 1, was, now, mutated)
 
 
-def _classic(text: str) -> Iterator[str]:
+def classic(module: str) -> Iterator[str]:
+    """The texts that cosmic-ray's operators make of a module."""
+    text = (HOME / f"{module}.py").read_text(encoding="utf-8")
     for name in OPERATORS:
         occurrence = 0
         while (mutated := mutate_code(text, get_operator(name)(), occurrence)) is not None:

@@ -1,4 +1,4 @@
-"""The command line: check, fuzz, prove, replay, explain, corpus, record, diff, history, draw, laws, dialects.
+"""The command line: check, mend, fuzz, prove, replay, explain, corpus, record, diff, history, draw, laws, dialects.
 
 Exit status of every command: 0, success; 1, a law broke, or two losses differ; 2, the command could not run, and prints
 why in one line. Modules that import torch are imported when a command runs, so that help is quick.
@@ -20,6 +20,7 @@ from yololoss.harness.cli.explain import explain
 from yololoss.harness.cli.fuzz import fuzz
 from yololoss.harness.cli.history import history
 from yololoss.harness.cli.look import dialects, draw, laws
+from yololoss.harness.cli.mend import mend
 from yololoss.harness.cli.prove import prove
 from yololoss.harness.cli.replay import replay
 from yololoss.harness.errors import USAGE, UsageError, closest, printable
@@ -70,5 +71,5 @@ def main() -> None:
     os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(Path(".yololoss", "hypothesis").absolute()))
 
 
-for command in (check, fuzz, prove, replay, explain, corpus, record, diff, history, draw, laws, dialects):
+for command in (check, mend, fuzz, prove, replay, explain, corpus, record, diff, history, draw, laws, dialects):
     main.add_command(command)

@@ -1,8 +1,6 @@
 """``yololoss check``: the gate."""
 
 import json
-import math
-import os
 import shlex
 import shutil
 import sys
@@ -15,14 +13,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from yololoss.harness.cli import options
+from yololoss.harness.cli.mend import gate_workers, mended
 from yololoss.harness.cli.view import View
 from yololoss.harness.errors import USAGE, UsageError
 
 if TYPE_CHECKING:
     from yololoss.harness.findings.about import About
     from yololoss.harness.findings.verdict import Verdict
-
-CASES_A_WORKER = 100  # with fewer, starting one more process costs as much time as it saves
 
 
 @click.command()
@@ -41,6 +38,8 @@ CASES_A_WORKER = 100  # with fewer, starting one more process costs as much time
 @click.option("--report", type=options.FILE, help="Write an HTML report.")
 @click.option("--junit", type=options.FILE, help="Write a JUnit XML file, for CI systems.")
 @options.export
+@click.option("--mend", "mends", is_flag=True, help="Also look for what mends each fault, as yololoss mend does.")
+@options.mend_for
 @click.option("-v", "--verbose", is_flag=True, help="Show every finding in full, not only the first, and every law.")
 @options.as_json
 def check(
@@ -52,6 +51,8 @@ def check(
     cases: int | None,
     no_shrink: bool,
     export: str | None,
+    mends: bool,
+    mend_for: float,
     verbose: bool,
     as_json: bool,
     **given: Any,
@@ -67,6 +68,7 @@ def check(
       yololoss check utils/loss.py:ComputeLoss --report report.html
       yololoss check utils/loss.py:ComputeLoss --laws assign --laws 'boxes.*' --device cpu,mirror
       yololoss check utils/loss.py:ComputeLoss --baseline loss-baseline.json
+      yololoss check utils/loss.py:ComputeLoss --mend
     """
     from yololoss.harness.engine.gate import Gate, Options  # noqa: PLC0415
     from yololoss.harness.findings.about import about  # noqa: PLC0415
@@ -83,7 +85,9 @@ def check(
         options.say(line)
     start = time.monotonic()
     with View(f"{len(wanted)} laws on {gate.chosen.loss}", quiet=as_json) as view:
-        verdict = gate.verdict(wanted, workers or _workers(len(wanted), cases), view.show)
+        verdict = gate.verdict(wanted, workers or gate_workers(len(wanted), cases), view.show)
+    if mends:
+        verdict = mended(gate, verdict, mend_for, workers, quiet=as_json)
     verdict = verdict.model_copy(update={"seconds": time.monotonic() - start})
     unwritten = [*_write(verdict, what, junit, report)]
     tests = [*options.write_tests(verdict.faults if export else (), subject)]
@@ -109,13 +113,6 @@ def _write(verdict: "Verdict", what: "About", junit: Path | None, report: Path |
             yield f"{path}: could not be written: {error.strerror}"
 
 
-def _workers(laws: int, cases: int | None) -> int:
-    """Processes for a gate: one for each core, fewer for few cases."""
-    from yololoss.harness.engine.gate import usual_cases  # noqa: PLC0415
-
-    return min(os.cpu_count() or 1, 8, math.ceil((cases or usual_cases(laws)) / CASES_A_WORKER))
-
-
 def _show(verdict: "Verdict", report: Path | None, tests: list[str], *, verbose: bool) -> None:
     from yololoss.harness.findings.summary import table  # noqa: PLC0415
     from yololoss.harness.findings.verdict import headline  # noqa: PLC0415
@@ -125,6 +122,8 @@ def _show(verdict: "Verdict", report: Path | None, tests: list[str], *, verbose:
         options.say(f"{each}\n")
     for fault in verdict.faults[len(shown) :]:
         options.say(f"another fault: {fault.law}: {fault.choice or fault.title}\n  replay     {fault.replay}")
+        for mend in fault.mends:
+            options.say(str(mend))
     if len(shown) < len(verdict.faults):
         options.say("-v shows each in full\n")
     for line in tests:

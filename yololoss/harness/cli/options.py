@@ -88,6 +88,15 @@ export = click.option(
     type=click.Choice(["pytest"]),
     help="Also write each finding as a test file beside its case. The test needs only the loss, torch and pytest.",
 )
+mend_for = click.option(
+    "--for",
+    "mend_for",
+    type=duration,
+    metavar="TIME",
+    default="60s",
+    show_default=True,
+    help="How long to look for what mends the faults, in all.",
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print only JSON.")
 
 

@@ -229,6 +229,15 @@ class Gate:
             },
         )
 
+    def task(self, device: str) -> Task:
+        """The loss on a device, for what else is to be found out about it."""
+        return Task(self.chosen.loss, device, self.held.dialect, baseline=self.chosen.baseline)
+
+    @property
+    def may_break(self) -> frozenset[str]:
+        """Laws that are waived."""
+        return frozenset(self._waived)
+
     def _cases(self, device: str, laws: int) -> int:
         """How many cases are made for so many laws: as many as the options say, or as usual."""
         usual = usual_cases(laws) * (MIRROR_SHARE if device.startswith(MIRROR) else 1)

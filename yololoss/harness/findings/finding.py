@@ -18,7 +18,33 @@ from yololoss.harness.subjects.outcome import Outcome
 from yololoss.harness.subjects.subject import Unsupported
 
 MOST = 12  # lines of numbers; more are not read
+CURES_ALL, CURES_THIS, PROBABLY = "cures everything", "cures this fault", "the fault is probably here"
 SHOWN = 4  # names of laws that a finding explains; a report has all
+
+
+class Mend(Data):
+    """What would mend a fault, or where it probably is."""
+
+    file: str
+    line: int  # from 1
+    was: str  # the lines as they are
+    would_be: str  # and as they would be; "" if only the place is known
+    sure: str  # `CURES_ALL`, `CURES_THIS` or `PROBABLY`
+    laws: tuple[str, ...]  # that broke, and hold then
+    diff: str  # in unified form; "" if only the place is known
+
+    def __str__(self) -> str:
+        lines = [f"  {self.sure}: {self.file}:{self.line}", f"    - {self._indented(self.was)}"]
+        if self.diff:
+            some = ", ".join(self.laws[:SHOWN]) + (", ..." if len(self.laws) > SHOWN else "")
+            lines += [
+                f"    + {self._indented(self.would_be) or 'nothing: the lines go'}",
+                f"    laws that hold then: {some}",
+            ]
+        return "\n".join(lines)
+
+    def _indented(self, text: str) -> str:
+        return text.replace("\n", "\n      ")
 
 
 class Finding(Data):
@@ -43,6 +69,7 @@ class Finding(Data):
     replay: str  # the command that judges the case again
     choice: str = ""  # that the named dialect and the loss make otherwise, if the law broke only for that
     explains: tuple[str, ...] = ()  # other laws that broke for the same reason
+    mends: tuple[Mend, ...] = ()  # what would mend it, the most probable first
 
     @property
     def laws(self) -> tuple[str, ...]:
@@ -60,7 +87,8 @@ class Finding(Data):
         picture = [f"  picture    {self.picture}"] if self.picture else []
         elsewhere = f", since it could not be saved in {self.unsaved}" if self.unsaved else ""
         saved = f"  saved as   {self.path}{elsewhere}"
-        return "\n".join((*choice, self.text, *only, *others, saved, *picture, f"  replay     {self.replay}"))
+        lines = (*choice, self.text, *only, *others, saved, *picture, f"  replay     {self.replay}")
+        return "\n".join((*lines, *map(str, self.mends)))
 
 
 def keep(

@@ -94,6 +94,7 @@ class Family(ABC):
     dialects: Mapping[str, Data]  # the known ones by name, all of one type, whose fields are the choices
     usual_dialect: str  # the default
     own_dialect: str  # the bundled loss's
+    numbers: tuple[float, ...] = ()  # of its specification and dialects, which a right loss may contain
     regions: tuple[str, ...] = ()  # names of the places that cases should reach
     # The cases of the laws that all families share, by name: "any", "every kind" (whatever may raise), "with targets",
     # "crowded" (several targets compete for one place); and fixed ones, "a few": of usual sizes, with some targets.
