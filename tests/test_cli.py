@@ -265,7 +265,7 @@ FAULTY = '[[tool.yololoss.waivers]]\nlaw = "totals.balanc"\nreason = "x"\n'
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ("chek", "chek: no such command; did you mean 'check'? (known: check, fuzz, prove, replay, corpus, "),
+        ("chek", "chek: no such command; did you mean 'check'? (known: check, mend, fuzz, prove, replay, corpus, "),
         ("check a.py:Loss", "--loss a.py: no such file"),
         ("check --laws asign", "--laws asign: no such law; did you mean 'assign'?"),
         ("check --device gpu", "--device gpu: not available here; did you mean 'cpu'? (known: cpu, mirror, "),
