@@ -12,9 +12,12 @@ import difflib
 import os
 import random
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +29,7 @@ from yololoss.harness.laws.law import find_laws
 from yololoss.harness.mend.mend import SECONDS, mend
 
 MUTANTS, SEED = 150, 20261122
+COUNT = count()
 CHECKED = 600  # cases of the check that finds the fault
 
 
@@ -97,7 +101,8 @@ def tried(planted: Planted, workers: int, seconds: float) -> Result | None:
     """Plant the fault, check the loss and mend it. None if no law breaks."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        spec = plant_text("planted", {planted.module: planted.text}, folder)
+        package = f"planted_{next(COUNT)}"  # a process has only one module of each name
+        spec = plant_text(package, {planted.module: planted.text}, folder)
         gate, faults = found_by_check(spec, folder, workers)
         if not faults:
             return None
@@ -109,18 +114,15 @@ def tried(planted: Planted, workers: int, seconds: float) -> Result | None:
             (n for n, (file, line) in enumerate(named) if file == planted.module and line in planted.lines), None
         )
         sure = bool(mends) and mends[0].sure == CURES_ALL
-        holds = sure and _holds(mends[0].diff, folder, workers)
+        holds = sure and _holds(mends[0].diff, spec, workers)
         return Result(planted, place, holds, sure and not holds, took)
 
 
-def _holds(diff: str, folder: Path, workers: int) -> bool:
+def _holds(diff: str, spec: str, workers: int) -> bool:
     """Whether all laws hold on all cases of a check once the difference is applied."""
-    import subprocess  # noqa: PLC0415
-
-    subprocess.run(["patch", "-p0", "-s"], input=diff, text=True, check=True, cwd="/")
-    spec = f"{folder / 'planted' / 'loss.py'}:ComputeLoss"
+    subprocess.run(["patch", "-p1", "-s"], input=diff, text=True, check=True, cwd="/")
     with tempfile.TemporaryDirectory() as other:
-        command = ["python", "-m", "yololoss", "check", spec, "--dialect", "upstream", "--no-shrink", "--json"]
+        command = [sys.executable, "-m", "yololoss", "check", spec, "--dialect", "upstream", "--no-shrink", "--json"]
         given = ["--workers", str(workers), "--findings", other]
         return subprocess.run([*command, *given], capture_output=True, check=False, cwd=other).returncode == 0
 

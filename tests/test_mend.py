@@ -24,7 +24,7 @@ from yololoss.harness.errors import UsageError
 from yololoss.harness.findings.finding import CURES_ALL, CURES_THIS, PROBABLY, Finding, Mend
 from yololoss.harness.findings.verdict import Verdict
 from yololoss.harness.mend import fence, search, trial
-from yololoss.harness.mend.bench import Bench
+from yololoss.harness.mend.bench import Bench, Trier
 from yololoss.harness.mend.edits import edits
 from yololoss.harness.mend.mend import mend
 from yololoss.harness.mend.program import Program, is_installed
@@ -242,6 +242,8 @@ def test_only_files_of_the_user_are_edited():
     assert is_installed(ast.__file__)
     assert is_installed(str(pytest.__file__))
     assert not is_installed(__file__)
+    named = Program(Task("yololoss.v5.loss:ComputeLoss", "cpu"))
+    assert {Path(path).parts[-2] for path in named.texts} <= {"v5", "tal", "yololoss"}
 
 
 def test_a_trial_reaches_nothing_outside_its_folder(tmp_path: Path):
@@ -258,6 +260,8 @@ def test_a_trial_reaches_nothing_outside_its_folder(tmp_path: Path):
         inside.unlink()
         assert outside.read_text(encoding="utf-8") == "as it was"
         assert Path(os.devnull).write_text("", encoding="utf-8") == 0
+        with os.fdopen(os.open(inside, os.O_WRONLY | os.O_CREAT), "w", encoding="utf-8") as opened:
+            opened.write("new")
         for refused in (
             lambda: outside.write_text("x", encoding="utf-8"),
             lambda: link.write_text("x", encoding="utf-8"),
@@ -353,6 +357,7 @@ def test_a_desk_judges_an_edit_by_the_questions_in_their_order(desk: Desk, plant
     assert desk.answer(Try(path, edit_of(text, *RIGHT))) == Answer(2)
     assert desk.answer(Try(path, edit_of(text, RIGHT[0], "pass"))).held == 0
     assert desk.answer(Try(path, edit_of(text, RIGHT[0], "shifted ="))) == Answer(0, "run.no-exception")
+    assert desk.answer(Try(path, edit_of(text, RIGHT[0], "raise SystemExit"))) == Answer(0, "run.no-exception")
     assert not desk.answer(Try(path, edit_of(text, RIGHT[0], RIGHT[0]))).alone
     desk.asks = desk.asks._replace(observed="something else")
     assert desk.answer(Try(path, edit_of(text, RIGHT[0], "shifted = centre + offset * 1"))).alone
@@ -439,6 +444,8 @@ def test_what_is_still_asked_when_time_is_over_is_lost(desk: Desk, planted: Path
     with Bench(desk.task, "v5", (given(desk),), 1) as found:
         _ = found.files
         assert not list(found.answers([Look(0)], time.monotonic() - 1))
+        with patch.object(Trier, "answer", return_value=(False, None)):
+            assert not list(found.answers([Look(0)], time.monotonic() + 0.1))
         asked = iter([Look(0), Look(1)])
         answers = found.answers(asked, time.monotonic() + 60)
         assert next(answers)[0] == Look(0)
@@ -508,6 +515,12 @@ def test_where_nothing_mends_the_line_is_told_whose_edits_matter(desk: Desk, pla
     found = searched(desk, finding(desk, tmp_path), line).run(time.monotonic() + 60)
     assert [(each.line, each.sure, each.diff) for each in found] in ([(line, PROBABLY, "")], [])
     assert not searched(desk, finding(desk, tmp_path), 1).run(time.monotonic() + 60)
+    tried = searched(desk, finding(desk, tmp_path), line)
+    place = next(iter(tried.lines))
+    tried._of_line[place], tried._only[place] = 8, 2
+    (named,) = tried._probably()
+    assert (named.line, named.sure, named.diff) == (line, PROBABLY, "")
+    assert named.was.startswith("column, row = ")
     assert not searched(desk, finding(desk, tmp_path), line).run(0.0)
 
 

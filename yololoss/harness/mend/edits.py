@@ -694,4 +694,4 @@ KINDS: dict[str, Callable[[Place], Edits]] = {
 # The kinds are tried in three rounds: these of all lines; then the others, line by line; last, those of which there are
 # very many for each line, line by line again. What the first round shows says which line comes first.
 FIRST = ("nearest comparison", "statement dropped", "part alone", "function", "operator")
-LAST = ("around", "after", "name", "attribute", "argument", "expression", "operand")
+LAST = ("around", "after", "name", "attribute", "expression", "operand")

@@ -5,6 +5,7 @@ import __future__
 import ast
 import functools
 import gc
+import inspect
 import os
 import sys
 import sysconfig
@@ -81,8 +82,8 @@ class Program:
         first = min([node.lineno, *(each.lineno for each in node.decorator_list)])
         found = self._functions.get((self._named[path], node.name, first), [])
         code = _compiled(source, node, edit, self._named[path])
-        fits = code is not None and all(len(f.__code__.co_freevars) == len(code.co_freevars) for f in found)
-        return (found, code) if found and fits and code is not None else None
+        fits = all(len(f.__code__.co_freevars) == len(code.co_freevars) for f in found)
+        return (found, code) if found and fits else None
 
     @contextmanager
     def _imported_again(self, path: str, edit: Edit) -> Iterator[LossUnderTest]:
@@ -137,7 +138,7 @@ def enclosing(source: Source, edit: Edit) -> Any:
     return None
 
 
-def _compiled(source: Source, node: Any, edit: Edit, path: str) -> CodeType | None:
+def _compiled(source: Source, node: Any, edit: Edit, path: str) -> CodeType:
     """The code of a function with the edit in it, with the numbers of its lines."""
     start, end = source.span(node)
     raw = source.raw
@@ -152,14 +153,12 @@ def _compiled(source: Source, node: Any, edit: Edit, path: str) -> CodeType | No
     return _inner(compile(lines + head + text, path, "exec", flags, dont_inherit=True), node.name)
 
 
-def _inner(code: CodeType, name: str) -> CodeType | None:
-    """The code of that name in another."""
-    for each in code.co_consts:
-        if isinstance(each, CodeType):
-            found = each if each.co_name == name else _inner(each, name)
-            if found is not None:
-                return found
-    return None
+def _inner(code: CodeType, name: str) -> CodeType:
+    """The code of the function of that name in another code, which contains it."""
+    waiting = [code]
+    while (each := waiting.pop(0)).co_name != name or not each.co_flags & inspect.CO_OPTIMIZED:  # as of a class
+        waiting += [inner for inner in each.co_consts if isinstance(inner, CodeType)]
+    return each
 
 
 def traced(work: Callable[[], T]) -> tuple[T, frozenset[tuple[str, int]]]:
