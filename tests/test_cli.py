@@ -265,11 +265,7 @@ FAULTY = '[[tool.yololoss.waivers]]\nlaw = "totals.balanc"\nreason = "x"\n'
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-<<<<<<< HEAD
         ("chek", "chek: no such command; did you mean 'check'? (known: check, mend, fuzz, prove, replay, "),
-=======
-        ("chek", "chek: no such command; did you mean 'check'? (known: check, mend, fuzz, prove, replay, corpus, "),
->>>>>>> c0e2b2f88b8bdb34e0a9132cb8fc44e188da4ceb
         ("check a.py:Loss", "--loss a.py: no such file"),
         ("check --laws asign", "--laws asign: no such law; did you mean 'assign'?"),
         ("check --device gpu", "--device gpu: not available here; did you mean 'cpu'? (known: cpu, mirror, "),
