@@ -451,12 +451,12 @@ def test_files_are_whole_whenever_the_run_is_killed(tmp_path):
     for moment in range(20):
         process = Guarded(save_on_and_on, (tmp_path,), MEMORY)
         until = time.monotonic() + 10
-        while moment and len(list(tmp_path.iterdir())) <= kept and time.monotonic() < until:
+        while moment and len(list(tmp_path.glob("*.json"))) <= kept and time.monotonic() < until:
             time.sleep(0.01)  # until it has saved something
         time.sleep(chance.random() / 10)
         process.kill()
         kept = len(saved(tmp_path))
-    assert kept > 19
+    assert kept >= 19
 
 
 @pytest.mark.slow
