@@ -22,7 +22,7 @@ from yololoss.harness.subjects.load import find_devices
 from yololoss.harness.subjects.outcome import Trouble
 from yololoss.harness.subjects.subject import Unsupported
 
-LIMIT = 60.0  # seconds of work; it takes one
+LIMIT = 30.0  # seconds of work; it takes one
 CALLED = 20  # cases on which a loss is called before it is judged, until one does not raise
 
 
