@@ -18,10 +18,11 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from torch.nn.parallel import DistributedDataParallel
 
 from examples.training.train import CLASSES, Detector, batch, train
 from properties.v5 import steps
-from properties.v5.case import Case, SeededLogits
+from properties.v5.case import Case, Options, SeededLogits
 from properties.v5.packed import pack
 from properties.v5.training import Training
 from tests.all_laws import ROOT
@@ -37,8 +38,10 @@ from yololoss.harness.engine.judge import MEMORY, judged
 from yololoss.harness.engine.plan import Plan
 from yololoss.harness.errors import UsageError
 from yololoss.harness.laws.exam import Run
+from yololoss.harness.laws.law import find_laws
+from yololoss.harness.subjects.family import with_record
 from yololoss.harness.subjects.load import find_device, import_loss
-from yololoss.harness.training.watch import KEEP, Options, Recorder, StepWarning, _finish, _Pending
+from yololoss.harness.training.watch import KEEP, Recorder, Settings, StepWarning, _finish, _Pending
 
 
 def unchecked(model: Any) -> ComputeLoss:
@@ -97,7 +100,7 @@ def test_a_run_that_goes_well_is_the_same_and_nothing_is_saved(tmp_path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (no_height, r"step 2: target 3 \(image 3\) has height 0"),
+        (no_height, r"step 2: target 3 \(image 3, box 1\) has height 0"),
         (nan_logit, "obj nan.*; the loss was given 1 logits that are not finite; a gradient"),
     ],
 )
@@ -194,11 +197,83 @@ def test_the_latest_files_of_each_kind_are_kept(tmp_path):
 
 def test_the_last_step_is_looked_at_when_the_process_ends(tmp_path):
     """It has no next step."""
-    recorder = Recorder(Training(unchecked(Detector()), Detector()), Options(tmp_path, 1, True, 0, None, "a:b"))
+    recorder = Recorder(Training(unchecked(Detector()), Detector()), Settings(tmp_path, 1, True, 0, None, None, "a:b"))
     recorder.call(unchecked(Detector()), given(), torch.zeros(1, 6))
     with pytest.warns(StepWarning, match="step 1: target 0"):
         _finish(lambda: recorder)
     _finish(lambda: None)
+
+
+def test_a_saved_step_is_the_same_when_it_runs_again(tmp_path):
+    """Bit for bit, also after steps that moved the balance of the layers."""
+    made = partial(ComputeLoss, autobalance=True, checks=False)
+    with pytest.warns(StepWarning, match="step 3: target 3 "):
+        train(watching(tmp_path, made), 4, at(3, no_height))
+    (vector,) = saved(tmp_path)
+    assert vector.case.options.autobalance
+    assert vector.case.options.balance != tuple(made(Detector()).balance)
+    plan = Plan((), on_its_device("tests.subjects.conforming_forms:Unchecked", "cpu"))
+    (now,) = Run(plan.subject, vector.case).outcome.calls
+    (then,) = vector.expected.calls
+    assert (now.total, *now.items) == (then.total, then.box, then.obj, then.cls)
+    law = find_laws(plan.subject.family)["baseline.values"]
+    run = Run(with_record(plan.subject, vector), vector.case)
+    assert judged(law, run)[0] is None
+    assert law.tally.judged
+
+
+def test_a_balance_has_a_number_for_each_layer():
+    """More are allowed, as losses have."""
+    case = packed()
+    assert case.changed(options=Options(balance=(1.0, 2.0))).options.balance == (1, 2)
+    with pytest.raises(ValueError, match=r"options.balance: expected 1 numbers or more, got 0"):
+        case.changed(options=Options(balance=()))
+
+
+def test_images_have_the_names_that_the_trainer_gives(tmp_path):
+    """They are saved with the step."""
+    loss = watch(unchecked(Detector()), Detector(), folder=tmp_path, names=lambda: ["a.jpg", Path("b.jpg")])
+    with pytest.warns(StepWarning, match="has width 0"):
+        twice(loss, torch.zeros(1, 6))
+    (path,) = tmp_path.iterdir()
+    source = read_vectors(path).source
+    assert (source["image 0"], source["image 1"], source["step"]) == ("a.jpg", "b.jpg", "1")
+
+
+def train_as(form: str, model: Any, loss: Any) -> None:
+    """Train for four steps as many trainers do; the third has a target without width."""
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.01)
+    scaler = torch.amp.GradScaler("cpu", enabled=form == "scaled")
+    for step in range(1, 5):
+        images, targets = batch(step)
+        targets[1, 4] *= step != 3
+        with torch.autocast("cpu", torch.bfloat16, enabled=form == "scaled"):
+            predictions = model(images)
+        scaler.scale(loss(predictions, targets)[0].sum()).backward()
+        if form != "accumulated" or step % 2 == 0:
+            scaler.step(optimiser)
+            scaler.update()
+            optimiser.zero_grad()
+
+
+@pytest.fixture
+def group(tmp_path):
+    """A group of one process."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.usefixtures("group")
+@pytest.mark.parametrize("form", ["scaled", "compiled", "distributed", "accumulated"])
+def test_trainers_of_every_kind_are_watched(tmp_path, form):
+    """Mixed precision with a GradScaler, a compiled model, a model of several GPUs, gradients of several steps."""
+    model = Detector()
+    loss = watch(unchecked(model), model, folder=tmp_path / "steps")
+    wrapped: Any = {"compiled": partial(torch.compile, backend="eager"), "distributed": DistributedDataParallel}
+    with pytest.warns(StepWarning, match="step 3: target 1 "):
+        train_as(form, wrapped.get(form, lambda model: model)(model), loss)
+    assert [vector.id.rpartition("-")[2] for vector in saved(tmp_path / "steps")] == ["target"]
 
 
 def until_ended(loss: Any, recorder: Recorder) -> None:
@@ -218,7 +293,7 @@ def test_another_process_judges_a_step_now_and_then(tmp_path, monkeypatch):
         ("wrong", import_loss(spec)[0](model), spec, "step 1: boxes.item broke: .* More: wrong/.*txt"),
         ("other", unchecked(model), "nowhere:Loss", "steps are not judged any more: yololoss: .*nowhere"),
     ):
-        recorder = Recorder(Training(loss, model), Options(Path(name), 1, True, 1, "yololoss", own))
+        recorder = Recorder(Training(loss, model), Settings(Path(name), 1, True, 1, "yololoss", None, own))
         with pytest.warns(StepWarning, match=said):
             until_ended(partial(recorder.call, loss), recorder)
         recorder.end()
@@ -226,7 +301,7 @@ def test_another_process_judges_a_step_now_and_then(tmp_path, monkeypatch):
     (path,) = Path("wrong").glob("*-sample.txt")
     assert "it comes from target " in path.read_text(encoding="utf-8")
     loss = unchecked(model)
-    recorder = Recorder(Training(loss, model), Options(Path("right"), 1, True, 1, None, "yololoss:ComputeLoss"))
+    recorder = Recorder(Training(loss, model), Settings(Path("right"), 1, True, 1, None, None, "yololoss:ComputeLoss"))
     until_ended(partial(recorder.call, loss), recorder)
     assert len(list(Path("right").iterdir())) == 2  # of the second step, which is judged now
     recorder.end()
@@ -361,6 +436,23 @@ class Own:
         return p[0].sum(), (torch.zeros(()), 0.0)
 
 
+class Unreadable(Own):
+    """A loss whose state cannot be read."""
+
+    @property
+    def autobalance(self) -> bool:
+        """Raise."""
+        raise RuntimeError("not now")
+
+
+def test_a_loss_whose_state_cannot_be_read_trains_all_the_same(tmp_path):
+    """It is said once."""
+    loss = watch(Unreadable(), folder=tmp_path)
+    with pytest.warns(StepWarning, match="not watched any more: RuntimeError: not now"):
+        call(loss)
+    call(loss)
+
+
 def test_what_a_loss_keeps_is_read_before_what_its_model_has(tmp_path):
     """Strides follow from the grids if nothing says them."""
     loss = watch(Own(), folder=tmp_path)
@@ -396,7 +488,7 @@ def test_no_step_waits_for_the_device(tmp_path):
     assert not mirror.MIRROR.waits
     with pytest.warns(StepWarning, match="has width 0"):
         loss(predictions, targets)
-    late = _Pending(1, None, right, [(targets, SimpleNamespace(query=lambda: False))])
+    late = _Pending(1, None, [], right, [(targets, SimpleNamespace(query=lambda: False))])
     assert not late.ready
 
 
@@ -464,7 +556,7 @@ def test_the_example_saves_its_step(tmp_path):
     """examples/training/train.py, as its guide says."""
     script = ROOT / "examples" / "training" / "train.py"
     done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert "StepWarning: yololoss: step 50: target 5 (image 1) has height 0. Saved; to see why: " in done.stderr
+    assert "StepWarning: yololoss: step 50: target 5 (image 1, box 2) has height 0. Saved; to see why: " in done.stderr
     assert len(saved(tmp_path / ".yololoss" / "steps")) == 1
 
 
@@ -479,12 +571,13 @@ def explained(folder: Path, *arguments: str) -> tuple[int, str]:
 def test_a_step_is_explained_by_the_target_that_did_it(tmp_path):
     """The dialect is found out; the case that is shown has one image and one target, and is saved as a finding."""
     spec = plant(BY_NAME["angle_by_division"], tmp_path)
+    make = watching(tmp_path / "steps", import_loss(spec)[0], names=lambda: [f"{n}.jpg" for n in range(4)])
     with pytest.warns(StepWarning, match="step 3: total nan"):
-        train(watching(tmp_path / "steps", import_loss(spec)[0]), 4, at(3, lambda p, t: no_size([p[0][2:3]], t)))
+        train(make, 4, at(3, lambda p, t: no_size([p[0][2:3]], t)))
     status, said = explained(tmp_path / "steps", "--loss", spec)
     assert status == 1, said
     assert "dialect: " in said.splitlines()[0]
-    assert "it comes from target 2 (image 2) of the step" in said
+    assert "it comes from target 2 (image 2 2.jpg, box 1) of the step" in said
     assert "totals.finite broke: The box item is NaN where a predicted box has no width and height" in said
     assert "1 image(s), 3 class(es)" in said
     assert "usual causes  1. A division by the area" in said
@@ -495,8 +588,12 @@ def test_a_step_is_explained_by_the_target_that_did_it(tmp_path):
 @pytest.mark.parametrize(
     ("change", "status", "said"),
     [
-        (no_height, 2, ["invalid: target 3 (image 3) has height 0", "no law is broken: the input is invalid", "label"]),
-        (nan_logit, 2, ["invalid: 1 logits are not finite", "no law is broken: the input is invalid", "learning rate"]),
+        (
+            no_height,
+            2,
+            ["invalid: target 3 (image 3, box 1) has height 0", "no law is broken: the input is invalid", "label"],
+        ),
+        (nan_logit, 2, ["invalid: 1 logits are not finite", "the input is invalid", "learning rate"]),
     ],
 )
 def test_what_is_no_fault_of_the_loss_is_explained_as_well(tmp_path, change, status, said):
@@ -523,7 +620,7 @@ def test_a_case_has_less_in_it_step_by_step():
     both = case.changed(batch=2, targets=((0, 0, 0.1, 0.1, 0.5, 0.5), (1, 0, 0.9, 0.9, 0.5, 0.5)), predictions=GIVEN)
     found = [*steps.smaller(both)]
     assert [(each.batch, len(each.targets)) for each in found] == [(1, 1), (1, 1), (2, 1), (2, 1)]
-    assert steps.kept_of(found[1], both) == "target 1 (image 1)"
+    assert steps.kept_of(found[1], both) == "target 1 (image 1, box 1)"
     plainer = [each.logits[0].reshape(6, 6) for each in steps.smaller(case)]
     assert [each[:, 4].sum() for each in plainer] == [
         0,
@@ -552,4 +649,4 @@ def test_what_usually_is_wrong_depends_on_what_the_loss_was_given():
     assert steps.usual_causes("boxes.item", case) == ()
     bad = case.changed(targets=((0, 0, 0.1, 0.1, 0.5, 0),))
     assert steps.usual_causes("boxes.item", bad) == steps.OF_TARGETS
-    assert steps.invalid_input(bad) == ["target 0 (image 0) has height 0"]
+    assert steps.invalid_input(bad) == ["target 0 (image 0, box 1) has height 0"]

@@ -154,7 +154,9 @@ def troubles() -> Iterator[Told]:
     with tempfile.TemporaryDirectory() as name:
         folders = [Path(name, str(n)) for n in range(4)]
         run(folders[0], unchecked, no_height)
-        yield told_of("a box of no height at step 50", folders[0], 50, r"invalid: target 5 \(image 1\) has height 0")
+        yield told_of(
+            "a box of no height at step 50", folders[0], 50, r"invalid: target 5 \(image 1, box 2\) has height 0"
+        )
         run(folders[1], unchecked, rate=lambda step: 1e30 if step == 20 else 0.01)
         yield told_of("a learning rate that explodes at step 20", folders[1], 21, "usual causes  1. A learning rate")
         run(folders[2], unchecked, in_half)
@@ -202,7 +204,7 @@ def of_fault(fault: Fault) -> Told:
         for number in range(1, TRIED + 1):
             model, (images, targets) = train(unchecked, number - 1), batch(number)
             reader = Training(unchecked(model), model)
-            case, _ = reader.case(reader.step((model(images), targets)))
+            case, _, _ = reader.case(reader.step((model(images), targets), None))
             path = folder / str(number) / f"a-step-{number}-sample.json"
             write_vectors(path, {}, [make_vector(case, id="sample", comment=f"step {number}")])
             part = fault.law.partition(".")[0]

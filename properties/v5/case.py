@@ -115,12 +115,13 @@ Logits = Annotated[FormulaLogits | SeededLogits | GivenLogits | PackedLogits, Fi
 
 
 class Options(Data):
-    """Switches of the loss, and how often it is called on the same inputs."""
+    """Switches of the loss, how often it is called on the same inputs, and its balance if that was moved before."""
 
     autobalance: bool = False
     sort_obj_iou: bool = False
     gr: Annotated[float, Field(ge=0, le=1)] = 1.0
     calls: Annotated[int, Field(ge=1, le=1000)] = 1
+    balance: Annotated[tuple[Finite, ...], Field(max_length=LAYERS)] | None = None  # None: that of a new loss
 
 
 class Case(AnyCase):
@@ -154,6 +155,8 @@ class Case(AnyCase):
                 f"grids, strides, anchors: expected one entry per layer, "
                 f"got {layers}, {len(self.strides)}, {len(self.anchors)}"
             )
+        if self.options.balance is not None and len(self.options.balance) < layers:
+            raise ValueError(f"options.balance: expected {layers} numbers or more, got {len(self.options.balance)}")
         if len({len(a) for a in self.anchors}) != 1 or not self.anchors[0]:
             raise ValueError("anchors: expected the same number, 1 or more, on every layer")
         pairs = len(self.targets) * sum(map(len, self.anchors))
@@ -161,6 +164,11 @@ class Case(AnyCase):
             raise ValueError(f"targets, anchors: {pairs} pairs of a target and an anchor, expected {PAIRS} at most")
         if self.numbers > LARGEST:
             raise ValueError(f"batch, grids, anchors, classes: {self.numbers} logits, expected {LARGEST} at most")
+        self._logits_fill(layers)
+        return self
+
+    def _logits_fill(self, layers: int) -> None:
+        """Raise ValueError if the predictions do not fit the shapes of the layers."""
         if isinstance(self.predictions, GivenLogits):
             sizes = [len(values) for values in self.predictions.layers]
             if sizes != [math.prod(self.shape(i)) for i in range(layers)]:
@@ -175,7 +183,6 @@ class Case(AnyCase):
                 at = (o.image, o.anchor, o.row, o.column, o.channel)
                 if o.layer >= layers or any(np.greater_equal(at, self.shape(o.layer))):
                     raise ValueError(f"predictions: override {at} of layer {o.layer} is outside its shape")
-        return self
 
     @property
     def layers(self) -> int:

@@ -55,7 +55,7 @@ def test_{{ law.id | replace(".", "_") | replace("-", "_") }}():
     model = Model()
 {% if a_class %}
     loss = {{ name }}(model{{ ", autobalance=True" if case.options.autobalance }})
-{% for option, usual in (("sort_obj_iou", False), ("gr", 1.0)) if case.options[option] != usual %}
+{% for option, usual in (("sort_obj_iou", False), ("gr", 1.0), ("balance", None)) if case.options[option] != usual %}
     loss.{{ option }} = {{ case.options[option] }}
 {% endfor %}
 {% endif %}

@@ -159,6 +159,8 @@ class ClassSubject(Subject):
             value = getattr(options, name)
             if getattr(self.instance, name, usual) != value:
                 self.set_option(name, value)
+        if options.balance is not None:
+            self.set_option("balance", list(options.balance))
 
     @override
     def rebuild(self, change: Callable[[Any], nn.Module]) -> None:
@@ -217,7 +219,7 @@ class FunctionSubject(Subject):
         self, case: Case, device: torch.device, *, called: Callable[..., Any], builder: Callable[..., Any] | None
     ) -> None:
         super().__init__(case, device)
-        for option in ("autobalance", "sort_obj_iou"):
+        for option in ("autobalance", "sort_obj_iou", "balance"):
             if getattr(case.options, option):
                 raise Unsupported(option)
         self.function, self.builder = called, builder

@@ -300,7 +300,7 @@ class Reference:
     def calls(self) -> tuple[ReferenceCall, ...]:
         """All ``options.calls`` calls of one object (SPEC 3, 6)."""
         hyp, options, layers = self.case.hyp, self.case.options, self.case.layers
-        balance = self.dialect.balance_of(layers)
+        balance = options.balance or self.dialect.balance_of(layers)
         of_box, of_objectness, of_cls = self.scales
         box, objectness, cls = (np.array(term) for term in zip(*self.layer_terms, strict=True))
         out = []

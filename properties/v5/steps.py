@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from .case import Case
 from .packed import OBJECTNESS, PackedLogits, pack
-from .training import invalid_targets, some
+from .training import called_targets, invalid_targets, some
 
 # Why a law usually breaks in a training run, the most probable first, each with what to look at.
 CAUSES = {
@@ -59,8 +59,8 @@ def usual_causes(law: str, case: Case) -> Sequence[str]:
 def kept_of(case: Case, step: Case) -> str:
     """Which targets of a step a smaller case has."""
     kept = {row[1:] for row in case.targets}
-    found = [f"target {n} (image {row[0]:g})" for n, row in enumerate(step.targets) if row[1:] in kept]
-    return some(found)
+    called = zip(called_targets(step.targets), step.targets, strict=True)
+    return some([name for name, row in called if row[1:] in kept])
 
 
 def smaller(case: Case) -> Iterator[Case]:

@@ -1,5 +1,6 @@
 """What a recorder of training steps reads of a v5 loss and of its calls, and the case that it makes of a step."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from yololoss.v5.loss import unwrap
 
 from .case import Case, Options
 from .packed import pack
+from .recorded import CallResult, Expected
 
 MOST = 2**20  # numbers that are kept of a step: 4 MiB, as a file at most 6
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
@@ -31,8 +33,15 @@ class Step(NamedTuple):
 
     predictions: list[Tensor]  # (B, A, H, W, 5 + C) for each layer, detached
     targets: Tensor  # (N, 6)
-    total: Tensor | None
-    items: Any
+    balance: tuple[float, ...] | None  # before the call, if the loss moves it
+    total: Tensor | None = None  # None: the loss raised
+    items: Any = None
+
+    @property
+    def numbers(self) -> list[float]:
+        """The total and the items, as far as the loss gives them."""
+        items = self.items.tolist() if isinstance(self.items, Tensor) else self.items or []
+        return [] if self.total is None else [float(each) for each in (self.total, *items)]
 
 
 class Training:
@@ -64,13 +73,23 @@ class Training:
             raise UnknownForm("expected a list of predictions (B, A, H, W, 5 + C) among the arguments of the loss")
         return list(found)
 
-    def step(self, given: tuple[Any, ...], total: Tensor | None = None, items: Any = None) -> Step:
-        """A call of the loss with these arguments. Raises UnknownForm if they are others than a v5 loss takes."""
+    def state(self) -> tuple[float, ...] | None:
+        """What the loss keeps from call to call: its balance, if it moves that itself."""
+        loss = self._places[0]
+        balance = getattr(loss, "balance", None) if getattr(loss, "autobalance", False) else None
+        known = isinstance(balance, list | tuple) and all(isinstance(each, int | float) for each in balance)
+        return tuple(map(float, balance or ())) if known else None
+
+    def step(self, given: tuple[Any, ...], state: tuple[float, ...] | None, *result: Any) -> Step:
+        """A call of the loss with these arguments, and its result: total and items; none if it raised.
+
+        ``state`` is that before the call. Raises UnknownForm if the arguments are others than a v5 loss takes.
+        """
         predictions = [each.detach() for each in self.predictions(given)]
         targets = next((each for each in given if isinstance(each, Tensor) and each.shape[1:] == (6,)), None)
         if targets is None:
             raise UnknownForm("expected targets (N, 6) among the arguments of the loss")
-        return Step(predictions, targets.detach(), total, items)
+        return Step(predictions, targets.detach(), state, *result)
 
     def invalid_targets(self, step: Step) -> Any:
         """Whether the specification calls a target invalid, () bool, on the targets' device."""
@@ -90,12 +109,28 @@ class Training:
             return "a gradient of a prediction is not finite"
         spoilt = sum(int((~torch.isfinite(each)).sum()) for each in step.predictions)
         given = f"; the loss was given {spoilt} logits that are not finite" if spoilt else ""
-        items = step.items.tolist() if isinstance(step.items, Tensor) else step.items or []
-        values = {"total": step.total, **dict(zip(("box", "obj", "cls"), items, strict=False))}
-        return ", ".join(f"{name} {float(value):g}" for name, value in values.items()) + given
+        names = zip(("total", "box", "obj", "cls"), step.numbers, strict=False)
+        return ", ".join(f"{name} {value:g}" for name, value in names) + given
 
-    def case(self, step: Step) -> tuple[Case, str]:
-        """The step as a case, and in words what was left out to keep it small."""
+    def expected(self, step: Step) -> Expected | None:
+        """What the loss returned, to be compared when it runs again; None if it raised, or has other items."""
+        if len(step.numbers) < 4:
+            return None
+        total, box, obj, cls = step.numbers[:4]
+        call = CallResult(
+            total=total,
+            box=box,
+            obj=obj,
+            cls=cls,
+            total_shape=_shape(step.total),
+            items_shape=_shape(step.items),
+            total_dtype=_dtype(step.total),
+            items_dtype=_dtype(step.items),
+        )
+        return Expected(calls=(call,))
+
+    def case(self, step: Step) -> tuple[Case, list[int], str]:
+        """The step as a case, its images by their number in the batch, and in words what was left out."""
         layers = [_array(each) for each in step.predictions]
         rows = step.targets.double().cpu().numpy()
         cells = [np.concatenate((_near(rows, values), _spoilt(values))) for values in layers]
@@ -111,11 +146,12 @@ class Training:
             "dtype": NAMES[step.predictions[0].dtype],
             "targets_dtype": NAMES[step.targets.dtype],
             "hyp": self._hyperparameters(),
-            "options": self._options(),
+            "options": self._options(step),
             "predictions": pack([values[images] for values in layers], _flat(layers, cells, images)),
         }
         case = Case.model_validate(fields, strict=False)  # lists for tuples
-        return case, "" if len(images) == batch else f"; kept: images {', '.join(map(str, images))} of {batch}"
+        left_out = "" if len(images) == batch else f"; kept: images {', '.join(map(str, images))} of {batch}"
+        return case, images.tolist(), left_out
 
     def _strides(self, layers: list[NDArray[Any]]) -> list[float]:
         """Pixels per cell of each layer: those of the loss or the head, else by the ratios of the grids."""
@@ -130,11 +166,22 @@ class Training:
         known = {"box": known.get("giou", Hyperparameters().box), **known}  # its name before version 3.1
         return Hyperparameters(**{name: float(known[name]) for name in Hyperparameters.model_fields if name in known})
 
-    def _options(self) -> Options:
-        found = {name: getattr(place, name, None) for place in self._places[::-1] for name in ("gr",)}
-        loss = self._places[0]
-        switches = {name: bool(getattr(loss, name, False)) for name in ("autobalance", "sort_obj_iou")}
-        return Options(gr=1.0 if found["gr"] is None else float(found["gr"]), **switches)
+    def _options(self, step: Step) -> Options:
+        loss, found = self._places[0], [getattr(place, "gr", None) for place in self._places]
+        return Options(
+            gr=float(next((gr for gr in found if gr is not None), 1.0)),
+            autobalance=bool(getattr(loss, "autobalance", False)),
+            sort_obj_iou=bool(getattr(loss, "sort_obj_iou", False)),
+            balance=step.balance,
+        )
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    return tuple(getattr(value, "shape", ()))
+
+
+def _dtype(value: Any) -> str:
+    return str(getattr(value, "dtype", torch.float32)).removeprefix("torch.")
 
 
 def bounds(batch: int, classes: int) -> Tensor:
@@ -152,11 +199,21 @@ def invalid_targets(targets: Sequence[Sequence[float]], batch: int, classes: int
     """What is invalid of these targets, (N, 6): each number in a few words."""
     low, high = bounds(batch, classes).tolist()
     return [
-        f"target {n} (image {row[0]:g}) has {name} {value:g}"
-        for n, row in enumerate(targets)
+        f"{called} has {name} {value:g}"
+        for called, row in zip(called_targets(targets), targets, strict=True)
         for name, value, least, most in zip(COLUMNS, row, low, high, strict=True)
         if not least <= value <= most
     ]
+
+
+def called_targets(targets: Sequence[Sequence[float]]) -> list[str]:
+    """What each target is called: by its number, its image, and which box of that image it is."""
+    boxes: Counter[float] = Counter()
+    called = []
+    for n, (image, *_) in enumerate(targets):
+        boxes[image] += 1
+        called.append(f"target {n} (image {image:g}, box {boxes[image]})")
+    return called
 
 
 def some(told: list[str]) -> str:

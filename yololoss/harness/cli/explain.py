@@ -1,5 +1,6 @@
 """``yololoss explain``: why a step of a training run went wrong."""
 
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -11,10 +12,12 @@ import click
 from yololoss.harness.cli import options
 from yololoss.harness.errors import USAGE, UsageError
 
+RECORDED = "baseline.values"  # the law that the loss returns what was recorded
+
 if TYPE_CHECKING:
     from yololoss.harness.cases.case import Case
     from yololoss.harness.cases.vectors import Vector
-    from yololoss.harness.engine.judge import Task
+    from yololoss.harness.engine.judge import Judge, Told
     from yololoss.harness.laws.exam import Law
     from yololoss.harness.subjects.family import LossUnderTest
 
@@ -52,66 +55,73 @@ def explain(
     """
     from yololoss.harness.cases.vectors import read_vectors  # noqa: PLC0415
     from yololoss.harness.engine.held import found_if_unnamed  # noqa: PLC0415
-    from yololoss.harness.engine.judge import MEMORY, Task, usual_limit  # noqa: PLC0415
+    from yololoss.harness.engine.judge import MEMORY, Judge, Task, usual_limit  # noqa: PLC0415
+    from yololoss.harness.findings.finding import keep  # noqa: PLC0415
 
     chosen = options.settings(**given)
     subject = options.under_test(chosen)
-    vectors = read_vectors(file).vectors
-    if len(vectors) != 1 or vectors[0].case.family != subject.family.name:
+    saved = read_vectors(file)
+    if len(saved.vectors) != 1 or saved.vectors[0].case.family != subject.family.name:
         raise UsageError(f"{file}: expected one saved step of a loss of the family {subject.family.name}")
     held = found_if_unnamed(chosen, subject)
     if held.looked:
         options.say(held.about[0])
-        chosen = options.settings(**given | {"dialect": held.dialect})
-        subject = options.under_test(chosen)
-    step, family = vectors[0], subject.family
+        subject = options.under_test(options.settings(**given | {"dialect": held.dialect}))
+    step, family = saved.vectors[0], subject.family
     options.say(step.comment)
     invalid = family.invalid_input(step.case)
     for wrong in invalid:
-        options.say(f"  invalid: {wrong}")
+        options.say(f"  invalid: {_named(wrong, saved.source)}")
     task = Task(chosen.loss, chosen.device, held.dialect, memory or MEMORY, limit or usual_limit(chosen.device))
-    laws = _laws(subject, step, valid=not invalid)
-    broken = _break(task, subject, step, laws, seconds, findings, given)
-    if broken is None:
-        options.say("no law is broken: the input is invalid" if invalid else "no law is broken on this step")
-    for n, cause in enumerate(family.usual_causes(broken or "", step.case)):
-        options.say(f"{'' if n else 'usual causes':12}  {n + 1}. {cause}")
-    sys.exit(options.BROKE if broken is not None else USAGE if invalid else 0)
-
-
-def _break(
-    task: "Task",
-    subject: "LossUnderTest",
-    step: "Vector[Any, Any]",
-    laws: Iterator["Law"],
-    seconds: float,
-    folder: Path,
-    given: dict[str, str | None],
-) -> str | None:
-    """The first law that breaks on the step, shown on the case with as little in it as possible; None if all hold."""
-    from yololoss.harness.cases.vectors import make_vector  # noqa: PLC0415
-    from yololoss.harness.engine.judge import Judge  # noqa: PLC0415
-    from yololoss.harness.engine.minimise import smallest_case  # noqa: PLC0415
-    from yololoss.harness.findings.finding import keep  # noqa: PLC0415
-
     with Judge(task) as judge:
-        asked = ((law, judge.ask(step.model_copy(update={"law": law.id})).told) for law in laws)
+        options.say(_compared(judge, step))
+        asked = ((law, _told(judge, step, law.id)) for law in _laws(subject, step, valid=not invalid))
         law, told = next(((law, told) for law, told in asked if told is not None), (None, None))
-        if law is None or told is None:
-            return None
-        broken = {step.case: told}
+        case, told = (
+            (step.case, told) if law is None else _smallest(judge, subject, law, step, time.monotonic() + seconds)
+        )
+    if law is None or told is None:
+        options.say("no law is broken: the input is invalid" if invalid else "no law is broken on this step")
+    else:
+        options.say(_named(f"it comes from {family.kept_of(case, step.case) or 'no target'} of the step", saved.source))
+        options.say(str(keep(told.broken(law, case), subject, findings, given)))
+    for n, cause in enumerate(family.usual_causes(law.id if law else "", step.case)):
+        options.say(f"{'' if n else 'usual causes':12}  {n + 1}. {cause}")
+    sys.exit(options.BROKE if law is not None else USAGE if invalid else 0)
 
-        def breaks(case: "Case") -> bool:
-            found = judge.ask(make_vector(case, id="step", law=law.id)).told
-            broken.update({case: found} if found is not None else {})
-            return found is not None
 
-        case = smallest_case(step.case, subject.family.smaller, breaks, time.monotonic() + seconds)
-    kept = subject.family.kept_of(case, step.case)
-    if kept:
-        options.say(f"it comes from {kept} of the step")
-    options.say(str(keep(broken[case].broken(law, case), subject, folder, given)))
-    return law.id
+def _named(text: str, source: dict[str, str]) -> str:
+    """The text with the names of images, as far as the trainer gave them."""
+    return re.sub(r"image \d+", lambda found: " ".join((found[0], *filter(None, [source.get(found[0])]))), text)
+
+
+def _told(judge: "Judge", step: "Vector[Any, Any]", law: str) -> "Told | None":
+    return judge.ask(step.model_copy(update={"law": law})).told
+
+
+def _compared(judge: "Judge", step: "Vector[Any, Any]") -> str:
+    """What the loss returns now, compared with what it returned in the run; "" where that cannot be compared."""
+    answer = judge.ask(step.model_copy(update={"law": RECORDED})) if step.expected is not None else None
+    if answer is None or answer.nothing is not None:
+        return ""
+    told = answer.told
+    if told is None:
+        return "run again here, the loss returns what it did in the run"
+    return f"run again here, {told.what} is {told.observed}, and in the run it was {told.expected}"
+
+
+def _smallest(
+    judge: "Judge", subject: "LossUnderTest", law: "Law", step: "Vector[Any, Any]", until: float
+) -> "tuple[Case, Told | None]":
+    """The case with as little in it as possible on which the law breaks, and how."""
+    from yololoss.harness.cases.vectors import make_vector  # noqa: PLC0415
+    from yololoss.harness.engine.minimise import smallest_case  # noqa: PLC0415
+
+    def told(case: "Case") -> "Told | None":
+        return _told(judge, make_vector(case, id="step"), law.id)
+
+    case = smallest_case(step.case, subject.family.smaller, lambda case: told(case) is not None, until)
+    return case, told(case)
 
 
 def _laws(subject: "LossUnderTest", step: "Vector[Any, Any]", *, valid: bool) -> Iterator["Law"]:

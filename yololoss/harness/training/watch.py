@@ -14,7 +14,7 @@ import time
 import warnings
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial, wraps
 from pathlib import Path
@@ -55,6 +55,7 @@ def watch(
     targets: bool = True,
     every: int = 0,
     dialect: str | None = None,
+    names: Callable[[], Iterable[Any]] | None = None,
     family: str = _suite.FAMILIES[0],
 ) -> L:
     """Watch a loss in a training run, and save each step in which something starts to go wrong, as a case file.
@@ -71,14 +72,15 @@ def watch(
     ``model``: what the loss was built from, if the loss does not keep its hyperparameters ``hyp`` and ``anchors``.
     ``folder``: where steps are saved. ``keep``: how many files of each kind of trouble are kept, the latest.
     ``targets``: whether invalid targets are looked for. ``every``: each so many steps, another process of low priority
-    judges a step by all laws that need one run, in this ``dialect``; 0: no step. Such a step waits for the device. A
-    copy or a pickle of the loss is not watched.
+    judges a step by all laws that need one run, in this ``dialect``; 0: no step. Such a step waits for the device.
+    ``names``: called at each step, gives the names of the images of the batch, such as their paths. A copy or a pickle
+    of the loss is not watched.
 
     Raises UsageError if the loss cannot be watched. In the run itself nothing is raised: what goes wrong there is a
     `StepWarning`. The file is of the usual format (golden/README.md): data, at most a few megabytes, no images.
     """
     reader = find_family(family).training(loss, model)
-    options = Options(Path(folder), keep, targets, every, dialect, _spec(loss))
+    options = Settings(Path(folder), keep, targets, every, dialect, names, _spec(loss))
     recorder = Recorder(reader, options)
     if inspect.isroutine(loss):
         return _calling(loss, recorder)  # type: ignore[return-value]  # it is called like the loss
@@ -96,9 +98,9 @@ def watch(
         return make, tuple(kind if each is type(self) else each for each in made[1]), *made[2:]
 
     members = {"__call__": __call__, "__reduce_ex__": __reduce_ex__}
-    names = {name: getattr(kind, name) for name in ("__module__", "__qualname__", "__doc__")}
+    about = {name: getattr(kind, name) for name in ("__module__", "__qualname__", "__doc__")}
     try:
-        loss.__class__ = type(kind.__name__, (kind,), members | names)
+        loss.__class__ = type(kind.__name__, (kind,), members | about)
     except TypeError as error:
         raise UsageError(f"{kind.__name__}: calls of such an object cannot be watched: {error}") from error
     return loss
@@ -123,6 +125,7 @@ class _Pending(NamedTuple):
 
     number: int
     step: Any
+    names: list[str]  # of its images
     flags: Tensor  # (3,) bool, where the step's tensors are
     read: list[tuple[Tensor, torch.Event]]  # their copy on the host, and when it is there; empty before it is asked for
 
@@ -145,7 +148,7 @@ class _Pending(NamedTuple):
         return [name for name, wrong in zip(FLAGS, flags.tolist(), strict=True) if wrong]
 
 
-class Options(NamedTuple):
+class Settings(NamedTuple):
     """What a recorder does, as `watch` takes it, and the loss as ``--loss`` takes it."""
 
     folder: Path
@@ -153,6 +156,7 @@ class Options(NamedTuple):
     targets: bool
     every: int
     dialect: str | None
+    names: Callable[[], Iterable[Any]] | None
     loss: str
 
 
@@ -168,11 +172,12 @@ class _Sample(NamedTuple):
 class Recorder:
     """Looks at each call of one loss, and saves those in which something is wrong."""
 
-    def __init__(self, reader: Any, options: Options) -> None:
+    def __init__(self, reader: Any, options: Settings) -> None:
         self._reader, self._options = reader, options
         self._run = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
         self._pending: deque[_Pending] = deque(maxlen=AHEAD)
         self._number = 0
+        self._state: Any = None  # of the loss, before this step
         self._before: list[str] = []  # what was wrong in the step before
         self._saved: dict[str, list[Path]] = {}
         self._sample: _Sample | None = None
@@ -181,15 +186,20 @@ class Recorder:
 
     def call(self, loss: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Call the loss, and look at what it was given and returned."""
-        self._safely(self.look)
-        self._number += 1
+        self._safely(self._begin)
+        given, state = (*args, *kwargs.values()), self._state
         try:
             result = loss(*args, **kwargs)
         except Exception as error:
-            self._safely(partial(self._raised, (*args, *kwargs.values()), error))
+            self._safely(partial(self._raised, given, state, error))
             raise
-        self._safely(partial(self._note, (*args, *kwargs.values()), result))
+        self._safely(partial(self._note, given, state, result))
         return result
+
+    def _begin(self) -> None:
+        self.look()
+        self._number += 1
+        self._state = self._reader.state()
 
     def look(self) -> None:
         """Save the steps in which something is wrong, of those whose flags can be read without waiting."""
@@ -200,7 +210,7 @@ class Recorder:
             new = [kind for kind in found if kind not in self._before]
             if new:
                 what = "; ".join(self._reader.wrong(pending.step, kind) for kind in found)
-                self._save(new[0], pending.number, pending.step, what)
+                self._save(new[0], pending, what)
             self._before = found
 
     def _safely(self, work: Callable[[], None]) -> None:
@@ -214,38 +224,46 @@ class Recorder:
             self._pending.clear()
             self._warn(f"the steps of this run are not watched any more: {type(error).__name__}: {error}")
 
-    def _note(self, given: tuple[Any, ...], result: Any) -> None:
+    def _note(self, given: tuple[Any, ...], state: Any, result: Any) -> None:
         total, items = total_and_items(result)
-        step = self._reader.step(given, total.detach(), items)
+        step = self._reader.step(given, state, total.detach(), items)
         with torch.no_grad():
             wrong = self._reader.invalid_targets(step) if self._options.targets else torch.tensor(False)
             value = _not_finite(total) | _there(_not_finite(items), total)
             flags = torch.stack((value, torch.zeros_like(value), _there(wrong, total)))
         _watch_gradients(self._reader.predictions(given), total, flags)
-        self._pending.append(_Pending(self._number, step, flags, []))
+        self._pending.append(_Pending(self._number, step, self._names(), flags, []))
         if self._samples and self._sample is None and self._number % self._options.every == 0:
-            self._begin_sample(step)
+            self._begin_sample(self._pending[-1])
 
-    def _raised(self, given: tuple[Any, ...], error: Exception) -> None:
-        self._save(ERROR, self._number, self._reader.step(given), f"{type(error).__name__}: {error}")
+    def _names(self) -> list[str]:
+        """The names of the images of this step, as far as the trainer gives them."""
+        return [] if self._options.names is None else list(map(str, self._options.names()))
 
-    def _save(self, kind: str, number: int, step: Any, what: str) -> None:
-        told = f"step {number}: {what}"
+    def _raised(self, given: tuple[Any, ...], state: Any, error: Exception) -> None:
+        step = self._reader.step(given, state)
+        pending = _Pending(self._number, step, self._names(), torch.zeros(0), [])
+        self._save(ERROR, pending, f"{type(error).__name__}: {error}")
+
+    def _save(self, kind: str, pending: "_Pending", what: str) -> None:
+        told = f"step {pending.number}: {what}"
         try:
-            path, left_out = self._written(kind, number, step, told)
+            path, left_out = self._written(kind, pending, told)
         except Exception as error:
             self._warn(f"{told}. It could not be saved: {short(str(error))}")
             return
         self._kept(kind, path)
         self._warn(f"{told}{left_out}. Saved; to see why: yololoss explain {path} --loss {self._options.loss}")
 
-    def _written(self, kind: str, number: int, step: Any, told: str) -> tuple[Path, str]:
+    def _written(self, kind: str, pending: "_Pending", told: str) -> tuple[Path, str]:
         """The file of a step, and in words what was left out. Raises OSError, ValueError."""
-        case, left_out = self._reader.case(step)
-        name = f"{self._run}-step-{number}-{kind}"
-        vector = make_vector(case, id=name, law=LAWS.get(kind), comment=f"{told}{left_out}")
+        case, images, left_out = self._reader.case(pending.step)
+        name = f"{self._run}-step-{pending.number}-{kind}"
+        expected = None if left_out else self._reader.expected(pending.step)
+        vector = make_vector(case, id=name, law=LAWS.get(kind), comment=f"{told}{left_out}", expected=expected)
         path = self._options.folder / f"{name}.json"
-        write_vectors(path, {"loss": self._options.loss, "step": str(number)}, [vector])
+        own = {f"image {n}": pending.names[image] for n, image in enumerate(images) if image < len(pending.names)}
+        write_vectors(path, {"loss": self._options.loss, "step": str(pending.number), **own}, [vector])
         if path.stat().st_size > LARGEST:
             path.unlink()
             raise OSError(f"its file would be larger than {LARGEST} bytes")
@@ -259,9 +277,9 @@ class Recorder:
             old.unlink(missing_ok=True)
         del saved[: -self._options.keep]
 
-    def _begin_sample(self, step: Any) -> None:
+    def _begin_sample(self, pending: "_Pending") -> None:
         try:
-            path, _ = self._written("sample", self._number, step, f"step {self._number}")
+            path, _ = self._written("sample", pending, f"step {pending.number}")
         except Exception as error:
             self._no_more_samples(str(error))
             return
@@ -275,7 +293,7 @@ class Recorder:
             )
         with suppress(psutil.Error):  # it has ended, or the system has no such priority
             process.nice(LOW)
-        self._sample = _Sample(self._number, path, said, process)
+        self._sample = _Sample(pending.number, path, said, process)
 
     def _end_sample(self) -> None:
         """Tell what the other process found, if it has ended."""
