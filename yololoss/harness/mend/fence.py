@@ -12,12 +12,13 @@ from typing import Any, NoReturn
 import psutil
 import torch
 
+from yololoss.harness.subjects.watching import WRITES
+
 try:
     import resource
 except ImportError:  # pragma: no cover  # not on Windows
     resource = None  # type: ignore[assignment]
 
-WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 # Python's audit events of what reaches outside the process, besides opening a file.
 BY_PATH: tuple[str, ...] = (
     "os.remove",
