@@ -301,6 +301,15 @@ def test_another_process_judges_a_step_now_and_then(tmp_path, monkeypatch):
     (path,) = Path("wrong").glob("*-sample.txt")
     assert "it comes from target " in path.read_text(encoding="utf-8")
     loss = unchecked(model)
+    recorder = Recorder(
+        Training(loss, model), Settings(Path("invalid"), 1, False, 1, None, None, "yololoss:ComputeLoss")
+    )
+    loss_of = partial(recorder.call, loss)
+    loss_of(given(), torch.zeros(1, 6))
+    recorder._sample.process.wait()
+    loss_of(given(), torch.zeros(1, 6))  # nothing is told: the input is invalid, and the next step is judged
+    assert recorder._sample is not None
+    recorder.end()
     recorder = Recorder(Training(loss, model), Settings(Path("right"), 1, True, 1, None, None, "yololoss:ComputeLoss"))
     until_ended(partial(recorder.call, loss), recorder)
     assert len(list(Path("right").iterdir())) == 2  # of the second step, which is judged now

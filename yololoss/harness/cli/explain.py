@@ -57,6 +57,7 @@ def explain(
     from yololoss.harness.engine.held import found_if_unnamed  # noqa: PLC0415
     from yololoss.harness.engine.judge import MEMORY, Judge, Task, usual_limit  # noqa: PLC0415
     from yololoss.harness.findings.finding import keep  # noqa: PLC0415
+    from yololoss.harness.training.watch import INVALID  # noqa: PLC0415
 
     chosen = options.settings(**given)
     subject = options.under_test(chosen)
@@ -71,7 +72,7 @@ def explain(
     options.say(step.comment)
     invalid = family.invalid_input(step.case)
     for wrong in invalid:
-        options.say(f"  invalid: {_named(wrong, saved.source)}")
+        options.say(f"{INVALID}{_named(wrong, saved.source)}")
     task = Task(chosen.loss, chosen.device, held.dialect, memory or MEMORY, limit or usual_limit(chosen.device))
     with Judge(task) as judge:
         options.say(_compared(judge, step))

@@ -39,6 +39,7 @@ AHEAD = 3  # steps that wait to be looked at; a host that runs further ahead of 
 # What may be wrong in a step, and the law that its case is saved under.
 VALUE, GRADIENT, TARGET, ERROR = "value", "gradient", "target", "error"
 LAWS = {VALUE: "totals.finite", GRADIENT: "gradients.finite", TARGET: "totals.finite", ERROR: "run.no-exception"}
+INVALID = "  invalid: "  # how explain begins a line about invalid input
 FLAGS = (VALUE, GRADIENT, TARGET)  # those that are found on the device; a step is saved under the first
 
 
@@ -302,14 +303,14 @@ class Recorder:
             return
         self._sample = None
         said = sample.said.read_text(encoding="utf-8", errors="replace").splitlines()
-        if status == 1:
+        broke = next((line for line in said if " broke: " in line), None)
+        if broke is not None:
             self._kept("sample", sample.path)
-            broke = next((line for line in said if " broke: " in line), "a law broke")
             self._warn(f"step {sample.number}: {short(broke)}. More: {sample.said}")
             return
         for path in (sample.path, sample.said):
             path.unlink(missing_ok=True)
-        if status != 0:
+        if status != 0 and not any(line.startswith(INVALID) for line in said):
             self._no_more_samples(" ".join(said[-1:]))
 
     def _no_more_samples(self, why: str) -> None:
