@@ -123,8 +123,8 @@ class Case(Data):
 
     @cached_property
     def key(self) -> str:
-        """The case as JSON. Two cases are equal if their keys are. NaN equals NaN here."""
-        return self.model_dump_json()
+        """The case as JSON, without fields that are None. Two cases are equal if their keys are. NaN equals NaN here."""
+        return self.model_dump_json(exclude_none=True)
 
     @override
     def __eq__(self, other: object) -> bool:
