@@ -123,7 +123,7 @@ class Case(Data):
 
     @cached_property
     def key(self) -> str:
-        """The case as JSON, without fields that are None. Two cases are equal if their keys are. NaN equals NaN here."""
+        """The case as JSON, without fields that are None. Cases are equal if their keys are. NaN equals NaN here."""
         return self.model_dump_json(exclude_none=True)
 
     @override
