@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from torch.nn.parallel import DistributedDataParallel
 
 from examples.training.train import CLASSES, Detector, batch, train
 from properties.v5 import steps
@@ -256,24 +255,14 @@ def train_as(form: str, model: Any, loss: Any) -> None:
             optimiser.zero_grad()
 
 
-@pytest.fixture
-def group(tmp_path):
-    """A group of one process."""
-    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
-    yield
-    torch.distributed.destroy_process_group()
-
-
-@pytest.mark.usefixtures("group")
-@pytest.mark.parametrize("form", ["scaled", "compiled", "distributed", "accumulated"])
+@pytest.mark.parametrize("form", ["scaled", "compiled", "accumulated"])
 def test_trainers_of_every_kind_are_watched(tmp_path, form):
-    """Mixed precision with a GradScaler, a compiled model, a model of several GPUs, gradients of several steps."""
+    """Mixed precision with a GradScaler, a compiled model, gradients of several steps."""
     model = Detector()
-    loss = watch(unchecked(model), model, folder=tmp_path / "steps")
-    wrapped: Any = {"compiled": partial(torch.compile, backend="eager"), "distributed": DistributedDataParallel}
+    loss = watch(unchecked(model), model, folder=tmp_path)
     with pytest.warns(StepWarning, match="step 3: target 1 "):
-        train_as(form, wrapped.get(form, lambda model: model)(model), loss)
-    assert [vector.id.rpartition("-")[2] for vector in saved(tmp_path / "steps")] == ["target"]
+        train_as(form, torch.compile(model, backend="eager") if form == "compiled" else model, loss)
+    assert [vector.id.rpartition("-")[2] for vector in saved(tmp_path)] == ["target"]
 
 
 def until_ended(loss: Any, recorder: Recorder) -> None:
