@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ from yololoss.harness.cases.case import Case
 from yololoss.harness.cases.vectors import read_vectors
 from yololoss.harness.engine import clerk, session, worker
 from yololoss.harness.engine.faults import explaining, grouped, groups, with_explained
-from yololoss.harness.engine.judge import OFTEN, Task, Told, assumes_in_vain, judged
+from yololoss.harness.engine.judge import ALIVE, OFTEN, Answer, Judge, Task, Told, assumes_in_vain, judged
 from yololoss.harness.engine.plan import Origin, Plan
 from yololoss.harness.engine.raw import Raw, raw_path, read_raw, write_raw
 from yololoss.harness.engine.session_summary import verdict_of
@@ -335,6 +336,25 @@ def test_two_findings_of_one_law_that_need_the_same_dtype_are_one_fault(tmp_path
     assert len(told) == 2
     found = findings(plan, tmp_path, *(("run.no-exception", case) for case in told.values()))
     assert len(grouped(found, Task(plan.subject.spec, "cpu", "yololoss"), plan)) == 1
+
+
+def test_a_loss_that_ends_its_process_is_not_asked_which_setting_it_needs(tmp_path, monkeypatch):
+    """After the first answer of that kind: each takes a process, or its whole time limit."""
+    plan = planted(tmp_path, "focal_without_alpha", "objectness.item", "classes.item")
+    hyp = USUAL["hyp"].model_copy(update={"fl_gamma": 2.0, "cls_pw": 2.0})
+    cases = ([each._replace(case=each.case.changed(**USUAL | {"hyp": hyp}))] for each in made(plan, range(99)))
+    case = next(each[0].case for each in cases if all(broke(plan, law, each) for law in plan.laws))
+    found = findings(plan, tmp_path, ("objectness.item", case), ("classes.item", case))
+    asked: list[str] = []
+
+    def ask(judge: Judge, vector: Any) -> Answer:
+        asked.append(vector.law)
+        return Answer(Told(vector.law, "the process", ALIVE, "killed by SIGSEGV", "none", died=True))
+
+    monkeypatch.setattr(Judge, "ask", ask)
+    assert len(grouped(found, Task(plan.subject.spec, "cpu", "yololoss"), plan)) == 2
+    assert asked.count("objectness.item") == 1
+    assert len(case.simpler) == 2
 
 
 def test_findings_that_do_not_repeat_are_one_fault():

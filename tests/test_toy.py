@@ -106,6 +106,7 @@ def test_a_loss_that_shows_no_steps_is_not_judged_by_them():
     assert loss.family.other_kind(loss, None) is None
     assert case.simpler == {}
     assert not [*loss.family.smaller(case)]
+    assert loss.family.kept_of(case, case) == ""
     assert loss.family.invalid_input(case) == loss.family.usual_causes("totals.value", case) == ()
     with pytest.raises(UsageError, match="the steps of losses of the family toy cannot be watched"):
         loss.family.training(object(), None)
