@@ -1,7 +1,7 @@
 """A v5 case: one call of a YOLOv5 loss, complete, as data."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -214,7 +214,7 @@ class Case(AnyCase):
         if bad:
             return f"targets[{bad[0][0]}, {bad[0][1]}] = {rows[tuple(bad[0])]:g}"
         given = isinstance(self.predictions, GivenLogits | PackedLogits)  # others are finite
-        spoilt = sum(int((~torch.isfinite(values)).sum()) for values in self.logits) if given else 0
+        spoilt = not_finite(self.logits) if given else 0
         return f"{spoilt} logits are not finite" if spoilt else None
 
     @cached_property
@@ -282,6 +282,11 @@ class Case(AnyCase):
     @override
     def __str__(self) -> str:
         return describe(self)
+
+
+def not_finite(logits: Iterable[Tensor]) -> int:
+    """How many of these logits are not finite."""
+    return sum(int((~torch.isfinite(values)).sum()) for values in logits)
 
 
 def _laid_out(leaf: Tensor, layout: Layout) -> Tensor:

@@ -4,10 +4,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from .case import Case
+from .case import Case, not_finite
 from .packed import OBJECTNESS, PackedLogits, pack
 from .training import called_targets, invalid_targets, some
 
@@ -43,14 +42,14 @@ OF_TARGETS = (
 
 def invalid_input(case: Case) -> list[str]:
     """What a trainer should not give the loss, in a line each."""
-    spoilt = sum(int((~torch.isfinite(values)).sum()) for values in case.logits)
+    spoilt = not_finite(case.logits)
     told = [f"{spoilt} logits are not finite"] if spoilt else []
     return [*told, *invalid_targets(case.targets, case.batch, case.classes)]
 
 
 def usual_causes(law: str, case: Case) -> Sequence[str]:
     """Why the law usually breaks; if the loss was given what is not finite, why that usually is so."""
-    if not all(torch.isfinite(values).all() for values in case.logits):
+    if not_finite(case.logits):
         return OF_LOGITS
     wrong = invalid_targets(case.targets, case.batch, case.classes)
     return (*(OF_TARGETS if wrong else ()), *CAUSES.get(law, ()))

@@ -15,7 +15,7 @@ from yololoss.harness.subjects.subject import UnknownForm
 from yololoss.v5.hyp import Hyperparameters
 from yololoss.v5.loss import unwrap
 
-from .case import Case, Options
+from .case import Case, Options, not_finite
 from .packed import pack
 from .recorded import CallResult, Expected
 
@@ -107,7 +107,7 @@ class Training:
             return some(invalid_targets(step.targets.tolist(), batch, channels - 5))
         if kind == "gradient":
             return "a gradient of a prediction is not finite"
-        spoilt = sum(int((~torch.isfinite(each)).sum()) for each in step.predictions)
+        spoilt = not_finite(step.predictions)
         given = f"; the loss was given {spoilt} logits that are not finite" if spoilt else ""
         names = zip(("total", "box", "obj", "cls"), step.numbers, strict=False)
         return ", ".join(f"{name} {value:g}" for name, value in names) + given

@@ -7,7 +7,7 @@ an edit that puts a part of an expression in its place; so such edits are few fo
 import ast
 import re
 from collections.abc import Callable, Container, Iterator, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 from yololoss.harness.mend.source import FUNCTIONS, Edit, Source, closed, expressions
@@ -166,7 +166,7 @@ def edits(
 
     ``numbers``: those that a right loss may contain, such as the ones of its specification. ``kinds``: only these.
     """
-    source, seen = Source(text), set[tuple[int, int, str]]()
+    source, seen = _source(text), set[tuple[int, int, str]]()
     places = [Place(source, statement, numbers) for statement in source.running(lines)]
     for name, kind in KINDS.items():
         if kinds is not None and name not in kinds:
@@ -177,6 +177,9 @@ def edits(
                 if key not in seen and source.raw[edit.start : edit.end].decode() != edit.new:
                     seen.add(key)
                     yield edit._replace(kind=name)
+
+
+_source = lru_cache(maxsize=16)(Source)  # a search asks for the edits of one line of a module after another
 
 
 def _comparison(place: Place, near: bool) -> Edits:
