@@ -122,6 +122,7 @@ BREAKS = {
     "state.inputs-unchanged": "Writes",
     "state.keeps-caller-settings": "gradients_switched_on_again",
     "state.non-contiguous": "reads_as_contiguous",
+    "state.nothing-left-in-inputs": "KeepsGradients",
     "state.pickle": "copies_forget",
     "state.repeated-calls": "grows_with_calls",
     "state.reused-target-memory": "rows_kept_by_shape",

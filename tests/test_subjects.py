@@ -64,7 +64,7 @@ def test_every_call_form_is_understood_and_none_is_accused(name, least):
         ("ImageNoNeighbours", "assign.neighbours"),
         ("ModuleWrites", "state.inputs-unchanged"),
         ("Replaces", "state.inputs-unchanged"),
-        ("KeepsGradients", "state.inputs-unchanged"),
+        ("KeepsGradients", "state.nothing-left-in-inputs"),
         ("BlackBoxTransposed", "gradients.assignment"),
         ("DictNotDetached", "objectness.target-detached"),
         ("Raises", "run.no-exception"),

@@ -47,8 +47,20 @@ HELD = ("objects", "references", "bytes of tensors", "bytes of arrays, and lette
     everywhere=True,
 )
 def test_a_call_does_not_change_its_inputs(exam: Exam) -> None:
-    """Neither build_targets nor the loss itself writes to predictions or targets, or leaves anything there."""
+    """Neither build_targets nor the loss itself changes the values of predictions or targets, or replaces them."""
     no_trouble(exam, "changed its input", "inputs as they were")
+
+
+@law(
+    "state.nothing-left-in-inputs",
+    title="The loss leaves something in its inputs",
+    source="SPEC, drop-in form",
+    cases="any",
+    everywhere=True,
+)
+def test_a_call_leaves_nothing_in_its_inputs(exam: Exam) -> None:
+    """A call leaves no hook, gradient or attribute in predictions or targets, and does not write to them at all."""
+    no_trouble(exam, "left something in its input", "inputs as they were")
 
 
 @law("state.rng-unchanged", title="The loss uses the global generator of random numbers", source="DESIGN", cases="any")
@@ -178,6 +190,7 @@ def test_many_calls_give_the_same_loss(exam: Exam) -> None:
 
     first = exam.calls[0].total
     other = exam.on(exam.case, calling=calling)
+    exam.also(exam.case.called(exam.case.calls + 1))
     _ = other.calls
     allowed, because = 2 * exam.budget.totals[0], exam.budget.because
     exam.expect_close("total of call", [first] * len(totals), totals, allowed, because)

@@ -240,6 +240,10 @@ class Case(AnyCase):
     def calls(self) -> int:
         return self.options.calls
 
+    @override
+    def called(self, calls: int) -> Self:
+        return self.changed(options=self.options.model_copy(update={"calls": calls}))
+
     @property
     @override
     def numbers(self) -> int:
@@ -256,7 +260,7 @@ class Case(AnyCase):
         # a term of saturated logits may be so small, or so large, that nothing else is seen beside it
         usual = SeededLogits(seed=1, scale=4.0, offset=0.0)
         # of several calls, the first is like a single one
-        once = (self.changed(options=self.options.model_copy(update={"calls": 1})),) if self.options.calls > 1 else ()
+        once = (self.called(1),) if self.calls > 1 else ()
         return *once, self.changed(dtype="float64"), self.changed(dtype="float64", predictions=usual)
 
     @property

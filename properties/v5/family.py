@@ -32,7 +32,7 @@ UPSTREAM = Path(__file__).parents[2] / "golden" / "v5" / "upstream-5081342f04fb.
 # also takes the overlap, and classes have the same criterion. An item is right even if the total is not their sum. A
 # law that compares a loss with itself, or only looks at how it answers, says nothing about values that are wrong in the
 # same way twice. A loss that writes to its inputs may give anything after that.
-INPUTS = "state.inputs-unchanged"
+INPUTS, LEFT = "state.inputs-unchanged", "state.nothing-left-in-inputs"
 FINITE = ("totals.finite", "gradients.finite")
 ROWS = ("assign", "gather")
 VALUES = (*ROWS, "totals.value", "gradients.value")
@@ -49,7 +49,10 @@ _GIVEN: dict[str, tuple[str, ...]] = {
     "objectness.item": (*ROWS, "boxes"),
     "classes": ("totals.sum", *ROWS, "objectness", "classes"),
     "classes.item": (*ROWS, "objectness"),
-    "classes.gradient": ("totals.sum", *ROWS, "boxes.gradient", "objectness", "classes"),
+    "classes.gradient": ("totals.sum", *ROWS, "boxes.gradient", "objectness", "classes", LEFT),
+    # a hook that is left in predictions may change their gradient
+    "boxes.gradient": ("totals.sum", *ROWS, "boxes", LEFT),
+    "objectness.gradient": ("totals.sum", *ROWS, "boxes", "objectness", LEFT),
     "totals.finite": ("totals.shape-and-dtype", "assign"),
     "totals.layers-independent": FINITE,
     "totals.autobalance-first-call": FINITE,
@@ -65,7 +68,9 @@ _GIVEN: dict[str, tuple[str, ...]] = {
     ),
     # two runs that round differently, by the budget of right values
     **dict.fromkeys(("state.default-dtype", "state.non-contiguous"), (*SAME_TWICE, *VALUES)),
-    **dict.fromkeys(("state.many-calls", "input.spoils-nothing"), (*SAME_TWICE, "boxes", "objectness", "classes")),
+    **dict.fromkeys(
+        ("state.many-calls", "input.spoils-nothing"), (*SAME_TWICE, "boxes", "objectness", "classes", "totals.value")
+    ),
     "state.target-dtype": (*SAME_TWICE, "assign"),
     "form.set-balance": (*SAME_TWICE, "objectness.item"),
 }
@@ -111,7 +116,7 @@ class V5(Family):
         "baseline",
     )
     # What the loss does to its inputs, since all that follows may be wrong then; the total itself, before its parts.
-    first = (INPUTS, "totals.shape-and-dtype", "totals.sum")
+    first = (INPUTS, LEFT, "totals.shape-and-dtype", "totals.sum")
     given = GIVEN
     never_known = FINITE
     follows = MappingProxyType(

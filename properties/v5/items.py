@@ -30,8 +30,10 @@ def of_another_total(exam: Exam, n: int) -> bool:
 
 
 def expect_item(exam: Exam, which: int) -> None:
-    """The item of the last call equals the reference's, unless all its items are those of another total."""
-    budget, got = exam.budget, exam.items[which]
-    exam.only_if(not of_another_total(exam, -1), "the items are not those of the total, as totals.sum says")
-    want = budget.reference.calls[-1].items[which]
-    exam.expect_close(f"{NAMES[which]} item", want, got, budget.items[-1][which], BECAUSE)
+    """The item of every call equals the reference's, unless all its items are those of another total."""
+    budget, last = exam.budget, len(exam.calls) - 1
+    for n, (call, want) in enumerate(zip(exam.calls, budget.reference.calls, strict=True)):
+        exam.only_if(len(call.items) > which, "the subject returns no items")
+        exam.only_if(not of_another_total(exam, n), "the items are not those of the total, as totals.sum says")
+        place = f"{NAMES[which]} item" + (f" of call {n}" if n < last else "")
+        exam.expect_close(place, want.items[which], call.items[which], budget.items[n][which], BECAUSE)

@@ -341,6 +341,7 @@ def test_bad_input_does_not_spoil_the_next_call(exam: Exam) -> None:
         return subject.loss(p, targets)
 
     _ = exam.calls
+    exam.also(exam.case.called(exam.case.calls + 1))
     close(exam, exam.on(exam.case, calling=calling), "after calls on targets and on logits that are NaN")
     close(exam, exam.on(exam.case), "of a new object, after such calls")
 

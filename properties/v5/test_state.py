@@ -97,8 +97,7 @@ def turned(targets: Tensor) -> Tensor:
 
 def also_twice(exam: Exam, *others: Case) -> None:
     """Say that the law calls a loss more than once: on its case, and perhaps on others."""
-    options = exam.case.options
-    exam.also(exam.case.changed(options=options.model_copy(update={"calls": options.calls + 1})), *others)
+    exam.also(exam.case.called(exam.case.calls + 1), *others)
 
 
 def turned_case(case: Case) -> Case:

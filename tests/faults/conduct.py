@@ -8,7 +8,7 @@ KEPT = "self.__dict__.setdefault('kept', {0})"
 TERMS = "box, obj, cls = zip(*layers, strict=True)"
 OVERLAP = "return overlap.split_with_sizes("
 READ = "objectness, selected = gather(logits, rows.indices)"
-SETTING, INPUTS = "state.global-settings-unchanged", "state.inputs-unchanged"
+SETTING, INPUTS = "state.global-settings-unchanged", "state.nothing-left-in-inputs"
 HIDDEN, OUT = "input.nan-logits", "run.no-effect-outside"
 
 

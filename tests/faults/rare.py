@@ -234,7 +234,7 @@ LIFE = (
         "gradient_of_predictions_kept",
         "STATE",
         "wrong primitive",
-        "state.inputs-unchanged",
+        "state.nothing-left-in-inputs",
         CALL,
         f"{CALL}        [x.retain_grad() for x in p if x.requires_grad]\n",
     ),

@@ -92,6 +92,10 @@ class Case(Data):
         """How often the loss is called on the inputs."""
         return 1
 
+    def called(self, calls: int) -> "Case":
+        """The case with the loss called so often; the same case if the family calls it once."""
+        return self
+
     @property
     def size(self) -> tuple[int, int, str]:
         """The sort key of cases, the smallest first."""

@@ -274,7 +274,7 @@ class Inputs:
             else:
                 for (what, before), after in zip(self._before[name].items(), _held_by(new).values(), strict=True):
                     if before != after:
-                        yield Trouble("changed its input", f"{what.format(name)}")
+                        yield Trouble("left something in its input", what.format(name))
 
 
 def _held_by(x: Tensor) -> dict[str, Any]:
