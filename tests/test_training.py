@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import pickle
 import random
 import subprocess
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from torch.nn.parallel import DistributedDataParallel
 
 from examples.training.train import CLASSES, Detector, batch, train
 from properties.v5 import steps
@@ -532,6 +534,29 @@ def save_on_and_on(folder: Path) -> None:
     warnings.simplefilter("ignore")
     for step in count():
         call(loss, torch.zeros(step % 2, 6))
+
+
+def train_distributed(folder: Path) -> None:
+    """Train a model of several processes, here of one.
+
+    It ends without destroying its group: torch may wait for ever there.
+    """
+    store = f"file://{folder / 'store'}"
+    torch.distributed.init_process_group("gloo", init_method=store, rank=0, world_size=1)
+    model = Detector()
+    loss = watch(unchecked(model), model, folder=folder / "steps")
+    with pytest.warns(StepWarning, match="step 3: target 1 "):
+        train_as("distributed", DistributedDataParallel(model), loss)
+    os._exit(0)
+
+
+@pytest.mark.slow
+def test_a_distributed_run_is_watched(tmp_path):
+    """The model is in DistributedDataParallel. The loss is made from the model itself."""
+    process = Guarded(train_distributed, (tmp_path,), MEMORY).process
+    process.join(60)
+    assert process.exitcode == 0
+    assert [vector.id.rpartition("-")[2] for vector in saved(tmp_path / "steps")] == ["target"]
 
 
 @pytest.mark.slow
