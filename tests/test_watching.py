@@ -24,6 +24,7 @@ OTHER = {
     "torch.set_autocast_dtype of cpu": lambda: torch.set_autocast_dtype("cpu", torch.float16),
     "torch.set_warn_always": lambda: torch.set_warn_always(True),
     "torch.backends.cudnn.enabled": lambda: setattr(torch.backends.cudnn, "enabled", False),
+    "torch.backends.cudnn.allow_tf32": lambda: setattr(torch.backends.cudnn, "allow_tf32", False),
     "numpy.seterr": lambda: np.seterr(all="raise"),
     "gc.enable": gc.disable,
     "gc.set_threshold": lambda: gc.set_threshold(7),
@@ -31,12 +32,14 @@ OTHER = {
     "sys.path": lambda: sys.path.append("x"),
     "sys.excepthook": lambda: setattr(sys, "excepthook", print),
     "os.chdir": lambda: os.chdir("/"),
+    "os.umask": lambda: os.umask(0o123),
     "os.environ": lambda: os.environ.update(YOLOLOSS_TEST="é"),
     "locale.setlocale": lambda: locale.setlocale(locale.LC_ALL, other_locale()),
     "logging.disable": lambda: logging.disable(10),
     "level of the root logger": lambda: logging.root.setLevel(3),
     "handlers of the root logger": lambda: logging.root.addHandler(logging.NullHandler()),
     "signal.signal of SIGTERM": lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN),
+    "signal.signal of SIGCHLD": lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN),
 }
 
 

@@ -19,10 +19,11 @@ from yololoss.harness.laws.law import law
 from yololoss.harness.subjects.subject import Subject
 
 from ..shared.comparing import close, same_settings_left
-from .case import Case, Options
+from .case import Case, Options, SeededLogits
 from .pools import ONE_CALL
 from .strategies import cases
 
+Loss = Callable[[list[Tensor], Tensor], tuple[Tensor, Any]]
 GOOD = cases(
     min_targets=1,
     max_targets=2,
@@ -33,19 +34,39 @@ GOOD = cases(
 )
 NAN, INFINITY = float("nan"), float("inf")
 SILENT = "silent"
+REFUSED = "an error, or the loss of what is valid"
 IMAGE, CLASS, CENTRE, SIZE = (0,), (1,), (2, 3), (4, 5)  # columns of targets
 
 
 def what_happens(exam: Exam, other: Exam, what: str = "bad input") -> str:
     """Note what happens in ``other``, on bad input; if the subject's dialect refuses bad input, require an error."""
     note = _noted(other)
+    before = exam.on(_other_logits(exam.case), _alone).calls[-1].total if note == SILENT else None
+    kept = before is not None and before == other.calls[-1].total != exam.calls[-1].total
+    exam.expect(not kept, what, REFUSED, "the total of the call before, on other logits")
     # A target that is ignored leaves the objectness loss of all cells, which is 0 only for logits far below 0.
     hidden = note == SILENT and _zero(other) and not _zero(exam.on(other.case.changed(targets=())))
-    exam.expect(not hidden, what, "an error, or the loss of what is valid", "a total of 0, as if an error was caught")
+    exam.expect(not hidden, what, REFUSED, "a total of 0, as if an error was caught")
     if exam.subject.dialect.bad_input == "refused":
         refused = note in ("error: ValueError", "error: TypeError")
         exam.expect(refused, what, "refused with a ValueError or TypeError", note)
     return note
+
+
+def _other_logits(case: Case) -> Case:
+    """A valid case with other logits, on which a loss is called before it gets bad input."""
+    return case.changed(predictions=SeededLogits(seed=1, scale=2.0))
+
+
+def _after_another(exam: Exam, call: Loss, device: torch.device) -> Loss:
+    """The loss, which is called on a valid case before."""
+    good = _other_logits(exam.case)
+
+    def loss(p: list[Tensor], targets: Tensor) -> tuple[Tensor, Any]:
+        call(*good.inputs(device))
+        return call(p, targets)
+
+    return loss
 
 
 def _zero(exam: Exam) -> bool:
@@ -71,7 +92,12 @@ def with_value(exam: Exam, columns: tuple[int, ...], *values: float) -> str:
     column, value = columns[turn % len(columns)], values[turn // len(columns) % len(values)]
     plain = exam.case.predictions.model_copy(update={"overrides": ()})
     spoilt = _spoilt(exam.case, row, column, value).changed(predictions=plain)
-    other = exam.on(spoilt, _alone, valid=False)
+
+    def change(subject: Subject) -> None:
+        subject.loss = _after_another(exam, subject.loss, subject.device)  # type: ignore[assignment,method-assign]
+        _alone(subject)
+
+    other = exam.on(spoilt, change, valid=False)
     return what_happens(exam, other, f"targets[{row}, {column}] = {value:g}")
 
 
@@ -96,7 +122,7 @@ def _on_inputs(exam: Exam, spoil: Callable[[list[Tensor], Tensor], tuple[list[Te
     """The exam of the loss called on inputs that ``spoil`` has changed."""
 
     def change(subject: Subject) -> None:
-        call = subject.loss
+        call = _after_another(exam, subject.loss, subject.device)
         subject.loss = lambda p, targets: call(*spoil(p, targets))  # type: ignore[method-assign]
         _alone(subject)
 

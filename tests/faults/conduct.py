@@ -81,6 +81,9 @@ PROCESS = (
     _before("logging_configured", SETTING, "__import__('logging').basicConfig(level=10, force=True)"),
     _before("collection_disabled", SETTING, "__import__('gc').disable()"),
     _before("signal_ignored", SETTING, "(s := __import__('signal')).signal(s.SIGTERM, s.SIG_IGN)"),
+    _before("children_ignored", SETTING, "(s := __import__('signal')).signal(s.SIGCHLD, s.SIG_IGN)"),
+    _before("umask_set", SETTING, "__import__('os').umask(0)"),
+    _before("tf32_switched_off", SETTING, "torch.backends.cudnn.allow_tf32 = False"),
     _before("recursion_limit_raised", SETTING, "__import__('sys').setrecursionlimit(12345)"),
     _before("path_lengthened", SETTING, "__import__('sys').path.append('utils')"),
     _before("always_warned", SETTING, "torch.set_warn_always(True)"),
@@ -126,6 +129,13 @@ HIDES = (
         "every_error_is_zero",
         CALL,
         f"        try:\n    {CALL}        except Exception:\n            box = obj = cls = 0 * sum(x.sum() for x in p)\n",
+        "input.class-too-large",
+    ),
+    _hides(
+        "last_terms_for_an_error",
+        CALL,
+        f"        try:\n    {CALL}            self.last = box, obj, cls\n"
+        "        except Exception:\n            box, obj, cls = self.last\n",
         "input.class-too-large",
     ),
 )

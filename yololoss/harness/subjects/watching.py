@@ -43,6 +43,12 @@ def _put_path(before: list[str]) -> None:
     sys.path[:] = before
 
 
+def _umask() -> int:
+    """The permissions that new files do not get. There is no way to read them but to set others for a moment."""
+    os.umask(mask := os.umask(0o077))
+    return mask
+
+
 # Settings that a subject must not leave changed: how to read each, and how to restore it.
 SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
     "torch.set_default_dtype": (torch.get_default_dtype, torch.set_default_dtype),
@@ -66,7 +72,7 @@ SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
             partial(getattr, torch.backends.cudnn, name),
             partial(setattr, torch.backends.cudnn, name),
         )
-        for name in ("enabled", "benchmark", "deterministic")
+        for name in ("enabled", "benchmark", "deterministic", "allow_tf32")
     },
     **{
         f"torch.set_autocast_enabled of {kind}": (
@@ -89,6 +95,7 @@ SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
     "sys.path": (lambda: list(sys.path), _put_path),
     "sys.excepthook": (lambda: sys.excepthook, partial(setattr, sys, "excepthook")),
     "os.chdir": (os.getcwd, os.chdir),
+    "os.umask": (_umask, os.umask),
     "os.environ": (_environment, _put_environment),
     "locale.setlocale": (
         partial(locale.setlocale, locale.LC_ALL),
@@ -102,7 +109,7 @@ SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
             partial(signal.getsignal, number),
             partial(signal.signal, number),
         )
-        for number in (signal.SIGINT, signal.SIGTERM)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM, signal.SIGCHLD)
     },
 }
 
