@@ -125,6 +125,7 @@ class V5(Family):
             "assign.matched-pairs": "assign.anchor-sides",
             "objectness.item": "assign.no-targets",  # the items in another order
             "state.call-before-backward": "gradients.loss-scaling",  # both calls are in one total
+            "state.keeps-caller-settings": "input.settings-restored",  # gradients are switched on, whatever they were
         }
     )
     # a small error of its values looks like float32's

@@ -278,10 +278,9 @@ class Inputs:
             old = self._values[name]
             if not torch.equal(old, new) and not torch.equal(old.nan_to_num(), new.detach().nan_to_num()):  # NaN stays
                 yield Trouble("changed its input", name)
-            else:
-                for (what, before), after in zip(self._before[name].items(), _held_by(new).values(), strict=True):
-                    if before != after:
-                        yield Trouble("left something in its input", what.format(name))
+            for (what, before), after in zip(self._before[name].items(), _held_by(new).values(), strict=True):
+                if before != after:
+                    yield Trouble("left something in its input", what.format(name))
 
 
 def _held_by(x: Tensor) -> dict[str, Any]:
@@ -294,7 +293,7 @@ def _held_by(x: Tensor) -> dict[str, Any]:
         leaf = node.variable
     return {
         "retain_grad() was called on {}": x.retains_grad and not x.is_leaf,
-        "{} was written to, with the values that it had": x._version,
+        "{} was written to": x._version,
         "{} has another requires_grad": x.requires_grad,
         "{} has another grad_fn": id(x.grad_fn),
         "{} has other memory": x.data_ptr(),
