@@ -76,6 +76,7 @@ BELOW = ", for a target on the lower edge"
             some(ALL, row=[2, 1, 1]),
             "A row is in the cell at row 2, column 0, not at row 1, column 0" + BELOW,
         ),
+        (some(ALL, image=[1, 0, 0]), "A row is of image 1, not of image 0"),
         (some(()), "A target and an anchor with a ratio of 1 get no row: the limit is 4" + BELOW),
         (some((0, 2)), "The cell above the centre of a target gets no row" + BELOW),
         (some((0, 0, 1, 2)), "The cell at row 1, column 0, gets a row twice" + BELOW),

@@ -140,9 +140,19 @@ def _of_rows(wrong: Wrong, reference: Reference, outcome: Outcome | None) -> str
         moved = next((got for got in first.extra if (got[0], got[1], got[4]) == (want[0], want[1], want[4])), None)
         if moved is not None:
             return f"A row is in the {_cell(moved)}, not at {_place(want)}{_edge(case, first.layer, want)}"
+        other = next((got for got in first.extra if (got[2:4], got[5:9]) == (want[2:4], want[5:9])), None)
+        if other is not None:
+            return _of_other(want, other)
     if first.lacking:
         return _lacking(case, first, layer)
     return _extra(case, first, layer)
+
+
+def _of_other(want: Row, got: Row) -> str:
+    """Both rows have one box, in one cell."""
+    other = [(name, got[n], want[n]) for name, n in (("image", 0), ("anchor", 1), ("class", 4)) if got[n] != want[n]]
+    has, should = (" and ".join(f"{name} {pair[which]:g}" for name, *pair in other) for which in (0, 1))
+    return f"A row is of {has}, not of {should}"
 
 
 def _other_row(want: Row, got: Row) -> str:
@@ -209,7 +219,9 @@ def _not_finite(wrong: Wrong, reference: Reference) -> str | None:
     """A title for a NaN or an infinity."""
     if wrong.law not in ("totals.finite", "gradients.finite"):
         return None
-    sides = reference.all_predicted.box[:, 2:] < 1e-6 * reference.all_anchors
+    sides = np.float32(reference.all_predicted.box[:, 2:]) == 0
+    if not sides.any():
+        sides = reference.all_predicted.box[:, 2:] < 1e-6 * reference.all_anchors
     flat = " and ".join(name for axis, name in enumerate(("width", "height")) if sides[:, axis].any())
     where = ""
     if wrong.kind == "fits":
