@@ -64,7 +64,7 @@ def test_the_right_loss_passes(tmp_path):
     """Its five laws and the shared ones hold; laws of other families are not listed."""
     status, output, errors = run("check", RIGHT, "--workers", 1, "--cases", 100, cwd=tmp_path)
     assert status == 0, errors
-    assert "23 laws hold" in output
+    assert "24 laws hold" in output
     status, output, _ = run("laws", "--loss", RIGHT, cwd=tmp_path)
     assert status == 0
     assert "gradients.zero-sum" in output
