@@ -3,7 +3,7 @@
 ``python -m benchmarks`` measures all and writes ``docs/measured/benchmarks.md``, its plot and
 ``benchmarks/recorded.json``;
 ``python -m benchmarks --check`` measures one setting, and ends with 1 if a ratio is more than half above the
-recorded one.
+recorded one. ``python -m benchmarks --against SPEC`` times another loss beside it, such as the one that you replace.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import matplotlib as mpl
 import torch
 from matplotlib import pyplot as plt
 
+from benchmarks.against import table
 from benchmarks.memory import beyond_the_gradient
 from benchmarks.settings import FLOOR, LOSSES, SWEEPS, USUAL
 
@@ -134,8 +135,15 @@ def main() -> int:
     """Measure and write, or measure and compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="compare the usual setting with what is recorded")
-    seconds: Seconds = {}
-    if parser.parse_args().check:
+    parser.add_argument("--against", metavar="SPEC", help="time this loss, FILE.py:NAME or MODULE:NAME, beside ours")
+    parser.add_argument("--compiled", action="store_true", help="with --against: a compiled plain loss as well")
+    asked, seconds = parser.parse_args(), dict[tuple[str, str, str], float]()
+    if asked.against:
+        torch.set_num_threads(2)
+        for line in table(asked.against, compiled=asked.compiled):
+            print(line, flush=True)
+        return 0
+    if asked.check:
         recorded = json.loads(RECORDED.read_text(encoding="utf-8"))
         found = [""]
         for _ in range(RUNS):

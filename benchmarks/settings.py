@@ -70,11 +70,17 @@ def inputs(setting: Setting) -> tuple[list[Tensor], Tensor]:
     return [x.requires_grad_() for x in p], targets
 
 
-def make(name: str, setting: Setting) -> Any:
-    """The loss of that name."""
+def made(loss: Callable[[Any], Any], setting: Setting) -> Any:
+    """The loss of a model of that setting."""
     strides = torch.tensor(STRIDES)
     anchors = torch.tensor(ANCHORS) / strides[:, None, None]
-    return LOSSES[name](Model(anchors=anchors.tolist(), strides=STRIDES, classes=setting.classes))
+    return loss(Model(anchors=anchors.tolist(), strides=STRIDES, classes=setting.classes))
+
+
+def stepping(loss: Callable[..., Any], setting: Setting) -> Callable[[], object]:
+    """A function that runs forward and backward."""
+    p, targets = inputs(setting)
+    return lambda: torch.autograd.grad(loss(p, targets)[0].sum(), p)
 
 
 def work(what: str, name: str, setting: Setting) -> Callable[[], object]:
@@ -82,9 +88,9 @@ def work(what: str, name: str, setting: Setting) -> Callable[[], object]:
     p, targets = inputs(setting)
     if name == FLOOR:
         return lambda: [torch.zeros_like(x) for x in p]
-    loss = make(name, setting)
+    loss = made(LOSSES[name], setting)
     if what == "assignment":
         return lambda: loss.build_targets(p, targets)
     if what == "forward":
         return lambda: loss(p, targets)
-    return lambda: torch.autograd.grad(loss(p, targets)[0].sum(), p)
+    return stepping(loss, setting)

@@ -2,9 +2,11 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from benchmarks.__main__ import PAGE, RATIOS, RECORDED, complaints
+from benchmarks.against import in_turn, quartiles, table
 from benchmarks.memory import beyond_the_gradient
 from benchmarks.settings import LOSSES, USUAL, Setting
 
@@ -48,3 +50,14 @@ def test_a_step_holds_little_beyond_its_gradient():
     assert 0 < shares["loss"] < 0.1
     assert 0 < shares["loss, checks off"] < 0.1
     assert shares["plain"] > 0.5
+
+
+def test_another_loss_is_timed_beside_ours():
+    """In one process and in turn, with the quartiles of the ratios in all rounds."""
+    turns = []
+    took = in_turn({"one": lambda: turns.append(1), "two": lambda: turns.append(2)}, rounds=3)
+    assert (turns, [len(seconds) for seconds in took.values()]) == ([1, 2] * 4, [3, 3])
+    assert quartiles(np.array([1.0, 2.0, 4.0])) == "2.00 (1.50 to 3.00)"
+    (*_, row) = table("tests.subjects.in_place:InPlace", settings=[Setting(batch=1, side=32, classes=1, targets=1)])
+    assert row.startswith("| batch 1, 32 px, 1 classes, 1 targets | ")
+    assert row.count(" to ") == 2
