@@ -29,7 +29,7 @@ def mend(
     workers: int = 2,
     show: Callable[[int], object] = lambda _: None,
 ) -> tuple[Finding, ...]:
-    """The faults with what would mend each. ``known``: laws that may break.
+    """The faults with what would mend each. ``known``: laws that are waived.
 
     Raises UsageError if the loss has no file that may be changed.
     """
@@ -53,6 +53,7 @@ def mend(
                 lines=_lines(bench, seen.lines),
                 questions=scout.questions(n, fault, others),
                 others=others,
+                known=known,
                 observed=seen.observed,
                 numbers=family.numbers,
             )

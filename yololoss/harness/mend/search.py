@@ -85,7 +85,8 @@ class Search:
     fault: Finding
     lines: frozenset[Place]  # that run in its case
     questions: list[Question]
-    others: frozenset[str]  # laws of other faults, which may break
+    others: frozenset[str]  # laws that may break: those that are waived, and those of other faults
+    known: frozenset[str] = frozenset()  # those that are waived
     observed: str = ""  # what its law observes in its case
     numbers: Sequence[float] = ()
     tried: int = 0
@@ -193,12 +194,12 @@ class Search:
     def _broke_before(self, path: str, broke: Swept, until: float) -> bool:
         """Whether the law breaks on that case without any edit."""
         self.bench.asks = Ask((Question(broke.case, (broke.law,)),))
-        nothing = [Try(path, Edit(0, 0, "", "", 1))]
+        nothing = [Try(path, Edit(0, 0, "", 1))]
         return any(answer is None or answer.law for _, answer in self.bench.answers(nothing, until + LONGER))
 
     def _told(self, found: Candidate) -> Mend:
         text = self.bench.files.texts[found.path]
-        sure = CURES_ALL if self._complete and not self.others else CURES_THIS
+        sure = CURES_ALL if self._complete and self.others <= self.known else CURES_THIS
         return told(found, text, sure, self.fault.laws)
 
     def _probably(self) -> tuple[Mend, ...]:
