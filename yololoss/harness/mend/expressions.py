@@ -177,14 +177,14 @@ def index(place: Place) -> Edits:
     """Other halves, ends and columns of what an index takes."""
     for node in place.expressions:
         if isinstance(node, ast.Slice):
-            lower, upper, start = node.lower, node.upper, place.source.span(node)
+            lower, upper = node.lower, node.upper
             if lower is not None and upper is None:
-                yield Edit(*start, f":{place.of(lower)}", node.lineno)
+                yield place.source.in_place(node, f":{place.of(lower)}")
             elif upper is not None and lower is None:
-                yield Edit(*start, f"{place.of(upper)}:", node.lineno)
+                yield place.source.in_place(node, f"{place.of(upper)}:")
             elif lower is not None and upper is not None:
-                yield Edit(*start, f"{place.of(lower)}:", node.lineno)
-                yield Edit(*start, f":{place.of(upper)}", node.lineno)
+                yield place.source.in_place(node, f"{place.of(lower)}:")
+                yield place.source.in_place(node, f":{place.of(upper)}")
         elif isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Tuple):
             yield from _exchanged(place, node.slice.elts)
 

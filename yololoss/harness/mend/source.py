@@ -53,6 +53,10 @@ class Source:
         start, end = self.span(node)
         return self.raw[start:end].decode()
 
+    def in_place(self, node: Any, new: str) -> Edit:
+        """The edit that puts a text in place of a node, as it is."""
+        return Edit(*self.span(node), new, node.lineno)
+
     def edit(self, node: ast.AST, new: str) -> Edit:
         """The edit that puts an expression in place of another, in parentheses where it needs them."""
         start, end = self.span(node)

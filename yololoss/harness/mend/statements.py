@@ -23,7 +23,7 @@ def dropped(place: Place) -> Edits:
         yield _deleted(place, node)
         for block in (node.body, node.orelse if isinstance(node, ast.If) else []):
             if block:
-                yield Edit(*place.source.span(node), _dedented(place, node, block), node.lineno)
+                yield place.source.in_place(node, _dedented(place, node, block))
     elif isinstance(node, ast.Return) and not isinstance(place.source.parent[node], ast.FunctionDef):
         yield _deleted(place, node)
 
