@@ -61,8 +61,7 @@ class Planted(NamedTuple):
     kind: str
     file: str
     line: int
-    old: str  # the text that went
-    new: str
+    change: str  # what became what; "" if that has letters, so that nothing of a loss is quoted
     text: str  # of the whole file then
 
 
@@ -72,9 +71,8 @@ class Result(NamedTuple):
     kind: str
     file: str
     line: int
-    old: str
-    new: str
-    law: str  # that shows the fault; "": none
+    change: str
+    law: str  # that shows the fault
     named: list[tuple[str, int]]  # the lines, the most probable first
     sure: str  # how sure the first is
     mended: bool  # the program is as it was, or a check finds nothing more with what is called sure
@@ -101,7 +99,11 @@ def edits(kind: str, texts: dict[str, str], lines: set[tuple[str, int]], chance:
         line = text[: match.start()].count("\n") + 1
         edited = text[: match.start()] + new + text[match.end() :]
         if (file, line) in lines and _is_another(text, edited):
-            yield Planted(kind, file, line, match[0], new, edited)
+            yield Planted(kind, file, line, _change(match[0].strip(), new.strip()), edited)
+
+
+def _change(old: str, new: str) -> str:
+    return "" if re.search(r"[^\W\d]", old + new) else f"`{old}` to `{new}`" if new else f"`{old}` dropped"
 
 
 def _is_another(old: str, new: str) -> bool:
@@ -167,7 +169,7 @@ def tried(planted: Planted, project: Path, spec: str, given: Any) -> Result | No
         mended = sure and _holds(folder, spec, mends[0]["diff"], usual)
         named = [(each["file"], each["line"]) for each in mends]
         first = mends[0]["sure"] if mends else ""
-        return Result(*planted[:5], fault["law"], named, first, mended, sure and not mended, said["seconds"])
+        return Result(*planted[:4], fault["law"], named, first, mended, sure and not mended, said["seconds"])
 
 
 def _holds(folder: Path, spec: str, diff: str, usual: Sequence[Any]) -> bool:
@@ -200,7 +202,7 @@ def results(project: Path, spec: str, given: Any) -> Iterator[Result]:
 
 def _read(line: str) -> Result:
     values = json.loads(line)
-    return Result(*values[:6], [tuple(each) for each in values[6]], *values[7:])
+    return Result(*values[:5], [tuple(each) for each in values[5]], *values[6:])
 
 
 def table(found: Sequence[Result]) -> Iterator[str]:
@@ -211,7 +213,8 @@ def table(found: Sequence[Result]) -> Iterator[str]:
         place = "not named" if each.place is None else ("first", "second", "third")[each.place]
         mended = "yes" if each.mended else "WRONG" if each.wrong else "no"
         where = f"`{each.file}:{each.line}`"
-        yield f"| {each.kind} | {where} | `{each.law}` | {place} | {mended} | {each.seconds:.0f} s |"
+        kind = f"{each.kind}: {each.change}" if each.change else each.kind
+        yield f"| {kind} | {where} | `{each.law}` | {place} | {mended} | {each.seconds:.0f} s |"
     first, three = (sum(each.place in places for each in found) for places in ((0,), (0, 1, 2)))
     mended = sum(each.mended for each in found)
     wrong = sum(each.wrong for each in found)
