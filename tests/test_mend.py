@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -648,6 +649,26 @@ def test_a_process_that_ends_says_nothing_of_its_case(desk: Desk):
         assert Scout(here).look(0.0).seen == {1: SEEN}
 
 
+def bound() -> list[str]:
+    """What a command begins with so that permissions of files bind it: root may write to all files without."""
+    setpriv = shutil.which("setpriv")
+    if not hasattr(os, "geteuid") or os.geteuid() or setpriv is None:
+        return []
+    return [setpriv, "--bounding-set=-dac_override,-dac_read_search,-fowner"]
+
+
+@pytest.mark.skipif(not bound() and not getattr(os, "geteuid", lambda: 1)(), reason="root, and no setpriv")
+def test_permissions_of_files_bind_the_command_of_the_next_test(tmp_path: Path):
+    """Else it would say nothing."""
+    file = tmp_path / "file"
+    file.write_text("", encoding="utf-8")
+    file.chmod(0o444)
+    done = subprocess.run(
+        [*bound(), sys.executable, "-c", f"open({str(file)!r}, 'w')"], stderr=subprocess.PIPE, check=False
+    )
+    assert b"PermissionError" in done.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("short")
 def test_mend_changes_nothing_and_what_it_prints_mends_the_loss(tmp_path: Path):
@@ -658,15 +679,22 @@ def test_mend_changes_nothing_and_what_it_prints_mends_the_loss(tmp_path: Path):
     for path in (*before, package, package.parent):
         path.chmod(0o555 if path.is_dir() else 0o444)
     common = ("--dialect", "upstream", "--workers", 1)
-    status, out, _ = run("mend", spec, *common, "--laws", "assign.matched-pairs", "--for", "30s", cwd=tmp_path)
-    assert (status, CURES_ALL in out) == (1, True), out
+    command = ["mend", spec, *map(str, common), "--laws", "assign.matched-pairs", "--for", "30s"]
+    done = subprocess.run(
+        [*bound(), sys.executable, "-m", "yololoss", *command],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, CURES_ALL in done.stdout) == (1, True), done.stdout + done.stderr
     assert {path: path.read_bytes() for path in package.iterdir()} == before
     (case,) = (tmp_path / ".yololoss" / "findings").glob("*.json")
-    status, as_json, _ = run("mend", spec, *common, "--case", case, "--json", "--for", "30s", cwd=tmp_path)
+    _, as_json, _ = run("mend", spec, *common, "--case", case, "--json", "--for", "30s", cwd=tmp_path)
     assert [mend["sure"] for fault in json.loads(as_json) for mend in fault["mends"]] == [CURES_ALL]
     for path in (package.parent, package, *before):
         path.chmod(0o755)
-    subprocess.run(["git", "apply"], input=out, text=True, check=True, cwd=tmp_path)
+    subprocess.run(["git", "apply"], input=done.stdout, text=True, check=True, cwd=tmp_path)
     assert run("replay", case, "--loss", spec, "--dialect", "upstream", cwd=tmp_path)[0] == 0
 
 
