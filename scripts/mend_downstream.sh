@@ -16,5 +16,7 @@ rm -rf "$place/project"
 mkdir "$place/project"
 cp -r "$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/yolov5" "$place/project/yolov5"
 printf '[tool.yololoss]\nloss = "yolov5/utils/loss.py:ComputeLoss"\ndialect = "upstream"\n' > "$place/project/pyproject.toml"
+cd "$place/project"
+python -c 'import yolov5.utils.loss' > "$place/first.log" 2>&1 # at its first import it prints, and writes its settings
 cd "$root" # for the tests; the loss is found in its own folder
 python -m tests.mend_planted "$@" "$place/project" yolov5/utils/loss.py:ComputeLoss

@@ -2,7 +2,8 @@
 
 Without arguments into a copy of `examples/fork`. The edits are of kinds that people make by mistake, one of each kind.
 They are made by regular expressions, at random among the lines that run, so no one needs to read the loss. An edit
-that no law notices is drawn again. Laws that the loss breaks without any edit are waived first.
+that no law notices, or with which the loss cannot be called at all, is drawn again. Laws that the loss breaks without
+any edit are waived first.
 
     python -m tests.mend_planted [--workers N] [--for TIME] [--results FILE] [FOLDER SPEC]
 """
@@ -24,6 +25,7 @@ from typing import Any, NamedTuple
 
 from tests.fork import ROOT, SPEC
 from yololoss.harness.engine.judge import Task
+from yololoss.harness.errors import USAGE
 from yololoss.harness.findings.finding import CURES_ALL
 from yololoss.harness.mend.trial import Desk, Look
 
@@ -136,18 +138,22 @@ def copied(project: Path, folder: Path) -> Path:
     return Path(shutil.copytree(project, folder / "project", ignore=ignored))
 
 
-def checked(folder: Path, spec: str, *options: Any) -> dict[str, Any]:
-    """What a check says, as JSON."""
+def checked(folder: Path, spec: str, *options: Any) -> dict[str, Any] | None:
+    """What a check says, as JSON; None where the loss cannot be called at all."""
     command = [sys.executable, "-m", "yololoss", "check", spec, "--json", *map(str, options)]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode == USAGE and not done.stdout:
+        return None
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
 
 def waived(project: Path, spec: str, workers: int) -> list[str]:
     """Waive the laws that a project breaks as it is, in its settings; those that were waived."""
-    faults = checked(project, spec, "--workers", workers, "--no-shrink")["faults"]
-    laws = sorted({law for fault in faults for law in (fault["law"], *fault["explains"])})
+    said = checked(project, spec, "--workers", workers, "--no-shrink")
+    if said is None:
+        raise SystemExit(f"{spec} cannot be called")
+    laws = sorted({law for fault in said["faults"] for law in (fault["law"], *fault["explains"])})
     with (project / "pyproject.toml").open("a", encoding="utf-8") as settings:
         for law in laws:
             settings.write(f'\n[[tool.yololoss.waivers]]\nlaw = "{law}"\nreason = "known"\nexpires = 2099-12-31\n')
@@ -155,13 +161,13 @@ def waived(project: Path, spec: str, workers: int) -> list[str]:
 
 
 def tried(planted: Planted, project: Path, spec: str, given: Any) -> Result | None:
-    """Plant it in a copy, and check that with mends. None if no law notices it."""
+    """Plant it in a copy, and check that with mends. None if no law notices it, or nothing can be judged."""
     with tempfile.TemporaryDirectory() as name:
         folder = copied(project, Path(name))
         (folder / planted.file).write_text(planted.text, encoding="utf-8")
         usual = ("--workers", given.workers, "--cases", CASES)
         said = checked(folder, spec, *usual, "--mend", "--for", given.seconds)
-        if not said["faults"]:
+        if said is None or not said["faults"]:
             return None
         fault = said["faults"][0]
         mends = fault["mends"]
@@ -175,7 +181,8 @@ def tried(planted: Planted, project: Path, spec: str, given: Any) -> Result | No
 def _holds(folder: Path, spec: str, diff: str, usual: Sequence[Any]) -> bool:
     """Whether a check finds no fault once the difference is applied."""
     subprocess.run(["patch", "-p1", "-s"], input=diff, text=True, check=True, cwd=folder)
-    return not checked(folder, spec, *usual, "--no-shrink")["faults"]
+    said = checked(folder, spec, *usual, "--no-shrink")
+    return said is not None and not said["faults"]
 
 
 def results(project: Path, spec: str, given: Any) -> Iterator[Result]:

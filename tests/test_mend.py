@@ -606,7 +606,9 @@ def test_what_mends_is_shown(desk: Desk, tmp_path: Path, planted: Path, monkeypa
     given = {"file": "x.py", "line": 1, "was": "a", "laws": ("totals.sum",)}
     sure = Mend(**given, would_be="b", sure=CURES_ALL, diff=diff)
     place = Mend(**given, would_be="", sure=PROBABLY, diff="")
-    faults = tuple(finding(desk, tmp_path, law=f"totals.{n}", choice="it has x") for n in range(3))
+    faults = tuple(
+        finding(desk, tmp_path, law=f"totals.{n}", choice="it has x", meant="if that is meant, use y") for n in range(3)
+    )
     faults = tuple(fault.model_copy(update={"path": f"{fault.path}{n}"}) for n, fault in enumerate(faults))
     mended = {fault.path: mends for fault, mends in zip(faults, ((sure,), (place,), ()), strict=True)}
 
@@ -620,7 +622,7 @@ def test_what_mends_is_shown(desk: Desk, tmp_path: Path, planted: Path, monkeypa
     status, out, _ = run("mend", spec, *dialect, cwd=tmp_path)
     assert status == 1
     assert diff in out
-    assert [said in out for said in ("it has x. If that is meant", NOTHING, UNMENDED)] == [True] * 3
+    assert [said in out for said in ("# it has x\n# if that is meant", NOTHING, UNMENDED)] == [True] * 3
     _, as_json, _ = run("mend", spec, *dialect, "--json", cwd=tmp_path)
     assert [len(fault["mends"]) for fault in json.loads(as_json)] == [1, 1, 0]
     _, out, _ = run("check", spec, *dialect, "--mend", cwd=tmp_path)

@@ -78,6 +78,8 @@ def mend(
     gate.prepare()
     gate.check_waivers()
     wanted = find_laws(gate.family, laws)
+    for line in gate.held.about if not as_json else ():
+        options.say(f"# {line}")
     with View(f"{len(wanted)} laws on {gate.chosen.loss}", quiet=as_json) as view:
         verdict = gate.verdict(wanted, workers or gate_workers(len(wanted), None), view.show)
     verdict = mended(gate, verdict, mend_for, workers, quiet=as_json)
@@ -96,7 +98,8 @@ def _show(fault: "Finding") -> None:
     """Print what is known of a fault as comments, and the difference as it is: so that all can be applied."""
     options.say(f"# {fault.law}: {fault.title}")
     if fault.choice:
-        options.say(f"# {fault.choice}. If that is meant, name the choice: --dialect")
+        options.say(f"# {fault.choice}")
+        options.say(f"# {fault.meant}")
     if not any(each.diff for each in fault.mends):
         options.say(f"# {UNMENDED if fault.mends else NOTHING}")
     for each in fault.mends:
