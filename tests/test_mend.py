@@ -84,6 +84,7 @@ def test_each_kind_of_edit_makes_its_text(kind: str):
 
 OTHERS = [
     ("a = f(-1)\n", "a = f(0)\n"),
+    ("a = b[:7]\nc = 30\n", "a = b[:30]\nc = 30\n"),
     ("a = +b\n", "a = -b\n"),
     ("def f(a, b):\n    c = a < b\n    return b < 1\n", "def f(a, b):\n    c = (a < b) & (b < 1)\n    return b < 1\n"),
     ("a = b * (c if d else e)\n", "a = b * e\n"),

@@ -166,11 +166,13 @@ def _written(value: float) -> str:
 
 
 def known_number(place: Place) -> Edits:
-    """A number that a right loss may contain, in place of another."""
+    """A number that a right loss may contain, or that stands elsewhere in the module, in place of another."""
     for node in place.expressions:
-        if _value(node) is not None:
-            for other in place.numbers:
-                yield place.edit(node, repr(other))
+        value = _value(node)
+        if value is not None:
+            for other in dict.fromkeys((*place.numbers, *place.source.numbers)):
+                whole = isinstance(value, int) and other == int(other)  # an index cannot be 2.0
+                yield place.edit(node, repr(int(other) if whole else float(other)))
 
 
 def index(place: Place) -> Edits:

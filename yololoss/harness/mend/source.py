@@ -9,6 +9,7 @@ Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 # An expression of one of these kinds needs no parentheses, wherever it stands.
 CLOSED = (ast.Name, ast.Attribute, ast.Call, ast.Subscript, ast.Constant, ast.List, ast.Tuple, ast.Dict, ast.Set)
+HUGE = 1e15  # larger numbers are limits, and some are no floats
 CALLED = tuple(bytes([each]) for each in b")]_") + tuple(bytes([each]) for each in range(128) if chr(each).isalnum())
 OPERATORS = (ast.BinOp, ast.UnaryOp, ast.Compare, ast.BoolOp, ast.IfExp, ast.Attribute, ast.Starred)
 
@@ -77,6 +78,13 @@ class Source:
         """All statements but imports and docstrings, in the order of the text."""
         found = [node for node in ast.walk(self.tree) if isinstance(node, ast.stmt) and not _passive(node)]
         return sorted(found, key=lambda node: (node.lineno, node.col_offset))
+
+    @cached_property
+    def numbers(self) -> tuple[float, ...]:
+        """The numbers that stand in the module, each once."""
+        values = (node.value for node in ast.walk(self.tree) if isinstance(node, ast.Constant))
+        numbers = (each for each in values if isinstance(each, int | float) and not isinstance(each, bool))
+        return tuple({each: None for each in numbers if abs(each) < HUGE})
 
     def running(self, lines: Container[int]) -> list[ast.stmt]:
         """The statements of which a line runs. Of one that holds others, its head counts."""
