@@ -27,7 +27,7 @@ from yololoss.harness.findings.verdict import Verdict
 from yololoss.harness.mend import fence, search, trial
 from yololoss.harness.mend.bench import Bench, Trier
 from yololoss.harness.mend.edits import edits
-from yololoss.harness.mend.mend import mend
+from yololoss.harness.mend.mend import _run, mend
 from yololoss.harness.mend.program import Program, is_installed
 from yololoss.harness.mend.search import Candidate, Scout, Search, told
 from yololoss.harness.mend.source import Edit
@@ -494,20 +494,24 @@ def searched(desk: Desk, fault: Finding, line: int, **other: Any) -> Search:
     return Search(here, fault, frozenset({(path, line)}), questions, observed=desk.look(Look(0)).observed, **given)
 
 
+def mends(search: Search, seconds: float = 60.0) -> tuple[Mend, ...]:
+    """What a search finds."""
+    search.run(time.monotonic() + seconds)
+    return search.mends
+
+
 @pytest.mark.usefixtures("short")
 def test_the_edit_that_mends_a_fault_is_told_with_its_line(desk: Desk, planted: Path, tmp_path: Path):
     """And as a difference that git apply takes."""
     line = edit_of(text_of(planted)[1], *RIGHT).line
-    (found,) = searched(desk, finding(desk, tmp_path), line).run(time.monotonic() + 60)
+    (found,) = mends(searched(desk, finding(desk, tmp_path), line))
     assert (found.line, found.was, found.would_be, found.sure) == (line, *RIGHT, CURES_ALL)
     assert found.laws == ("assign.neighbours", "assign.rows", "assign.row-order")
     assert f"-    {RIGHT[0]}" in found.diff
-    (other,) = searched(desk, finding(desk, tmp_path), line, others=frozenset({"totals.sum"})).run(
-        time.monotonic() + 60
-    )
+    (other,) = mends(searched(desk, finding(desk, tmp_path), line, others=frozenset({"totals.sum"})))
     assert other.sure == CURES_THIS
     waived = frozenset({"totals.sum"})
-    (known,) = searched(desk, finding(desk, tmp_path), line, others=waived, known=waived).run(time.monotonic() + 60)
+    (known,) = mends(searched(desk, finding(desk, tmp_path), line, others=waived, known=waived))
     assert known.sure == CURES_ALL
     assert f"+ {RIGHT[1]}" in str(other)
     assert "laws that hold then: assign.neighbours, assign.rows" in str(finding(desk, tmp_path, mends=(other,)))
@@ -517,16 +521,16 @@ def test_the_edit_that_mends_a_fault_is_told_with_its_line(desk: Desk, planted: 
 def test_where_nothing_mends_the_line_is_told_whose_edits_matter(desk: Desk, planted: Path, tmp_path: Path):
     """Here a line before the one at fault."""
     line = edit_of(text_of(planted)[1], "column, row = ", "").line
-    found = searched(desk, finding(desk, tmp_path), line).run(time.monotonic() + 60)
+    found = mends(searched(desk, finding(desk, tmp_path), line))
     assert [(each.line, each.sure, each.diff) for each in found] in ([(line, PROBABLY, "")], [])
-    assert not searched(desk, finding(desk, tmp_path), 1).run(time.monotonic() + 60)
+    assert not mends(searched(desk, finding(desk, tmp_path), 1))
     tried = searched(desk, finding(desk, tmp_path), line)
     place = next(iter(tried.lines))
     tried._of_line[place], tried._only[place] = 8, 2
     (named,) = tried._probably()
     assert (named.line, named.sure, named.diff) == (line, PROBABLY, "")
     assert named.was.startswith("column, row = ")
-    assert not searched(desk, finding(desk, tmp_path), line).run(0.0)
+    assert not mends(searched(desk, finding(desk, tmp_path), line), 0.0)
 
 
 @pytest.mark.usefixtures("short")
@@ -562,10 +566,10 @@ def test_a_difference_can_be_applied(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_each_fault_of_two_is_mended_by_itself(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """The first has most of the time; laws of the other may break. Where a case ends its process, all lines count."""
+    """Laws of the other may break. Where a case ends its process, all lines count."""
     faults = [finding(desk, tmp_path), finding(desk, tmp_path, law="totals.sum", explains=("assign.rows",))]
     found: list[Search] = []
-    monkeypatch.setattr(Search, "run", lambda self, until, show: found.append(self) or ())
+    monkeypatch.setattr(Search, "run", lambda self, *_: found.append(self))
     lines = frozenset({("x.py", 1)})
     monkeypatch.setattr(Scout, "look", lambda self, _: self.seen.update({1: SEEN._replace(lines=lines)}) or self)
     task = desk.task
@@ -575,6 +579,19 @@ def test_each_fault_of_two_is_mended_by_itself(desk: Desk, tmp_path: Path, monke
     assert len(found[0].lines) > 800
     assert ("x.py", 1) in found[1].lines
     assert len(found[1].lines) < 400
+
+
+@pytest.mark.usefixtures("short")
+def test_what_mends_one_fault_is_tried_on_the_others(desk: Desk, planted: Path, tmp_path: Path):
+    """If it mends all of them, and no law breaks then, it cures everything."""
+    line = edit_of(text_of(planted)[1], *RIGHT).line
+    first, second = searched(desk, finding(desk, tmp_path), 1), searched(desk, finding(desk, tmp_path), line)
+    for each in (first, second):
+        each.others = frozenset({"totals.sum"})
+    _run([first, second], time.monotonic() + 60, lambda _: None)
+    assert [[(each.line, each.sure) for each in search.mends] for search in (first, second)] == [
+        [(line, CURES_ALL)]
+    ] * 2
 
 
 def test_an_installed_loss_is_not_edited(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

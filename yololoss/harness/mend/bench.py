@@ -96,12 +96,13 @@ class Bench(AbstractContextManager["Bench"]):
     def answers(self, messages: Iterable[Any], until: float) -> Iterator[tuple[Any, Any]]:
         """Ask one message after another, and yield each with its answer, in the order in which they come.
 
-        Ends when there are no more messages, or at a time of the monotonic clock; then what is still asked is lost.
+        Ends when there are no more messages. After a time of the monotonic clock it asks none, and what is not answered
+        within the limit of one message is lost.
         """
         waiting, free, busy = iter(messages), [*self._triers], list[Trier]()
         try:
-            while time.monotonic() < until:
-                while free and (message := next(waiting, None)) is not None:
+            while (now := time.monotonic()) < until + self.task.limit:
+                while now < until and free and (message := next(waiting, None)) is not None:
                     busy.append(free.pop())
                     busy[-1].ask(message)
                 if not busy:

@@ -5,6 +5,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from heapq import merge
 from itertools import chain
 from pathlib import Path
@@ -41,6 +42,11 @@ class Candidate(NamedTuple):
     def place(self) -> Place:
         """Its line."""
         return self.path, self.edit.line
+
+    @property
+    def key(self) -> tuple[str, int, int, str]:
+        """What is changed, whatever kind of edit it is."""
+        return self.path, *self.edit[:3]
 
 
 @dataclass
@@ -89,6 +95,8 @@ class Search:
     known: frozenset[str] = frozenset()  # those that are waived
     observed: str = ""  # what its law observes in its case
     numbers: Sequence[float] = ()
+    found: Candidate | None = None  # what mends the fault
+    everything: bool = False  # whether no law breaks with it, but for those that are waived
     tried: int = 0
     reached: dict[Candidate, Answer] = field(default_factory=dict)  # edits that mend the fault's own case
     _of_line: Counter[Place] = field(default_factory=Counter)  # edits tried
@@ -99,18 +107,29 @@ class Search:
     _complete: bool = False  # whether the last edit was judged on all cases of a gate
     _known: set[tuple[str, int, int, str]] = field(default_factory=set)
 
-    def run(self, until: float, show: Show = lambda _: None) -> tuple[Mend, ...]:
-        """What mends the fault; where nothing does, the lines at which it probably is."""
-        found = self._mend(until, show)
-        return self._probably() if found is None else (self._told(found),)
+    def run(self, until: float, show: Show = lambda _: None, first: Collection[Candidate] = ()) -> None:
+        """Search for what mends the fault, or go on with it. ``first``: edits that are tried before others."""
+        self._next.extendleft(first)  # tried already, they are left out
+        while self.found is None and time.monotonic() < until:
+            found = self._survivor(self._candidates(), until, show)
+            if found is None:
+                return
+            self.found = found if self._holds_everywhere(found, until) else None
 
-    def _mend(self, until: float, show: Show) -> Candidate | None:
-        waiting = self._candidates()
-        while time.monotonic() < until:
-            found = self._survivor(waiting, until, show)
-            if found is None or self._holds_everywhere(found, until):
-                return found
-        return None
+    @property
+    def mends(self) -> tuple[Mend, ...]:
+        """What mends the fault; where nothing does, the lines at which it probably is."""
+        return self._probably() if self.found is None else (self._told(self.found),)
+
+    def cures_everything(self, until: float) -> bool:
+        """Whether no law breaks with what mends the fault, but for those that are waived."""
+        self.others = self.known
+        return self.found is not None and not self._swept(self.found, until).law and self._complete
+
+    @cached_property
+    def _rest(self) -> Iterator[Candidate]:
+        """The edits of all lines: first the most probable kinds; then the others, of one line after another."""
+        return chain(self._of(self.lines, FIRST), self._by_line(THEN), self._by_line(LAST))
 
     def _survivor(self, waiting: Iterator[Candidate], until: float, show: Show) -> Candidate | None:
         """The next edit with which all questions hold."""
@@ -138,20 +157,16 @@ class Search:
         return not self._cured[found.place]
 
     def _candidates(self) -> Iterator[Candidate]:
-        """Edits that were not tried yet. Every second one is of a line where another mended the fault's own case.
-
-        First the most probable kinds, of all lines; then the others, of one line after another.
-        """
-        rest, turn = chain(self._of(self.lines, FIRST), self._by_line(THEN), self._by_line(LAST)), True
+        """Edits that were not tried yet. Every second one is of a line where another mended the fault's own case."""
+        turn = True
         while True:
             turn = not turn
-            each = self._next.popleft() if self._next and turn else next(rest, None)
+            each = self._next.popleft() if self._next and turn else next(self._rest, None)
             if each is None and not self._next:
                 return
             each = each or self._next.popleft()
-            key = (each.path, *each.edit[:3])
-            if key not in self._known:
-                self._known.add(key)
+            if each.key not in self._known:
+                self._known.add(each.key)
                 yield each
 
     def _by_line(self, kinds: Collection[str]) -> Iterator[Candidate]:
@@ -178,6 +193,7 @@ class Search:
                 self.questions.insert(1, Question(broke.case, (broke.law,)))
                 return False
             self.others |= {broke.law}
+        self.everything = self._complete and self.others <= self.known
         return True
 
     def _swept(self, found: Candidate, until: float) -> Swept:
@@ -199,8 +215,7 @@ class Search:
 
     def _told(self, found: Candidate) -> Mend:
         text = self.bench.files.texts[found.path]
-        sure = CURES_ALL if self._complete and self.others <= self.known else CURES_THIS
-        return told(found, text, sure, self.fault.laws)
+        return told(found, text, CURES_ALL if self.everything else CURES_THIS, self.fault.laws)
 
     def _probably(self) -> tuple[Mend, ...]:
         """The lines whose edits most often mended the fault's case, or changed what is wrong there and nothing else."""
