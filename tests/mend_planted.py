@@ -30,6 +30,7 @@ from yololoss.harness.findings.finding import CURES_ALL
 from yololoss.harness.mend.trial import Desk, Look
 
 SEED, LOOKED, CASES = 20261129, 60, 600
+VERIFIED = 1800  # cases of the check that says whether what is called sure is right: twice as many as mend has
 DRAWN = 12  # edits of a kind that are tried until a law notices one
 WORD = r"(?<![\w.]){}(?![\w.])"
 NUMBER = r"(?<![\w.])\d+(?:\.\d+)?(?![\w.])"
@@ -172,16 +173,16 @@ def tried(planted: Planted, project: Path, spec: str, given: Any) -> Result | No
         fault = said["faults"][0]
         mends = fault["mends"]
         sure = bool(mends) and mends[0]["sure"] == CURES_ALL
-        mended = sure and _holds(folder, spec, mends[0]["diff"], usual)
+        mended = sure and _holds(folder, spec, mends[0]["diff"], given.workers)
         named = [(each["file"], each["line"]) for each in mends]
         first = mends[0]["sure"] if mends else ""
         return Result(*planted[:4], fault["law"], named, first, mended, sure and not mended, said["seconds"])
 
 
-def _holds(folder: Path, spec: str, diff: str, usual: Sequence[Any]) -> bool:
+def _holds(folder: Path, spec: str, diff: str, workers: int) -> bool:
     """Whether a check finds no fault once the difference is applied."""
     subprocess.run(["patch", "-p1", "-s"], input=diff, text=True, check=True, cwd=folder)
-    said = checked(folder, spec, *usual, "--no-shrink")
+    said = checked(folder, spec, "--workers", workers, "--cases", VERIFIED, "--no-shrink")
     return said is not None and not said["faults"]
 
 

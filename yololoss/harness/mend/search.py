@@ -20,7 +20,8 @@ from yololoss.harness.mend.trial import RAISED, Answer, Ask, Look, Question, See
 SCOUTED = 60  # cases of a gate that the loss, as it is, is run on: a second, and some fail for every common fault
 SCOUTING = 0.15  # share of the time that this may take
 FAILING = 6  # of them, those that fail are this many for each fault: an edit that cures these mostly cures all
-SWEPT, PART = 300, 25  # cases of a gate that what mends is judged on, by all laws
+SWEPT, PART = 900, 25  # cases of a gate that what mends is judged on, by all laws, if there is time
+ENOUGH = 300  # of them: with fewer it is not said to cure everything
 LONGER = 10.0  # seconds that the last edit may take beyond the time, so that it is told what it is
 # An edit that mends the fault's own case says so much more of its line than one that changes what is wrong there.
 CURED = 3
@@ -104,7 +105,7 @@ class Search:
     _cured: Counter[Place] = field(default_factory=Counter)  # edits that mended the fault's own case
     _next: deque[Candidate] = field(default_factory=deque)
     _survivors: deque[Candidate] = field(default_factory=deque)  # not judged as a gate does yet
-    _complete: bool = False  # whether the last edit was judged on all cases of a gate
+    _complete: bool = False  # whether the last edit was judged on enough cases of a gate
     _known: set[tuple[str, int, int, str]] = field(default_factory=set)
 
     def run(self, until: float, show: Show = lambda _: None, first: Collection[Candidate] = ()) -> None:
@@ -204,7 +205,7 @@ class Search:
         for n, (_, answer) in enumerate(self.bench.answers(messages, until + LONGER)):
             swept = answer or Swept(-1, RAISED)  # it ended its process
             broke += [swept] if swept.law else []
-            self._complete = n + 1 == len(parts)
+            self._complete = (n + 1) * PART >= min(ENOUGH, SWEPT)
         return broke[0] if broke else Swept()
 
     def _broke_before(self, path: str, broke: Swept, until: float) -> bool:
