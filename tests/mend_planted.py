@@ -30,7 +30,7 @@ from yololoss.harness.findings.finding import CURES_ALL
 from yololoss.harness.mend.trial import Desk, Look
 
 SEED, LOOKED, CASES = 20261129, 60, 600
-VERIFIED = 1800  # cases of the check that says whether what is called sure is right: twice as many as mend has
+VERIFIED = 1200  # cases of the check that says whether what is called sure is right: more than mend has
 DRAWN = 12  # edits of a kind that are tried until a law notices one
 WORD = r"(?<![\w.]){}(?![\w.])"
 NUMBER = r"(?<![\w.])\d+(?:\.\d+)?(?![\w.])"
