@@ -39,6 +39,7 @@ KINDS: dict[str, Callable[[Place], Edits]] = {
     "truth": expressions.truth,
     "comparison": partial(expressions.comparison, near=False),
     "index": expressions.index,
+    "after the whole": expressions.after_whole,
     "key": expressions.key,
     "exchange": expressions.exchange,
     "number": partial(expressions.number, near=True),

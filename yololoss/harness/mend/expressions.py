@@ -294,9 +294,22 @@ def _values(place: Place) -> Iterator[ast.expr]:
 def after(place: Place) -> Edits:
     """A call put after a value, such as ``.detach()``."""
     for node in _values(place):
-        text = place.of(node)
-        for after in AFTER:
-            yield place.edit(node, f"{text if closed(text) else f'({text})'}{after}")
+        yield from _called(place, node)
+
+
+def after_whole(place: Place) -> Edits:
+    """A call put after all that a statement computes, or hands over to a call."""
+    whole = getattr(place.statement, "value", None)
+    handed = whole.args if isinstance(place.statement, ast.Expr) and isinstance(whole, ast.Call) else [whole]
+    for node in _values(place):
+        if node in handed:
+            yield from _called(place, node)
+
+
+def _called(place: Place, node: ast.expr) -> Edits:
+    text = place.of(node)
+    for call in AFTER:
+        yield place.edit(node, f"{text if closed(text) else f'({text})'}{call}")
 
 
 def around(place: Place) -> Edits:
