@@ -5,7 +5,7 @@ They are made by regular expressions, at random among the lines that run, so no 
 that no law notices, or with which the loss cannot be called at all, is drawn again. Laws that the loss breaks without
 any edit are waived first.
 
-    python -m tests.mend_planted [--workers N] [--for TIME] [--results FILE] [FOLDER SPEC]
+    python -m tests.mend_planted [--workers N] [--cases N] [--for TIME] [--results FILE] [FOLDER SPEC]
 """
 
 import argparse
@@ -29,7 +29,7 @@ from yololoss.harness.errors import USAGE
 from yololoss.harness.findings.finding import CURES_ALL
 from yololoss.harness.mend.trial import Desk, Look
 
-SEED, LOOKED, CASES = 20261129, 60, 600
+SEED, LOOKED = 20261129, 60
 VERIFIED = 1200  # cases of the check that says whether what is called sure is right: more than mend has
 DRAWN = 12  # edits of a kind that are tried until a law notices one
 WORD = r"(?<![\w.]){}(?![\w.])"
@@ -149,9 +149,9 @@ def checked(folder: Path, spec: str, *options: Any) -> dict[str, Any] | None:
     return found
 
 
-def waived(project: Path, spec: str, workers: int) -> list[str]:
+def waived(project: Path, spec: str, given: Any) -> list[str]:
     """Waive the laws that a project breaks as it is, in its settings; those that were waived."""
-    said = checked(project, spec, "--workers", workers, "--no-shrink")
+    said = checked(project, spec, "--workers", given.workers, "--cases", given.cases, "--no-shrink")
     if said is None:
         raise SystemExit(f"{spec} cannot be called")
     laws = sorted({law for fault in said["faults"] for law in (fault["law"], *fault["explains"])})
@@ -166,22 +166,25 @@ def tried(planted: Planted, project: Path, spec: str, given: Any) -> Result | No
     with tempfile.TemporaryDirectory() as name:
         folder = copied(project, Path(name))
         (folder / planted.file).write_text(planted.text, encoding="utf-8")
-        usual = ("--workers", given.workers, "--cases", CASES)
+        usual = ("--workers", given.workers, "--cases", given.cases)
         said = checked(folder, spec, *usual, "--mend", "--for", given.seconds)
         if said is None or not said["faults"]:
             return None
         fault = said["faults"][0]
         mends = fault["mends"]
         sure = bool(mends) and mends[0]["sure"] == CURES_ALL
-        mended = sure and _holds(folder, spec, mends[0]["diff"], given.workers)
+        right = (project / planted.file).read_text(encoding="utf-8")
+        mended = sure and _holds(folder, spec, mends[0]["diff"], folder / planted.file, right, given.workers)
         named = [(each["file"], each["line"]) for each in mends]
         first = mends[0]["sure"] if mends else ""
         return Result(*planted[:4], fault["law"], named, first, mended, sure and not mended, said["seconds"])
 
 
-def _holds(folder: Path, spec: str, diff: str, workers: int) -> bool:
-    """Whether a check finds no fault once the difference is applied."""
+def _holds(folder: Path, spec: str, diff: str, file: Path, right: str, workers: int) -> bool:
+    """Whether the file is as it was once the difference is applied, or else a check finds no fault."""
     subprocess.run(["patch", "-p1", "-s"], input=diff, text=True, check=True, cwd=folder)
+    if not _is_another(file.read_text(encoding="utf-8"), right):
+        return True
     said = checked(folder, spec, "--workers", workers, "--cases", VERIFIED, "--no-shrink")
     return said is not None and not said["faults"]
 
@@ -236,6 +239,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, nargs="?", default=ROOT / "examples" / "fork")
     parser.add_argument("spec", nargs="?", default=SPEC)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--cases", type=int, default=600, help="of the check that finds the fault")
     parser.add_argument("--for", dest="seconds", default="60s")
     parser.add_argument("--results", type=Path, help="make only what this file does not have, and add to it")
     parser.add_argument("--kinds", nargs="*", metavar="KIND", help="only these")
@@ -243,7 +247,7 @@ def main() -> None:
     given.results = given.results and given.results.resolve()
     with tempfile.TemporaryDirectory() as name:
         project = copied(given.folder, Path(name)).resolve()
-        laws = waived(project, given.spec, given.workers)
+        laws = waived(project, given.spec, given)
         print(f"Waived, since the loss breaks them as it is: {', '.join(laws) or 'none'}.\n")
         print("\n".join(table([*results(project, given.spec, given)])))
 
