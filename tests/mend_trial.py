@@ -23,7 +23,7 @@ from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.faults import HOME, faulty_text, plant_text
+from tests.faults import HOME, faulty_text, in_package, plant_text
 from tests.faults.catalogue import FAULTS
 from yololoss.harness.engine.gate import Gate, Options
 from yololoss.harness.findings.finding import CURES_ALL, Finding
@@ -118,13 +118,16 @@ def tried(planted: Planted, workers: int, seconds: float) -> Result:
             (n for n, (file, line) in enumerate(named) if file == planted.module and line in planted.lines), None
         )
         sure = bool(mends) and mends[0].sure == CURES_ALL
-        holds = sure and _holds(mends[0].diff, spec, workers)
+        as_it_was = ast.dump(ast.parse(in_package(package, planted.right)))
+        holds = sure and _holds(mends[0].diff, spec, folder / package / f"{planted.module}.py", as_it_was, workers)
         return Result(planted.name, planted.module, True, place, holds, sure and not holds, took)
 
 
-def _holds(diff: str, spec: str, workers: int) -> bool:
-    """Whether all laws hold on all cases of a check once the difference is applied."""
+def _holds(diff: str, spec: str, module: Path, as_it_was: str, workers: int) -> bool:
+    """Whether the difference makes the module the program that it was, or else all laws hold on all cases of a check."""
     subprocess.run(["patch", "-p1", "-s"], input=diff, text=True, check=True, cwd="/")
+    if ast.dump(ast.parse(module.read_text(encoding="utf-8"))) == as_it_was:
+        return True
     with tempfile.TemporaryDirectory() as other:
         command = [sys.executable, "-m", "yololoss", "check", spec, "--dialect", "upstream", "--no-shrink", "--json"]
         given = ["--workers", str(workers), "--findings", other]
