@@ -124,7 +124,7 @@ def tried(planted: Planted, workers: int, seconds: float) -> Result:
 
 
 def _holds(diff: str, spec: str, module: Path, as_it_was: str, workers: int) -> bool:
-    """Whether the difference makes the module the program that it was, or else all laws hold on all cases of a check."""
+    """Whether the module is again the program that it was, with the difference, or else all laws hold in a check."""
     subprocess.run(["patch", "-p1", "-s"], input=diff, text=True, check=True, cwd="/")
     if ast.dump(ast.parse(module.read_text(encoding="utf-8"))) == as_it_was:
         return True
