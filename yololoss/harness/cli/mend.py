@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 CASES_A_WORKER = 100  # with fewer, starting one more process costs as much time as it saves
 NOTHING = "no edit mends this, and no line stands out"
+SAME = "the difference is above: it mends this fault too"
 UNMENDED = "none of the edits mends this; these lines matter most:"
 
 
@@ -87,15 +88,16 @@ def mend(
         click.echo(json.dumps([fault.model_dump(mode="json") for fault in verdict.faults], indent=1))
     elif verdict.problem:
         raise UsageError(verdict.problem)
+    shown: set[str] = set()
     for fault in verdict.faults if not as_json else ():
-        _show(fault)
+        _show(fault, shown)
     if not verdict.faults and not as_json:
         options.say("no law broke: there is nothing to mend")
     sys.exit(verdict.status)
 
 
-def _show(fault: "Finding") -> None:
-    """Print what is known of a fault as comments, and the difference as it is: so that all can be applied."""
+def _show(fault: "Finding", shown: set[str]) -> None:
+    """Print what is known of a fault as comments, and the difference as it is, once: so that all can be applied."""
     options.say(f"# {fault.law}: {fault.title}")
     if fault.choice:
         options.say(f"# {fault.choice}")
@@ -104,8 +106,11 @@ def _show(fault: "Finding") -> None:
         options.say(f"# {UNMENDED if fault.mends else NOTHING}")
     for each in fault.mends:
         options.say("\n".join(f"# {line}" for line in str(each).splitlines()))
-        if each.diff:
+        if each.diff in shown:
+            options.say(f"# {SAME}")
+        elif each.diff:
             options.say(each.diff.rstrip("\n"))
+            shown.add(each.diff)
     options.say("")
 
 
