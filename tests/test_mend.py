@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from unittest.mock import ANY, MagicMock, Mock, patch
 
 import pytest
 
+from tests import mend_planted
 from tests.faults import plant
 from tests.faults.catalogue import BY_NAME
 from tests.test_cli import run
@@ -728,3 +730,21 @@ def test_check_shows_what_mends_each_fault(tmp_path: Path):
     status, out, _ = run("check", spec, *given, "--report", "report.html", cwd=tmp_path)
     assert (status, CURES_ALL in out) == (1, True), out
     assert f"<strong>{CURES_ALL}</strong>" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("kind", mend_planted.KINDS)
+def test_edits_that_people_make_change_one_line_of_a_program(kind: str):
+    """Those of the trial with planted edits: each is another program, and the lines keep their numbers."""
+    file = mend_planted.ROOT / "examples" / "fork" / "utils" / "loss.py"
+    text = file.read_text(encoding="utf-8")
+    every = {("loss.py", line) for line in EVERY}
+    found = list(mend_planted.edits(kind, {"loss.py": text}, every, random.Random(0)))
+    assert found
+    for each in found:
+        changed = [
+            n + 1
+            for n, pair in enumerate(zip(text.split("\n"), each.text.split("\n"), strict=True))
+            if pair[0] != pair[1]
+        ]
+        assert changed == [each.line]
+        ast.parse(each.text)
