@@ -82,8 +82,9 @@ def _cures(searches: Sequence[Search]) -> list[Candidate]:
 
 
 def _lines(bench: Bench, ran: frozenset[tuple[str, int]]) -> frozenset[tuple[str, int]]:
-    """The lines that an edit may change: those that run. Where the case ends its process, all."""
+    """The lines that an edit may change: those that run, also when their file is imported. Without any, all."""
     files = bench.files
     if ran:
-        return ran | files.at_import
+        own = {path for path, _ in ran}
+        return ran | {place for place in files.at_import if place[0] in own}
     return frozenset((path, n + 1) for path, text in files.texts.items() for n in range(len(text.splitlines())))
