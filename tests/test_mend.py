@@ -40,7 +40,7 @@ EVERY = range(1, 1000)
 # by kind: a text, and one that an edit of this kind makes of it
 MADE = {
     "nearest comparison": ("a = (b) < (c)\n", "a = (b) <= (c)\n"),
-    "comparison": ("a = b < c\n", "a = b > c\n"),
+    "comparison": ("a = b < c\n", "a = b >= c\n"),
     "part alone": ("a = b * (c + d)\n", "a = c + d\n"),
     "statement dropped": ("a = 1\nb = 2\n", "a = 1\n"),
     "operator": ("a += b\n", "a -= b\n"),

@@ -18,12 +18,12 @@ MOST_NAMES = 12  # other names tried for one name: of a long function, the neare
 
 
 def comparison(place: Place, near: bool) -> Edits:
-    """Another comparison: the one that is taken for it most often, or the others."""
+    """Another comparison: the two that are taken for it most often, or the others."""
     for node in place.expressions:
         if isinstance(node, ast.Compare):
             for n, operator in enumerate(node.ops):
                 others = COMPARED[type(operator)]
-                for other in others[:1] if near else others[1:]:
+                for other in others[:2] if near else others[2:]:
                     yield _between(place, [node.left, *node.comparators][n], node.comparators[n], f" {other} ")
 
 
