@@ -20,7 +20,7 @@ from yololoss.harness.mend.trial import RAISED, Answer, Ask, Look, Question, See
 SCOUTED = 60  # cases of a gate that the loss, as it is, is run on: a second, and some fail for every common fault
 SCOUTING = 0.15  # share of the time that this may take
 FAILING = 6  # of them, those that fail are this many for each fault: an edit that cures these mostly cures all
-SWEPT, PART = 900, 25  # cases of a gate that what mends is judged on, by all laws, if there is time
+SWEPT, PART = 600, 25  # cases of a gate that what mends is judged on, by all laws, if there is time
 ENOUGH = 300  # of them: with fewer it is not said to cure everything
 LONGER = 10.0  # seconds that the last edit may take beyond the time, so that it is told what it is
 # An edit that mends the fault's own case says so much more of its line than one that changes what is wrong there.
