@@ -33,7 +33,7 @@ from yololoss.harness.mend.mend import _run, mend
 from yololoss.harness.mend.program import Program, is_installed
 from yololoss.harness.mend.search import Candidate, Scout, Search, told
 from yololoss.harness.mend.source import Edit
-from yololoss.harness.mend.trial import Answer, Ask, Desk, Look, Question, Seen, Sweep, Swept, Try, serve
+from yololoss.harness.mend.trial import RAISED, Answer, Ask, Desk, Look, Question, Seen, Sweep, Swept, Try, serve
 from yololoss.harness.subjects.family import find_family
 
 EVERY = range(1, 1000)
@@ -362,7 +362,7 @@ def test_a_desk_judges_an_edit_by_the_questions_in_their_order(desk: Desk, plant
     assert desk.answer(Try(path, edit_of(text, *RIGHT))) == Answer(2)
     assert desk.answer(Try(path, edit_of(text, RIGHT[0], "pass"))).held == 0
     assert desk.answer(Try(path, edit_of(text, RIGHT[0], "shifted ="))) == Answer(0, "run.no-exception")
-    assert desk.answer(Try(path, edit_of(text, RIGHT[0], "raise SystemExit"))) == Answer(0, "run.no-exception")
+    assert desk.answer(Try(path, edit_of(text, RIGHT[0], "raise SystemExit"))) == Answer(0, "assign.neighbours")
     assert not desk.answer(Try(path, edit_of(text, RIGHT[0], RIGHT[0]))).alone
     desk.asks = desk.asks._replace(observed="something else")
     assert desk.answer(Try(path, edit_of(text, RIGHT[0], "shifted = centre + offset * 1"))).alone
@@ -748,3 +748,15 @@ def test_edits_that_people_make_change_one_line_of_a_program(kind: str):
         ]
         assert changed == [each.line]
         ast.parse(each.text)
+
+
+def test_an_edit_that_leaves_a_law_nothing_to_judge_is_no_mend(desk: Desk, planted: Path):
+    """As where it raises, and that is waived; nor must laws hold that other faults break."""
+    path, text = text_of(planted)
+    desk.asks = Ask((Question(0, ("assign.neighbours",)),))
+    assert desk.answer(Try(path, edit_of(text, RIGHT[0], "raise ValueError"))) == Answer(0, "assign.neighbours")
+    here: Any = Here(desk)
+    scout = Scout(here, {0: Seen(("assign.neighbours",), ("totals.sum", "run.no-exception"), frozenset())})
+    fault: Any = Mock(law="assign.neighbours", laws=("assign.neighbours",))
+    (asked,) = scout.questions(0, fault, frozenset({"totals.sum"}))
+    assert asked.laws == ("assign.neighbours", RAISED, RAISED)

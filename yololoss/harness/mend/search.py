@@ -70,17 +70,21 @@ class Scout:
         return self.seen.get(n, Seen((fault.law,), (), frozenset()))
 
     def questions(self, n: int, fault: Finding, others: frozenset[str]) -> list[Question]:
-        """What must hold once this fault is mended: on its own case, then on others that fail, then on the rest."""
+        """What must hold once this fault is mended: on its own case, then on others that fail, then on the rest.
+
+        Not laws of other faults, even where they hold: this fault may hide another one there.
+        """
         own = self.of(n, fault)
         always = () if RAISED in others else (RAISED,)  # where the loss raises, no other law says anything
-        found = [Question(n, (fault.law, *always, *(law for law in own.held if law != fault.law)))]
+        found = [Question(n, (fault.law, *always, *(law for law in own.held if law not in {fault.law, *others})))]
         wanted = frozenset(fault.laws) - others
         failing: list[Question] = []
         passing: list[Question] = []
         for case, seen in sorted(self.seen.items()):
             broke = tuple(law for law in seen.broke if law in wanted)
-            if case != n and (broke or seen.held):
-                (failing if broke else passing).append(Question(case, (*broke, *always, *seen.held)))
+            held = tuple(law for law in seen.held if law not in others)
+            if case != n and (broke or held):
+                (failing if broke else passing).append(Question(case, (*broke, *always, *held)))
         return [*found, *failing[:FAILING], *passing, *failing[FAILING:]]
 
 
