@@ -1,14 +1,16 @@
 """How often ``mend`` names the line at fault, and what mends it: makes docs/measured/mend.md.
 
-    python -m tests.mend_trial [--every N] [--workers N] [--seconds N]
+    python -m tests.mend_trial [--every N] [--first N] [--workers N] [--seconds N] [--results FILE]
 
 On faults of the catalogue that are one edit of one place, and on random mutants by cosmic-ray's operators, which the
-edits of ``mend`` do not share. A mutant that no law notices is left out.
+edits of ``mend`` do not share. A mutant that no law notices is left out. With a file of results the trial can be ended
+at any time, and goes on with what the file does not have.
 """
 
 import argparse
 import ast
 import difflib
+import json
 import os
 import random
 import statistics
@@ -21,7 +23,7 @@ from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.faults import HOME, faulty_text, plant_text
+from tests.faults import HOME, faulty_text, in_package, plant_text
 from tests.faults.catalogue import FAULTS
 from yololoss.harness.engine.gate import Gate, Options
 from yololoss.harness.findings.finding import CURES_ALL, Finding
@@ -57,11 +59,13 @@ class Planted(NamedTuple):
 class Result(NamedTuple):
     """What was named for one fault."""
 
-    planted: Planted
-    place: int | None  # of the true line among those named, from 0
-    mended: bool  # the fault's text is as it was, or an edit is called sure and all laws hold with it
-    wrong: bool  # an edit is called sure, and a law breaks with it
-    seconds: float
+    name: str
+    module: str
+    noticed: bool  # whether any law breaks
+    place: int | None = None  # of the true line among those named, from 0
+    mended: bool = False  # the fault's text is as it was, or an edit is called sure and all laws hold with it
+    wrong: bool = False  # an edit is called sure, and a law breaks with it
+    seconds: float = 0.0
 
 
 def catalogue() -> list[Planted]:
@@ -97,15 +101,15 @@ def found_by_check(spec: str, folder: Path, workers: int) -> tuple[Gate, Sequenc
     return gate, gate.verdict(find_laws(gate.family), workers, lambda _: None).faults
 
 
-def tried(planted: Planted, workers: int, seconds: float) -> Result | None:
-    """Plant the fault, check the loss and mend it. None if no law breaks."""
+def tried(planted: Planted, workers: int, seconds: float) -> Result:
+    """Plant the fault, check the loss and mend it."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         package = f"planted_{next(COUNT)}"  # a process has only one module of each name
         spec = plant_text(package, {planted.module: planted.text}, folder)
         gate, faults = found_by_check(spec, folder, workers)
         if not faults:
-            return None
+            return Result(planted.name, planted.module, noticed=False)
         began = time.monotonic()
         mends = mend(faults[:1], gate.task("cpu"), gate.family, seconds=seconds, workers=workers)[0].mends
         took = time.monotonic() - began
@@ -114,13 +118,16 @@ def tried(planted: Planted, workers: int, seconds: float) -> Result | None:
             (n for n, (file, line) in enumerate(named) if file == planted.module and line in planted.lines), None
         )
         sure = bool(mends) and mends[0].sure == CURES_ALL
-        holds = sure and _holds(mends[0].diff, spec, workers)
-        return Result(planted, place, holds, sure and not holds, took)
+        as_it_was = ast.dump(ast.parse(in_package(package, planted.right)))
+        holds = sure and _holds(mends[0].diff, spec, folder / package / f"{planted.module}.py", as_it_was, workers)
+        return Result(planted.name, planted.module, True, place, holds, sure and not holds, took)
 
 
-def _holds(diff: str, spec: str, workers: int) -> bool:
-    """Whether all laws hold on all cases of a check once the difference is applied."""
+def _holds(diff: str, spec: str, module: Path, as_it_was: str, workers: int) -> bool:
+    """Whether the module is again the program that it was, with the difference, or else all laws hold in a check."""
     subprocess.run(["patch", "-p1", "-s"], input=diff, text=True, check=True, cwd="/")
+    if ast.dump(ast.parse(module.read_text(encoding="utf-8"))) == as_it_was:
+        return True
     with tempfile.TemporaryDirectory() as other:
         command = [sys.executable, "-m", "yololoss", "check", spec, "--dialect", "upstream", "--no-shrink", "--json"]
         given = ["--workers", str(workers), "--findings", other]
@@ -129,48 +136,70 @@ def _holds(diff: str, spec: str, workers: int) -> bool:
 
 def row(name: str, results: Sequence[Result]) -> str:
     """A line of the table."""
+    made, results = len(results), [each for each in results if each.noticed]
     count = len(results) or 1
     first = sum(each.place == 0 for each in results)
     three = sum(each.place is not None for each in results)
     mended, wrong = sum(each.mended for each in results), sum(each.wrong for each in results)
     shares = (f"{n} ({100 * n / count:.0f} %)" for n in (first, three, mended, wrong))
     seconds = statistics.median([each.seconds for each in results] or [0.0])
-    return f"| {name} | {len(results)} | {' | '.join(shares)} | {seconds:.0f} s |"
+    return f"| {name} | {made} | {len(results)} | {' | '.join(shares)} | {seconds:.0f} s |"
 
 
 def lines(results: Sequence[Result]) -> Iterator[str]:
     """A line for each fault that was not mended."""
     for each in results:
-        if not each.mended:
+        if each.noticed and not each.mended:
             place = "not named" if each.place is None else f"place {each.place + 1}"
-            yield f"- {each.planted.name} ({each.planted.module}): line {place}{', WRONG' if each.wrong else ''}"
+            yield f"- {each.name} ({each.module}): line {place}{', WRONG' if each.wrong else ''}"
+
+
+def kept(path: Path | None) -> dict[str, Result]:
+    """The results in a file, by name."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path and path.exists() else []
+    return {result.name: result for result in (Result(*json.loads(line)) for line in lines)}
+
+
+def made(wanted: Sequence[Planted], given: argparse.Namespace) -> Iterator[Result]:
+    """A result of each; those that the file of results does not have are made, and added to it."""
+    known = kept(given.results)
+    for planted in wanted:
+        if planted.name not in known:
+            known[planted.name] = tried(planted, given.workers, given.seconds)
+            if given.results:
+                with given.results.open("a", encoding="utf-8") as results:
+                    results.write(json.dumps(known[planted.name]) + "\n")
+        yield known[planted.name]
+
+
+def command(given: argparse.Namespace) -> str:
+    """The command that makes this page."""
+    first = f" --first {given.first}" if given.first else ""
+    return f"python -m tests.mend_trial --every {given.every}{first} --workers {given.workers}"
 
 
 def main() -> None:
     """Print the page."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--every", type=int, default=1)
+    parser.add_argument("--first", type=int, default=0, help="the number of the first one, from 0")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=SECONDS)
     parser.add_argument("--of", choices=["catalogue", "mutants", "both"], default="both")
+    parser.add_argument("--results", type=Path, help="make only what this file does not have, and add to it")
     given = parser.parse_args()
     sets = {"catalogue": catalogue, "mutants": mutants}
     wanted = sets if given.of == "both" else {given.of: sets[given.of]}
-    found: dict[str, list[Result]] = {}
-    for name, make in wanted.items():
-        found[name] = []
-        for planted in make()[:: given.every]:
-            result = tried(planted, given.workers, given.seconds)
-            found[name] += [] if result is None else [result]
-    print("# What mend finds\n")
-    print(f"`python -m tests.mend_trial --every {given.every} --workers {given.workers}` on {os.cpu_count()} cores.\n")
-    print("| faults | noticed | line first | among three | mended | wrong, called sure | median |")
-    print("|---|---|---|---|---|---|---|")
+    found = {name: [*made(make()[given.first :: given.every], given)] for name, make in wanted.items()}
+    print(f"`{command(given)}` on {os.cpu_count()} cores.\n")
+    print("| faults | planted | noticed | line first | among three | mended | wrong, called sure | median |")
+    print("|---|---|---|---|---|---|---|---|")
     for name, results in found.items():
         print(row(name, results))
     for name, results in found.items():
-        print(f"\n## Not mended: {name}\n")
-        print("\n".join(lines(results)))
+        if rest := [*lines(results)]:
+            print(f"\nNot mended of {name}:\n")
+            print("\n".join(rest))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from cosmic_ray.mutating import mutate_code
 from cosmic_ray.plugins import get_operator
 
 from tests.faults import HOME
+from yololoss.harness.mend.source import Source
 
 MODULES = ("assign", "boxes", "criteria", "checks", "gather", "loss")  # each imports none but those before it
 # Of each binary operator one or two others: what survives one of them survives all.
@@ -120,9 +121,10 @@ def classic(module: str) -> Iterator[str]:
 
 def _cut(text: str) -> Iterator[str]:
     """Calls, arguments and statements taken away, arguments and functions exchanged."""
-    for node in ast.walk(ast.parse(text)):
+    source = Source(text)
+    for node in ast.walk(source.tree):
         for new in _without(node):
-            yield _spliced(text, node, new)
+            yield source.in_place(node, new).applied(text)
 
 
 def _without(node: ast.AST) -> Iterator[str]:
@@ -147,13 +149,3 @@ def _without(node: ast.AST) -> Iterator[str]:
     for i in range(len(node.args) - 1):
         swapped = [*node.args[:i], node.args[i + 1], node.args[i], *node.args[i + 2 :]]
         yield ast.unparse(ast.Call(function, swapped, node.keywords))
-
-
-def _spliced(text: str, node: ast.AST, new: str) -> str:
-    """The text with a node's own text replaced."""
-    old = ast.get_source_segment(text, node)
-    assert old is not None  # the node was parsed from this text
-    lines = text.splitlines(keepends=True)
-    start = len("".join(lines[: node.lineno - 1]).encode()) + node.col_offset  # type: ignore[attr-defined]
-    raw = text.encode()
-    return (raw[:start] + new.encode() + raw[start + len(old.encode()) :]).decode()

@@ -1,5 +1,6 @@
 """The command line, as a user types it."""
 
+import html
 import io
 import json
 import re
@@ -563,8 +564,12 @@ def test_a_choice_that_contradicts_the_dialect_is_one_finding(tmp_path):
     assert status == 1, errors
     assert output.startswith(f"choice: {told}\ntotals.sum broke: ")
     assert "  explains   totals.value, gradients.value" in output.splitlines()
+    meant = "s this is the rule of yolop, okery; if that is meant, use --dialect 'upstream, batch = plain'"
+    assert f"  meant?     as it stand{meant}" in output.splitlines()
     assert "1 fault (3 laws broke)" in output
-    assert f"{told}.</strong>" in (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert f"{told}.</strong> As it stand{meant}, or" in html.unescape(
+        (tmp_path / "r.html").read_text(encoding="utf-8")
+    )
     status, output, _ = run("fuzz", *named, "--out", "s", "--json", cwd=tmp_path)
     (found,) = json.loads(output)["verdict"]["faults"]
     assert (status, found["choice"]) == (1, told)

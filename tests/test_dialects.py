@@ -282,6 +282,8 @@ def test_what_a_loss_is_held_to_is_told():
     told = held("plain:PlainLoss", "batch = plain")
     assert (told.dialect, told.looked) == ("upstream", True)
     assert told.contradicted == {"the dialect has batch = plain; the loss has batch = times": "upstream"}
+    rule = "as it stands this is the rule of upstream, yololoss, yolov5-master and 15 more dialects"
+    assert told.meant == {"upstream": f"{rule}; if that is meant, use --dialect upstream"}
     other = "the dialect has overlap = nwd; the loss has overlap = own"
     assert held("pasted:NWD", "overlap = nwd, overlap_numbers = [3, 0.5]").contradicted[other] == ""
     assert held("faulty:NoNeighbours").about[1].startswith("  neighbours: not explained, other")

@@ -90,7 +90,7 @@ class V5(Family):
     name = "v5"
     package = __name__.rpartition(".")[0]
     bundled = "yololoss:ComputeLoss"
-    numbers = (0.5, 1.0, 2.0, 4.0, 0.4, 0.25, 0.06, 0.02, 3.0, 5.0, 1.4, 1e-7, 1e-9, 1e-16, 0.0001, 0.9999)
+    numbers = (0.5, 1.0, 2.0, 4.0, 0.4, 0.25, 0.06, 0.02, 3.0, 5.0, 1.4, 1e-7, 1e-9, 1e-16, 0.0001, 0.9999, 8, 16, 32)
     case = Case
     expected = Expected
     reference = Reference

@@ -113,6 +113,10 @@ def plant_text(name: str, texts: dict[str, str], folder: Path) -> str:
     package.mkdir(parents=True)
     for source in HOME.glob("*.py"):
         text = texts.get(source.stem) or source.read_text(encoding="utf-8")
-        text = text.replace("yololoss.v5.", f"{name}.").replace("from yololoss.v5 import", f"from {name} import")
-        (package / source.name).write_text(text, encoding="utf-8")
+        (package / source.name).write_text(in_package(name, text), encoding="utf-8")
     return f"{package / 'loss.py'}:ComputeLoss"
+
+
+def in_package(name: str, text: str) -> str:
+    """The text of a module of the loss, as it is in a package of that name."""
+    return text.replace("yololoss.v5.", f"{name}.").replace("from yololoss.v5 import", f"from {name} import")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 CASES_A_WORKER = 100  # with fewer, starting one more process costs as much time as it saves
 NOTHING = "no edit mends this, and no line stands out"
+SAME = "the difference is above: it mends this fault too"
 UNMENDED = "none of the edits mends this; these lines matter most:"
 
 
@@ -78,6 +79,8 @@ def mend(
     gate.prepare()
     gate.check_waivers()
     wanted = find_laws(gate.family, laws)
+    for line in gate.held.about if not as_json else ():
+        options.say(f"# {line}")
     with View(f"{len(wanted)} laws on {gate.chosen.loss}", quiet=as_json) as view:
         verdict = gate.verdict(wanted, workers or gate_workers(len(wanted), None), view.show)
     verdict = mended(gate, verdict, mend_for, workers, quiet=as_json)
@@ -85,24 +88,29 @@ def mend(
         click.echo(json.dumps([fault.model_dump(mode="json") for fault in verdict.faults], indent=1))
     elif verdict.problem:
         raise UsageError(verdict.problem)
+    shown: set[str] = set()
     for fault in verdict.faults if not as_json else ():
-        _show(fault)
+        _show(fault, shown)
     if not verdict.faults and not as_json:
         options.say("no law broke: there is nothing to mend")
     sys.exit(verdict.status)
 
 
-def _show(fault: "Finding") -> None:
-    """Print what is known of a fault as comments, and the difference as it is: so that all can be applied."""
+def _show(fault: "Finding", shown: set[str]) -> None:
+    """Print what is known of a fault as comments, and the difference as it is, once: so that all can be applied."""
     options.say(f"# {fault.law}: {fault.title}")
     if fault.choice:
-        options.say(f"# {fault.choice}. If that is meant, name the choice: --dialect")
+        options.say(f"# {fault.choice}")
+        options.say(f"# {fault.meant}")
     if not any(each.diff for each in fault.mends):
         options.say(f"# {UNMENDED if fault.mends else NOTHING}")
     for each in fault.mends:
         options.say("\n".join(f"# {line}" for line in str(each).splitlines()))
-        if each.diff:
+        if each.diff in shown:
+            options.say(f"# {SAME}")
+        elif each.diff:
             options.say(each.diff.rstrip("\n"))
+            shown.add(each.diff)
     options.say("")
 
 

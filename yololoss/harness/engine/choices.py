@@ -26,7 +26,7 @@ def by_choice(findings: Sequence[Finding], held: Held, task: Task) -> tuple[Find
             explained = [finding for finding in rest if _holds(judge, finding)]
         rest = [finding for finding in rest if finding not in explained]
         if explained:
-            first = explained[0].model_copy(update={"choice": line})
+            first = explained[0].model_copy(update={"choice": line, "meant": held.meant.get(dialect, "")})
             chosen.append(explaining(first, (law for each in explained for law in each.laws)))
     return (*chosen, *rest)
 

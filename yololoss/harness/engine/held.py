@@ -6,15 +6,17 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
+from shlex import quote
 from typing import Any, NamedTuple
 
+from yololoss.harness.cases.case import Data
 from yololoss.harness.config import Settings
 from yololoss.harness.engine.guard import Guarded
 from yololoss.harness.engine.judge import MEMORY, STEP, Task
 from yololoss.harness.engine.plan import Plan
 from yololoss.harness.errors import UsageError
 from yololoss.harness.subjects.compiled import NAME as COMPILE
-from yololoss.harness.subjects.dialect import Recognised, differences, with_choice, write_dialect
+from yololoss.harness.subjects.dialect import Recognised, differences, whose_rule, with_choice, write_dialect
 from yololoss.harness.subjects.execute import execute
 from yololoss.harness.subjects.family import LossUnderTest
 from yololoss.harness.subjects.forms import ADAPTERS
@@ -23,6 +25,7 @@ from yololoss.harness.subjects.outcome import Trouble
 from yololoss.harness.subjects.subject import Unsupported
 
 LIMIT = 30.0  # seconds of work; it takes one
+NAMED = 3  # dialects that have the same rule
 CALLED = 20  # cases on which a loss is called before it is judged, until one does not raise
 
 
@@ -42,6 +45,7 @@ class Held:
     # Choices of the named dialect that the loss contradicts: a line each, and the named dialect with that choice alone
     # made as the loss makes it; "" if there is no such dialect
     contradicted: Mapping[str, str] = field(default_factory=dict)
+    meant: Mapping[str, str] = field(default_factory=dict)  # by these dialects: what to do if the loss is meant so
     about: tuple[str, ...] = ()  # lines about a dialect that was not named
 
 
@@ -91,13 +95,22 @@ def held_to(chosen: Settings, subject: LossUnderTest) -> Held:
     if chosen.dialect is None:
         return Held(text, looked, about=_told(found, text))
     lines = zip(differences(usual, found.dialect), differences(found.dialect, usual), strict=True)
-    alone = (with_choice(usual, choice, value) for choice, value in found.dialect if value != getattr(usual, choice))
+    alone = [with_choice(usual, choice, value) for choice, value in found.dialect if value != getattr(usual, choice)]
     known = subject.family.dialects
+    meant = (_meant(each, usual, known) for each in (*alone, found.dialect) if each is not None)
     texts = {
         f"the dialect has {named}; the loss has {has}": write_dialect(one, known) if one is not None else ""
         for (named, has), one in zip(lines, alone, strict=True)
     }
-    return Held(text, looked, contradicted=texts)
+    return Held(text, looked, contradicted=texts, meant=dict(meant))
+
+
+def _meant(dialect: Data, usual: Data, known: Mapping[str, Data]) -> tuple[str, str]:
+    """The text of a dialect that a loss was found to have; whose rule that is, and what to do if it is meant."""
+    text, names = write_dialect(dialect, known), whose_rule(dialect, usual, known)
+    more = f" and {len(names) - NAMED} more dialects" if len(names) > NAMED else ""
+    rule = f"as it stands this is the rule of {', '.join(names[:NAMED])}{more}; " if names else ""
+    return text, f"{rule}if that is meant, use --dialect {quote(text)}"
 
 
 def _told(found: Recognised, text: str) -> tuple[str, ...]:

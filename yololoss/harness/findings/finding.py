@@ -68,6 +68,7 @@ class Finding(Data):
     picture: str | None  # path of the picture
     replay: str  # the command that judges the case again
     choice: str = ""  # that the named dialect and the loss make otherwise, if the law broke only for that
+    meant: str = ""  # whose rule that is, and what to do if it is meant
     explains: tuple[str, ...] = ()  # other laws that broke for the same reason
     mends: tuple[Mend, ...] = ()  # what would mend it, the most probable first
 
@@ -79,6 +80,7 @@ class Finding(Data):
     def __str__(self) -> str:
         choice = [f"choice: {self.choice}"] if self.choice else []
         only = ["  because    of this choice alone: judged by its own, the loss keeps the law"] if self.choice else []
+        only += [f"  meant?     {self.meant}"] if self.meant else []
         some = (
             *self.explains[:SHOWN],
             *([f"and {len(self.explains) - SHOWN} more laws; a report lists them"] * (len(self.explains) > SHOWN)),

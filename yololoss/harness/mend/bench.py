@@ -47,6 +47,10 @@ class Trier:
                 raise UsageError(f"{loss}: a process that tries edits ended when it loaded it") from error
         return self.files
 
+    def is_ready(self) -> bool:
+        """Whether the loss is loaded, which may take long: others go on meanwhile."""
+        return self.files is not None or (self.pipe.poll(0) and self.ready() is not None)
+
     def ask(self, message: Any) -> None:
         """Send a message."""
         self.ready()
@@ -96,17 +100,23 @@ class Bench(AbstractContextManager["Bench"]):
     def answers(self, messages: Iterable[Any], until: float) -> Iterator[tuple[Any, Any]]:
         """Ask one message after another, and yield each with its answer, in the order in which they come.
 
-        Ends when there are no more messages, or at a time of the monotonic clock; then what is still asked is lost.
+        Ends when there are no more messages. After a time of the monotonic clock it asks none, and what is not answered
+        within the limit of one message is lost.
         """
-        waiting, free, busy = iter(messages), [*self._triers], list[Trier]()
+        waiting, free, busy, over = iter(messages), [*self._triers], list[Trier](), False
         try:
-            while time.monotonic() < until:
-                while free and (message := next(waiting, None)) is not None:
-                    busy.append(free.pop())
-                    busy[-1].ask(message)
-                if not busy:
+            while (now := time.monotonic()) < until + self.task.limit:
+                over = over or now >= until
+                for trier in [each for each in free if not over and each.is_ready()]:
+                    message = next(waiting, None)
+                    over = over or message is None
+                    if message is not None:
+                        free.remove(trier)
+                        busy.append(trier)
+                        trier.ask(message)
+                if over and not busy:
                     return
-                wait([trier.pipe for trier in busy], STEP)
+                wait([trier.pipe for trier in (*busy, *free) if trier in busy or trier.files is None], STEP)
                 for trier in [*busy]:
                     there, answer = trier.answer()
                     if there:

@@ -12,36 +12,13 @@ from typing import Any, NoReturn
 import psutil
 import torch
 
-from yololoss.harness.subjects.watching import WRITES
+from yololoss.harness.subjects.watching import BEYOND, PATHS, writes
 
 try:
     import resource
 except ImportError:  # pragma: no cover  # not on Windows
     resource = None  # type: ignore[assignment]
 
-# Python's audit events of what reaches outside the process, besides opening a file.
-BY_PATH: tuple[str, ...] = (
-    "os.remove",
-    "os.rename",
-    "os.rmdir",
-    "os.mkdir",
-    "os.link",
-    "os.symlink",
-    "os.truncate",
-    "os.chmod",
-)
-BY_PATH += ("os.chown", "os.utime", "os.setxattr", "os.removexattr", "os.mkfifo", "os.mknod")
-NEVER: tuple[str, ...] = (
-    "subprocess.",
-    "os.system",
-    "os.exec",
-    "os.posix_spawn",
-    "os.spawn",
-    "os.fork",
-    "os.kill",
-    "signal.pthread",
-)
-NEVER += ("socket.connect", "socket.bind", "socket.send", "socket.getaddrinfo", "shutil.", "ctypes.dlopen")
 LARGEST_FILE = 64  # MiB
 
 
@@ -69,28 +46,20 @@ class Fence:
         """Called by Python before what it announces: raises PermissionError if that is not allowed."""
         if self.folder is None:
             return
-        if event == "open":
-            path, mode, flags = arguments
-            if _writes(mode, flags) and not self._inside(path):
-                _refuse(f"open {path!r}")
-        elif event in BY_PATH:
-            if not all(self._inside(each) for each in arguments[:2] if isinstance(each, str | bytes)):
+        if event in PATHS or (event == "open" and writes(arguments)):
+            paths = arguments[:1] if event == "open" else arguments[:2]
+            # a number is a file that was opened before
+            if not all(self._inside(each) for each in paths if isinstance(each, str | bytes)):
                 _refuse(f"{event} {arguments[0]!r}")
-        elif event.startswith(NEVER):
+        elif event in BEYOND or event == "ctypes.dlopen":  # a library can do all of this past Python
             _refuse(event)
 
-    def _inside(self, path: Any) -> bool:
-        if isinstance(path, int):  # it was opened before
-            return True
+    def _inside(self, path: str | bytes) -> bool:
         real = os.path.realpath(os.fsdecode(path))
         return real == os.devnull or os.path.commonpath((real, str(self.folder))) == self.folder
 
 
 FENCE = Fence()
-
-
-def _writes(mode: Any, flags: Any) -> bool:
-    return bool(set(mode or "") & set("wax+")) if isinstance(mode, str) else bool((flags or 0) & WRITES)
 
 
 def _refuse(what: str) -> NoReturn:

@@ -5,6 +5,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from heapq import merge
 from itertools import chain
 from pathlib import Path
@@ -19,7 +20,8 @@ from yololoss.harness.mend.trial import RAISED, Answer, Ask, Look, Question, See
 SCOUTED = 60  # cases of a gate that the loss, as it is, is run on: a second, and some fail for every common fault
 SCOUTING = 0.15  # share of the time that this may take
 FAILING = 6  # of them, those that fail are this many for each fault: an edit that cures these mostly cures all
-SWEPT, PART = 300, 25  # cases of a gate that what mends is judged on, by all laws
+SWEPT, PART = 600, 25  # cases of a gate that what mends is judged on, by all laws, if there is time
+ENOUGH = 300  # of them: with fewer it is not said to cure everything
 LONGER = 10.0  # seconds that the last edit may take beyond the time, so that it is told what it is
 # An edit that mends the fault's own case says so much more of its line than one that changes what is wrong there.
 CURED = 3
@@ -42,6 +44,11 @@ class Candidate(NamedTuple):
         """Its line."""
         return self.path, self.edit.line
 
+    @property
+    def key(self) -> tuple[str, int, int, str]:
+        """What is changed, whatever kind of edit it is."""
+        return self.path, *self.edit[:3]
+
 
 @dataclass
 class Scout:
@@ -63,17 +70,21 @@ class Scout:
         return self.seen.get(n, Seen((fault.law,), (), frozenset()))
 
     def questions(self, n: int, fault: Finding, others: frozenset[str]) -> list[Question]:
-        """What must hold once this fault is mended: on its own case, then on others that fail, then on the rest."""
+        """What must hold once this fault is mended: on its own case, then on others that fail, then on the rest.
+
+        Not laws of other faults, even where they hold: this fault may hide another one there.
+        """
         own = self.of(n, fault)
         always = () if RAISED in others else (RAISED,)  # where the loss raises, no other law says anything
-        found = [Question(n, (fault.law, *always, *(law for law in own.held if law != fault.law)))]
+        found = [Question(n, (fault.law, *always, *(law for law in own.held if law not in {fault.law, *others})))]
         wanted = frozenset(fault.laws) - others
         failing: list[Question] = []
         passing: list[Question] = []
         for case, seen in sorted(self.seen.items()):
             broke = tuple(law for law in seen.broke if law in wanted)
-            if case != n and (broke or seen.held):
-                (failing if broke else passing).append(Question(case, (*broke, *always, *seen.held)))
+            held = tuple(law for law in seen.held if law not in others)
+            if case != n and (broke or held):
+                (failing if broke else passing).append(Question(case, (*broke, *always, *held)))
         return [*found, *failing[:FAILING], *passing, *failing[FAILING:]]
 
 
@@ -85,9 +96,12 @@ class Search:
     fault: Finding
     lines: frozenset[Place]  # that run in its case
     questions: list[Question]
-    others: frozenset[str]  # laws of other faults, which may break
+    others: frozenset[str]  # laws that may break: those that are waived, and those of other faults
+    known: frozenset[str] = frozenset()  # those that are waived
     observed: str = ""  # what its law observes in its case
     numbers: Sequence[float] = ()
+    found: Candidate | None = None  # what mends the fault
+    everything: bool = False  # whether no law breaks with it, but for those that are waived
     tried: int = 0
     reached: dict[Candidate, Answer] = field(default_factory=dict)  # edits that mend the fault's own case
     _of_line: Counter[Place] = field(default_factory=Counter)  # edits tried
@@ -95,21 +109,38 @@ class Search:
     _cured: Counter[Place] = field(default_factory=Counter)  # edits that mended the fault's own case
     _next: deque[Candidate] = field(default_factory=deque)
     _survivors: deque[Candidate] = field(default_factory=deque)  # not judged as a gate does yet
-    _complete: bool = False  # whether the last edit was judged on all cases of a gate
+    _complete: bool = False  # whether the last edit was judged on enough cases of a gate
     _known: set[tuple[str, int, int, str]] = field(default_factory=set)
 
-    def run(self, until: float, show: Show = lambda _: None) -> tuple[Mend, ...]:
-        """What mends the fault; where nothing does, the lines at which it probably is."""
-        found = self._mend(until, show)
-        return self._probably() if found is None else (self._told(found),)
+    def run(self, until: float, show: Show = lambda _: None, first: Collection[Candidate] = ()) -> None:
+        """Search for what mends the fault, or go on with it. ``first``: edits that are tried before others."""
+        self._next.extendleft(first)  # tried already, they are left out
+        while self.found is None and time.monotonic() < until:
+            found = self._survivor(self._candidates(), until, show)
+            if found is None:
+                return
+            self.found = found if self._holds_everywhere(found, until) else None
 
-    def _mend(self, until: float, show: Show) -> Candidate | None:
-        waiting = self._candidates()
-        while time.monotonic() < until:
-            found = self._survivor(waiting, until, show)
-            if found is None or self._holds_everywhere(found, until):
-                return found
-        return None
+    @property
+    def mends(self) -> tuple[Mend, ...]:
+        """What mends the fault; where nothing does, the lines at which it probably is."""
+        return self._probably() if self.found is None else (self._told(self.found),)
+
+    def cures_everything(self, until: float) -> bool:
+        """Whether no law breaks with what mends the fault, but for those that are waived."""
+        self.others = self.known
+        return self.found is not None and not self._swept(self.found, until).law and self._complete
+
+    @cached_property
+    def _rest(self) -> Iterator[Candidate]:
+        """The edits of all lines: first the most probable kinds; then the others, of one line after another.
+
+        Lines that run when a module is imported come later: to import all again takes a hundred times as long.
+        """
+        slow = self.lines & self.bench.files.at_import
+        return chain(
+            self._of(self.lines - slow, FIRST), self._of(slow, FIRST), self._by_line(THEN), self._by_line(LAST)
+        )
 
     def _survivor(self, waiting: Iterator[Candidate], until: float, show: Show) -> Candidate | None:
         """The next edit with which all questions hold."""
@@ -137,20 +168,16 @@ class Search:
         return not self._cured[found.place]
 
     def _candidates(self) -> Iterator[Candidate]:
-        """Edits that were not tried yet. Every second one is of a line where another mended the fault's own case.
-
-        First the most probable kinds, of all lines; then the others, of one line after another.
-        """
-        rest, turn = chain(self._of(self.lines, FIRST), self._by_line(THEN), self._by_line(LAST)), True
+        """Edits that were not tried yet. Every second one is of a line where another mended the fault's own case."""
+        turn = True
         while True:
             turn = not turn
-            each = self._next.popleft() if self._next and turn else next(rest, None)
+            each = self._next.popleft() if self._next and turn else next(self._rest, None)
             if each is None and not self._next:
                 return
             each = each or self._next.popleft()
-            key = (each.path, *each.edit[:3])
-            if key not in self._known:
-                self._known.add(key)
+            if each.key not in self._known:
+                self._known.add(each.key)
                 yield each
 
     def _by_line(self, kinds: Collection[str]) -> Iterator[Candidate]:
@@ -177,6 +204,7 @@ class Search:
                 self.questions.insert(1, Question(broke.case, (broke.law,)))
                 return False
             self.others |= {broke.law}
+        self.everything = self._complete and self.others <= self.known
         return True
 
     def _swept(self, found: Candidate, until: float) -> Swept:
@@ -187,19 +215,18 @@ class Search:
         for n, (_, answer) in enumerate(self.bench.answers(messages, until + LONGER)):
             swept = answer or Swept(-1, RAISED)  # it ended its process
             broke += [swept] if swept.law else []
-            self._complete = n + 1 == len(parts)
+            self._complete = (n + 1) * PART >= min(ENOUGH, SWEPT)
         return broke[0] if broke else Swept()
 
     def _broke_before(self, path: str, broke: Swept, until: float) -> bool:
         """Whether the law breaks on that case without any edit."""
         self.bench.asks = Ask((Question(broke.case, (broke.law,)),))
-        nothing = [Try(path, Edit(0, 0, "", "", 1))]
+        nothing = [Try(path, Edit(0, 0, "", 1))]
         return any(answer is None or answer.law for _, answer in self.bench.answers(nothing, until + LONGER))
 
     def _told(self, found: Candidate) -> Mend:
         text = self.bench.files.texts[found.path]
-        sure = CURES_ALL if self._complete and not self.others else CURES_THIS
-        return told(found, text, sure, self.fault.laws)
+        return told(found, text, CURES_ALL if self.everything else CURES_THIS, self.fault.laws)
 
     def _probably(self) -> tuple[Mend, ...]:
         """The lines whose edits most often mended the fault's case, or changed what is wrong there and nothing else."""

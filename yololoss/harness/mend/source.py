@@ -1,7 +1,7 @@
-"""A module as text and as a tree: where a node lies in the text, and what is put in its place."""
+"""A module as text and as a tree: where a node lies in the text, and the edit that puts something in its place."""
 
 import ast
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias
 
@@ -9,8 +9,11 @@ Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 # An expression of one of these kinds needs no parentheses, wherever it stands.
 CLOSED = (ast.Name, ast.Attribute, ast.Call, ast.Subscript, ast.Constant, ast.List, ast.Tuple, ast.Dict, ast.Set)
+HUGE = 1e15  # larger numbers are limits, and some are no floats
 CALLED = tuple(bytes([each]) for each in b")]_") + tuple(bytes([each]) for each in range(128) if chr(each).isalnum())
 OPERATORS = (ast.BinOp, ast.UnaryOp, ast.Compare, ast.BoolOp, ast.IfExp, ast.Attribute, ast.Starred)
+
+MODULES = frozenset(("torch", "nn", "np", "numpy", "math", "F", "self", "cls"))  # names that are no values
 
 
 class Edit(NamedTuple):
@@ -19,13 +22,16 @@ class Edit(NamedTuple):
     start: int
     end: int
     new: str
-    kind: str
     line: int  # of the first changed character, from 1
+    kind: str = ""
 
     def applied(self, text: str) -> str:
         """The text with this change."""
         raw = text.encode()
         return (raw[: self.start] + self.new.encode() + raw[self.end :]).decode()
+
+
+Edits: TypeAlias = Iterator[Edit]
 
 
 class Source:
@@ -48,18 +54,18 @@ class Source:
         start, end = self.span(node)
         return self.raw[start:end].decode()
 
-    def edit(self, node: ast.AST, new: str, kind: str) -> Edit:
-        """The change that puts an expression in place of another, in parentheses where it needs them."""
+    def in_place(self, node: Any, new: str) -> Edit:
+        """The edit that puts a text in place of a node, as it is."""
+        return Edit(*self.span(node), new, node.lineno)
+
+    def edit(self, node: ast.AST, new: str) -> Edit:
+        """The edit that puts an expression in place of another, in parentheses where it needs them."""
         start, end = self.span(node)
         beside, inside = self._beside(node), self.raw[start - 1 : start] == b"(" and self.raw[end : end + 1] == b")"
         if closed(new) and inside and beside and not self.raw[: start - 1].endswith(CALLED):
-            return Edit(start - 1, end + 1, new, kind, node.lineno)  # type: ignore[attr-defined]
+            return Edit(start - 1, end + 1, new, node.lineno)  # type: ignore[attr-defined]
         bare = beside and not inside and not closed(new)
-        return Edit(start, end, f"({new})" if bare else new, kind, node.lineno)  # type: ignore[attr-defined]
-
-    def replaced(self, first: ast.AST, last: ast.AST, new: str, kind: str) -> Edit:
-        """The change that puts text in place of all from one node to another."""
-        return Edit(self.span(first)[0], self.span(last)[1], new, kind, first.lineno)  # type: ignore[attr-defined]
+        return Edit(start, end, f"({new})" if bare else new, node.lineno)  # type: ignore[attr-defined]
 
     def _beside(self, node: ast.AST) -> bool:
         """Whether an operator, an index or a call stands beside the node."""
@@ -72,6 +78,13 @@ class Source:
         """All statements but imports and docstrings, in the order of the text."""
         found = [node for node in ast.walk(self.tree) if isinstance(node, ast.stmt) and not _passive(node)]
         return sorted(found, key=lambda node: (node.lineno, node.col_offset))
+
+    @cached_property
+    def numbers(self) -> tuple[float, ...]:
+        """The numbers that stand in the module, each once."""
+        values = (node.value for node in ast.walk(self.tree) if isinstance(node, ast.Constant))
+        numbers = (each for each in values if isinstance(each, int | float) and not isinstance(each, bool))
+        return tuple({each: None for each in numbers if abs(each) < HUGE})
 
     def running(self, lines: Container[int]) -> list[ast.stmt]:
         """The statements of which a line runs. Of one that holds others, its head counts."""
@@ -92,6 +105,38 @@ class Source:
                 found = above
             below = above
         return found
+
+
+class Place(NamedTuple):
+    """A statement in its module, and what may stand in it."""
+
+    source: Source
+    statement: ast.stmt
+    numbers: Sequence[float]  # that a right loss may contain
+
+    @property
+    def expressions(self) -> Iterator[ast.expr]:
+        """Its expressions, outer ones first."""
+        return expressions(self.statement)
+
+    def edit(self, node: ast.AST, new: str) -> Edit:
+        """The edit that puts an expression in place of another."""
+        return self.source.edit(node, new)
+
+    def of(self, node: ast.AST) -> str:
+        """A node's text."""
+        return self.source.of(node)
+
+    def renamed(self, node: ast.AST, name: str, other: str) -> Edit:
+        """The edit that puts another name in place of the one that a node ends with."""
+        end = self.source.span(node)[1]
+        return Edit(end - len(name.encode()), end, other, node.lineno)  # type: ignore[attr-defined]
+
+    def exchanged(self, one: ast.AST, other: ast.AST) -> Edit:
+        """The edit that exchanges two nodes, the first before the second."""
+        (start, middle), (later, end) = self.source.span(one), self.source.span(other)
+        between = self.source.raw[middle:later].decode()
+        return Edit(start, end, f"{self.of(other)}{between}{self.of(one)}", one.lineno)  # type: ignore[attr-defined]
 
 
 def closed(text: str) -> bool:

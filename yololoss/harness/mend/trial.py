@@ -156,8 +156,11 @@ class Desk:
             run = Run(with_record(subject, vector), vector.case)
             for id in question.laws:
                 told = self._told(id, run)
+                own = n == 0 and id == question.laws[0]
+                if own and told is None and self._says_nothing(id):  # as where all is NaN now
+                    return Answer(0, id)
                 if told is not None:
-                    other = n == 0 and id == question.laws[0] and _seen(told) != self.asks.observed
+                    other = own and _seen(told) != self.asks.observed
                     return Answer(n, id, other and not any(self._told(each, run) for each in question.laws[1:]))
             if RAISED in question.laws and vector.case.invalid is None and not run.answered:
                 return Answer(n, RAISED)
@@ -165,7 +168,16 @@ class Desk:
 
     def _told(self, id: str, run: Run) -> Told | None:
         """How a law breaks, if it does, and applies to the loss at all."""
-        return judged(self.plan.laws[id], run)[0] if id in self.plan.laws else None
+        law = self.plan.laws.get(id)
+        if law is None:
+            return None
+        law.tally.clear()
+        return judged(law, run)[0]
+
+    def _says_nothing(self, id: str) -> bool:
+        """Whether a law had nothing to judge in the last run."""
+        law = self.plan.laws.get(id)
+        return law is not None and not law.tally.judged
 
     def sweep(self, asked: Sweep) -> Swept:
         """The law that breaks first on the cases of a gate, with the number of the case."""

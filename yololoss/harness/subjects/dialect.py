@@ -62,6 +62,12 @@ def differences(dialect: Data, base: Data) -> list[str]:
     return [f"{choice} = {_spell(value)}" for choice, value in dialect if value != getattr(base, choice)]
 
 
+def whose_rule(dialect: Data, base: Data, known: Mapping[str, Data]) -> list[str]:
+    """The known dialects that make every choice in which a dialect differs from another as that dialect makes it."""
+    changed = {choice: value for choice, value in dialect if value != getattr(base, choice)}
+    return [name for name, each in known.items() if changed.items() <= dict(each).items()]
+
+
 def with_choice(dialect: Data, choice: str, value: Any) -> Data | None:
     """The dialect with one other option; None if that does not go with its other options."""
     try:

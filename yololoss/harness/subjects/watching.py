@@ -125,11 +125,16 @@ GENERATORS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any], Callable[[A
     "numpy": (np.random.get_state, np.random.set_state, _same_numpy),
     "random": (random.getstate, random.setstate, operator.eq),
 }
-# Audit events of Python (its table of audit events) by which a process changes what is outside it.
-OUTSIDE = (
-    *("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod", "os.utime"),
-    *("os.system", "os.fork", "os.forkpty", "os.posix_spawn", "os.exec", "os.kill", "subprocess.Popen"),
-    *("socket.connect", "socket.bind", "socket.sendto", "socket.getaddrinfo", "sqlite3.connect"),
+# Audit events of Python (its table of audit events) by which a process changes what is outside it: files by their path,
+# besides opening them; and all else.
+PATHS = (
+    *("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod", "os.chown"),
+    *("os.utime", "os.setxattr", "os.removexattr"),
+)
+BEYOND = (
+    *("os.system", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.exec", "os.kill", "os.killpg"),
+    *("signal.pthread_kill", "subprocess.Popen", "sqlite3.connect"),
+    *("socket.connect", "socket.bind", "socket.sendto", "socket.sendmsg", "socket.getaddrinfo"),
 )
 MOST = 50  # things of these that are kept of a run
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_TRUNC
@@ -169,9 +174,9 @@ class _Listener:
 
     def __call__(self, event: str, args: tuple[Any, ...]) -> None:
         """Note an event by which the subject changes what is outside."""
-        if self.heard is None or not (event in OUTSIDE or event == "open") or threading.get_ident() != self.thread:
+        if self.heard is None or event not in (*PATHS, *BEYOND, "open") or threading.get_ident() != self.thread:
             return
-        if event == "open" and not (_names_a_file(args[0]) and (args[2] or 0) & WRITES):
+        if event == "open" and not (_names_a_file(args[0]) and writes(args)):
             return
         if not _by_machinery(sys._getframe(1)):
             self.hear(f"{event} {args[0]!s:.200}" if args else event)
@@ -180,6 +185,11 @@ class _Listener:
         """Keep what was done, once, and not without end: what is kept of every call would look like the loss's own."""
         if self.heard is not None and what not in self.heard and len(self.heard) < MOST:
             self.heard.append(what)
+
+
+def writes(opened: tuple[Any, ...]) -> bool:
+    """Whether a file is opened to be written to, by the arguments of the event: path, mode and flags."""
+    return bool((opened[2] or 0) & WRITES)
 
 
 def _names_a_file(name: Any) -> bool:
