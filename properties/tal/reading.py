@@ -15,7 +15,10 @@ from .case import SIDES
 from .overlap import Reals
 from .reference import Bools
 
-SEEN = 2.0**-40  # least part of the class gradient that T_sum is read from
+STEPS = 2.0**10  # of the smallest steps of a dtype: a gradient of so many shows its digits
+LEAST = 2.0**-100  # smaller gradients say nothing, in float32 either
+MOST = 0.5  # share of the background that must show the same sum of scores
+ANYTHING_ABOVE_0 = 1e-300
 
 
 class Reading:
@@ -47,18 +50,31 @@ class Reading:
         return np.asarray(r.batch * self.case.gains.cls * r.class_weights)
 
     @cached_property
-    def divisor(self) -> float | None:
-        """T_sum as the background shows it; None if it shows nothing."""
-        background = ~self.allowed
-        shown = float(self.gradient[background].sum())
-        expected = float((self.factor * self._of.reference.sigmoid)[background].sum())
-        return expected / shown if shown > SEEN * expected > 0 and self._visible else None
+    def expected(self) -> Reals:
+        """The gradient of a class logit without a score, times T_sum, (B, C, A)."""
+        return np.asarray(self.factor * self._of.reference.sigmoid)
 
-    @property
-    def _visible(self) -> bool:
-        """Whether the background's gradients are larger than the smallest steps of their dtype."""
-        expected = (self.factor * self._of.reference.sigmoid)[~self.allowed]
-        return bool(expected.sum() > 2**12 * self._of.least * expected.size)
+    @cached_property
+    def background(self) -> Bools:
+        """Where no target can be, and a gradient is larger than the smallest steps of its dtype, (B, C, A)."""
+        return np.asarray(~self.allowed & (self.expected > STEPS * max(self._of.least, LEAST)))
+
+    @cached_property
+    def divisor(self) -> float | None:
+        """T_sum as most of the background shows it; None if it shows nothing, or no number."""
+        wanted, shown = self.expected[self.background], self.gradient[self.background]
+        if not len(shown) or (shown <= 0).any():
+            return None
+        middle = float(np.median(wanted / shown))
+        agree = abs(shown * middle - wanted) <= 2 * (self._rounded * self.expected)[self.background]
+        return float(wanted[agree].sum() / shown[agree].sum()) if agree.mean() > MOST else None
+
+    @cached_property
+    def _rounded(self) -> Reals:
+        """How far the gradient of a logit without a score may be off, as a share of it, (B, C, A)."""
+        b = self._of
+        steps = b.least / np.maximum(self.expected, ANYTHING_ABOVE_0)
+        return np.asarray(b.unit * (FEW + EXP * np.minimum(abs(b.reference.scores), 200)) + 2 * b.cast + 2 * steps)
 
     @cached_property
     def scores(self) -> Reals:
@@ -67,11 +83,19 @@ class Reading:
 
     @cached_property
     def error(self) -> Reals:
-        """How far a right loss's gradient may be off, as a score; whatever the assignment."""
+        """How far the scores of a right loss may be off for the rounding of its gradient, whatever the assignment."""
         b = self._of
-        r = b.reference
-        rounded = b.unit * (FEW * (1 + r.sigmoid) + EXP * r.sigmoid * np.minimum(abs(r.scores), 200))
-        return np.asarray(rounded + 2 * b.cast * (r.sigmoid + 1) + b.least * (self.divisor or 1.0) / self.factor)
+        x = np.minimum(abs(b.reference.scores), 200)
+        sigmoid, rest = b.reference.sigmoid, abs(b.reference.sigmoid - self.scores)
+        rounded = b.unit * (FEW * (sigmoid + abs(self.scores)) + EXP * sigmoid * x)
+        step = b.least * (self.divisor or 1.0) / self.factor
+        return np.asarray(rounded + 2 * (b.cast + self._divisor_error) * rest + step)
+
+    @cached_property
+    def _divisor_error(self) -> float:
+        """How far T_sum may be off, as a share: as all of the background, if it is rounded in the same direction."""
+        share = (self._rounded * self.expected)[self.background]
+        return float(share.sum() / max(float(self.expected[self.background].sum()), ANYTHING_ABOVE_0))
 
     @cached_property
     def found(self) -> Bools:
@@ -80,14 +104,24 @@ class Reading:
 
 
 def read(exam: Exam) -> Reading:
-    """The scores that the run shows. If the background shows nothing of T_sum, the law does not apply."""
+    """The scores that the run shows. If its class gradient shows none that can be read, the law does not apply."""
+    in_order(exam)
     reading = Reading(exam)
     exam.only_if(reading.divisor is not None, "the gradient of the background shows no sum of scores")
+    boxes = exam.has_items and exam.items[0] > 0
+    exam.only_if(bool(reading.found.any()) or not boxes, "the class gradient shows no scores, and there are boxes")
     return reading
+
+
+def in_order(exam: Exam) -> None:
+    """The rows are in the order of images. `form.row-order` judges what others do."""
+    images = [target[0] for target in exam.case.targets]
+    exam.only_if(images == sorted(images), "rows that are not in the order of images, as form.row-order judges")
 
 
 def decided(exam: Exam) -> Budget:
     """The budget of a case in which rounding decides nothing. In others two right losses may differ."""
+    in_order(exam)
     budget: Budget = exam.budget
     exam.only_if(budget.doubt is None, f"rounding decides {budget.doubt}")
     return budget

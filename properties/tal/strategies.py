@@ -16,10 +16,10 @@ from yololoss.harness.cases.case import Dtype
 from yololoss.harness.cases.domain import Choices, any_of, strategy
 from yololoss.harness.cases.domain import Domain as AnyDomain
 
-from .case import Case, Form, Gains, Layout, SeededLogits
+from .case import Case, Form, Gains, Layout, SeededLogits, TargetsDtype
 from .dialects import Dialect
 
-FRAME, CHUNK = 22, 8  # bytes
+FRAME, CHUNK = 24, 8  # bytes
 FEW = 4  # targets at most in every second case
 
 GRIDS = ((4, 4), (4, 8), (3, 5), (8, 4), (6, 4), (5, 5), (2, 4), (6, 6), (2, 2), (1, 1), (1, 4), (8, 2))
@@ -32,6 +32,7 @@ BINS = (4, 16, 1, 8, 2)
 TOPKS = (None, 3, 1, 2, 5, 13)
 TOPKS2 = (None, None, 1, 2)
 GAINS = (Gains(), Gains(box=3.0, cls=1.25, dfl=0.5), Gains(box=0.05, cls=0.5, dfl=2.0))
+TARGET_DTYPES: tuple[TargetsDtype, ...] = ("float32", "float32", "float32", "float64", "float16")
 DTYPES: tuple[Dtype, ...] = ("float32", "float32", "float64", "float16", "bfloat16")
 SCALES = (1.0, 0.5, 2.0, 0.125)
 SHARP = (1.5, 3.0, 0.5, 8.0)
@@ -41,10 +42,10 @@ WEIGHTS = (0.5, 2.5, 1.0, 4.0, 0.25)
 # Where the anchors' boxes are: around targets, of some size, or anywhere.
 AIMS = ("aim", "peak", "nothing", "large")
 # What is particular about a target.
-SPOTS = ("any", "small", "border", "on anchors", "same centre", "same box", "whole", "at threshold", "tiny")
+SPOTS = ("any", "fine", "small", "border", "on anchors", "same centre", "same box", "whole", "at threshold", "tiny")
 CROWDED = ("same centre", "any", "same centre", "any", "same box")
 EXACT = ("at threshold", "on anchors")  # where float32 is exact if the grid has a power of two of cells
-SIMPLE = ("any", "border", "whole", "same centre")
+SIMPLE = ("any", "fine", "border", "whole", "same centre")
 
 
 class Frame(NamedTuple):
@@ -139,12 +140,18 @@ def _on_anchors(chosen: tuple[int, ...], frame: Frame, box: tuple[float, ...]) -
     return [*centres, *(size / whole for size, whole in zip(sizes, cells, strict=True))]
 
 
+def _fine(chosen: tuple[int, ...], frame: Frame, box: tuple[float, ...]) -> list[float]:
+    """Coordinates with as many bits as float32 has."""
+    return [place * (1 - (n + 1) / 2**17) for place, n in zip(box, chosen, strict=True)]
+
+
 def _whole(chosen: tuple[int, ...], frame: Frame, box: tuple[float, ...]) -> list[float]:
     """The whole image, or more of it in height."""
     return [0.5, 0.5, 1.0, 1.0 + (chosen[0] % 2) / 2]
 
 
 BOXES = {
+    "fine": _fine,
     "small": _small,
     "at threshold": _at_threshold,
     "tiny": _tiny,
@@ -187,6 +194,7 @@ class Domain(AnyDomain):
     max_targets: int = 12
     spots: tuple[str, ...] = SPOTS
     dtypes: tuple[Dtype, ...] = DTYPES
+    target_dtypes: tuple[TargetsDtype, ...] = TARGET_DTYPES
     forms: tuple[Form, ...] = ("levels", "mapping")
     layouts: tuple[Layout, ...] = ("contiguous", "channels_last")
     levels: tuple[int, ...] = LEVELS
@@ -228,10 +236,11 @@ class Domain(AnyDomain):
             gains=choose.of(GAINS),
             class_weights=tuple(WEIGHTS[c % len(weights)] for c in range(frame.classes)) if weights else None,
             predictions=_logits(choose, self, frame),
-            targets=self._targets(data[FRAME:], count, frame),
+            targets_dtype=choose.of(self.target_dtypes),
+            targets=self._targets(data[FRAME:], count, frame, in_order=choose.index(4) < 3),
         )
 
-    def _targets(self, data: bytes, count: int, frame: Frame) -> tuple[Row, ...]:
+    def _targets(self, data: bytes, count: int, frame: Frame, *, in_order: bool) -> tuple[Row, ...]:
         chunks = [data[i : i + CHUNK] for i in range(0, CHUNK * count, CHUNK)]
         # A target whose first byte is 0 is left out, so shrinking can remove every target, not only the last.
         chunks.sort(key=lambda chunk: chunk[0] == 0)
@@ -239,7 +248,7 @@ class Domain(AnyDomain):
         for i, chunk in enumerate(chunks):
             if i < self.min_targets or chunk[0] > 0:
                 drawn.append(_target(chunk, frame, drawn, self.spots))
-        return tuple(drawn)
+        return tuple(sorted(drawn, key=lambda row: row[0]) if in_order else drawn)
 
     @override
     def holds(self, case: AnyCase) -> bool:
@@ -250,6 +259,7 @@ class Domain(AnyDomain):
         return (
             self.min_targets <= len(case.targets) <= self.max_targets
             and case.dtype in self.dtypes
+            and case.targets_dtype in self.target_dtypes
             and case.levels in self.levels
             and case.strides[0] in self.first_strides
             and case.form in self.forms

@@ -60,8 +60,14 @@ def test_targets_have_at_most_k_anchors_on_average(exam: Exam) -> None:
 def test_no_anchor_of_a_target_is_missing(exam: Exam) -> None:
     """Every anchor to which the reference gives a score has one at that label."""
     budget, reading = decided(exam), read(exam)
-    wanted = budget.reference.score > 8 * (reading.error + budget.score)
-    exam.expect(reading.found | ~wanted, "score at image, class, anchor", "above 0", reading.scores)
+    want = budget.reference.score
+    wanted = want > 8 * (reading.error + budget.score)
+    missing = wanted & ~reading.found
+    # a loss whose scores are wrong may have some too small to be seen: scores.value says so
+    right = abs(reading.scores - want) <= 2 * reading.error + budget.score
+    there = reading.found & wanted
+    exam.only_if(not missing.any() or (there & ~right).sum() <= (there & right).sum(), "most scores are wrong")
+    exam.expect(~missing, "score at image, class, anchor", "above 0", reading.scores)
 
 
 @law("assign.anchors", title="The wrong anchors predict a target", source="SPEC 3.2 to 3.5", cases=EVERY_KIND)

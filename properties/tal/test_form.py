@@ -43,6 +43,26 @@ def test_both_forms_of_predictions_have_the_same_loss(exam: Exam) -> None:
 
 
 @law(
+    "form.row-order",
+    title="Rows that are not in the order of images have another loss",
+    source="SPEC 9",
+    cases=WITH_TARGETS,
+    only={"row_order": "any"},
+)
+def test_rows_may_be_in_any_order(exam: Exam) -> None:
+    """With rows that are not in the order of images, total and gradients are the reference's."""
+    images = [target[0] for target in exam.case.targets]
+    exam.only_if(images != sorted(images), "rows in the order of images")
+    budget = exam.budget
+    exam.only_if(budget.doubt is None, f"rounding decides {budget.doubt}")
+    want = budget.reference.calls[0].total
+    exam.expect_close("total", want, exam.calls[0].total, budget.totals[0], budget.because)
+    for i, (level, off) in enumerate(zip(budget.reference.gradients, budget.gradients, strict=True)):
+        place = f"gradient of level {i} at image, channel, row, column"
+        exam.expect_close(place, level, exam.gradients[i], off, budget.because)
+
+
+@law(
     "form.validation-tuple", title="In validation the loss is another one", source="SPEC 1", cases=STANDARD, again=True
 )
 def test_the_tuple_of_validation_is_unwrapped(exam: Exam) -> None:

@@ -26,6 +26,7 @@ GOOD = cases(
     spots=("any",),
     dtypes=("float32",),
     layouts=("contiguous",),
+    target_dtypes=("float32",),
     forms=("levels",),
     levels=(2, 3),
 )
