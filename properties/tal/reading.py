@@ -17,7 +17,7 @@ from .reference import Bools
 
 STEPS = 2.0**10  # of the smallest steps of a dtype: a gradient of so many shows its digits
 LEAST = 2.0**-100  # smaller gradients say nothing, in float32 either
-MOST = 0.5  # share of the background that must show the same sum of scores
+MOST = 0.75  # share of the background that must show the same sum of scores
 ANYTHING_ABOVE_0 = 1e-300
 
 

@@ -61,11 +61,11 @@ def test_no_anchor_of_a_target_is_missing(exam: Exam) -> None:
     """Every anchor to which the reference gives a score has one at that label."""
     budget, reading = decided(exam), read(exam)
     want = budget.reference.score
-    wanted = want > 8 * (reading.error + budget.score)
+    # far above what can be seen: a score that is there but too small is the fault of scores.value
+    wanted = want > 128 * (reading.error + budget.score)
     missing = wanted & ~reading.found
-    # a loss whose scores are wrong may have some too small to be seen: scores.value says so
     right = abs(reading.scores - want) <= 2 * reading.error + budget.score
-    there = reading.found & wanted
+    there = reading.found & (want > 0)
     exam.only_if(not missing.any() or (there & ~right).sum() <= (there & right).sum(), "most scores are wrong")
     exam.expect(~missing, "score at image, class, anchor", "above 0", reading.scores)
 
@@ -85,7 +85,7 @@ def test_a_contested_anchor_goes_to_the_largest_overlap(exam: Exam) -> None:
     r = budget.reference
     contested = np.stack([r.chosen[mine].sum(axis=0) for mine in r.mine]) > 1
     exam.only_if(bool(contested.any()), "no contested anchor")
-    wanted = (r.score > 8 * (reading.error + budget.score)) & contested[:, None]
+    wanted = (r.score > 128 * (reading.error + budget.score)) & contested[:, None]
     same = reading.found | ~wanted
     exam.expect(
         same, "score at image, class, anchor", "above 0: of the target with the largest overlap", reading.scores

@@ -12,7 +12,7 @@ from yololoss.harness.laws.law import law
 from .budget import BECAUSE
 from .case import SIDES, SeededLogits
 from .items import expect_item, expect_sides, sides_of, with_gains
-from .reading import decided
+from .reading import decided, in_order
 from .strategies import EVERY_KIND, WITH_TARGETS
 
 
@@ -25,6 +25,7 @@ from .strategies import EVERY_KIND, WITH_TARGETS
 )
 def test_the_boxes_of_the_background_have_no_gradient(exam: Exam) -> None:
     """The gradient of the side logits is exactly 0 where no target is: outside all enlarged boxes."""
+    in_order(exam)
     budget = exam.budget
     r = budget.reference
     inside = r.candidate | budget.edges_in_doubt

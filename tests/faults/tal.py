@@ -122,7 +122,7 @@ TARGETS = (
     TalFault("size_of_last_level", "TARGETS", "assign.anchors", "loss", "return rows * self._head.strides[0], columns * self._head.strides[0]",
             "return rows * self._head.strides[-1], columns * self._head.strides[-1]"),
     _target("boxes_in_float16", "boxes = (batch[name].to(device).float() for",
-            "boxes = (batch[name].to(device).half().float() for"),
+            "boxes = (batch[name].to(device).half().float() for", law="scores.value"),
 )  # fmt: skip
 ANCHORS = (
     _anchor("no_offset", POINT, POINT.replace(" + 0.5", ""), "L013"),
@@ -133,7 +133,7 @@ ANCHORS = (
             "L014"),
     _anchor("strides_reversed", "zip(grids, strides, strict=True)", "zip(grids, strides[::-1], strict=True)", "L016"),
     _anchor("half_stride_whole_pixels", "return self.point * self.stride[:, None]",
-            "return (self.point * self.stride[:, None]).floor()", "L013"),
+            "return (self.point * self.stride[:, None]).floor()", "L013", law="assign.inside-box"),
 )  # fmt: skip
 DECODE = (
     _decode("bins_from_one", "torch.arange(bins, dtype", "torch.arange(1, bins + 1, dtype", "L019"),
