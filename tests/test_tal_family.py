@@ -1,5 +1,7 @@
 """The family of task-aligned losses: its reference, its budget, its laws on the bundled loss and on faulty ones."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from properties.tal.case import Case, GivenLogits, SeededLogits
 from properties.tal.dialects import DIALECTS
 from properties.tal.reference import Reference
 from properties.tal.strategies import USUAL
+from tests.all_laws import ROOT
 from tests.faults.tal import STEPS, TAL_FAULTS, TalFault, plant_tal
 from tests.judging import breaks, made, on_its_device, search
 from tests.tal_cases import drawn, heads_of, slowly
@@ -294,3 +297,18 @@ def test_a_finding_is_minimised_drawn_and_replayed(tmp_path):
     assert path.with_suffix(".png").exists()
     assert run("replay", path, "--loss", spec, cwd=tmp_path)[0] == 1
     assert run("replay", path, "--loss", BUNDLED, cwd=tmp_path)[0] == 0
+
+
+@pytest.mark.slow
+def test_pytest_judges_a_loss_by_the_laws_of_its_family_alone(tmp_path):
+    """Where laws of both families are collected, those of the other one are left out; alone they do not apply."""
+    options = ("--loss", BUNDLED, "--laws", "totals.sum", "--cases", "5", "-q", "-n", "0", "-p", "no:cacheprovider")
+    for folder, told in ((ROOT / "properties", "1 passed"), (ROOT / "properties" / "v5", "not applicable")):
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", str(folder), *options, "--findings", str(tmp_path)],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=ROOT,
+        )
+        assert told in done.stdout, done.stdout
