@@ -80,11 +80,18 @@ class TaskAligned(Family):
     first = (INPUTS, "totals.shape", "totals.sum")
     given = GIVEN
     never_known = FINITE
-    follows = MappingProxyType({f"{part}.gradient": f"{part}.item" for part in ("classes", "boxes", "third")})
+    follows = MappingProxyType(
+        {
+            **{f"{part}.gradient": f"{part}.item" for part in ("classes", "boxes", "third")},
+            "scores.value": "assign.anchors",  # a score may also be wrong where its target has other anchors
+        }
+    )
     given_to = (
         "a model like YOLOv8's (args with box, cls and dfl, a head model[-1] with stride, nc and reg_max), "
         "then predictions and a batch"
     )
+    # where an item or a gradient of a part is wrong, so are the total and the whole gradient
+    of_right_values = frozenset(("totals.value", "gradients.value"))
     dialects = DIALECTS
     usual_dialect = "upstream"
     own_dialect = "yololoss"

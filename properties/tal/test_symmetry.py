@@ -135,15 +135,6 @@ def test_the_order_of_the_targets_of_an_image_does_not_matter(exam: Exam) -> Non
     turned(exam, lambda logits, _: logits, targets=rows)
 
 
-@law("symmetry.row-order", title="Rows that are not in the order of images change the loss", source="SPEC 9",
-     cases=SYMMETRIC, only={"row_order": "any"}, again=True)  # fmt: skip
-def test_the_order_of_rows_does_not_matter(exam: Exam) -> None:
-    """Targets in reverse order through all images, and in turns of images, give the same loss and gradient."""
-    rows = exam.case.targets
-    for other in (rows[::-1], (*rows[1::2], *rows[::2])):
-        turned(exam, lambda logits, _: logits, targets=other)
-
-
 @law("symmetry.class-order", title="The order of the classes changes the loss", source="SPEC 10.9", cases=SYMMETRIC,
      again=True)  # fmt: skip
 def test_the_order_of_the_classes_does_not_matter(exam: Exam) -> None:

@@ -118,7 +118,7 @@ TARGETS = (
             law="assign.inside-box"),
     _target("last_target_lost", "present = present & fractions.isfinite()",
             "present = present & (torch.arange(len(image)) < len(image) - 1) & fractions.isfinite()",
-            law="assign.every-target"),
+            law="assign.anchors"),
     TalFault("size_of_last_level", "TARGETS", "assign.anchors", "loss", "return rows * self._head.strides[0], columns * self._head.strides[0]",
             "return rows * self._head.strides[-1], columns * self._head.strides[-1]"),
     _target("boxes_in_float16", "boxes = (batch[name].to(device).float() for",
@@ -185,7 +185,7 @@ METRICS = (
 TOPK = (
     _topk("one_more", "k = min(k, metric.shape[1])", "k = min(k + 1, metric.shape[1])"),
     _topk("one_less", "k = min(k, metric.shape[1])", "k = max(min(k, metric.shape[1]) - 1, 1)",
-          law="assign.every-target"),
+          law="assign.anchors"),
     _topk("every_candidate", "return above | (level & (level.cumsum(1) <= room))", "return candidate"),
     _topk("smallest", "limit = metric.topk(k, dim=1).values[:, -1:]",
           "limit = metric.topk(k, dim=1, largest=False).values[:, -1:]"),
@@ -194,7 +194,7 @@ TOPK = (
     _topk("second_top_k_of_all", "torch.where(own, metric[image], 0), own, topk2",
           "torch.where(own, metric[image], 0), own, topk2 + 1"),
     _topk("contested_dropped", OWNERS, "row = torch.where(contested, nobody, first)", "L044",
-          law="assign.every-target"),
+          law="assign.anchors"),
 )  # fmt: skip
 CONFLICT = (
     _conflict("first_row_wins", OWNERS, "row = first", "L049"),
