@@ -29,6 +29,13 @@ SYMMETRIC = cases(
 Row = tuple[float, ...]
 
 
+def same_edges(exam: Exam) -> None:
+    """All levels end where the image ends, so that a mirrored image has mirrored grids."""
+    sides = zip(exam.case.grids, exam.case.strides, strict=True)
+    ends = {(rows * stride, columns * stride) for (rows, columns), stride in sides}
+    exam.only_if(len(ends) == 1, "a level that is larger than the image")
+
+
 def undoubted(*exams: Exam) -> None:
     """Rounding decides nothing in the assignment."""
     for each in exams:
@@ -83,6 +90,7 @@ def sides_swapped(logits: Tensor, bins: int, order: tuple[int, ...]) -> Tensor:
      again=True)  # fmt: skip
 def test_a_mirrored_image_has_the_same_loss(exam: Exam) -> None:
     """Mirroring predictions and targets left to right changes neither the loss nor the (mirrored) gradient."""
+    same_edges(exam)
 
     def turn(logits: Tensor, level: int) -> Tensor:
         return sides_swapped(logits.flip(3), exam.case.reg_max, (2, 1, 0, 3))
@@ -94,6 +102,7 @@ def test_a_mirrored_image_has_the_same_loss(exam: Exam) -> None:
      again=True)  # fmt: skip
 def test_an_image_upside_down_has_the_same_loss(exam: Exam) -> None:
     """Mirroring predictions and targets top to bottom changes neither the loss nor the (mirrored) gradient."""
+    same_edges(exam)
 
     def turn(logits: Tensor, level: int) -> Tensor:
         return sides_swapped(logits.flip(2), exam.case.reg_max, (0, 3, 2, 1))
