@@ -37,9 +37,11 @@ class Budget:
 
     because = BECAUSE
 
-    def __init__(self, case: Case, dialect: Dialect = UPSTREAM) -> None:
+    def __init__(
+        self, case: Case, dialect: Dialect = UPSTREAM, owner: Ints | None = None, also: Bools | None = None
+    ) -> None:
         self.case, self.dialect = case, dialect
-        self.reference = Reference(case, dialect)
+        self.reference = Reference(case, dialect, owner, also)
         own = case.dtype in HALF and dialect.half == "own"
         self.unit = HALF[case.dtype] if own else U  # one rounding of what the loss computes
         self.cast = HALF.get(case.dtype, 0.0)  # one rounding of a gradient to the predictions' dtype
@@ -83,20 +85,22 @@ class Budget:
         return moved_value(box, target, off, U * abs(target)) + FEW * self.unit
 
     @cached_property
-    def _overlap_range(self) -> tuple[Reals, Reals]:
+    def overlap_range(self) -> tuple[Reals, Reals]:
+        """The least and the largest overlap that a right loss may have, (T, A)."""
         r = self.reference
         low = np.maximum(r.overlap - self.overlap, 0)
         return low, np.where(r.candidate, np.minimum(r.overlap + self.overlap, 1 + FEW * U), 0)
 
     @cached_property
-    def _metric_range(self) -> tuple[Reals, Reals]:
+    def metric_range(self) -> tuple[Reals, Reals]:
+        """The least and the largest metric that a right loss may have, (T, A)."""
         r, dialect = self.reference, self.dialect
         x = r.scores[r.image, r.label]
         off = FEW * (self.unit + U) * (1 + dialect.beta)
         least = SMALLEST["float16"] if self.unit > U else 0.0
         # where sigmoid is tiny, the exponential of a logit that is rounded is off by more
         wide = off + U * np.minimum(abs(x), 200)
-        low, high = self._overlap_range
+        low, high = self.overlap_range
         share = np.maximum(r.probability - least, 0), r.probability + least
         return tuple(  # type: ignore[return-value]  # two of them
             s**dialect.alpha * u**dialect.beta * (1 + sign * wide)
@@ -150,7 +154,7 @@ class Budget:
     @cached_property
     def _vanishing(self) -> Bools:
         """Candidates whose metric may be 0 in float32, (T, A)."""
-        return np.asarray(self.reference.candidate & (self._metric_range[0] < VANISHING))
+        return np.asarray(self.reference.candidate & (self.metric_range[0] < VANISHING))
 
     def _best_in_doubt(self) -> bool:
         r = self.reference
@@ -158,7 +162,7 @@ class Budget:
 
     def _cut_in_doubt(self, taken: Bools, left: Bools) -> bool:
         """Whether an anchor that is left may be as good as one that is taken, for any row."""
-        low, high = self._metric_range
+        low, high = self.metric_range
         worst = np.where(taken, low, np.inf).min(axis=1)
         rival = np.where(left, high, -np.inf).max(axis=1)
         full = taken.any(axis=1) & left.any(axis=1)
@@ -168,7 +172,7 @@ class Budget:
     def _sure_winner(self) -> Ints:
         """The target of largest overlap of each anchor among all of its image, (B, A); -1 if rounding decides."""
         r = self.reference
-        low, high = self._overlap_range
+        low, high = self.overlap_range
         found = np.full((self.case.batch, self.case.anchors), -1)
         for image, mine in enumerate(r.mine):
             rows = np.flatnonzero(mine)
@@ -193,7 +197,7 @@ class Budget:
 
     def _takers_are_sure(self) -> bool:
         r = self.reference
-        low, high = self._overlap_range
+        low, high = self.overlap_range
         image, anchor = np.nonzero(self._choosers > 1)
         for b, a in zip(image, anchor, strict=True):
             rows = np.flatnonzero(r.mine[b] & r.chosen[:, a])
@@ -220,7 +224,7 @@ class Budget:
             if ((fans > 0) & (sure == 1) & (winner != alone)).any():
                 return True
             unsure = (fans > 1) & (sure == 0) & ~nothing
-            if (unsure & (self._metric_range[1][mine].max(axis=0, initial=0) >= VANISHING)).any():
+            if (unsure & (self.metric_range[1][mine].max(axis=0, initial=0) >= VANISHING)).any():
                 return True
         return False
 
@@ -229,10 +233,10 @@ class Budget:
         r, rows = self.reference, self.reference.rows
         for row in np.flatnonzero(maybe.any(axis=1)):
             own = rows.anchor[(rows.target == row) & ~self._vanishing[row, rows.anchor]]
-            largest = self._overlap_range[0][row, own].max(initial=0)
-            if len(own) and self._overlap_range[1][row, maybe[row]].max() > largest:
+            largest = self.overlap_range[0][row, own].max(initial=0)
+            if len(own) and self.overlap_range[1][row, maybe[row]].max() > largest:
                 return True
-            if not len(own) and self._metric_range[1][row].max() >= VANISHING and r.overlap[row].max() > 1e-3:
+            if not len(own) and self.metric_range[1][row].max() >= VANISHING and r.overlap[row].max() > 1e-3:
                 return True
         return False
 
@@ -251,8 +255,8 @@ class Budget:
         """Of t of each row, (n,): the range of m U / (M + eps), where the row's own m may be the largest."""
         r, rows = self.reference, self.reference.rows
         at = rows.target, rows.anchor
-        low, high = (each[at] for each in self._metric_range)
-        overlaps = tuple(each[at] for each in self._overlap_range)
+        low, high = (each[at] for each in self.metric_range)
+        overlaps = tuple(each[at] for each in self.overlap_range)
         found, eps = np.zeros(len(rows)), max(self.dialect.eps, SMALL)
         for row in np.unique(rows.target):
             mine = np.flatnonzero(rows.target == row)
@@ -323,9 +327,9 @@ class Budget:
         of_box = self.row_scores * (1 - r.laid.value) + t * (self._box_term[0] + FEW * self.unit)
         of_third = self.row_scores * r.third + t * self._third_term
         x = r.scores
-        of_bce = self.score * abs(x) + (self.unit * (EXP + FEW * (abs(x) + 1)) + self._bce_cast) * (
-            np.maximum(x, 0) + abs(r.score * x) + 1 / (1 + np.exp(np.minimum(abs(x), 700)))
-        )
+        # As many write it, BCE is a difference of numbers of about 1, and of the logit where there is a score.
+        parts = EXP * (1 + abs(x) * (r.score > 0))
+        of_bce = self.score * abs(x) + self.unit * parts + (FEW * self.unit + self._bce_cast) * self._plain_bce
         of_bce = of_bce * abs(r.class_weights)
         gains = np.array(self.case.gains.values)
         terms = np.array([float(each.sum()) for each in (of_box, of_bce, of_third)])
@@ -333,6 +337,12 @@ class Budget:
         terms[1] += sums[0]
         items = np.array(r.calls[0].items)
         return (gains * terms / r.divisor + abs(items) * (self.divisor + self._sum_error),)
+
+    @property
+    def _plain_bce(self) -> Reals:
+        """The sizes of the parts of BCE, (B, C, A)."""
+        x = self.reference.scores
+        return np.asarray(np.maximum(x, 0) + abs(self.reference.score * x) + np.log1p(np.exp(-abs(x))))
 
     @property
     def _bce_cast(self) -> float:

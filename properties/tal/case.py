@@ -263,7 +263,8 @@ def aimed(case: Case, level: int) -> Reals:
     y, x = (axis + 0.5 for axis in np.mgrid[:rows, :columns].astype(np.float64))
     found = np.ones((case.batch, SIDES, rows, columns))
     for image in range(case.batch):
-        boxes = np.array([t[2:] for t in case.targets if t[0] == image], dtype=np.float64)
+        mine = (t[2:] for t in case.targets if t[0] == image and np.isfinite(t[2:]).all())
+        boxes = np.array(list(mine), dtype=np.float64)
         if len(boxes):
             cx, cy, w, h = boxes[np.arange(rows * columns) % len(boxes)].T.reshape(SIDES, rows, columns)
             left, top = x - (cx - w / 2) * width, y - (cy - h / 2) * height

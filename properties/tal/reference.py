@@ -45,10 +45,17 @@ class Rows:
 
 
 class Reference:
-    """What SPEC requires for a case. Each property is computed on first use. T targets, A anchors of all levels."""
+    """What SPEC requires for a case. Each property is computed on first use. T targets, A anchors of all levels.
 
-    def __init__(self, case: Case, dialect: Dialect = UPSTREAM) -> None:
+    ``owner``: the target of each anchor, (B, A), if that is taken from a loss. ``also``: candidates beside those that
+    the reference finds, (T, A).
+    """
+
+    def __init__(
+        self, case: Case, dialect: Dialect = UPSTREAM, owner: Ints | None = None, also: Bools | None = None
+    ) -> None:
         self.case, self.dialect = case, dialect
+        self._given, self._also = owner, also
         self.topk = min(case.topk or dialect.topk, case.anchors)
         given = case.topk2
         self.topk2 = None if given in (None, case.topk or dialect.topk) else min(given or 0, case.anchors)
@@ -127,7 +134,8 @@ class Reference:
     @cached_property
     def candidate(self) -> Bools:
         """Which anchors are inside which target's enlarged box, (T, A) (SPEC 3.1)."""
-        return np.asarray((edge_distances(self.corners, self).min(axis=2) > INSIDE) & self.valid[:, None])
+        inside = edge_distances(self.corners, self).min(axis=2) > INSIDE
+        return np.asarray((inside if self._also is None else inside | self._also) & self.valid[:, None])
 
     @cached_property
     def shares(self) -> Reals:
@@ -191,6 +199,8 @@ class Reference:
     @cached_property
     def owner(self) -> Ints:
         """The target of each anchor, (B, A); -1 without one."""
+        if self._given is not None:
+            return self._given
         before = self.owner_before_topk2
         if self.topk2 is None:
             return before

@@ -328,3 +328,40 @@ TAL_FAULTS: tuple[TalFault, ...] = (
     *INPUTS,
 )
 BY_NAME = {fault.name: fault for fault in TAL_FAULTS}
+
+_other = faults_of("CAND", "assign", "")
+# No faults: other right ways to do the same. No law may accuse them.
+CONFORMING = (
+    _other("last_of_equals", "level.cumsum(1) <= room", "level.flip(1).cumsum(1).flip(1) <= room"),
+    _other("candidates_first_of_zeros", "outside = torch.where(limit > 0, 0, (~candidate).sum(1, keepdim=True))",
+           "outside = 0"),
+    _other("torchs_own_top_k",
+           "limit = metric.topk(k, dim=1).values[:, -1:]",
+           "return torch.zeros_like(candidate).scatter_(1, metric.topk(k, dim=1).indices, True) & candidate\n"
+           "    limit = metric.topk(k, dim=1).values[:, -1:]"),
+    _other("last_row_of_equals",
+           """+ (nobody - row)
+            largest.scatter_reduce_(0, at, torch.where(pairs.candidate, key, -1), "amax")
+            if seen is not None:
+                seen.append(pairs)
+        contested = first < last
+        row = torch.where(contested, nobody - largest % ROWS, first)""",
+           """+ row
+            largest.scatter_reduce_(0, at, torch.where(pairs.candidate, key, -1), "amax")
+            if seen is not None:
+                seen.append(pairs)
+        contested = first < last
+        row = torch.where(contested, largest % ROWS, first)"""),
+    TalFault("rounded_in_float32", "DECODE", "", "boxes", "return function(*(value.to(wide) for value in values))",
+             "return function(*values)"),
+    TalFault("arctangent_of_a_quotient", "BOX", "", "boxes", "return arctangent(right - left, bottom - top + EPS)",
+             "return ((right - left) / (bottom - top + EPS)).atan()"),
+    TalFault("plain_bce", "CLS", "", "terms",
+             "bce = softplus(x, threshold=EXACT_SOFTPLUS) - _wanted(x, label, score) * x",
+             "bce = torch.nn.functional.binary_cross_entropy_with_logits(x, _wanted(x, label, score), reduction='none')"),
+    TalFault("two_cross_entropies", "THIRD", "", "terms", "log_share = logits.log_softmax(-1)",
+             "log_share = logits - logits.logsumexp(-1, keepdim=True)"),
+    TalFault("corners_scaled_last", "TARGETS", "", "inputs", "torch.stack((x - w / 2, y - h / 2, x + w / 2, y + h / 2), dim=1)",
+             "torch.stack(((fractions[:, 0] - fractions[:, 2] / 2) * width, (fractions[:, 1] - fractions[:, 3] / 2) * height,"
+             " (fractions[:, 0] + fractions[:, 2] / 2) * width, (fractions[:, 1] + fractions[:, 3] / 2) * height), dim=1)"),
+)  # fmt: skip
