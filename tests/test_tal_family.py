@@ -19,14 +19,14 @@ from properties.tal.dialects import DIALECTS
 from properties.tal.reference import Reference
 from properties.tal.strategies import USUAL
 from tests.all_laws import ROOT
-from tests.faults.tal import STEPS, TAL_FAULTS, TalFault, plant_tal
+from tests.faults.tal import CONFORMING, STEPS, TAL_FAULTS, TalFault, plant_tal
 from tests.judging import breaks, made, on_its_device, search
 from tests.tal_cases import drawn, heads_of, slowly
 from tests.test_cli import run
 from yololoss.harness.cases.vectors import make_vector
 from yololoss.harness.engine.plan import Plan
 from yololoss.harness.errors import UsageError
-from yololoss.harness.laws.law import find_laws
+from yololoss.harness.laws.law import SEED, find_laws
 from yololoss.harness.subjects.execute import execute
 from yololoss.harness.subjects.load import load_loss
 
@@ -183,6 +183,25 @@ def test_every_other_planted_fault_breaks_its_law(fault: TalFault, tmp_path: Pat
     """Within a hundred cases."""
     subject = on_its_device(plant_tal(fault, tmp_path), "cpu")
     assert search(find_laws(FAMILY)[fault.law], subject) is not None
+
+
+@pytest.mark.parametrize("other", CONFORMING, ids=lambda other: other.name)
+def test_no_law_accuses_another_right_way_to_write_it(other: TalFault, tmp_path: Path):
+    """Ties decided otherwise, other roundings: 25 cases of a gate."""
+    assert not accused(other, tmp_path, 25)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("other", CONFORMING, ids=lambda other: other.name)
+def test_no_law_accuses_another_right_way_on_many_cases(other: TalFault, tmp_path: Path):
+    """300 cases of another seed."""
+    assert not accused(other, tmp_path, 300, seed=11)
+
+
+def accused(other: TalFault, folder: Path, cases: int, seed: int = SEED) -> list[str]:
+    """The laws that a right loss breaks on so many cases of a gate, with the case."""
+    plan = Plan((), on_its_device(plant_tal(other, folder), "cpu"))
+    return [f"{raw.told.law}\n{raw.case}" for raw in breaks(plan.subject, made(plan, range(cases), seed))]
 
 
 # The first law to break does not name the step: scores that are so small that they cannot be seen, or that carry a

@@ -83,6 +83,8 @@ class TaskAligned(Family):
     follows = MappingProxyType(
         {
             **{f"{part}.gradient": f"{part}.item" for part in ("classes", "boxes", "third")},
+            "assign.ties": "assign.anchors",
+            "scores.ties": "scores.value",
             "scores.value": "assign.anchors",  # a score may also be wrong where its target has other anchors
         }
     )
@@ -91,7 +93,7 @@ class TaskAligned(Family):
         "then predictions and a batch"
     )
     # where an item or a gradient of a part is wrong, so are the total and the whole gradient
-    of_right_values = frozenset(("totals.value", "gradients.value"))
+    of_right_values = frozenset(("totals.value", "gradients.value", "gradients.ties"))
     dialects = DIALECTS
     usual_dialect = "upstream"
     own_dialect = "yololoss"

@@ -17,6 +17,7 @@ from yololoss.harness.laws.law import law
 
 from .budget import BECAUSE
 from .case import SIDES, Case
+from .reading import in_order
 from .strategies import POWERS, cases
 
 SYMMETRIC = cases(
@@ -37,7 +38,8 @@ def same_edges(exam: Exam) -> None:
 
 
 def undoubted(*exams: Exam) -> None:
-    """Rounding decides nothing in the assignment."""
+    """Rows in order, where rounding decides nothing in the assignment."""
+    in_order(exams[0])
     for each in exams:
         each.only_if(each.budget.doubt is None, f"rounding decides {each.budget.doubt}")
 

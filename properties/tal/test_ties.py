@@ -48,20 +48,20 @@ def test_an_assignment_that_hangs_on_rounding_is_a_right_one(exam: Exam) -> None
 
 
 @law("scores.ties", title="A score is wrong, and rounding is no reason", source="SPEC 7", cases=EVERY_KIND)
-def test_the_results_are_those_of_the_losss_own_assignment(exam: Exam) -> None:
-    """Where rounding decides, scores and gradients are those of an assignment that the gradient shows."""
-    allowed, reading = tied(exam)
-    found = [Budget(exam.case, exam.subject.dialect, owner, allowed.budget.edges_in_doubt)
-             for owner in allowed.owners(reading)]  # fmt: skip
-    exam.only_if(0 < len(found) < MOST, "several targets of one class may have the anchors")
-    near = min(found, key=lambda each: _off(each, reading))
+def test_the_scores_are_those_of_the_losss_own_assignment(exam: Exam) -> None:
+    """Where rounding decides, the scores are those of an assignment that the gradient shows."""
+    near, reading = own_assignment(exam)
     allowance = 2 * reading.error + near.score
     exam.expect_close("score at image, class, anchor", near.reference.score, reading.scores, allowance, BECAUSE)
-    _same_sides(exam, near, reading)
 
 
-def _same_sides(exam: Exam, near: Budget, reading: Reading) -> None:
-    """The gradients of the side logits are those of the assignment, at the anchors whose scores can be seen."""
+@law("gradients.ties", title="A gradient of a box is wrong, and rounding is no reason", source="SPEC 7",
+     cases=EVERY_KIND)  # fmt: skip
+def test_the_gradients_are_those_of_the_losss_own_assignment(exam: Exam) -> None:
+    """Where rounding decides, boxes have the gradients of that assignment, at anchors whose score can be seen."""
+    near, reading = own_assignment(exam)
+    right = abs(near.reference.score - reading.scores) <= 2 * reading.error + near.score
+    exam.only_if(bool(right.all()), "scores are wrong, as scores.ties says")
     r = near.reference
     image, anchor = np.nonzero(reading.found.any(axis=1))
     at = image, slice(None), anchor
@@ -69,6 +69,15 @@ def _same_sides(exam: Exam, near: Budget, reading: Reading) -> None:
     unseen = float(np.where(reading.allowed & ~reading.found, 2 * reading.error, 0).sum())
     allowed = off[at] + near.least + unseen / r.divisor * abs(want[at])
     exam.expect_close("gradient at anchor, channel", want[at], sides_of(exam)[at], allowed, BECAUSE)
+
+
+def own_assignment(exam: Exam) -> tuple[Budget, Reading]:
+    """The budget by the assignment that comes nearest to the scores that the gradient shows."""
+    allowed, reading = tied(exam)
+    doubtful = allowed.budget.edges_in_doubt
+    found = [Budget(exam.case, exam.subject.dialect, owner, doubtful) for owner in allowed.owners(reading)]
+    exam.only_if(0 < len(found) < MOST, "several targets of one class may have the anchors")
+    return min(found, key=lambda each: _off(each, reading)), reading
 
 
 def _off(budget: Budget, reading: Reading) -> float:
