@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 from typing_extensions import override
 
 from yololoss.harness.subjects.comparison import Comparison
-from yololoss.harness.subjects.family import Family
+from yololoss.harness.subjects.dialect import Recognised
+from yololoss.harness.subjects.family import Family, LossUnderTest
 from yololoss.harness.subjects.outcome import Outcome
 from yololoss.harness.subjects.subject import Make
 
@@ -15,6 +16,7 @@ from . import drawing, forms, recorded, strategies
 from .budget import Budget
 from .case import Case
 from .dialects import DIALECTS, Dialect
+from .recognise import recognise
 from .recorded import Expected
 from .reference import Reference
 
@@ -121,6 +123,10 @@ class TaskAligned(Family):
     @override
     def draw(self, case: Any, title: str, outcome: Outcome | None, dialect: Dialect) -> Any:
         return drawing.draw(case, title, outcome, dialect)
+
+    @override
+    def recognise(self, subject: LossUnderTest, named: Dialect | None) -> Recognised:
+        return recognise(subject, named)
 
     @override
     def excludes(self, dialect: Dialect, case: Any) -> str | None:

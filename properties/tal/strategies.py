@@ -72,7 +72,7 @@ Row = tuple[float, float, float, float, float, float]
 
 
 def _frame(choose: Choices, domain: "Domain") -> Frame:
-    rows, columns = choose.of(GRIDS)
+    rows, columns = choose.of(domain.grids)
     levels, first = range(choose.of(domain.levels)), choose.of(domain.first_strides)
     grids = tuple((-(-rows // 2**i), -(-columns // 2**i)) for i in levels)
     return Frame(
@@ -197,6 +197,7 @@ class Domain(AnyDomain):
     target_dtypes: tuple[TargetsDtype, ...] = TARGET_DTYPES
     forms: tuple[Form, ...] = ("levels", "mapping")
     layouts: tuple[Layout, ...] = ("contiguous", "channels_last")
+    grids: tuple[tuple[int, int], ...] = GRIDS
     levels: tuple[int, ...] = LEVELS
     classes: tuple[int, ...] = CLASSES
     bins: tuple[int, ...] = BINS
@@ -260,6 +261,7 @@ class Domain(AnyDomain):
             self.min_targets <= len(case.targets) <= self.max_targets
             and case.dtype in self.dtypes
             and case.targets_dtype in self.target_dtypes
+            and case.grids[0] in self.grids
             and case.levels in self.levels
             and case.strides[0] in self.first_strides
             and case.form in self.forms
@@ -286,6 +288,29 @@ TIES = cases(min_targets=1, ties=True, spots=SPOTS)
 EVERY_KIND = any_of(ANY, CROWD, TIES)
 # On which two correct losses agree.
 STANDARD = cases(spots=SIMPLE, aims=("aim", "peak"), class_logits=USUAL_CLASS_LOGITS)
+# On which losses of different dialects differ: small sides, contested anchors, more candidates than top-k.
+CASES_OF_CHOICES = Domain(
+    min_targets=2,
+    max_targets=5,
+    spots=("any", "small", "same centre"),
+    dtypes=("float32",),
+    aims=("aim", "peak"),
+    class_logits=USUAL_CLASS_LOGITS[:2],
+    levels=(2, 3),
+    bins=(4, 1),
+    grids=GRIDS[:4],
+)
+# On which anchors are contested by targets that did not all take them.
+CASES_OF_CONTEST = Domain(
+    min_targets=2,
+    max_targets=4,
+    spots=("same centre", "any"),
+    dtypes=("float32",),
+    aims=("aim", "peak"),
+    levels=(1, 2),
+    bins=(4,),
+    grids=GRIDS[:2],
+)
 # Usual sizes, and nothing on a limit: for laws that run a loss many times.
 USUAL = Case(
     batch=2,
