@@ -22,12 +22,8 @@ from .case import Case
 from .dialects import DIALECTS, Dialect
 from .strategies import CASES_OF_CHOICES, CASES_OF_CONTEST, USUAL
 
-CONTESTED = (
-    44,
-    226,
-    200,
-    325,
-)  # seeds of cases in which the largest overlap is of a target that did not take the anchor
+# Seeds of cases in which a contested anchor has the largest overlap with a target that did not take it.
+CONTESTED = (44, 226, 200, 325)
 TRIED = 16  # cases that are drawn
 # Choices that values show, and their options.
 OPTIONS: dict[str, tuple[Any, ...]] = {

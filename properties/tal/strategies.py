@@ -127,9 +127,9 @@ def _tiny(chosen: tuple[int, ...], frame: Frame, box: tuple[float, ...]) -> list
 
 
 def _border(chosen: tuple[int, ...], frame: Frame, box: tuple[float, ...]) -> list[float]:
-    """The centre is on the edge of the image, but never in the corner: there a dialect drops the target."""
+    """The centre is on the edge of the image, or in its corner, where a dialect drops the target."""
     centre = [(0.0, 1.0, place, 1 / 256)[n % 4] for n, place in zip(chosen[:2], box[:2], strict=True)]
-    return [*(centre if any(centre) else (1 / 256, 0.0)), *box[2:]]
+    return [*centre, *box[2:]]
 
 
 def _on_anchors(chosen: tuple[int, ...], frame: Frame, box: tuple[float, ...]) -> list[float]:

@@ -27,7 +27,7 @@ STEPS = {
     "THIRD": ("third", "totals.finite", "gradients.finite"),
     "SCALE": ("classes.divisor", "totals", "symmetry.duplicated-batch", "boxes.item", "third.item"),
     "RETURN": ("totals", "form", "run"),
-    "STATE": ("state", "form"),
+    "STATE": ("state", "form", "run"),
     "DTYPE": ("totals", "gradients", "assign", "scores", "run", "boxes", "third", "classes", "form", "state"),
     "AUTOGRAD": ("gradients", "boxes", "classes", "third", "totals"),
 }
@@ -311,6 +311,41 @@ INPUTS = (
              "torch.cat([level.flatten(2) if n == 0 else level.flatten(2).detach() for n, level in enumerate(preds)],"
              " dim=2)"),
 )  # fmt: skip
+READ = "read = read_predictions(preds, self.reg_max)"
+CONDUCT = (
+    TalFault("corner_dropped", "TARGETS", "assign.anchors", "inputs",
+             "corners = torch.where(present[:, None], bounded(corners), 0)",
+             "present = present & (corners.sum(1) > 0)\n"
+             "    corners = torch.where(present[:, None], bounded(corners), 0)", "L008"),
+    TalFault("score_in_half", "DTYPE", "classes.item", "assign",
+             "logits.to(torch.promote_types(logits.dtype, torch.float32))", "logits", "L106"),
+    TalFault("decode_in_half", "DTYPE", "classes.item", "loss", "expected_distance, part.to(read.dtype))",
+             "expected_distance, part)"),
+    TalFault("terms_in_half", "DTYPE", "boxes.gradient", "terms", "boxes[rows.image, :, rows.anchor].to(dtype), 0)",
+             "boxes[rows.image, :, rows.anchor].half().to(dtype), 0)"),
+    TalFault("draws_random_numbers", "STATE", "state.rng-unchanged", "loss", READ, f"{READ}\n        torch.rand(1)"),
+    TalFault("prints_its_batch", "STATE", "run.no-output", "loss", READ, f"{READ}\n        print(len(batch))"),
+    TalFault("writes_to_boxes", "STATE", "state.inputs-unchanged", "loss", READ,
+             f"{READ}\n        batch[\"bboxes\"].clamp_(0.01, 0.5)"),
+    TalFault("writes_to_predictions", "STATE", "form.batch-unchanged", "loss", READ,
+             f"{READ}\n        read.scores.detach().mul_(2.0)"),
+    TalFault("keeps_every_batch", "STATE", "state.keeps-nothing", "loss", READ,
+             f"{READ}\n        self.kept = [*getattr(self, \"kept\", []), batch]"),
+    TalFault("halved_after_the_first_call", "STATE", "state.repeated-calls", "loss", RESULT,
+             "self.calls = getattr(self, \"calls\", 0) + 1\n"
+             "        return self.results(values * images / min(self.calls, 2), values.detach() / min(self.calls, 2))"),
+    TalFault("first_gain_kept", "STATE", "form.gains-edited", "loss",
+             "gains = self.hyp.box, self.hyp.cls, self.hyp.dfl",
+             "self.gains = gains = getattr(self, \"gains\", (self.hyp.box, self.hyp.cls, self.hyp.dfl))"),
+    TalFault("seeds_the_generator", "STATE", "state.rng-unchanged", "loss", READ,
+             f"{READ}\n        torch.manual_seed(0)"),
+    TalFault("wraps_refused", "INPUT", "form.wrapped-model", "parts", "inner = unwrap(model)", "inner = model"),
+    TalFault("reads_the_images", "INPUT", "form.other-keys", "loss", READ,
+             f"{READ}\n        assert \"img\" not in batch or batch[\"img\"].isfinite().all()"),
+    TalFault("flat_columns_alone", "INPUT", "form.columns", "inputs",
+             "image, cls, fractions = image.reshape(-1), cls.reshape(-1), boxes.reshape(-1, SIDES)",
+             "image, cls, fractions = image.reshape(-1), cls[:, 0], boxes.reshape(-1, SIDES)"),
+)  # fmt: skip
 TAL_FAULTS: tuple[TalFault, ...] = (
     *TARGETS,
     *ANCHORS,
@@ -326,6 +361,7 @@ TAL_FAULTS: tuple[TalFault, ...] = (
     *SCALE,
     *RETURNS,
     *INPUTS,
+    *CONDUCT,
 )
 BY_NAME = {fault.name: fault for fault in TAL_FAULTS}
 
