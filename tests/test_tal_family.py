@@ -303,6 +303,16 @@ def test_a_record_of_the_bundled_loss_is_what_it_does():
         assert any(each.differs.any() for each in FAMILY.comparisons(case, recorded, other))
 
 
+def test_the_assignment_is_worked_out_in_lines():
+    """Each target with its best candidates, and what became of them."""
+    lines = [*FAMILY.worked_out(USUAL.changed(topk=3), None, OWN)]
+    assert lines[0] == "target 0: corners (4, 12, 28, 36): 6 candidates, 3 taken, 3 in the end"
+    assert lines[1].startswith("  anchor ")
+    assert any(", not among the best" in line for line in lines)
+    assert lines[-1].startswith("sum of scores ")
+    assert not [*FAMILY.worked_out(USUAL.changed(targets=((9, 0, 0.5, 0.5, 0.5, 0.5),)), None, OWN)]
+
+
 @pytest.mark.slow
 def test_a_finding_is_minimised_drawn_and_replayed(tmp_path):
     """A fault goes through all of the harness: check, picture, case file, replay, report."""

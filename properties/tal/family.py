@@ -12,7 +12,7 @@ from yololoss.harness.subjects.family import Family, LossUnderTest
 from yololoss.harness.subjects.outcome import Outcome
 from yololoss.harness.subjects.subject import Make
 
-from . import drawing, forms, recorded, strategies
+from . import describing, drawing, forms, recorded, strategies
 from .budget import Budget
 from .case import Case
 from .dialects import DIALECTS, Dialect
@@ -123,6 +123,10 @@ class TaskAligned(Family):
     @override
     def draw(self, case: Any, title: str, outcome: Outcome | None, dialect: Dialect) -> Any:
         return drawing.draw(case, title, outcome, dialect)
+
+    @override
+    def worked_out(self, case: Any, outcome: Outcome | None, dialect: Dialect) -> Iterator[str]:
+        return describing.worked_out(case, dialect)
 
     @override
     def recognise(self, subject: LossUnderTest, named: Dialect | None) -> Recognised:
