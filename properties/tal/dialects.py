@@ -25,16 +25,13 @@ class Dialect(Data):
     third_of_one_bin: Literal["l1", "none"] = "l1"  # the third term if R = 1
     batch: Literal["times", "plain"] = "times"  # what the total is multiplied with
     total: Literal["three", "one"] = "three"  # numbers in the total
-    items: Literal["dict", "tensor"] = "dict"
     class_weights: Literal["used", "ignored"] = "used"
     half: Literal["own", "float32"] = "own"  # what half precision is computed in
     row_order: Literal["by image", "any"] = "by image"  # which orders of rows are accepted
     target_dtypes: Literal["float32", "any"] = "float32"
     bad_input: Literal["any", "refused"] = "any"
-    # fewer anchors than top-k
-    few_anchors: Literal["error", "all"] = "error"
+    few_anchors: Literal["error", "all"] = "error"  # fewer anchors than top-k
     forms: Literal["one", "both"] = "one"  # of predictions
-    sums: Literal["plain", "bounded"] = "plain"  # what large finite logits may overflow
 
     def but(self, **choices: Any) -> Self:
         """The dialect with other options."""
@@ -42,10 +39,9 @@ class Dialect(Data):
 
 
 UPSTREAM = Dialect()
-_DICT_DIRECT = UPSTREAM.but(small_sides="below s1 to s2")  # 8.4.21-40 to 8.4.100
+_SINCE_8_4 = UPSTREAM.but(small_sides="below s1 to s2")  # 8.4.21-40 to 8.4.100
 _BEFORE = UPSTREAM.but(
     small_sides="none",
-    items="tensor",
     row_order="any",
     target_dtypes="any",
     class_weights="ignored",
@@ -62,12 +58,9 @@ DIALECTS = {
         bad_input="refused",
         few_anchors="all",
         forms="both",
-        sums="bounded",
     ),
-    "ultralytics-8.4.100": _DICT_DIRECT.but(items="tensor"),
-    "ultralytics-8.4.20": _DICT_DIRECT.but(
-        items="tensor", row_order="any", target_dtypes="any", class_weights="ignored"
-    ),
+    "ultralytics-8.4.100": _SINCE_8_4,
+    "ultralytics-8.4.20": _SINCE_8_4.but(row_order="any", target_dtypes="any", class_weights="ignored"),
     "ultralytics-8.3.252": _BEFORE,
     "ultralytics-8.2.0": _BEFORE.but(total="one"),
 }
