@@ -70,7 +70,8 @@ def line(spec: str) -> str:
         (
             "WithoutAnchors",
             "a loss without anchors, like YOLOv8's: it asks for reg_max (AttributeError: the loss looked for "
-            "model.args, which is not there, at kinds.py:# in __init__). No law is about such losses",
+            "model.args, which is not there, at kinds.py:# in __init__). "
+            "If it is called with (preds, batch), the laws of another family are about it",
         ),
         (
             "DictOfTargets",

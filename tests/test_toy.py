@@ -138,7 +138,7 @@ def test_what_is_recorded_of_another_family_is_refused(tmp_path):
 
 def test_a_family_that_is_not_there_is_told_with_the_closest_match():
     """A family that says no more has no regions, and domains that are open to all laws; other laws are not about it."""
-    with pytest.raises(UsageError, match=r"^family to: no such family; did you mean 'toy'\? \(known: v5, toy\)$"):
+    with pytest.raises(UsageError, match=r"^family to: no such family; did you mean 'toy'\? \(known: v5, tal, toy\)$"):
         find_family("to")
     domain, toy = ToyDomain(), find_family("toy")
     assert not domain.only_own
@@ -160,5 +160,5 @@ def test_a_family_may_leave_dialects_to_their_names():
 def test_a_file_cannot_make_the_harness_import_a_family(tmp_path):
     """A file is data: a family that is not known is refused by its name."""
     (tmp_path / "a.json").write_text('{"family": "os", "source": {}, "vectors": []}', encoding="utf-8")
-    with pytest.raises(BadFile, match=r"a\.json: unknown family 'os' \(known: v5, toy, and that of --loss\)"):
+    with pytest.raises(BadFile, match=r"a\.json: unknown family 'os' \(known: v5, tal, toy, and that of --loss\)"):
         read_vectors(tmp_path / "a.json")

@@ -17,6 +17,7 @@ from yololoss.harness.cases.case import DTYPES, Count, Data, Dtype, Finite, Inde
 from yololoss.harness.cases.case import Case as AnyCase
 from yololoss.v5.hyp import Hyperparameters
 
+from ..shared.noise import noise
 from .packed import PackedLogits
 
 LARGEST = 2**27  # most logits of a case: four times a batch of 16 images of 640 x 640 and 80 classes
@@ -92,12 +93,7 @@ class SeededLogits(_Generated):
 
     @override
     def bulk(self, layer: int, size: int) -> NDArray[np.float64]:
-        first = (self.seed << 32) + (layer << 28) + 1
-        z = np.arange(first, first + size, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        z = z ^ (z >> np.uint64(31))
-        return ((z >> np.uint64(40)) / 2**23 - 1) * self.scale + self.offset
+        return noise(self.seed, layer, size) * self.scale + self.offset
 
 
 class GivenLogits(Data):

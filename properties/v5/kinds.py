@@ -35,12 +35,19 @@ def _without(term: str) -> str:
     return f"An adapter that leaves out the {term} term can have the box, objectness and class terms judged"
 
 
+WITHOUT_ANCHORS = "a loss without anchors, like YOLOv8's"
 KINDS = (
     Kind(r"masks|segments|protos?", "a segmentation loss", _without("mask")),
     Kind(r"thetas?(_\w+)?|angles?", "a loss of boxes with an angle", _without("angle")),
     Kind(r"(\w+_)?(landmark|lmk|kpt|keypoint)s?(_\w+)?", "a loss of landmarks or keypoints", _without("point")),
-    Kind(r"\.?(reg_max|use_dfl)", "a loss without anchors, like YOLOv8's", "No law is about such losses"),
+    Kind(
+        r"\.?(reg_max|use_dfl)",
+        WITHOUT_ANCHORS,
+        "If it is called with (preds, batch), the laws of another family are about it",
+    ),
 )
+# by the arguments of its call alone: a name that may mean anything else where a loss looks it up
+OF_BATCH = Kind(r"batch", WITHOUT_ANCHORS, "Its call, or its constructor, is not that of YOLOv8")
 OTA = Kind(
     r"im(g|age)s?",
     "an OTA loss, whose predictions choose the rows",
@@ -69,7 +76,7 @@ SAID = (
 def by_arguments(found: Any) -> str | None:
     """What a class or function is, by the arguments that it requires; None if they do not tell."""
     if inspect.isclass(found):
-        return _by_names([*required(found), *_required_by_call(found)], KINDS)
+        return _by_names([*required(found), *_required_by_call(found)], (*KINDS, OF_BATCH))
     return _by_names(required(found), (*KINDS, OTA))
 
 

@@ -72,8 +72,8 @@ class WithoutAnchors:
         self.hyp = model.args
         self.bins = model.model[-1].reg_max
 
-    def __call__(self, preds: Any, batch: dict[str, Tensor]) -> Any:
-        return preds[0].sum() * self.hyp.box * batch["bboxes"].sum()
+    def __call__(self, preds: Any, targets: dict[str, Tensor]) -> Any:
+        return preds[0].sum() * self.hyp.box * targets["bboxes"].sum()
 
 
 class DictOfTargets(PlainLoss):

@@ -10,7 +10,7 @@ VERSION = "0.1.0"  # of the package
 HERE = Path(__file__).parent
 FOLDER = HERE if (HERE / "properties").is_dir() else HERE.parents[1]
 PACKAGE = f"{__name__}.properties" if FOLDER == HERE else "properties"
-FAMILIES = ("v5",)
+FAMILIES = ("v5", "tal")
 SHARED = f"{PACKAGE}.shared"  # laws of all families
 
 

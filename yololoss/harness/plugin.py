@@ -165,7 +165,7 @@ def _law(item: pytest.Item) -> "Law | None":
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Sort the laws, and check the waivers. With --laws or --replay, keep only the laws that these name."""
+    """Sort the laws, check the waivers, and keep the laws of the loss's family; with --laws or --replay, only some."""
     laws = {item: law for item in items if (law := _law(item)) is not None}
     if not (laws or config.option.laws or config.option.replay):
         return
@@ -177,11 +177,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items.sort(key=lambda item: (item not in laws, item in laws and laws[item].place(gate.family)))
         if laws:
             gate.check_waivers()
+        laws = _of_the_family(config, items, laws)
         if config.option.laws:
             wanted = find_laws(gate.family, config.option.laws)
             _keep(config, items, [item for item, law in laws.items() if law.id in wanted])
         if config.option.replay:
             _keep(config, items, _replayed(config, laws))
+
+
+def _of_the_family(
+    config: pytest.Config, items: list[pytest.Item], laws: "dict[pytest.Item, Law]"
+) -> "dict[pytest.Item, Law]":
+    """Leave out the laws of other families, beside those of the loss's own: two families may have laws of one name."""
+    own = {item: law for item, law in laws.items() if law.family in (None, _gate(config).family)}
+    if not own or len(own) == len(laws):
+        return laws
+    _keep(config, items, [item for item in items if item in own or item not in laws])
+    return own
 
 
 def _replayed(config: pytest.Config, laws: "dict[pytest.Item, Law]") -> list[pytest.Item]:

@@ -1,0 +1,403 @@
+"""Planted faults of the task-aligned loss: single careless edits of the bundled one. Its laws must find each of them.
+
+``field`` is a fault's number in the list of faults that losses of this family had (L001 to L107).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+import yololoss
+
+HOME = Path(yololoss.__file__).parent / "tal"
+# The steps of the loss, and the parts (or ids) of laws that speak of them.
+STEPS = {
+    "INPUT": ("input", "form", "run"),
+    "TARGETS": ("assign", "scores", "state", "boxes", "third", "form", "input"),
+    "ANCHOR": ("assign", "scores", "boxes", "third", "run"),
+    "DECODE": ("assign", "scores", "boxes", "third"),
+    "CAND": ("assign", "scores"),
+    "METRIC": ("assign", "scores"),
+    "TOPK": ("assign", "scores", "input", "run"),
+    "CONFLICT": ("assign", "scores"),
+    "SCORE": ("scores", "totals.finite"),
+    "CLS": ("classes", "totals"),
+    "BOX": ("boxes", "totals.finite", "gradients.finite"),
+    "THIRD": ("third", "totals.finite", "gradients.finite"),
+    "SCALE": ("classes.divisor", "totals", "symmetry.duplicated-batch", "boxes.item", "third.item"),
+    "RETURN": ("totals", "form", "run"),
+    "STATE": ("state", "form", "run"),
+    "DTYPE": ("totals", "gradients", "assign", "scores", "run", "boxes", "third", "classes", "form", "state"),
+    "AUTOGRAD": ("gradients", "boxes", "classes", "third", "totals"),
+}
+
+
+@dataclass(frozen=True)
+class TalFault:
+    """One careless edit: in a module of the loss, ``old``, which occurs there once, becomes ``new``.
+
+    ``law``: one that it breaks. A law about the step at fault is among the first that it breaks.
+    """
+
+    name: str
+    step: str
+    law: str
+    module: str
+    old: str
+    new: str
+    field: str = ""
+
+
+def faults_of(step: str, module: str, law: str) -> Callable[..., TalFault]:
+    """A function that makes faults of one step and module: (name, old, new, field="", law=law)."""
+
+    def make(name: str, old: str, new: str, field: str = "", law: str = law) -> TalFault:
+        return TalFault(name, step, law, module, old, new, field)
+
+    return make
+
+
+_PLANTED = count()
+
+
+def plant_tal(fault: TalFault, folder: Path) -> str:
+    """Copy the loss, with the fault, into ``folder`` as a package of its own; return its --loss spec."""
+    name = f"{fault.name}_{next(_PLANTED)}"  # a process has only one module of each name
+    package = folder / name
+    package.mkdir(parents=True)
+    for source in HOME.glob("*.py"):
+        text = source.read_text(encoding="utf-8")
+        if source.stem == fault.module:
+            if text.count(fault.old) != 1:
+                raise ValueError(f"{fault.name}: its text occurs {text.count(fault.old)} times in {source.name}")
+            text = text.replace(fault.old, fault.new)
+        text = text.replace("yololoss.tal.", f"{name}.")
+        (package / source.name).write_text(text, encoding="utf-8")
+    return f"{package / 'loss.py'}:TaskAlignedLoss"
+
+
+_target = faults_of("TARGETS", "inputs", "assign.anchors")
+_anchor = faults_of("ANCHOR", "boxes", "assign.anchors")
+_decode = faults_of("DECODE", "boxes", "scores.value")
+_candidate = faults_of("CAND", "assign", "assign.anchors")
+_metric = faults_of("METRIC", "assign", "scores.value")
+_topk = faults_of("TOPK", "assign", "assign.anchors")
+_conflict = faults_of("CONFLICT", "assign", "scores.value")
+_score = faults_of("SCORE", "assign", "scores.value")
+_cls = faults_of("CLS", "terms", "classes.item")
+_box = faults_of("BOX", "terms", "boxes.item")
+_third = faults_of("THIRD", "terms", "third.item")
+_scale = faults_of("SCALE", "loss", "classes.divisor")
+_return = faults_of("RETURN", "loss", "totals.sum")
+_input = faults_of("INPUT", "checks", "input.class-negative")
+_grad = faults_of("AUTOGRAD", "loss", "gradients.value")
+
+CORNERS = "torch.stack((x - w / 2, y - h / 2, x + w / 2, y + h / 2), dim=1)"
+POINT = "torch.arange(columns, dtype=torch.float32, device=device) + 0.5"
+SMALL = "half = torch.where(size < small_side, small_side, size) / 2"
+INSIDE = "(x - left > INSIDE) & (y - top > INSIDE) & (right - x > INSIDE) & (bottom - y > INSIDE)"
+METRIC = "power(score, self.settings.alpha) * power(overlap, self.settings.beta)"
+OWNERS = "row = torch.where(contested, nobody - largest % ROWS, first)"
+SCORE = "metric * largest_overlap / (largest_metric + self.settings.eps)"
+BCE = "bce = softplus(x, threshold=EXACT_SOFTPLUS) - _wanted(x, label, score) * x"
+SLOPE = "slope = (x.sigmoid() - _wanted(x, label, score)) * grads[0]"
+BOX = "(1 - ciou(bounded(corners_around(rows.point, distance)), rows.wanted)) * rows.score"
+CLAMP = "wanted = wanted.clamp(0, logits.shape[-1] - 1 - DFL_MARGIN)"
+FOCAL = "-(near * at_lower + (1 - near) * at_upper)"
+DIVISOR = "divisor = assigned.score.sum().clamp(min=1)"
+RESULT = "return self.results(values * images, values.detach())"
+WEIGHTED = "return (bce if weights is None else bce * weights[:, None]).sum(dtype=dtype)"
+
+TARGETS = (
+    _target("size_swapped", "(width, height) * 2", "(height, width) * 2", "L010"),
+    _target("corners_not_halved", CORNERS, "torch.stack((x - w, y - h, x + w, y + h), dim=1)"),
+    _target("centre_as_corner", CORNERS, "torch.stack((x, y, x + w, y + h), dim=1)"),
+    _target("class_zero", "image, cls = (torch.where(present, index, 0).long() for index in (image, cls))",
+            "image, cls = torch.where(present, image, 0).long(), torch.zeros_like(image).long()",
+            law="assign.inside-box"),
+    _target("last_target_lost", "present = present & fractions.isfinite()",
+            "present = present & (torch.arange(len(image)) < len(image) - 1) & fractions.isfinite()",
+            law="assign.anchors"),
+    TalFault("size_of_last_level", "TARGETS", "assign.anchors", "loss", "return rows * self._head.strides[0], columns * self._head.strides[0]",
+            "return rows * self._head.strides[-1], columns * self._head.strides[-1]"),
+    _target("boxes_in_float16", "boxes = (batch[name].to(device).float() for",
+            "boxes = (batch[name].to(device).half().float() for", law="scores.value"),
+)  # fmt: skip
+ANCHORS = (
+    _anchor("no_offset", POINT, POINT.replace(" + 0.5", ""), "L013"),
+    _anchor("whole_offset", POINT, POINT.replace("0.5", "1.0"), "L013"),
+    _anchor("transposed_grid",
+            "torch.stack((x.expand(rows, -1), y[:, None].expand(-1, columns)), dim=-1).flatten(0, 1)",
+            "torch.stack((x.expand(rows, -1), y[:, None].expand(-1, columns)), dim=-1).transpose(0, 1).flatten(0, 1)",
+            "L014"),
+    _anchor("strides_reversed", "zip(grids, strides, strict=True)", "zip(grids, strides[::-1], strict=True)", "L016"),
+    _anchor("half_stride_whole_pixels", "return self.point * self.stride[:, None]",
+            "return (self.point * self.stride[:, None]).floor()", "L013", law="assign.inside-box"),
+)  # fmt: skip
+DECODE = (
+    _decode("bins_from_one", "torch.arange(bins, dtype", "torch.arange(1, bins + 1, dtype", "L019"),
+    _decode("near_and_far_exchanged", "torch.cat((point - near, point + far), dim=-1)",
+            "torch.cat((point - far, point + near), dim=-1)", "L020"),
+    _decode("softmax_of_one_bin", "if bins == 1:", "if bins == 0:", "L022"),
+    _decode("most_probable_bin", "return (logits.softmax(-2) * torch", "return ((8 * logits).softmax(-2) * torch"),
+    TalFault("sides_not_side_major", "DECODE", "scores.value", "loss",
+             "read.boxes.reshape(images, SIDES, self.reg_max, number)",
+             "read.boxes.reshape(images, self.reg_max, SIDES, number).transpose(1, 2)"),
+    TalFault("boxes_left_in_cells", "METRIC", "scores.value", "loss",
+             "corners_around(anchors.point, distance) * anchors.stride[:, None]",
+             "corners_around(anchors.point, distance)", "L038"),
+)  # fmt: skip
+CANDIDATES = (
+    _candidate("inclusive", "INSIDE = 1e-9", "INSIDE = -1e-9", "L023"),
+    _candidate("no_enlargement", SMALL, "half = size / 2", "L025"),
+    _candidate("enlarged_at_threshold", "size < small_side", "size <= 2 * small_side"),
+    _candidate("first_stride_as_threshold", SMALL,
+               "half = torch.where(size < small_side / 2, small_side, size) / 2", "L026"),
+    _candidate("widths_alone", INSIDE, "(x - left > INSIDE) & (right - x > INSIDE) & (bottom - y > INSIDE)",
+               law="assign.inside-box"),
+    _candidate("no_inside_test", INSIDE, "(x - left > -1e9) & (y - top > -1e9)", law="assign.inside-box"),
+    TalFault("threshold_of_first_level", "CAND", "assign.anchors", "loss", "strides[min(1, len(strides) - 1)]",
+             "strides[0]"),
+    TalFault("enlarged_kept_for_boxes", "BOX", "boxes.item", "terms",
+             "wanted=assigned.targets.box[assigned.owners.row.flatten()[at]] / stride[:, None],",
+             "wanted=(lambda b: torch.cat(((b[:, :2] + b[:, 2:] - (b[:, 2:] - b[:, :2]).clamp(min=16.0)) / 2,"
+             " (b[:, :2] + b[:, 2:] + (b[:, 2:] - b[:, :2]).clamp(min=16.0)) / 2), dim=1))("
+             "assigned.targets.box[assigned.owners.row.flatten()[at]]) / stride[:, None],",
+             "L029"),
+)  # fmt: skip
+METRICS = (
+    _metric("score_of_class_0", "self.scores[image, self.targets.cls[some]]",
+            "self.scores[image, 0 * self.targets.cls[some]]", "L032"),
+    _metric("sum_of_powers", METRIC, METRIC.replace(" * ", " + "), "L034"),
+    _metric("raw_logits", "score = rounded_once(torch.sigmoid, logits.to(torch.promote_types(logits.dtype, torch.float32)))",
+            "score = logits.float().clamp(min=0)", "L035"),
+    _metric("second_sigmoid", "rounded_once(torch.sigmoid, logits.to(", "rounded_once(torch.sigmoid, logits.sigmoid().to("),
+    _metric("alpha_one", "alpha: float = 0.5", "alpha: float = 1.0"),
+    _metric("beta_five", "beta: float = 6.0", "beta: float = 5.0"),
+    _metric("plain_iou", "overlap = positive(overlap, candidate)",
+            "overlap = positive(overlap + 0.1 * (overlap > 0), candidate)"),
+    TalFault("iou_for_ciou", "METRIC", "scores.value", "boxes", "return iou - (distance + ciou_alpha(v, iou, EPS) * v)",
+             "return iou", "L037"),
+    TalFault("no_distance", "METRIC", "scores.value", "boxes", "return iou - (distance + ciou_alpha(v, iou, EPS) * v)",
+             "return iou - ciou_alpha(v, iou, EPS) * v"),
+)  # fmt: skip
+TOPK = (
+    _topk("one_more", "k = min(k, metric.shape[1])", "k = min(k + 1, metric.shape[1])"),
+    _topk("one_less", "k = min(k, metric.shape[1])", "k = max(min(k, metric.shape[1]) - 1, 1)",
+          law="assign.anchors"),
+    _topk("every_candidate", "return above | (level & (level.cumsum(1) <= room))", "return candidate"),
+    _topk("smallest", "limit = metric.topk(k, dim=1).values[:, -1:]",
+          "limit = metric.topk(k, dim=1, largest=False).values[:, -1:]"),
+    _topk("not_clamped", "k = min(k, metric.shape[1])", "k = k", "L041", law="run.no-exception"),
+    _topk("second_top_k_ignored", "topk2 is None or topk2 == self.settings.topk", "True", law="assign.at-most-k"),
+    _topk("second_top_k_of_all", "torch.where(own, metric[image], 0), own, topk2",
+          "torch.where(own, metric[image], 0), own, topk2 + 1"),
+    _topk("contested_dropped", OWNERS, "row = torch.where(contested, nobody, first)", "L044",
+          law="assign.anchors"),
+)  # fmt: skip
+CONFLICT = (
+    _conflict("first_row_wins", OWNERS, "row = first", "L049"),
+    _conflict("last_row_wins", OWNERS, "row = torch.where(contested, last, first)", "L049"),
+    _conflict("smallest_overlap_wins", "key = pairs.overlap.view(torch.int32).long()",
+              "key = (1 - pairs.overlap).view(torch.int32).long()", "L049"),
+    _conflict("metric_decides", "key = pairs.overlap.view(torch.int32).long()",
+              "key = pairs.metric.float().view(torch.int32).long()", "L047"),
+    _conflict("takers_alone", "torch.where(pairs.candidate, key, -1)", "torch.where(pairs.chosen, key, -1)"),
+)  # fmt: skip
+SCORES = (
+    _score("largest_of_all_candidates", "        return metric * largest_overlap /",
+           "        for some in self.chunks():\n"
+           "            pairs = self.pairs(some)\n"
+           "            top = pairs.overlap.max(dim=1).values\n"
+           "            for n, row in enumerate(range(some.start, some.stop)):\n"
+           "                largest_overlap = torch.where(owner == row, top[n], largest_overlap)\n"
+           "        return metric * largest_overlap /", "L052"),
+    _score("one_for_all", "slots = owner.flatten()", "slots = (owner < self.rows).long().flatten()"),
+    _score("larger_eps", "eps: float = 1e-9", "eps: float = 1e-7", "L056"),
+    _score("without_overlap", SCORE, "metric / (largest_metric + self.settings.eps)"),
+    _score("overlap_alone", SCORE, "overlap", "L058"),
+    _score("hard", SCORE, "(metric > 0).to(metric)", "L058"),
+    _score("without_metric", SCORE, "largest_overlap * (metric > 0)"),
+    _score("eps_missing", SCORE, "metric * largest_overlap / largest_metric", "L055", law="totals.finite"),
+    _score("metric_unnormalised", SCORE, "metric"),
+)  # fmt: skip
+CLASSES = (
+    _cls("mean", WEIGHTED, WEIGHTED.replace(".sum(", ".mean("), "L061"),
+    _cls("foreground_alone", BCE, f"{BCE}\n        bce = bce * (score[:, None] > 0)", "L062"),
+    _cls("half_sum", WEIGHTED, WEIGHTED.replace(".sum(dtype=dtype)", ".to(logits.dtype).sum().to(dtype)"), "L064"),
+    _cls("sigmoid_twice", BCE, BCE.replace("softplus(x", "softplus(x.sigmoid()"), "L065"),
+    _cls("weights_ignored", WEIGHTED, "return bce.sum(dtype=dtype)"),
+    _cls("weights_twice", WEIGHTED, WEIGHTED.replace("weights[:, None]", "weights[:, None] ** 2")),
+    _cls("gradient_without_weights", "return (slope if weights is None else slope * weights[:, None])", "return (slope)",
+         law="classes.background"),
+    _cls("gradient_without_score", SLOPE, "slope = x.sigmoid() * grads[0]", law="classes.gradient"),
+    _cls("cancelling_bce", BCE, "bce = -(x.sigmoid().log() * _wanted(x, label, score)"
+         " + (1 - x.sigmoid()).log() * (1 - _wanted(x, label, score)))", law="totals.finite"),
+)  # fmt: skip
+BOXES = (
+    _box("unweighted", BOX, BOX.replace(" * rows.score", " * (rows.score > 0)"), "L067"),
+    _box("weighted_twice", BOX, BOX.replace("rows.score", "rows.score**2")),
+    _box("against_pixels", "/ stride[:, None],", ",", "L068"),
+    _box("not_one_minus", BOX, BOX.replace("(1 - ciou", "(2 - ciou")),
+    _box("logarithm", BOX, BOX.replace("(1 - ciou", "(1 - ciou").replace("* rows.score", ".sqrt() * rows.score")),
+    TalFault("alpha_with_gradient", "AUTOGRAD", "gradients.value", "boxes", "ciou_alpha(v, iou, EPS) * v)",
+             "v / (1 - iou + v + EPS) * v)", "L071"),
+    TalFault("heights_without_eps", "BOX", "totals.finite", "boxes",
+             "return arctangent(right - left, bottom - top + EPS)", "return ((right - left) / (bottom - top)).atan()",
+             "L073"),
+    TalFault("distance_not_squared", "METRIC", "scores.value", "boxes",
+             "distance = between / (across.square() + down.square() + EPS)",
+             "distance = between / (across.square() + down.square() + EPS).sqrt()"),
+)  # fmt: skip
+THIRD = (
+    _third("no_lower_clamp", CLAMP, "wanted = wanted.clamp(max=logits.shape[-1] - 1 - DFL_MARGIN)", "L076"),
+    _third("margin_of_a_tenth", CLAMP, CLAMP.replace("DFL_MARGIN", "0.1")),
+    _third("weights_exchanged", FOCAL, "-((1 - near) * at_lower + near * at_upper)", "L077"),
+    _third("unweighted_third", "(third * rows.score).sum()", "third.sum()", "L079"),
+    _third("sum_of_sides", ".squeeze(-1).mean(-1)", ".squeeze(-1).sum(-1)"),
+    _third("lower_bin_alone", FOCAL, "-at_lower"),
+    _third("probabilities", "log_share = logits.log_softmax(-1)", "log_share = logits.softmax(-1)"),
+    _third("image_sides_exchanged", "(pixels[:, 0::2] / width + pixels[:, 1::2] / height)",
+           "(pixels[:, 0::2] / height + pixels[:, 1::2] / width)", "L082"),
+    _third("without_stride", "(distance * stride[:, None] - wanted * stride[:, None]).abs()",
+           "(distance - wanted).abs()", "L083"),
+    _third("squared", "(distance * stride[:, None] - wanted * stride[:, None]).abs()",
+           "(distance * stride[:, None] - wanted * stride[:, None]).square()"),
+)  # fmt: skip
+SCALE = (
+    _scale("no_floor", DIVISOR, "divisor = assigned.score.sum()", "L001", law="totals.finite"),
+    _scale("floor_only_for_0", DIVISOR, "divisor = assigned.score.sum()\n"
+           "            divisor = torch.where(divisor > 0, divisor, 1.0)", "L002"),
+    _scale("count_for_sum", DIVISOR, "divisor = (assigned.score > 0).sum().clamp(min=1)"),
+    _scale("class_term_alone_undivided", "cls / divisor, third", "cls, third"),
+    _scale("no_batch", RESULT, "return self.results(values, values.detach())", "L086", law="totals.sum"),
+    _scale("gains_exchanged", "gains = self.hyp.box, self.hyp.cls, self.hyp.dfl",
+           "gains = self.hyp.cls, self.hyp.box, self.hyp.dfl", law="boxes.item"),
+    _scale("gain_kept", "gains = self.hyp.box, self.hyp.cls, self.hyp.dfl",
+           "gains = 7.5, self.hyp.cls, self.hyp.dfl", law="totals.box-gain"),
+)  # fmt: skip
+RETURNS = (
+    _return("scalar_total", "returns: Returns = \"dict\",\n        checks: bool = True,\n    ) -> None:",
+            "returns: Returns = \"scalar\",\n        checks: bool = True,\n    ) -> None:", "L088", law="totals.shape"),
+    _return("items_times_batch", RESULT, "return self.results(values * images, (values * images).detach())", "L089"),
+    _return("items_attached", RESULT, "return self.results(values * images, values)", "L089",
+            law="totals.items-detached"),
+    TalFault("tuple_not_unwrapped", "RETURN", "form.validation-tuple", "inputs", "return preds[1]", "return preds[0]",
+             "L091"),
+    _grad("total_detached", "return torch.stack(weighted).float(), read.scores.shape[0]",
+          "return torch.stack(weighted).detach().float() + 0 * weighted[1], read.scores.shape[0]"),
+    _grad("scores_attached", "with torch.no_grad():\n            assigned", "with torch.enable_grad():\n            assigned",
+          "L059", law="gradients.no-path-through-scores"),
+)  # fmt: skip
+INPUTS = (
+    _input("no_checks", "check_targets(targets, batch=images, classes=classes, device=boxes.device)", "", "L005"),
+    TalFault("sorted_rows_assumed", "INPUT", "form.row-order", "inputs",
+             "image, cls = (torch.where(present, index, 0).long() for index in (image, cls))",
+             "image, cls = (torch.where(present, index, 0).long() for index in (image, cls))\n"
+             "    image = image.cummax(0).values if len(image) else image", "L004"),
+    TalFault("other_dtypes_refused", "INPUT", "run.no-exception", "inputs",
+             "image, cls, boxes = (batch[name].to(device).float() for",
+             "assert batch['bboxes'].dtype == torch.float32\n    image, cls, boxes = (batch[name].to(device).float() for",
+             "L007"),
+    TalFault("batch_popped", "INPUT", "form.batch-unchanged", "loss",
+             "read = read_predictions(preds, self.reg_max)",
+             "read = read_predictions(preds, self.reg_max)\n        batch['read'] = True"),
+    TalFault("sizes_kept_from_first_call", "STATE", "state.after-other-sizes", "loss",
+             "rows, columns = read.grids[0]\n",
+             "self.first = rows, columns = getattr(self, \"first\", read.grids[0])\n", "L011"),
+    TalFault("gradient_of_last_level_lost", "AUTOGRAD", "gradients.value", "inputs",
+             "torch.cat([level.flatten(2) for level in preds], dim=2)",
+             "torch.cat([level.flatten(2) if n == 0 else level.flatten(2).detach() for n, level in enumerate(preds)],"
+             " dim=2)"),
+)  # fmt: skip
+READ = "read = read_predictions(preds, self.reg_max)"
+CONDUCT = (
+    TalFault("corner_dropped", "TARGETS", "assign.anchors", "inputs",
+             "corners = torch.where(present[:, None], bounded(corners), 0)",
+             "present = present & (corners.sum(1) > 0)\n"
+             "    corners = torch.where(present[:, None], bounded(corners), 0)", "L008"),
+    TalFault("score_in_half", "DTYPE", "classes.item", "assign",
+             "logits.to(torch.promote_types(logits.dtype, torch.float32))", "logits", "L106"),
+    TalFault("decode_in_half", "DTYPE", "classes.item", "loss", "expected_distance, part.to(read.dtype))",
+             "expected_distance, part)"),
+    TalFault("terms_in_half", "DTYPE", "boxes.gradient", "terms", "boxes[rows.image, :, rows.anchor].to(dtype), 0)",
+             "boxes[rows.image, :, rows.anchor].half().to(dtype), 0)"),
+    TalFault("draws_random_numbers", "STATE", "state.rng-unchanged", "loss", READ, f"{READ}\n        torch.rand(1)"),
+    TalFault("prints_its_batch", "STATE", "run.no-output", "loss", READ, f"{READ}\n        print(len(batch))"),
+    TalFault("writes_to_boxes", "STATE", "state.inputs-unchanged", "loss", READ,
+             f"{READ}\n        batch[\"bboxes\"].clamp_(0.01, 0.5)"),
+    TalFault("writes_to_predictions", "STATE", "form.batch-unchanged", "loss", READ,
+             f"{READ}\n        read.scores.detach().mul_(2.0)"),
+    TalFault("keeps_every_batch", "STATE", "state.keeps-nothing", "loss", READ,
+             f"{READ}\n        self.kept = [*getattr(self, \"kept\", []), batch]"),
+    TalFault("halved_after_the_first_call", "STATE", "state.repeated-calls", "loss", RESULT,
+             "self.calls = getattr(self, \"calls\", 0) + 1\n"
+             "        return self.results(values * images / min(self.calls, 2), values.detach() / min(self.calls, 2))"),
+    TalFault("first_gain_kept", "STATE", "form.gains-edited", "loss",
+             "gains = self.hyp.box, self.hyp.cls, self.hyp.dfl",
+             "self.gains = gains = getattr(self, \"gains\", (self.hyp.box, self.hyp.cls, self.hyp.dfl))"),
+    TalFault("seeds_the_generator", "STATE", "state.rng-unchanged", "loss", READ,
+             f"{READ}\n        torch.manual_seed(0)"),
+    TalFault("wraps_refused", "INPUT", "form.wrapped-model", "parts", "inner = unwrap(model)", "inner = model"),
+    TalFault("reads_the_images", "INPUT", "form.other-keys", "loss", READ,
+             f"{READ}\n        assert \"img\" not in batch or batch[\"img\"].isfinite().all()"),
+    TalFault("flat_columns_alone", "INPUT", "form.columns", "inputs",
+             "image, cls, fractions = image.reshape(-1), cls.reshape(-1), boxes.reshape(-1, SIDES)",
+             "image, cls, fractions = image.reshape(-1), cls[:, 0], boxes.reshape(-1, SIDES)"),
+)  # fmt: skip
+TAL_FAULTS: tuple[TalFault, ...] = (
+    *TARGETS,
+    *ANCHORS,
+    *DECODE,
+    *CANDIDATES,
+    *METRICS,
+    *TOPK,
+    *CONFLICT,
+    *SCORES,
+    *CLASSES,
+    *BOXES,
+    *THIRD,
+    *SCALE,
+    *RETURNS,
+    *INPUTS,
+    *CONDUCT,
+)
+BY_NAME = {fault.name: fault for fault in TAL_FAULTS}
+
+_other = faults_of("CAND", "assign", "")
+# No faults: other right ways to do the same. No law may accuse them.
+CONFORMING = (
+    _other("last_of_equals", "level.cumsum(1) <= room", "level.flip(1).cumsum(1).flip(1) <= room"),
+    _other("candidates_first_of_zeros", "outside = torch.where(limit > 0, 0, (~candidate).sum(1, keepdim=True))",
+           "outside = 0"),
+    _other("torchs_own_top_k",
+           "limit = metric.topk(k, dim=1).values[:, -1:]",
+           "return torch.zeros_like(candidate).scatter_(1, metric.topk(k, dim=1).indices, True) & candidate\n"
+           "    limit = metric.topk(k, dim=1).values[:, -1:]"),
+    _other("last_row_of_equals",
+           """+ (nobody - row)
+            largest.scatter_reduce_(0, at, torch.where(pairs.candidate, key, -1), "amax")
+            if seen is not None:
+                seen.append(pairs)
+        contested = first < last
+        row = torch.where(contested, nobody - largest % ROWS, first)""",
+           """+ row
+            largest.scatter_reduce_(0, at, torch.where(pairs.candidate, key, -1), "amax")
+            if seen is not None:
+                seen.append(pairs)
+        contested = first < last
+        row = torch.where(contested, largest % ROWS, first)"""),
+    TalFault("rounded_in_float32", "DECODE", "", "boxes", "return function(*(value.to(wide) for value in values))",
+             "return function(*values)"),
+    TalFault("arctangent_of_a_quotient", "BOX", "", "boxes", "return arctangent(right - left, bottom - top + EPS)",
+             "return ((right - left) / (bottom - top + EPS)).atan()"),
+    TalFault("plain_bce", "CLS", "", "terms",
+             "bce = softplus(x, threshold=EXACT_SOFTPLUS) - _wanted(x, label, score) * x",
+             "bce = torch.nn.functional.binary_cross_entropy_with_logits(x, _wanted(x, label, score), reduction='none')"),
+    TalFault("two_cross_entropies", "THIRD", "", "terms", "log_share = logits.log_softmax(-1)",
+             "log_share = logits - logits.logsumexp(-1, keepdim=True)"),
+    TalFault("corners_scaled_last", "TARGETS", "", "inputs", "torch.stack((x - w / 2, y - h / 2, x + w / 2, y + h / 2), dim=1)",
+             "torch.stack(((fractions[:, 0] - fractions[:, 2] / 2) * width, (fractions[:, 1] - fractions[:, 3] / 2) * height,"
+             " (fractions[:, 0] + fractions[:, 2] / 2) * width, (fractions[:, 1] + fractions[:, 3] / 2) * height), dim=1)"),
+)  # fmt: skip

@@ -1,0 +1,370 @@
+"""The family of task-aligned losses: its reference, its budget, its laws on the bundled loss and on faulty ones."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from golden.tal.vectors import numbers, vectors
+from properties.tal import FAMILY
+from properties.tal.budget import Budget
+from properties.tal.case import Case, GivenLogits, SeededLogits
+from properties.tal.dialects import DIALECTS
+from properties.tal.reference import Reference
+from properties.tal.strategies import USUAL
+from tests.all_laws import ROOT
+from tests.faults.tal import BY_NAME, CONFORMING, STEPS, TAL_FAULTS, TalFault, plant_tal
+from tests.judging import breaks, made, on_its_device, search
+from tests.tal_cases import drawn, heads_of, slowly
+from tests.test_cli import run
+from yololoss.harness.cases.vectors import make_vector
+from yololoss.harness.engine.plan import Plan
+from yololoss.harness.errors import UsageError
+from yololoss.harness.laws.law import SEED, find_laws
+from yololoss.harness.subjects.execute import execute
+from yololoss.harness.subjects.load import load_loss
+
+BUNDLED = "yololoss:TaskAlignedLoss"
+OWN = DIALECTS["yololoss"]
+UPSTREAM = DIALECTS["upstream"]
+# Upstream computes half precision in half precision; golden/tal/test_golden.py gives the reasons of these numbers.
+SCORE = {"float16": 2e-2, "bfloat16": 1e-1}
+GRADIENT = {"float16": 4e-2, "bfloat16": 1e-1}
+FLOAT32 = 2.0**-17
+SLOWLY = 1e-9  # two computations in float64, each of some hundred roundings, conditioned by the sixth power
+QUICK = TAL_FAULTS[::5]
+
+
+def test_vectors_have_the_assignment_scores_items_and_gradients_of_the_reference():
+    """Of all recorded vectors; where exact ties are recorded on purpose, another choice is as right."""
+    for vector in vectors():
+        case, heads = vector["case"], [Reference(each) for each in heads_of(vector["case"])]
+        for r, recorded in zip(heads, vector["expected"]["heads"], strict=True):
+            there = recorded["foreground"]
+            names = ("image", "anchor", "label", "score")
+            wanted = {(i, a, c): t for i, a, c, t in zip(*(there[n] for n in names), strict=True) if float(t) > 0}
+            rows, label = r.rows, r.label[r.rows.target]
+            columns = (each.tolist() for each in (rows.image, rows.anchor, label, r.row_scores))
+            got = {(i, a, c): t for i, a, c, t in zip(*columns, strict=True) if t > 0}
+            if "TIE" not in vector["flags"]:
+                assert got.keys() == wanted.keys(), vector["id"]
+            off = [abs(got[at] - float(wanted[at])) for at in got.keys() & wanted.keys()]
+            assert max(off, default=0) <= SCORE.get(case["dtype"], FLOAT32), vector["id"]
+        if len(heads) == 1 and "NONFINITE" not in vector["flags"]:
+            _same_values(vector, heads[0])
+
+
+def _same_values(vector, r: Reference) -> None:
+    """Items, and the gradients of boxes."""
+    want = numbers(vector["expected"]["items"])
+    half = vector["case"]["dtype"] in GRADIENT
+    allowed = (1e-2 if half else FLOAT32) * (abs(want) + 1)  # 1 - CIoU is a difference of numbers near 1
+    assert (abs(want - r.calls[0].items) <= allowed).all(), vector["id"]
+    if "TIE" in vector["flags"]:
+        return
+    recorded = vector["expected"]["heads"][0]["gradients"]
+    cells = numbers(recorded["box_cells"]).astype(int).reshape(-1, 2)
+    sides = r.placed(r.box_gradient + r.third_gradient)
+    wanted = numbers(recorded["box"]).reshape(-1, sides.shape[1])
+    got = sides[cells[:, 0], :, cells[:, 1]]
+    # a gradient is also a sum of parts as large as a gain, each with roundings of 2**-24
+    allowed = GRADIENT.get(vector["case"]["dtype"], FLOAT32) * abs(wanted).max(initial=0) + 2.0**-21
+    assert (abs(got - wanted) <= allowed).all(), vector["id"]
+
+
+def test_plain_loops_give_the_numbers_of_the_reference():
+    """`tests/tal_slowly.py` is a second implementation from the same page: scores and terms of 60 drawn cases."""
+    compared = 0
+    for case in drawn(60):
+        r = Reference(case, OWN.but(half="own"))
+        if Budget(case, OWN).doubt is not None:
+            continue
+        result = slowly(case)
+        at = zip(r.rows.image.tolist(), r.rows.anchor.tolist(), r.row_scores, strict=True)
+        for image, anchor, score in at:
+            assert abs(result.score.get((image, anchor), 0.0) - score) <= SLOWLY
+        terms = np.array(r.calls[0].items) / case.gains.values
+        assert np.allclose(terms, result.terms, rtol=SLOWLY, atol=SLOWLY)
+        compared += 1
+    assert compared >= 30
+
+
+def autograd(r: Reference) -> list[Tensor]:
+    """The gradients that torch finds in float64, with scores, targets and alpha of CIoU held constant."""
+    case = r.case
+    levels = [level.double().clone().requires_grad_() for level in case.logits]
+    joined = torch.cat([level.flatten(2) for level in levels], dim=2)
+    bins, t = case.reg_max, torch.tensor(r.row_scores)
+    logits = joined[:, 4 * bins :]
+    weights = torch.tensor(r.class_weights)
+    cls = (binary_cross_entropy_with_logits(logits, torch.tensor(r.score), reduction="none") * weights).sum()
+    sides = joined[r.rows.image, : 4 * bins, r.rows.anchor].reshape(-1, 4, bins)
+    distance = sides[..., 0] if bins == 1 else (sides.softmax(2) * torch.arange(bins)).sum(2)
+    point, wanted = torch.tensor(r.points[r.rows.anchor]), torch.tensor(r.rows.wanted)
+    box = torch.cat((point - distance[:, :2], point + distance[:, 2:]), dim=1)
+    box_term = ((1 - _ciou(box, wanted, torch.tensor(r.laid.alpha))) * t).sum()
+    if bins == 1:
+        off = (distance - torch.tensor(r.wanted_distances)).abs() * torch.tensor(r.shares_of_image)
+        third = (off.mean(1) * t).sum()
+    else:
+        third = -((sides.log_softmax(2) * torch.tensor(r.bin_weights)).sum(2).mean(1) * t).sum()
+    gains = case.gains
+    total = gains.box * box_term + gains.cls * cls + gains.dfl * third
+    return list(torch.autograd.grad(total * r.batch / r.divisor, levels))
+
+
+def _ciou(one: Tensor, two: Tensor, alpha: Tensor) -> Tensor:
+    eps = 1e-7
+    w1, h1 = one[:, 2] - one[:, 0], one[:, 3] - one[:, 1] + eps
+    w2, h2 = two[:, 2] - two[:, 0], two[:, 3] - two[:, 1] + eps
+    low, high = torch.maximum(one[:, :2], two[:, :2]), torch.minimum(one[:, 2:], two[:, 2:])
+    common = (high - low).clamp(min=0).prod(1)
+    iou = common / (w1 * h1 + w2 * h2 - common + eps)
+    span = torch.maximum(one[:, 2:], two[:, 2:]) - torch.minimum(one[:, :2], two[:, :2])
+    apart = (two[:, :2] + two[:, 2:] - one[:, :2] - one[:, 2:]).square().sum(1) / 4
+    v = (4 / torch.pi**2) * (torch.atan2(w2, h2) - torch.atan2(w1, h1)).square()
+    return iou - (apart / (span.square().sum(1) + eps) + alpha * v)
+
+
+def test_autograd_gives_the_gradients_of_the_reference():
+    """The closed forms of its gradients, on 40 drawn cases; no edges of boxes coincide there."""
+    for case in drawn(40, seed=1):
+        if isinstance(case.predictions, SeededLogits) and case.predictions.box_scale and case.targets:
+            r = Reference(case)
+            for want, got in zip(autograd(r), r.gradients, strict=True):
+                assert np.allclose(want.numpy(), got, rtol=1e-7, atol=1e-9), str(case)
+
+
+def test_no_law_accuses_the_bundled_loss():
+    """On the first 60 cases of a gate with another seed than usual."""
+    plan = Plan((), on_its_device(BUNDLED, "cpu"))
+    found = [(raw.told.law, str(raw.case)) for raw in breaks(plan.subject, made(plan, range(60), seed=7))]
+    assert not found
+
+
+@pytest.mark.slow
+def test_no_law_accuses_the_bundled_loss_on_many_cases():
+    """On 1,000 cases of another seed."""
+    plan = Plan((), on_its_device(BUNDLED, "cpu"))
+    found = [(raw.told.law, str(raw.case)) for raw in breaks(plan.subject, made(plan, range(1000), seed=8))]
+    assert not found
+
+
+def test_most_cases_hang_on_no_rounding():
+    """At least half of the cases are judged by all laws, and a drawn case is a valid one."""
+    cases = drawn(90, seed=2)
+    assert {case.invalid for case in cases} == {None}
+    assert sum(Budget(case, OWN).doubt is None for case in cases) >= len(cases) / 2
+
+
+def first_law(fault: TalFault, folder: Path, cases: int) -> str | None:
+    """The first law that breaks and that no other explains, in the order of laws, on so many cases of a gate."""
+    plan = Plan((), on_its_device(plant_tal(fault, folder), "cpu"))
+    broke = {raw.told.law for raw in breaks(plan.subject, made(plan, range(cases))) if not raw.told.explained}
+    return next((law for law in plan.laws if law in broke), None)
+
+
+@pytest.mark.parametrize("fault", QUICK, ids=lambda fault: fault.name)
+def test_a_planted_fault_breaks_its_law(fault: TalFault, tmp_path: Path):
+    """Within a hundred cases; a law of the right step."""
+    subject = on_its_device(plant_tal(fault, tmp_path), "cpu")
+    assert search(find_laws(FAMILY)[fault.law], subject) is not None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", [each for each in TAL_FAULTS if each not in QUICK], ids=lambda fault: fault.name)
+def test_every_other_planted_fault_breaks_its_law(fault: TalFault, tmp_path: Path):
+    """Within a hundred cases."""
+    subject = on_its_device(plant_tal(fault, tmp_path), "cpu")
+    assert search(find_laws(FAMILY)[fault.law], subject) is not None
+
+
+@pytest.mark.parametrize("other", CONFORMING, ids=lambda other: other.name)
+def test_no_law_accuses_another_right_way_to_write_it(other: TalFault, tmp_path: Path):
+    """Ties decided otherwise, other roundings: 10 cases of a gate."""
+    assert not accused(other, tmp_path, 10)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("other", CONFORMING, ids=lambda other: other.name)
+def test_no_law_accuses_another_right_way_on_many_cases(other: TalFault, tmp_path: Path):
+    """300 cases of another seed."""
+    assert not accused(other, tmp_path, 300, seed=11)
+
+
+def accused(other: TalFault, folder: Path, cases: int, seed: int = SEED) -> list[str]:
+    """The laws that a right loss breaks on so many cases of a gate, with the case."""
+    plan = Plan((), on_its_device(plant_tal(other, folder), "cpu"))
+    return [f"{raw.told.law}\n{raw.case}" for raw in breaks(plan.subject, made(plan, range(cases), seed))]
+
+
+# The first law to break does not name the step: scores that are so small that they cannot be seen, or that carry a
+# gradient, look like anchors without a target; and a mapping of predictions is no input of a case that is watched.
+NOT_NAMED = ("one_for_all", "scores_attached", "writes_to_predictions")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", TAL_FAULTS[1::4], ids=lambda fault: fault.name)
+def test_the_first_law_that_breaks_is_about_the_step_at_fault(fault: TalFault, tmp_path: Path):
+    """Of all laws on 40 cases of the gate; a rare fault may show itself later."""
+    first = first_law(fault, tmp_path, 40)
+    about = STEPS[fault.step]
+    named = first is None or any(first == each or first.startswith(f"{each}.") for each in about)
+    assert named or fault.name in NOT_NAMED, first
+
+
+def test_check_finds_the_family_by_itself(tmp_path):
+    """`yololoss check` judges a class that is called with (preds, batch) by the laws of task-aligned losses."""
+    status, output, errors = run("check", BUNDLED, "--laws", "totals.s*", "--cases", 5, "--workers", 1, cwd=tmp_path)
+    assert status == 0, errors
+    assert "2 laws hold" in output
+    assert load_loss(BUNDLED, torch.device("cpu")).family is FAMILY
+    assert load_loss("yololoss:ComputeLoss", torch.device("cpu")).family.name == "v5"
+
+
+class OneForm:
+    """A right loss that takes a mapping alone, and returns a scalar and a tensor."""
+
+    def __init__(self, model, tal_topk=10):
+        from yololoss import TaskAlignedLoss  # noqa: PLC0415
+
+        self.inner = TaskAlignedLoss(model, tal_topk, returns="scalar")
+
+    def __call__(self, preds, batch):
+        preds = preds[1] if isinstance(preds, tuple) else preds
+        assert preds["boxes"].ndim == 3
+        return self.inner(preds, batch)
+
+
+class NotOfTheFamily:
+    """Called with three arguments."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def __call__(self, preds, batch, epoch):
+        return preds
+
+
+def test_a_loss_of_one_form_is_given_that_form():
+    """It answers cases of either form; a loss without a second top-k is not asked for one."""
+    loss = load_loss(f"{__name__}:OneForm", torch.device("cpu"), "ultralytics-8.2.0")
+    for form in ("levels", "mapping"):
+        outcome = execute(loss, USUAL.changed(form=form))
+        assert outcome.calls[0].total_shape == ()
+        assert not outcome.troubles
+    plan = Plan(("totals", "classes"), loss)
+    assert not [raw.told.law for raw in breaks(loss, made(plan, range(40))) if raw.told.law == "totals.shape"]
+
+
+def test_an_unknown_form_is_told_in_one_line():
+    """It says what is expected; the family of v5, which is asked first, does not know it either."""
+    with pytest.raises(UsageError, match="a loss without anchors, like YOLOv8's: it asks for batch"):
+        load_loss(f"{__name__}:NotOfTheFamily", torch.device("cpu"))
+    with pytest.raises(TypeError, match=r"called with \(preds, batch\), got \(preds, batch, epoch\)"):
+        FAMILY.adapt(NotOfTheFamily, pytest)
+    with pytest.raises(TypeError, match="expected a class that is built of a model"):
+        FAMILY.adapt(drawn, pytest)
+    with pytest.raises(TypeError, match="one required argument, the model, got"):
+        FAMILY.adapt(Case.changed.__class__, pytest)
+
+
+def cases_of_all_kinds() -> Iterator[Case]:
+    """A usual case, and one whose logits are given."""
+    yield USUAL
+    small = USUAL.changed(grids=((2, 2),), strides=(8.0,), batch=1, targets=USUAL.targets[:1])
+    values = tuple(float(v) for v in small.logits[0].flatten().tolist())
+    yield small.changed(predictions=GivenLogits(layers=(values,)))
+
+
+def test_a_case_is_read_as_it_was_written():
+    """From its vector, by all numbers; and it is told in lines."""
+    for case in cases_of_all_kinds():
+        vector = make_vector(case, id="a")
+        again = type(vector).model_validate_json(vector.model_dump_json())
+        assert again.case == case
+        assert str(case).startswith(f"{case.batch} image(s), 3 class(es), 8 bins a side")
+
+
+def test_a_record_of_the_bundled_loss_is_what_it_does():
+    """And what another loss does differs from it."""
+    loss = load_loss(BUNDLED, torch.device("cpu"))
+    for case in cases_of_all_kinds():
+        recorded = FAMILY.write_down(execute(loss, case))
+        again = execute(loss, case)
+        assert not any(each.differs.any() for each in FAMILY.comparisons(case, recorded, again))
+        other = execute(loss, case.changed(gains=case.gains.model_copy(update={"cls": 1.0})))
+        assert any(each.differs.any() for each in FAMILY.comparisons(case, recorded, other))
+
+
+def test_the_assignment_is_worked_out_in_lines():
+    """Each target with its best candidates, and what became of them."""
+    lines = [*FAMILY.worked_out(USUAL.changed(topk=3), None, OWN)]
+    assert lines[0] == "target 0: corners (4, 12, 28, 36): 6 candidates, 3 taken, 3 in the end"
+    assert lines[1].startswith("  anchor ")
+    assert any(", not among the best" in line for line in lines)
+    assert lines[-1].startswith("sum of scores ")
+    assert not [*FAMILY.worked_out(USUAL.changed(targets=((9, 0, 0.5, 0.5, 0.5, 0.5),)), None, OWN)]
+
+
+@pytest.mark.slow
+def test_a_finding_is_minimised_drawn_and_replayed(tmp_path):
+    """A fault goes through all of the harness: check, picture, case file, replay, report."""
+    fault = next(each for each in TAL_FAULTS if each.name == "weights_exchanged")
+    spec = plant_tal(fault, tmp_path)
+    quick = ("--cases", 40, "--workers", 1, "--laws", "third.item", "--report", "r.html")
+    status, output, errors = run("check", spec, "--dialect", "yololoss", *quick, cwd=tmp_path)
+    assert status == 1, errors
+    assert "third.item broke: The third item (DFL; L1 with one bin) is wrong" in output
+    (path,) = (tmp_path / ".yololoss" / "findings").glob("third.item-*.json")
+    assert path.with_suffix(".png").exists()
+    assert run("replay", path, "--loss", spec, cwd=tmp_path)[0] == 1
+    assert run("replay", path, "--loss", BUNDLED, cwd=tmp_path)[0] == 0
+
+
+CHOICES = {
+    "no_enlargement": ("small_sides", "none"),
+    "alpha_one": ("alpha", 1.0),
+    "takers_alone": ("contested", "takers"),
+    "no_batch": ("batch", "plain"),
+    "scalar_total": ("total", "one"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CHOICES)
+def test_a_choice_is_recognised(name: str, tmp_path: Path):
+    """What is a fault of the bundled loss may be the choice of another dialect; all cases are explained by it."""
+    found = FAMILY.recognise(load_loss(plant_tal(BY_NAME[name], tmp_path), torch.device("cpu"), "upstream"), None)
+    choice, option = CHOICES[name]
+    assert getattr(found.dialect, choice) == option
+    assert found.explained == found.tried >= 10
+
+
+def test_what_no_choice_explains_is_told():
+    """The bundled loss is of the usual dialect for sure; a fault changes no choice."""
+    found = FAMILY.recognise(load_loss(BUNDLED, torch.device("cpu"), "upstream"), None)
+    assert (found.dialect, found.sure) == (UPSTREAM, True)
+    found = FAMILY.recognise(load_loss(f"{__name__}:OneForm", torch.device("cpu"), "upstream"), UPSTREAM)
+    assert found.dialect == UPSTREAM.but(total="one")
+
+
+@pytest.mark.slow
+def test_pytest_judges_a_loss_by_the_laws_of_its_family_alone(tmp_path):
+    """Where laws of both families are collected, those of the other one are left out; alone they do not apply."""
+    options = ("--loss", BUNDLED, "--laws", "totals.sum", "--cases", "5", "-q", "-n", "0", "-p", "no:cacheprovider")
+    for folder, told in ((ROOT / "properties", "1 passed"), (ROOT / "properties" / "v5", "not applicable")):
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", str(folder), *options, "--findings", str(tmp_path)],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=ROOT,
+        )
+        assert told in done.stdout, done.stdout
