@@ -84,9 +84,9 @@ class Allowed:
         seen = reading.found.any(axis=1) | (r.score > 2 * reading.error).any(axis=1)
         hidden = np.where(seen, -1, r.owner)
         starts = (hidden, np.full_like(hidden, -1))
-        for n, *chosen in islice(product(range(len(starts)), *options), MOST):
-            owner = starts[n].copy()
-            for (image, _, anchor), row in zip(shown, chosen, strict=True):
+        for chosen in islice(product(range(len(starts)), *options), MOST):
+            owner = starts[int(chosen[0])].copy()
+            for (image, _, anchor), row in zip(shown, chosen[1:], strict=True):
                 owner[image, anchor] = row
             yield owner
 
