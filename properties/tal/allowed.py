@@ -83,10 +83,10 @@ class Allowed:
         # What is too small to be seen may still be the largest overlap of its target, or have none.
         seen = reading.found.any(axis=1) | (r.score > 2 * reading.error).any(axis=1)
         hidden = np.where(seen, -1, r.owner)
-        starts = (hidden, np.full_like(hidden, -1))
-        for chosen in islice(product(range(len(starts)), *options), MOST):
-            owner = starts[int(chosen[0])].copy()
-            for (image, _, anchor), row in zip(shown, chosen[1:], strict=True):
+        some = list(islice(product(*options), MOST // 2))
+        for kept, chosen in product((True, False), some):
+            owner = hidden.copy() if kept else np.full_like(hidden, -1)
+            for (image, _, anchor), row in zip(shown, chosen, strict=True):
                 owner[image, anchor] = row
             yield owner
 
