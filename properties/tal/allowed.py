@@ -70,18 +70,22 @@ class Allowed:
         return np.stack([self.takes[mine].any(axis=0) for mine in self.r.mine])
 
     def owners(self, reading: Reading) -> Iterator[Ints]:
-        """The assignments that a reading may show, (B, A) each: where a class is shown, of a target of that class."""
+        """The assignments that a reading may show, (B, A) each: where a class is shown, of a target of that class.
+
+        Where none is shown, the anchor has no target, or that of the reference with a score too small to be seen.
+        """
         shown = np.argwhere(reading.found)
         r = self.r
         options = [
             np.flatnonzero((r.image == image) & (r.label == cls) & self.may_own[:, anchor])
             for image, cls, anchor in shown
         ]
-        # What is too small to be seen may still be the largest overlap of its target.
+        # What is too small to be seen may still be the largest overlap of its target, or have none.
         seen = reading.found.any(axis=1) | (r.score > 2 * reading.error).any(axis=1)
         hidden = np.where(seen, -1, r.owner)
-        for chosen in islice(product(*options), MOST):
-            owner = hidden.copy()
+        some = list(islice(product(*options), MOST // 2))
+        for kept, chosen in product((True, False), some):
+            owner = hidden.copy() if kept else np.full_like(hidden, -1)
             for (image, _, anchor), row in zip(shown, chosen, strict=True):
                 owner[image, anchor] = row
             yield owner

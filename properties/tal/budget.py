@@ -25,6 +25,7 @@ FEW = 16
 EXP = 4  # ulps that an exponential or logarithm may be off
 HALF = {"float16": 2.0**-11, "bfloat16": 2.0**-8}  # one rounding to half precision
 SMALLEST = {"float16": 2.0**-24, "bfloat16": 2.0**-133}  # half precision has no smaller steps
+UNDERFLOW = 2.0**-120  # float32 has few digits below 2**-126, or none, and a result is a product with gains and batch
 # Metrics below may be 0 in float32: which of them are among the best is arbitrary.
 VANISHING = 2.0**-120
 # A score below is that of an anchor whose metric vanishes, over eps.
@@ -45,7 +46,7 @@ class Budget:
         own = case.dtype in HALF and dialect.half == "own"
         self.unit = HALF[case.dtype] if own else U  # one rounding of what the loss computes
         self.cast = HALF.get(case.dtype, 0.0)  # one rounding of a gradient to the predictions' dtype
-        self.least = SMALLEST.get(case.dtype, 0.0) + (SMALLEST["float16"] if own else 0.0)
+        self.least = UNDERFLOW + SMALLEST.get(case.dtype, 0.0) + (SMALLEST["float16"] if own else 0.0)
 
     # Boxes and overlaps
 

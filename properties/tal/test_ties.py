@@ -77,7 +77,10 @@ def own_assignment(exam: Exam) -> tuple[Budget, Reading]:
     doubtful = allowed.budget.edges_in_doubt
     found = [Budget(exam.case, exam.subject.dialect, owner, doubtful) for owner in allowed.owners(reading)]
     exam.only_if(0 < len(found) < MOST, "several targets of one class may have the anchors")
-    return min(found, key=lambda each: _off(each, reading)), reading
+    near = min(found, key=lambda each: _off(each, reading))
+    unseen = ~reading.found & (near.reference.score > 2 * reading.error)
+    exam.only_if(not unseen.any(), "an anchor whose score cannot be seen may have a target or none")
+    return near, reading
 
 
 def _off(budget: Budget, reading: Reading) -> float:
