@@ -1,8 +1,5 @@
 """Small models and inputs that several tests share."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -56,13 +53,3 @@ def targets(*rows: tuple[float, ...]) -> Tensor:
     """Given target rows, or a few usual ones."""
     usual = ((0, 2, 0.31, 0.64, 0.2, 0.3), (1, 0, 0.8, 0.2, 0.3, 0.5), (1, 1, 0.5, 0.5, 0.4, 0.4))
     return torch.tensor(rows or usual, dtype=torch.float32)
-
-
-@contextmanager
-def distributed(network: nn.Module, folder: Path) -> Iterator[nn.Module]:
-    """The network inside DistributedDataParallel, in a group of this process alone."""
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=0, world_size=1)
-    try:
-        yield nn.parallel.DistributedDataParallel(network)
-    finally:
-        torch.distributed.destroy_process_group()

@@ -1,6 +1,7 @@
 """What the loss reads from the predictions, and the one gradient that it returns."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,7 +9,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from tests.models import ANCHORS, BATCH, CLASSES, GRIDS, distributed, parts, predictions, targets
+from tests.groups import holds_in_a_group
+from tests.models import ANCHORS, BATCH, CLASSES, GRIDS, parts, predictions, targets
 from yololoss.v5.gather import OBJECTNESS, gather
 
 INDICES = tuple(torch.tensor(i) for i in ((0, 1, 0), (1, 0, 1), (2, 0, 2), (1, 1, 1)))  # the first and last are equal
@@ -130,12 +132,16 @@ def learnt(network: nn.Module) -> list[Tensor]:
     return [p.grad.float().clone() for p in network.parameters() if p.grad is not None]
 
 
-def test_a_network_that_is_distributed_learns_the_same(tmp_path):
+def learns_the_same(folder: Path) -> None:
     """DistributedDataParallel's own hooks see the same gradients."""
     network = Network()
     alone = learnt(network)
-    with distributed(network, tmp_path) as wrapped:
-        assert all(map(torch.equal, learnt(wrapped), alone))
+    assert all(map(torch.equal, learnt(nn.parallel.DistributedDataParallel(network)), alone))
+
+
+def test_a_network_that_is_distributed_learns_the_same(tmp_path):
+    """As it does alone."""
+    assert holds_in_a_group(learns_the_same, tmp_path)
 
 
 def test_a_network_under_autocast_learns_nearly_the_same():

@@ -4,11 +4,13 @@ import copy
 import pickle
 import re
 from dataclasses import FrozenInstanceError, replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from tests.groups import holds_in_a_group
 from tests.models import ANCHORS, CLASSES, STRIDES, Model, parts, predictions, targets
 from yololoss import ComputeLoss, Hyperparameters
 from yololoss.harness.subjects.load import find_device
@@ -39,14 +41,15 @@ def test_hyperparameters_of_a_wrapped_model_are_its_own_where_it_has_some():
     assert ComputeLoss(wrapped).hyp is wrapped.hyp
 
 
-def test_a_distributed_model_is_unwrapped(tmp_path):
+def is_unwrapped(folder: Path) -> None:
     """DistributedDataParallel's module is the model."""
-    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
-    try:
-        wrapped = nn.parallel.DistributedDataParallel(Model())
-        assert total(ComputeLoss(wrapped)) == total(parts())
-    finally:
-        torch.distributed.destroy_process_group()
+    wrapped = nn.parallel.DistributedDataParallel(Model())
+    assert total(ComputeLoss(wrapped)) == total(parts())
+
+
+def test_a_distributed_model_is_unwrapped(tmp_path):
+    """The loss is that of the model."""
+    assert holds_in_a_group(is_unwrapped, tmp_path)
 
 
 def test_upstreams_attributes_are_there():

@@ -1,10 +1,12 @@
 """With its checks off the task-aligned loss never waits for the device, and its shapes depend only on shapes."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.models import distributed
+from tests.groups import holds_in_a_group
 from tests.tal_models import CLASSES, STRIDES, batch, columns, levels, mapping, parts, step
 from yololoss import Assigner, E2ELoss, TaskAlignedLoss
 from yololoss.harness.devices.devices import Around, Notes, surrounded
@@ -175,12 +177,16 @@ def learnt(network: nn.Module) -> list[Tensor]:
     return [p.grad.clone() for p in network.parameters()]
 
 
-def test_a_network_that_is_distributed_learns_the_same(tmp_path):
+def learns_the_same(folder: Path) -> None:
     """DistributedDataParallel's own hooks see the same gradients."""
     network = Network()
     alone = learnt(network)
-    with distributed(network, tmp_path) as wrapped:
-        assert all(map(torch.equal, learnt(wrapped), alone))
+    assert all(map(torch.equal, learnt(nn.parallel.DistributedDataParallel(network)), alone))
+
+
+def test_a_network_that_is_distributed_learns_the_same(tmp_path):
+    """As it does alone."""
+    assert holds_in_a_group(learns_the_same, tmp_path)
 
 
 def test_the_graph_may_be_kept():

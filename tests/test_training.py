@@ -2,7 +2,6 @@
 
 import copy
 import json
-import os
 import pickle
 import random
 import subprocess
@@ -29,6 +28,7 @@ from properties.v5.training import Training
 from tests.all_laws import ROOT
 from tests.faults import plant
 from tests.faults.catalogue import BY_NAME
+from tests.groups import holds_in_a_group
 from tests.judging import on_its_device
 from yololoss import ComputeLoss, watch
 from yololoss.harness.cases.vectors import read_vectors
@@ -537,25 +537,17 @@ def save_on_and_on(folder: Path) -> None:
 
 
 def train_distributed(folder: Path) -> None:
-    """Train a model of several processes, here of one.
-
-    It ends without destroying its group: torch may wait for ever there.
-    """
-    store = f"file://{folder / 'store'}"
-    torch.distributed.init_process_group("gloo", init_method=store, rank=0, world_size=1)
+    """Train a model of several processes, here of one."""
     model = Detector()
     loss = watch(unchecked(model), model, folder=folder / "steps")
     with pytest.warns(StepWarning, match="step 3: target 1 "):
         train_as("distributed", DistributedDataParallel(model), loss)
-    os._exit(0)
 
 
 @pytest.mark.slow
 def test_a_distributed_run_is_watched(tmp_path):
     """The model is in DistributedDataParallel. The loss is made from the model itself."""
-    process = Guarded(train_distributed, (tmp_path,), MEMORY).process
-    process.join(60)
-    assert process.exitcode == 0
+    assert holds_in_a_group(train_distributed, tmp_path)
     assert [vector.id.rpartition("-")[2] for vector in saved(tmp_path / "steps")] == ["target"]
 
 
