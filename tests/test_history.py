@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -429,7 +430,8 @@ def test_the_command_shows_a_table_a_page_and_json(tmp_path):
         tmp_path / "repo", [loss(subject="Begin"), loss(cannot="x < y", note="b"), loss("totals.sum", subject=subject)]
     )
     status, output, errors = shown(tmp_path, "--report", "r.html", "--workers", "1", "--cases", "5", "--laws", "totals")
-    assert (status, errors) == (1, f"3 commits that touched {SPEC}\n")
+    judged = "".join(f"{done} of 3 commits judged\n" for done in range(4))
+    assert (status, errors) == (1, f"3 commits that touched {SPEC}\n{judged}")
     assert output.splitlines() == [
         f"{ids[2][:10]}  2020-09-15  1 fault     <script>alert(1)</script>\\x1b[31m",
         f"{ids[1][:10]}  2020-09-14  cannot say  Change",
@@ -585,6 +587,23 @@ def test_git_bisect_finds_the_first_bad_commit(tmp_path):
     done = git(repo, *command[1:3], sys.executable, "-m", *command[3:], check=False)
     assert f"{ids[4]} is the first bad commit" in done.stdout, done.stdout + done.stderr
     git(repo, *end[1:])
+
+
+@pytest.mark.slow
+def test_a_run_that_is_terminated_ends_what_it_started(tmp_path):
+    """As by `timeout`: its table is shown, no folder of a commit stays, and no process runs in one."""
+    repo = tmp_path / "repo"
+    make(repo, history(SHORT, 5))
+    command = [sys.executable, "-m", "yololoss", "history", ".", "yolo/loss.py:ComputeLoss", "--workers", "1"]
+    process = subprocess.Popen(command, cwd=repo, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    trees = repo / ".yololoss" / "history" / "trees"
+    while not [*trees.glob("*/yolo")] and process.poll() is None:
+        time.sleep(0.05)
+    process.terminate()
+    output, _ = process.communicate(timeout=60)
+    assert "not judged" in output
+    assert list(trees.iterdir()) == []
+    assert not [each for each in psutil.process_iter(["cwd"]) if str(trees) in str(each.info["cwd"])]
 
 
 @pytest.mark.slow

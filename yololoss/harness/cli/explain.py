@@ -108,7 +108,8 @@ def _compared(judge: "Judge", step: "Vector[Any, Any]") -> str:
     told = answer.told
     if told is None:
         return "run again here, the loss returns what it did in the run"
-    return f"run again here, {told.what} is {told.observed}, and in the run it was {told.expected}"
+    other = "; was that loss built with other arguments, such as checks=False?" if "raised in" in told.observed else ""
+    return f"run again here, {told.what} is {told.observed}, and in the run it was {told.expected}{other}"
 
 
 def _smallest(

@@ -3,7 +3,10 @@
 import json
 import math
 import shlex
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -102,10 +105,16 @@ def history(
         (*named, *(f"--laws={pattern}" for pattern in laws)),
         (f"--workers={workers}",) if workers else (),
     )
-    with Repository(repo) as repository:
+    with Repository(repo) as repository, _ended_as_by_ctrl_c():
         steps = read_line(repository, Asked(loss, since, to, ranges))
         with options.progress(f"{len(steps)} commits that touched {loss}", quiet=as_json) as bar:
             task = bar.add_task("", total=len(steps))
+
+            def show(done: int) -> None:
+                bar.update(task, completed=done)
+                if bar.disable and not as_json:
+                    click.echo(f"{done} of {len(steps)} commits judged", err=True)
+
             results = run(
                 repository,
                 steps,
@@ -113,7 +122,7 @@ def history(
                 Kept(out / "results", how),
                 out / "trees",
                 seconds=seconds or math.inf,
-                show=lambda done: bar.update(task, completed=done),
+                show=show,
             )
     table = make_table(loss, steps, results)
     if as_json:
@@ -128,3 +137,13 @@ def history(
         why = next((row.why for row in reversed(table.rows) if row.why), "there was no time")
         raise UsageError(f"no commit was judged: {why}")
     sys.exit(table.status)
+
+
+@contextmanager
+def _ended_as_by_ctrl_c() -> Iterator[None]:
+    """SIGTERM, as `timeout` sends it, ends what was started and shows what was judged, as Ctrl-C does."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

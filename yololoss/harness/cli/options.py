@@ -45,7 +45,7 @@ dialect = click.option(
     "--dialect",
     metavar="NAME",
     help="The dialect of the loss, such as yolov5-4.0: its choices are no faults. An unknown name lists all "
-    "dialects.  [default: check, fuzz and history find it out; else upstream]",
+    "dialects.  [default: check, fuzz, mend, explain and history find it out; else upstream]",
 )
 laws = click.option(
     "--laws",
