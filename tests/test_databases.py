@@ -5,8 +5,10 @@ import shutil
 import socket
 import subprocess
 import time
+from unittest.mock import patch
 
 import pytest
+from redis import Redis
 
 from tests.test_cli import GOOD, run
 from yololoss.harness.cases.databases import fetch, key, open_database, save
@@ -32,7 +34,13 @@ def redis(tmp_path):
             if asked.connect_ex(("127.0.0.1", port)) == 0:
                 break
         time.sleep(0.1)
-    yield f"redis://127.0.0.1:{port}/0"
+    made, real = [], Redis.from_url
+    with patch.object(
+        Redis, "from_url", side_effect=lambda *args, **named: made.append(real(*args, **named)) or made[-1]
+    ):
+        yield f"redis://127.0.0.1:{port}/0"
+    for client in made:
+        client.close()  # else its socket is collected in another test, which is then told of it
     going.kill()
     going.wait()
 
