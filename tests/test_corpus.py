@@ -139,7 +139,8 @@ def test_a_session_judges_the_corpus_first(tmp_path):
     save(tmp_path / "one", vector())
     spec = plant(BY_NAME["items_times_batch"], tmp_path)
     options = ("--laws", "totals.sum", "--cases", 1, "--workers", 1, "--out", "s", "--json", "--corpus", "one")
-    status, output, errors = run("fuzz", spec, *options, cwd=tmp_path)
+    # with some seeds the law also breaks on a case that is drawn, in another way
+    status, output, errors = run("fuzz", spec, *options, "--seed", 1, cwd=tmp_path)
     assert status == 1, errors
     (found,) = json.loads(output)["verdict"]["faults"]
     assert read_vectors(tmp_path / found["path"]).vectors[0].case == CASE
