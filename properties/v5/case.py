@@ -270,13 +270,6 @@ class Case(AnyCase):
         for name in ("dtype", "targets_dtype", "layout"):
             usual = type(self).model_fields[name].default
             found |= {name: {name: usual}} if getattr(self, name) != usual else {}
-        # numbers of few bits: nothing that is computed of them in float32 is rounded, but quotients
-        few = {
-            "targets": tuple((image, cls, *map(_of_few_bits, rest)) for image, cls, *rest in self.targets),
-            "anchors": tuple(tuple(tuple(map(_of_few_bits, sides)) for sides in each) for each in self.anchors),
-        }
-        if self.invalid is None and any(getattr(self, name) != value for name, value in few.items()):
-            found["few bits"] = few
         return {name: self.changed(**fields) for name, fields in found.items()}
 
     @override
@@ -294,11 +287,6 @@ class Case(AnyCase):
 def not_finite(logits: Iterable[Tensor]) -> int:
     """How many of these logits are not finite."""
     return sum(int((~torch.isfinite(values)).sum()) for values in logits)
-
-
-def _of_few_bits(value: float) -> float:
-    """The nearest multiple of 1/64 that is not 0, or 0."""
-    return max(round(value * 64), 1) / 64 if value > 0 else value
 
 
 def _laid_out(leaf: Tensor, layout: Layout) -> Tensor:

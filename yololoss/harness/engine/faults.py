@@ -54,8 +54,8 @@ class _Grouping:
         """Whether two findings are one fault.
 
         Both cases need the same setting. Otherwise two of one law are not: it tells them apart. Or they are about the
-        same part of the loss, and the case of one breaks the law of the other too: a fault of another part would have
-        been explained, or it breaks that law for a reason of its own. Or the later law follows the first
+        same part of the loss, and the case of the first breaks the law of the later one too: a fault of another part
+        would have been explained, or it breaks that law for a reason of its own. Or the later law follows the first
         (`Family.follows`), or assumes that it holds at all (`Family.of_right_values`), or holds where faults of the
         first have no effect (`Family.half_seen`).
         """
@@ -65,7 +65,7 @@ class _Grouping:
             return False
         family = self._plan.subject.family
         part, other = (self.laws[n].partition(".")[0] for n in (first, later))
-        if part == other and (self._breaks(later, first) or self._breaks(first, later)):
+        if part == other and self._told(self.laws[later], self._vectors[first]) is not None:
             return True
         if part in family.half_seen and self._holds_without(first, later):
             return True
@@ -79,10 +79,6 @@ class _Grouping:
         law, vector = self._plan.laws.get(self.laws[later]), self._vectors[later]
         case = None if law is None else self._plan.without([self.laws[first]], law, vector.case)
         return case is not None and self._told(self.laws[later], make_vector(case, id="without")) is None
-
-    def _breaks(self, law: int, case: int) -> bool:
-        """Whether the law of one finding breaks on the case of another one."""
-        return self._told(self.laws[law], self._vectors[case]) is not None
 
     def _told(self, law: str, vector: Vector[Any, Any]) -> Told | None:
         return self._judge.ask(vector.model_copy(update={"law": law})).told

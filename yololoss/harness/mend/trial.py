@@ -175,9 +175,9 @@ class Desk:
         return judged(law, run)[0]
 
     def _says_nothing(self, id: str) -> bool:
-        """Whether a law had nothing to judge in the last run."""
+        """Whether a law did not apply to the last run. To compare nothing, where nothing is expected, is to judge."""
         law = self.plan.laws.get(id)
-        return law is not None and not law.tally.judged
+        return law is not None and bool(law.tally.not_applicable)
 
     def sweep(self, asked: Sweep) -> Swept:
         """The law that breaks first on the cases of a gate, with the number of the case."""
