@@ -368,6 +368,8 @@ def test_a_desk_judges_an_edit_by_the_questions_in_their_order(desk: Desk, plant
     assert desk.answer(Try(path, edit_of(text, RIGHT[0], "shifted = centre + offset * 1"))).alone
     desk.asks = Ask((Question(0, ("no.such-law",)),))
     assert not desk.answer(Try(path, edit_of(text, RIGHT[0], RIGHT[0]))).law
+    desk.asks = Ask((Question(0, ("no.such-law", RAISED)),))
+    assert desk.answer(Try(path, edit_of(text, RIGHT[0], "raise ValueError"))) == Answer(0, RAISED)
 
 
 def test_a_desk_judges_an_edit_as_a_gate_does(desk: Desk, planted: Path):
@@ -608,6 +610,13 @@ def test_mend_of_a_loss_without_a_fault_says_so(tmp_path: Path):
     """Exit status 0."""
     status, out, _ = run("mend", "--laws", "totals.sum", "--workers", 1, cwd=tmp_path)
     assert (status, out) == (0, "no law broke: there is nothing to mend\n")
+
+
+def test_mend_says_which_dialect_it_found(tmp_path: Path):
+    """As a comment, so that what is printed can be applied."""
+    plain = "tests.subjects.plain:PlainLoss"
+    _, out, _ = run("mend", plain, "--laws", "totals.sum", "--workers", 1, cwd=tmp_path)
+    assert out.startswith("# dialect: upstream")
 
 
 def test_mend_names_what_is_wrong_with_its_options(tmp_path: Path):

@@ -105,6 +105,7 @@ def test_a_loss_that_shows_no_steps_is_not_judged_by_them():
     assert Run(loss, case).as_shown is None
     assert loss.family.other_kind(loss, None) is None
     assert case.simpler == {}
+    assert case.called(2) == case
     assert not [*loss.family.smaller(case)]
     assert loss.family.kept_of(case, case) == ""
     assert loss.family.invalid_input(case) == loss.family.usual_causes("totals.value", case) == ()
