@@ -1,6 +1,7 @@
 """Every call form is recognised; a conforming loss passes the laws, and a faulty one breaks one."""
 
 import os
+import pickle
 import re
 import signal
 import subprocess
@@ -10,8 +11,9 @@ import hypothesis
 import pytest
 import torch
 
-from properties.v5.forms import StandInModel
+from properties.v5.forms import ClassSubject, StandInModel
 from properties.v5.rows import read_built
+from properties.v5.strategies import USUAL
 from tests.all_laws import LAWS, ROOT, V5
 from tests.faults import plant
 from tests.faults.catalogue import BY_NAME
@@ -25,6 +27,7 @@ from yololoss.harness.laws.law import law as new_law
 from yololoss.harness.subjects.execute import _older_torch, execute
 from yololoss.harness.subjects.forms import takes
 from yololoss.harness.subjects.load import load_loss
+from yololoss.harness.subjects.subject import Unsupported
 from yololoss.v5.loss import ComputeLoss
 
 CPU = torch.device("cpu")
@@ -354,3 +357,21 @@ def test_a_law_can_be_run_as_a_plain_hypothesis_test():
 
     case = hypothesis.find(LAWS["totals.total-has-gradient"].strategy(V5), lambda c: True)
     test.hypothesis.inner_test(load_loss("yololoss:ComputeLoss", CPU), case)
+
+
+class ReadOnly:
+    """A loss with an attribute that cannot be set, and one that cannot be pickled."""
+
+    gr = property(lambda self: 1.0)
+
+    def __init__(self, model):
+        self.key = lambda: 0
+
+
+def test_what_cannot_be_set_or_copied_is_no_fault():
+    """The laws about it do not apply."""
+    subject = ClassSubject(USUAL, CPU, called=ReadOnly)
+    with pytest.raises(Unsupported, match="gr"):
+        subject.set_option("gr", 0.5)
+    with pytest.raises(Unsupported, match="object to copy"):
+        subject.put_through(lambda loss: pickle.loads(pickle.dumps(loss)))

@@ -16,12 +16,12 @@ from yololoss.harness.cases.case import DTYPES, Count, Data, Dtype, Finite, Inde
 from yololoss.harness.cases.case import Case as AnyCase
 
 from ..shared.noise import noise
+from ..shared.tables import target_table
 
 SIDES = 4  # left, top, right, bottom
 LARGEST = 2**27  # most logits of a case
 LEVELS = 64  # most levels; no detector has ten
 PAIRS = 2**24  # most pairs of a target and an anchor
-SHOWN = 25  # most targets in the description of a case
 Form = Literal["levels", "mapping"]
 Layout = Literal["contiguous", "channels_last"]
 TargetsDtype = Literal["float16", "float32", "float64"]
@@ -288,22 +288,12 @@ def describe(case: Case) -> str:
         lines[0] += f", {case.targets_dtype} targets"
     for i, ((rows, columns), stride) in enumerate(zip(case.grids, case.strides, strict=True)):
         lines.append(f"level {i}: {rows} rows x {columns} columns, stride {stride:g}")
-    lines.extend(_target_table(case.targets))
+    lines.extend(target_table(case.targets))
     for name in ("topk", "topk2", "class_weights"):
         value = getattr(case, name)
         lines.extend([] if value is None else [f"{name} = {value!r}"])
     lines.extend(f"gains.{name} = {value:g}" for name, value in case.gains if value != getattr(Gains(), name))
     return "\n".join((*lines, _describe_logits(case.predictions)))
-
-
-def _target_table(targets: Sequence[Sequence[float]]) -> list[str]:
-    if not targets:
-        return ["no targets"]
-    header = ("target", "image", "class", "x", "y", "w", "h")
-    table = [header, *((str(i), *(f"{v:.9g}" for v in row)) for i, row in enumerate(targets[:SHOWN]))]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = ["  ".join(v.rjust(w) for v, w in zip(row, widths, strict=True)) for row in table]
-    return lines if len(targets) <= SHOWN else [*lines, f"and {len(targets) - SHOWN} more targets"]
 
 
 def _describe_logits(logits: Any) -> str:

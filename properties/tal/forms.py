@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from yololoss.harness.subjects.forms import is_open, required, shown, signature, total_and_items
-from yololoss.harness.subjects.subject import Make, Subject, UnknownForm, Unsupported
+from yololoss.harness.subjects.subject import BuiltSubject, Make, UnknownForm, Unsupported
 
 from .case import SIDES, Case, Form
 
@@ -84,7 +84,7 @@ def as_batch(targets: Tensor) -> dict[str, Tensor]:
     return {"batch_idx": targets[:, 0], "cls": targets[:, 1:2], "bboxes": targets[:, 2:6]}
 
 
-class ClassSubject(Subject):
+class ClassSubject(BuiltSubject):
     """``v8DetectionLoss(model, tal_topk, tal_topk2)``: called as ``loss(preds, batch)``."""
 
     family = "tal"
@@ -92,10 +92,10 @@ class ClassSubject(Subject):
     def __init__(self, case: Case, device: torch.device, *, called: Callable[..., Any]) -> None:
         super().__init__(case, device)
         self._class = called
-        self.model: nn.Module = StandInModel(case).to(device)  # a loss may have only a weak reference to it
-        self._build()
+        self.build_from(StandInModel(case).to(device))
 
-    def _build(self) -> None:
+    @override
+    def build(self) -> None:
         names = signature(self._class).parameters
         options = {"tal_topk": self.case.topk, "tal_topk2": self.case.topk2}
         given = {name: value for name, value in options.items() if value is not None}
@@ -111,20 +111,6 @@ class ClassSubject(Subject):
         return self.case.form if self.case.form in taken or not taken else taken[0]
 
     @override
-    def rebuild(self, change: Callable[[Any], nn.Module]) -> None:
-        self.model = change(self.model)
-        self._build()
-
-    @override
-    def set_option(self, name: str, value: Any) -> None:
-        if not hasattr(self.instance, name):
-            raise Unsupported(name)
-        try:
-            setattr(self.instance, name, value)
-        except (AttributeError, ValueError) as error:  # read-only, or an invalid value
-            raise Unsupported(name) from error
-
-    @override
     def loss(self, p: list[Tensor], targets: Tensor) -> tuple[Tensor, Any]:
         preds = as_mapping(p, self.case.reg_max) if self.form == "mapping" else p
         return self.called(preds, as_batch(targets))
@@ -133,13 +119,6 @@ class ClassSubject(Subject):
         """Total and items of the loss on these inputs."""
         total, items = total_and_items(self.instance(preds, batch))
         return total, in_order(items) if isinstance(items, Mapping) else items
-
-    @override
-    def put_through(self, copy: Callable[[Any], Any]) -> None:
-        try:
-            self.instance = copy(self.instance)
-        except Exception as error:  # attributes that cannot be copied, such as a lambda or a lock, are no fault
-            raise Unsupported("object to copy") from error
 
 
 def in_order(items: Mapping[str, Any]) -> Tensor:

@@ -18,15 +18,15 @@ from .strategies import STANDARD, WITH_TARGETS
 Inputs = Callable[[ClassSubject, list[Tensor], Tensor], tuple[Any, Any]]
 
 
-def called_with(exam: Exam, inputs: Inputs) -> Exam:
-    """The same case with its inputs in another form."""
+def called_with(exam: Exam, inputs: Inputs, *, valid: bool = True) -> Exam:
+    """The same case with its inputs in another form, or with bad ones."""
 
     def calling(subject: Subject, p: list[Tensor], targets: Tensor) -> tuple[Tensor, Any]:
         if not isinstance(subject, ClassSubject):
             raise Unsupported("call with (preds, batch)")
         return subject.called(*inputs(subject, p, targets))
 
-    return exam.on(exam.case, calling=calling)
+    return exam.on(exam.case, calling=calling, valid=valid)
 
 
 def preds_of(subject: ClassSubject, p: list[Tensor]) -> Any:

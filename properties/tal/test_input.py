@@ -8,17 +8,16 @@ dialect yololoss, such as the bundled loss, must refuse bad input with a ValueEr
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from yololoss.harness.laws.exam import Exam
 from yololoss.harness.laws.law import law
-from yololoss.harness.subjects.subject import Subject, Unsupported
 
+from ..shared.bad_input import CENTRE, CLASS, IMAGE, INFINITY, NAN, SIZE, noted, spoilt
 from ..shared.comparing import same_settings_left
-from .case import Case
-from .forms import ClassSubject, as_batch, as_mapping
+from .forms import as_batch, as_mapping
 from .strategies import STANDARD, cases
+from .test_form import called_with
 
 GOOD = cases(
     min_targets=1,
@@ -30,15 +29,12 @@ GOOD = cases(
     forms=("levels",),
     levels=(2, 3),
 )
-NAN, INFINITY = float("nan"), float("inf")
-SILENT = "silent"
-IMAGE, CLASS, CENTRE, SIZE = (0,), (1,), (2, 3), (4, 5)  # columns of targets
 Batch = dict[str, Any]
 
 
 def what_happens(exam: Exam, other: Exam, what: str = "bad input", kinds: tuple[str, ...] = ()) -> str:
     """Note what happens in ``other``; if the subject's dialect refuses bad input, require an error of these kinds."""
-    note = _noted(other)
+    note = noted(other)
     exam.judged = True
     if exam.subject.dialect.bad_input == "refused":
         wanted = kinds or ("ValueError", "TypeError")
@@ -47,42 +43,19 @@ def what_happens(exam: Exam, other: Exam, what: str = "bad input", kinds: tuple[
     return note
 
 
-def _noted(exam: Exam) -> str:
-    """An error and its type, silence, or a crash."""
-    for trouble in exam.outcome.troubles:
-        if trouble.kind in ("exited", "did not return"):
-            return f"crash: {trouble.kind}"
-        if trouble.kind.startswith("raised in"):
-            return f"error: {trouble.detail.split(':')[0]}"
-    numbers = np.array([(call.total, *call.items[:3]) for call in exam.outcome.calls])
-    return SILENT if np.isfinite(numbers).all() else "silent, and the loss is NaN"
-
-
 def with_value(exam: Exam, columns: tuple[int, ...], *values: float) -> str:
     """What happens if a target has one of these values in one of these columns; the case's seed decides which."""
     targets = exam.case.targets
     turn, row = divmod(int(exam.case.predictions.seed), len(targets))
     column, value = columns[turn % len(columns)], values[turn // len(columns) % len(values)]
-    other = exam.on(_spoilt(exam.case, row, column, value), valid=False)
+    other = exam.on(spoilt(exam.case, row, column, value), valid=False)
     return what_happens(exam, other, f"targets[{row}, {column}] = {value:g}", ("ValueError",))
-
-
-def _spoilt(case: Case, row: int, column: int, value: float) -> Case:
-    """The case with another value in one place of its targets."""
-    rows = [list(each) for each in case.targets]
-    rows[row][column] = value
-    return case.changed(targets=tuple(map(tuple, rows)))
 
 
 def with_inputs(exam: Exam, spoil: Callable[[list[Tensor], Batch], tuple[Any, Any]], what: str = "bad input") -> str:
     """What happens if the loss is called on inputs that ``spoil`` has made."""
-
-    def calling(subject: Subject, p: list[Tensor], targets: Tensor) -> tuple[Tensor, Any]:
-        if not isinstance(subject, ClassSubject):
-            raise Unsupported("call with (preds, batch)")
-        return subject.called(*spoil(p, as_batch(targets)))
-
-    return what_happens(exam, exam.on(exam.case, calling=calling, valid=False), what)
+    other = called_with(exam, lambda _, p, targets: spoil(p, as_batch(targets)), valid=False)
+    return what_happens(exam, other, what)
 
 
 @law("input.class-negative", title="A target with class -1 is not refused", source="SPEC 9", cases=GOOD, again=True)
@@ -209,7 +182,7 @@ def test_what_feats_of_another_shape_do(exam: Exam) -> str:
 def test_bad_input_leaves_no_setting_changed(exam: Exam) -> None:
     """Bad input leaves every setting of the process as it was."""
     _ = exam.calls
-    other = exam.on(_spoilt(exam.case, 0, 4, NAN), valid=False)
+    other = exam.on(spoilt(exam.case, 0, 4, NAN), valid=False)
     same_settings_left(exam, other, "a target with a NaN")
 
 

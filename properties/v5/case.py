@@ -1,7 +1,7 @@
 """A v5 case: one call of a YOLOv5 loss, complete, as data."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -18,13 +18,13 @@ from yololoss.harness.cases.case import Case as AnyCase
 from yololoss.v5.hyp import Hyperparameters
 
 from ..shared.noise import noise
+from ..shared.tables import target_table
 from .packed import PackedLogits
 
 LARGEST = 2**27  # most logits of a case: four times a batch of 16 images of 640 x 640 and 80 classes
 LAYERS = 64  # most layers; no detector has ten
 # Most pairs of a target and an anchor: 113 targets on each of 64 images, with 9 anchors. Each may give 5 rows.
 PAIRS = 2**16
-SHOWN = 25  # most targets in the description of a case
 Factor = Annotated[int, Field(gt=-(2**20), lt=2**20)]  # its product with the largest number of logits fits in 64 bits
 TargetsDtype = Literal["float16", "float32", "float64", "int64"]
 Layout = Literal["contiguous", "channels_last", "sliced", "expanded", "transposed"]
@@ -310,7 +310,7 @@ def describe(case: Case) -> str:
     for i, ((rows, columns), stride, anchors) in enumerate(zip(case.grids, case.strides, case.anchors, strict=True)):
         sides = ", ".join(f"{w:.9g} x {h:.9g}" for w, h in anchors)
         lines.append(f"layer {i}: {rows} rows x {columns} columns, stride {stride:g}, anchors {sides} cells")
-    lines.extend(_target_table(case.targets))
+    lines.extend(target_table(case.targets))
     plain = Case.model_fields
     for name, value, usual in (
         *((n, v, getattr(plain["hyp"].default, n)) for n, v in case.hyp),
@@ -319,16 +319,6 @@ def describe(case: Case) -> str:
         if value != usual:
             lines.append(f"{name} = {value!r}")
     return "\n".join((*lines, _describe_logits(case.predictions)))
-
-
-def _target_table(targets: Sequence[Sequence[float]]) -> list[str]:
-    if not targets:
-        return ["no targets"]
-    header = ("target", "image", "class", "x", "y", "w", "h")
-    table = [header, *((str(i), *(f"{v:.9g}" for v in row)) for i, row in enumerate(targets[:SHOWN]))]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = ["  ".join(v.rjust(w) for v, w in zip(row, widths, strict=True)) for row in table]
-    return lines if len(targets) <= SHOWN else [*lines, f"and {len(targets) - SHOWN} more targets"]
 
 
 def _describe_logits(logits: Logits) -> str:

@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from yololoss.harness.errors import closest
 from yololoss.harness.subjects.forms import is_open, required, shown, takes, total_and_items
-from yololoss.harness.subjects.subject import Make, Subject, Unsupported
+from yololoss.harness.subjects.subject import BuiltSubject, Make, Subject, Unsupported
 
 from .case import Case
 from .kinds import by_arguments
@@ -140,7 +140,7 @@ def adapt(found: Any, module: ModuleType) -> Make:
     return partial(FunctionSubject, called=found, builder=builder)
 
 
-class ClassSubject(Subject):
+class ClassSubject(BuiltSubject):
     """``ComputeLoss(model, autobalance)``: called as ``loss(p, targets)`` or ``loss(p, targets, imgs)``."""
 
     def __init__(self, case: Case, device: torch.device, *, called: Callable[..., Any]) -> None:
@@ -148,10 +148,10 @@ class ClassSubject(Subject):
         if case.options.autobalance and "autobalance" not in inspect.signature(called).parameters:
             raise Unsupported("autobalance")
         self._class = called
-        self.model: nn.Module = StandInModel(case).to(device)  # a loss may have only a weak reference to it
-        self._build()
+        self.build_from(StandInModel(case).to(device))
 
-    def _build(self) -> None:
+    @override
+    def build(self) -> None:
         options = self.case.options
         switches = {"autobalance": True} if options.autobalance else {}
         self.instance = self._class(self.model, **switches)
@@ -161,20 +161,6 @@ class ClassSubject(Subject):
                 self.set_option(name, value)
         if options.balance is not None:
             self.set_option("balance", list(options.balance))
-
-    @override
-    def rebuild(self, change: Callable[[Any], nn.Module]) -> None:
-        self.model = change(self.model)
-        self._build()
-
-    @override
-    def set_option(self, name: str, value: Any) -> None:
-        if not hasattr(self.instance, name):
-            raise Unsupported(name)
-        try:
-            setattr(self.instance, name, value)
-        except (AttributeError, ValueError) as error:  # read-only, or an invalid value
-            raise Unsupported(name) from error
 
     @override
     def loss(self, p: list[Tensor], targets: Tensor) -> tuple[Tensor, Any]:
@@ -190,13 +176,6 @@ class ClassSubject(Subject):
     def state(self) -> Sequence[float] | None:
         table = getattr(self.instance, "balance", None)
         return [float(b) for b in table] if isinstance(table, list | tuple) else None
-
-    @override
-    def put_through(self, copy: Callable[[Any], Any]) -> None:
-        try:
-            self.instance = copy(self.instance)
-        except Exception as error:  # attributes that cannot be copied, such as a lambda or a lock, are no fault
-            raise Unsupported("object to copy") from error
 
     @property
     def _called(self) -> Callable[..., Any]:

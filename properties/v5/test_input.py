@@ -17,6 +17,7 @@ from yololoss.harness.laws.exam import Exam
 from yololoss.harness.laws.law import law
 from yololoss.harness.subjects.subject import Subject
 
+from ..shared.bad_input import CENTRE, CLASS, IMAGE, INFINITY, NAN, SILENT, SIZE, noted, spoilt
 from ..shared.comparing import same_settings_left
 from .case import Case, Options, SeededLogits
 from .pools import ONE_CALL
@@ -31,15 +32,12 @@ GOOD = cases(
     layouts=("contiguous",),
     options=ONE_CALL[:1],
 )
-NAN, INFINITY = float("nan"), float("inf")
-SILENT = "silent"
 REFUSED = "an error, or the loss of what is valid"
-IMAGE, CLASS, CENTRE, SIZE = (0,), (1,), (2, 3), (4, 5)  # columns of targets
 
 
 def what_happens(exam: Exam, other: Exam, what: str = "bad input") -> str:
     """Note what happens in ``other``, on bad input; if the subject's dialect refuses bad input, require an error."""
-    note = _noted(other)
+    note = noted(other)
     before = exam.on(_other_logits(exam.case), _alone).calls[-1].total if note == SILENT else None
     kept = before is not None and before == other.calls[-1].total != exam.calls[-1].total
     exam.expect(not kept, what, REFUSED, "the total of the call before, on other logits")
@@ -72,39 +70,20 @@ def _zero(exam: Exam) -> bool:
     return all(call.total == 0 for call in exam.outcome.calls)
 
 
-def _noted(exam: Exam) -> str:
-    """An error and its type, silence, or a crash."""
-    kinds = {t.kind: t.detail for t in exam.outcome.troubles}
-    for kind, detail in kinds.items():
-        if kind in ("exited", "did not return"):
-            return f"crash: {kind}"
-        if kind.startswith("raised in"):
-            return f"error: {detail.split(':')[0]}"
-    numbers = np.array([(call.total, *call.items[:3]) for call in exam.outcome.calls])
-    return SILENT if np.isfinite(numbers).all() else "silent, and the loss is NaN"
-
-
 def with_value(exam: Exam, columns: tuple[int, ...], *values: float) -> str:
     """What happens if a target has one of these values in one of these columns; the case's seed decides which."""
     targets = exam.case.targets
     turn, row = divmod(int(getattr(exam.case.predictions, "seed", 0)), len(targets))
     column, value = columns[turn % len(columns)], values[turn // len(columns) % len(values)]
     plain = exam.case.predictions.model_copy(update={"overrides": ()})
-    spoilt = _spoilt(exam.case, row, column, value).changed(predictions=plain)
+    bad = spoilt(exam.case, row, column, value).changed(predictions=plain)
 
     def change(subject: Subject) -> None:
         subject.loss = _after_another(exam, subject.loss, subject.device)  # type: ignore[assignment,method-assign]
         _alone(subject)
 
-    other = exam.on(spoilt, change, valid=False)
+    other = exam.on(bad, change, valid=False)
     return what_happens(exam, other, f"targets[{row}, {column}] = {value:g}")
-
-
-def _spoilt(case: Case, row: int, column: int, value: float) -> Case:
-    """The case with another value in one place of its targets."""
-    rows = [list(each) for each in case.targets]
-    rows[row][column] = value
-    return case.changed(targets=tuple(map(tuple, rows)))
 
 
 def _alone(subject: Subject) -> None:
@@ -344,5 +323,5 @@ def test_settings_are_restored_after_bad_input(exam: Exam) -> None:
     """A call on bad input, refused or not, leaves every setting as it was: gradients, default dtype and others."""
     bad = {"a class that is NaN": (1, NAN), "a class beyond the last": (1, exam.case.classes + 300.0)}
     for what, (column, value) in bad.items():
-        other = exam.on(_spoilt(exam.case, 0, column, value), valid=False)
+        other = exam.on(spoilt(exam.case, 0, column, value), valid=False)
         same_settings_left(exam, other, what)

@@ -61,6 +61,42 @@ class Subject(ABC):
         raise Unsupported(name)
 
 
+class BuiltSubject(Subject):
+    """A subject whose loss is an object that is built from a model. A derived class says how, in ``build``."""
+
+    model: nn.Module  # a loss may have only a weak reference to it
+    instance: Any  # the loss
+
+    @abstractmethod
+    def build(self) -> None:
+        """Make ``instance`` from ``model``."""
+
+    def build_from(self, model: nn.Module) -> None:
+        """Build the loss from this model."""
+        self.model = model
+        self.build()
+
+    @override
+    def put_through(self, copy: Callable[[Any], Any]) -> None:
+        try:
+            self.instance = copy(self.instance)
+        except Exception as error:  # attributes that cannot be copied, such as a lambda or a lock, are no fault
+            raise Unsupported("object to copy") from error
+
+    @override
+    def rebuild(self, change: Callable[[Any], nn.Module]) -> None:
+        self.build_from(change(self.model))
+
+    @override
+    def set_option(self, name: str, value: Any) -> None:
+        if not hasattr(self.instance, name):
+            raise Unsupported(name)
+        try:
+            setattr(self.instance, name, value)
+        except (AttributeError, ValueError) as error:  # read-only, or an invalid value
+            raise Unsupported(name) from error
+
+
 class Wrapped(Subject):
     """A subject around another one. A derived class calls the inner loss in its own way."""
 

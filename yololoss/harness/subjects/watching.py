@@ -136,6 +136,7 @@ BEYOND = (
     *("signal.pthread_kill", "subprocess.Popen", "sqlite3.connect"),
     *("socket.connect", "socket.bind", "socket.sendto", "socket.sendmsg", "socket.getaddrinfo"),
 )
+HEARD = frozenset((*PATHS, *BEYOND, "open"))  # the hook runs at every event
 MOST = 50  # things of these that are kept of a run
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_TRUNC
 # A loss may import something, or be compiled; both write their caches, and a compiler is a process.
@@ -174,7 +175,7 @@ class _Listener:
 
     def __call__(self, event: str, args: tuple[Any, ...]) -> None:
         """Note an event by which the subject changes what is outside."""
-        if self.heard is None or event not in (*PATHS, *BEYOND, "open") or threading.get_ident() != self.thread:
+        if self.heard is None or event not in HEARD or threading.get_ident() != self.thread:
             return
         if event == "open" and not (_names_a_file(args[0]) and writes(args)):
             return
