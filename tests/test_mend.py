@@ -370,6 +370,7 @@ def test_a_desk_judges_an_edit_by_the_questions_in_their_order(desk: Desk, plant
     assert not desk.answer(Try(path, edit_of(text, RIGHT[0], RIGHT[0]))).law
     desk.asks = Ask((Question(0, ("no.such-law", RAISED)),))
     assert desk.answer(Try(path, edit_of(text, RIGHT[0], "raise ValueError"))) == Answer(0, RAISED)
+    assert desk.answer(Try(path, edit_of(text, RIGHT[0], "raise SystemExit"))) == Answer(0, RAISED)  # of no law's own
 
 
 def test_a_desk_judges_an_edit_as_a_gate_does(desk: Desk, planted: Path):
