@@ -3,12 +3,12 @@
 from tests.faults import Fault, faults_of
 
 MATCHED = "matched = ratio < anchor_t"
-RATIO = "torch.maximum(side_ratio, 1 / side_ratio).amax(2)"
+RATIO = "torch.maximum(side_ratio, 1 / side_ratio).amax(-1)"
 START = "near_start = (centre - centre.floor() < 0.5) & (centre > 1)"
 END = "near_end = (from_end - from_end.floor() < 0.5) & (from_end > 1)"
-EXTENT = "_choose_cells(scaled[:, :2], extent)"
+EXTENT = "_choose_cells(scaled[..., :2], extent[:, None])"
 PRESENT = "present = made.flatten() if every_row else None"
-CLAMPED = "torch.stack((column.clamp(0, columns - 1), row.clamp(0, rows - 1)), dim=1)"
+CLAMPED = "shifted.long().clamp(min=0).minimum(last)"
 BOX = "torch.cat((centre - cell, size), dim=1)"
 PAIRS, NEIGHBOURS, CELLS = "assign.matched-pairs", "assign.neighbours", "assign.clamped-indices"
 
@@ -19,13 +19,13 @@ _index = faults_of("INDEX", "assign", CELLS)
 _box = faults_of("TBOX", "assign", "assign.box-plus-cell")
 
 MATCH = (
-    _match("ratio_one_way", "missing step", RATIO, "side_ratio.amax(2)", "F12"),
-    _match("ratio_other_way", "missing step", RATIO, "(1 / side_ratio).amax(2)"),
+    _match("ratio_one_way", "missing step", RATIO, "side_ratio.amax(-1)", "F12"),
+    _match("ratio_other_way", "missing step", RATIO, "(1 / side_ratio).amax(-1)"),
     _match("width_ratio_only", "missing step", RATIO, "torch.maximum(side_ratio, 1 / side_ratio)[..., 0]", "F13"),
     _match("height_ratio_only", "missing step", RATIO, "torch.maximum(side_ratio, 1 / side_ratio)[..., 1]", "F13"),
-    _match("mean_of_ratios", "wrong primitive", RATIO, "torch.maximum(side_ratio, 1 / side_ratio).mean(2)", "F13"),
-    _match("smaller_ratio", "wrong primitive", RATIO, "torch.maximum(side_ratio, 1 / side_ratio).amin(2)", "F13"),
-    _match("ratio_of_areas", "wrong primitive", RATIO, "torch.maximum(side_ratio, 1 / side_ratio).prod(2).sqrt()"),
+    _match("mean_of_ratios", "wrong primitive", RATIO, "torch.maximum(side_ratio, 1 / side_ratio).mean(-1)", "F13"),
+    _match("smaller_ratio", "wrong primitive", RATIO, "torch.maximum(side_ratio, 1 / side_ratio).amin(-1)", "F13"),
+    _match("ratio_of_areas", "wrong primitive", RATIO, "torch.maximum(side_ratio, 1 / side_ratio).prod(-1).sqrt()"),
     _match("ratio_in_half", "wrong primitive", RATIO, f"{RATIO}.half().float()"),
     _match("limit_included", "edge case", MATCHED, "matched = ratio <= anchor_t"),
     _match("limit_too_small", "modified parameter", MATCHED, "matched = ratio < anchor_t - 0.1"),
@@ -35,19 +35,29 @@ MATCH = (
         "iou_threshold",
         "legacy behaviour",
         MATCHED,
-        "inter = torch.minimum(scaled[None, :, 2:], anchors[:, None]).prod(2)\n"
-        "    matched = inter / (scaled[:, 2:].prod(1) + anchors.prod(1)[:, None] - inter) > 0.2",
+        "sides, wanted = scaled[:, None, :, 2:], anchors[:, :, None]\n"
+        "    inter = torch.minimum(sides, wanted).prod(-1)\n"
+        "    matched = inter / (sides.prod(-1) + wanted.prod(-1) - inter) > 0.2",
         "F14",
     ),
     _match(
-        "best_anchor_forced", "legacy behaviour", MATCHED, f"{MATCHED}\n    matched |= ratio == ratio.amin(0)", "F15"
+        "best_anchor_forced",
+        "legacy behaviour",
+        MATCHED,
+        f"{MATCHED}\n    matched |= ratio == ratio.amin(1, keepdim=True)",
+        "F15",
     ),
-    _match("best_anchor_only", "legacy behaviour", MATCHED, f"{MATCHED}\n    matched &= ratio == ratio.amin(0)"),
+    _match(
+        "best_anchor_only",
+        "legacy behaviour",
+        MATCHED,
+        f"{MATCHED}\n    matched &= ratio == ratio.amin(1, keepdim=True)",
+    ),
     _match(
         "far_edge_dropped",
         "legacy behaviour",
         MATCHED,
-        "matched = (ratio < anchor_t) & (scaled[:, :2] < scaled.new_tensor((columns, rows))).all(1)",
+        "matched = (ratio < anchor_t) & (scaled[..., :2] < extent[:, None]).all(-1)[:, None]",
         "F24",
     ),
     _match(
@@ -61,16 +71,18 @@ MATCH = (
         "first_target_only",
         "missing step",
         MATCHED,
-        "matched = (ratio < anchor_t) & (ratio <= ratio[:, :1])",
+        "matched = (ratio < anchor_t) & (ratio <= ratio[..., :1])",
         law="assign.targets-independent",
     ),
+    _match("last_anchor_forgotten", "edge case", MATCHED, f"{MATCHED}\n    matched[:, -1] &= ratio.shape[1] < 2"),
     _match(
-        "last_anchor_forgotten", "edge case", MATCHED, f"{MATCHED}\n    matched[len(anchors) - 1 :] &= len(anchors) < 2"
+        "anchors_of_match_swapped",
+        "wrong primitive",
+        "2:] / anchors[:, :, None]",
+        "2:] / anchors.flip(-1)[:, :, None]",
+        "F18",
     ),
-    _match(
-        "anchors_of_match_swapped", "wrong primitive", "2:] / anchors[:, None]", "2:] / anchors.flip(1)[:, None]", "F18"
-    ),
-    _match("match_in_fractions", "missing step", "scaled[None, :, 2:] /", "targets[None, :, 4:] /"),
+    _match("match_in_fractions", "missing step", "scaled[:, None, :, 2:] /", "targets[:, 4:] /"),
     Fault(
         "anchors_in_pixels",
         "MATCH",
@@ -96,8 +108,8 @@ MATCH = (
         "wrong primitive",
         PAIRS,
         "loss",
-        "zip(p, self.anchors, strict=True)",
-        "zip(p, self.anchors[:1].expand_as(self.anchors), strict=True)",
+        "self.anchors, grids",
+        "self.anchors[:1].expand_as(self.anchors), grids",
     ),
     Fault(
         "rows_follow_logits",
@@ -106,7 +118,7 @@ MATCH = (
         "assign.ignores-logits",
         "loss",
         'self.hyp["anchor_t"], every_row',
-        'self.hyp["anchor_t"] * (1 + bool(layer.mean() > 0)), every_row',
+        'self.hyp["anchor_t"] * (1 + bool(p[0].mean() > 0)), every_row',
     ),
 )
 
@@ -144,7 +156,7 @@ NEIGH = (
         "no_above",
         "missing step",
         "(own, near_start, near_end)",
-        "(own, near_start[:, :1], near_start[:, 1:] & False, near_end)",
+        "(own, near_start[..., :1], near_start[..., 1:] & False, near_end)",
     ),
     _neighbour("guard_at_start_missing", "missing step", " & (centre > 1)", "", "F23"),
     _neighbour("guard_at_end_missing", "missing step", " & (from_end > 1)", "", "F23"),
@@ -161,43 +173,43 @@ NEIGH = (
         "nearer_axis_only",
         "legacy behaviour",
         START,
-        f"{START}\n    near_start &= centre % 1 <= (centre % 1).amin(1, keepdim=True)",
+        f"{START}\n    near_start &= centre % 1 <= (centre % 1).amin(-1, keepdim=True)",
     ),
     _neighbour(
         "left_and_above_swapped",
         "wrong primitive",
         "(own, near_start, near_end)",
-        "(own, near_start.flip(1), near_end)",
+        "(own, near_start.flip(-1), near_end)",
     ),
     _neighbour(
         "start_and_end_swapped", "wrong primitive", "(own, near_start, near_end)", "(own, near_end, near_start)"
     ),
-    _neighbour("extent_swapped", "wrong primitive", EXTENT, EXTENT.replace("extent", "extent.flip(0)")),
+    _neighbour("extent_swapped", "wrong primitive", EXTENT, EXTENT.replace("extent", "extent.flip(1)")),
     _neighbour(
         "extent_of_columns",
         "wrong primitive",
         EXTENT,
-        EXTENT.replace("extent", "extent[:1]"),
+        EXTENT.replace("extent[:, None]", "extent[:, None, :1]"),
     ),
     _neighbour(
         "offsets_in_other_order",
         "wrong primitive",
         "half, -half))[row_choice]",
-        "half, -half))[row_choice[(target * 5 + row_choice).argsort()]]",
+        "half, -half))[row_choice[((layer * len(targets) + target) * 5 + row_choice).argsort()]]",
         "F25",
     ),
     _neighbour(
         "rows_by_pair",
         "wrong primitive",
         PRESENT,
-        f"{PRESENT}\n    row_choice, anchor, target = (i[(anchor * len(targets) + target).argsort(stable=True)] for i in (row_choice, anchor, target))",
+        f"{PRESENT}\n    row_choice, anchor, target = (i[((layer * ratio.shape[1] + anchor) * len(targets) + target).argsort(stable=True)] for i in (row_choice, anchor, target))",
         law="assign.row-order",
     ),
     _neighbour(
         "by_target_first",
         "wrong primitive",
         PRESENT,
-        f"{PRESENT}\n    anchor, target = (i[(row_choice * len(targets) + target).argsort(stable=True)] for i in (anchor, target))",
+        f"{PRESENT}\n    anchor, target = (i[((layer * 5 + row_choice) * len(targets) + target).argsort(stable=True)] for i in (anchor, target))",
         law="assign.row-order",
     ),
 )
@@ -208,7 +220,7 @@ INDEX = (
         "clamp_by_float_bound",
         "known field bug",
         CLAMPED,
-        "shifted.long().clamp_(max=scaled.new_tensor((columns - 1, rows - 1)))",
+        "shifted.long().clamp_(max=(extent - 1)[layer])",
         "F02",
         "run.no-exception",
     ),
@@ -216,17 +228,23 @@ INDEX = (
         "clamp_bounds_swapped",
         "wrong primitive",
         CLAMPED,
-        "torch.stack((column.clamp(0, rows - 1), row.clamp(0, columns - 1)), dim=1)",
+        "shifted.long().clamp(min=0).minimum(last.flip(1))",
         law=NEIGHBOURS,
     ),
-    _index("clamp_one_short", "edge case", "row.clamp(0, rows - 1)", "row.clamp(0, max(rows - 2, 0))", law=NEIGHBOURS),
-    _index("clamp_one_far", "edge case", "column.clamp(0, columns - 1)", "column.clamp(0, columns)"),
-    _index("clamp_columns_only", "missing step", "row.clamp(0, rows - 1)", "row"),
+    _index(
+        "clamp_one_short",
+        "edge case",
+        ".minimum(last)",
+        ".minimum((last - last.new_tensor((0, 1))).clamp(min=0))",
+        law=NEIGHBOURS,
+    ),
+    _index("clamp_one_far", "edge case", ".minimum(last)", ".minimum(last + last.new_tensor((1, 0)))"),
+    _index("clamp_columns_only", "missing step", ".minimum(last)", ".minimum(last + last.new_tensor((0, 1 << 30)))"),
     _index(
         "wraps_at_the_edge",
         "wrong primitive",
         CLAMPED,
-        "shifted.long() % torch.tensor((columns, rows), device=targets.device)",
+        "shifted.long() % (last + 1)",
         law=NEIGHBOURS,
     ),
     _index("cell_rounded", "wrong primitive", "shifted.long()", "shifted.round().long()", law=NEIGHBOURS),
@@ -241,16 +259,16 @@ INDEX = (
     _index(
         "height_width_swapped",
         "wrong primitive",
-        "torch.cat((extent, extent))",
-        "torch.cat((extent, extent)).flip(0)",
+        "torch.cat((extent, extent), dim=1)",
+        "torch.cat((extent, extent), dim=1).flip(1)",
         "F05",
         "assign.box-plus-cell",
     ),
     _index(
         "sizes_by_height_only",
         "wrong primitive",
-        "torch.cat((extent, extent))",
-        "torch.cat((extent, extent))[[0, 1, 1, 1]]",
+        "torch.cat((extent, extent), dim=1)",
+        "torch.cat((extent, extent), dim=1)[:, [0, 1, 1, 1]]",
         "F05",
         "assign.box-plus-cell",
     ),
@@ -264,23 +282,23 @@ INDEX = (
     _index(
         "anchor_sides_swapped",
         "wrong primitive",
-        "anchor_wh=anchors[anchor]",
-        "anchor_wh=anchors[anchor].flip(1)",
+        "anchors[layer, anchor]",
+        "anchors[layer, anchor].flip(1)",
         "F18",
         "assign.anchor-sides",
     ),
     _index(
         "first_anchor_always",
         "wrong primitive",
-        "anchor_wh=anchors[anchor]",
-        "anchor_wh=anchors[anchor * 0]",
+        "anchors[layer, anchor]",
+        "anchors[layer, anchor * 0]",
         law="assign.anchor-sides",
     ),
     _index(
         "sides_of_next_anchor",
         "edge case",
-        "anchor_wh=anchors[anchor]",
-        "anchor_wh=anchors[(anchor + 1) % len(anchors)]",
+        "anchors[layer, anchor]",
+        "anchors[layer, (anchor + 1) % anchors.shape[1]]",
         law="assign.anchor-sides",
     ),
     _index(
@@ -335,7 +353,7 @@ TBOX = (
     _box("box_of_shifted_centre", "wrong primitive", BOX, "torch.cat((shifted - cell, size), dim=1)"),
     _box("box_in_the_grid", "missing step", BOX, "torch.cat((centre, size), dim=1)"),
     _box("size_in_fractions", "missing step", BOX, "torch.cat((centre - cell, targets[target, 4:]), dim=1)", "F27"),
-    _box("size_in_anchors", "missing step", BOX, "torch.cat((centre - cell, size / anchors[anchor]), dim=1)"),
+    _box("size_in_anchors", "missing step", BOX, "torch.cat((centre - cell, size / anchors[layer, anchor]), dim=1)"),
     _box("size_swapped", "wrong primitive", BOX, "torch.cat((centre - cell, size.flip(1)), dim=1)"),
     _box("corner_for_centre", "legacy behaviour", BOX, "torch.cat((centre - cell - size / 2, size), dim=1)"),
 )

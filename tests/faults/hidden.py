@@ -6,12 +6,7 @@ CALL = "        box, obj, cls = self.terms(p, targets)\n"
 TOTAL = "total = (box + obj + cls) * p[0].shape[0]"
 DTYPE = "dtype = torch.promote_types(logits.dtype, torch.float32)"
 SELECTED = "selected = selected.to(dtype)"
-ASSIGN_LAYER = """            return [
-                assign_layer(
-                    targets, anchors, (layer.shape[2], layer.shape[3]), self.hyp["anchor_t"], every_row=every_row
-                )
-                for layer, anchors in zip(p, self.anchors, strict=True)
-            ]"""
+GRIDS = "grids = [(layer.shape[2], layer.shape[3]) for layer in p]"
 ASSIGNED = "assigned = self._assign(p, targets, every_row=not self.checks)"
 MEAN = "missed.mean()"
 SUMS = "terms = _sum(box), _sum(weighted), _sum(cls)"
@@ -59,11 +54,12 @@ STATE = (
         "STATE, MATCH",
         "wrong primitive",
         "assign.matched-pairs",
-        ASSIGN_LAYER,
-        """            cached = type(self).__dict__.get('cached') or {}
+        GRIDS,
+        f"""cached = type(self).__dict__.get('cached') or {{}}
             type(self).cached = cached
-"""
-        + ASSIGN_LAYER.replace("targets, anchors,", "targets, cached.setdefault((layer.shape[1:4], len(p)), anchors),"),
+            now = zip(p, self.anchors, strict=True)
+            self.anchors = torch.stack([cached.setdefault((x.shape[1:4], len(p)), anchors) for x, anchors in now])
+            {GRIDS}""",
     ),
     in_loss(
         "random",
@@ -163,12 +159,8 @@ KEPT = (
         "STATE, INDEX",
         "edge case",
         "state.after-other-sizes",
-        ASSIGN_LAYER,
-        """            self.grids = getattr(self, "grids", [(x.shape[2], x.shape[3]) for x in p])
-            return [
-                assign_layer(targets, anchors, grid, self.hyp["anchor_t"], every_row=every_row)
-                for grid, anchors in zip(self.grids, self.anchors, strict=True)
-            ]""",
+        GRIDS,
+        'grids = self.grids = getattr(self, "grids", [(x.shape[2], x.shape[3]) for x in p])',
     ),
     in_loss(
         "no_more_targets_than_first",

@@ -7,15 +7,15 @@ PLACED = "return flat[:cells].view(objectness.shape)"
 NEW_GRID = "grid = flat[:cells].view(objectness.shape)"
 LAYER = "(tuple(objectness.shape), objectness.dtype)"
 CRITERIA = 'self.BCEcls, self.BCEobj = (self._criterion(self.hyp[name]) for name in ("cls_pw", "obj_pw"))'
-BCE = "return nn.BCEWithLogitsLoss(pos_weight=torch.tensor([pos_weight], device=device))"
+BCE = "return nn.BCEWithLogitsLoss(pos_weight=weight)"
 OBJECTNESS = "objectness = objectness.to(dtype)"
 UNWRAPPED = "return model.module if isinstance(model, DataParallel | DistributedDataParallel) else model"
 SMOOTHING = 'hyp.get("label_smoothing", 0.0)'
 TERMS = "box, obj, cls = zip(*layers, strict=True)"
 MATCHED = "matched = ratio < anchor_t"
-ROWS = "row_choice, anchor, target = _every_index(made) if every_row else made.nonzero(as_tuple=True)"
+ROWS = "layer, row_choice, anchor, target = _every_index(made) if every_row else made.nonzero(as_tuple=True)"
 CLASS = "image_class = targets[target, :2].long()"
-CELLS = "column, row = shifted.long().unbind(1)"
+CELLS = "cell = shifted.long().clamp(min=0).minimum(last)"
 LAST = 'last = torch.zeros_like(grid, dtype=torch.long).scatter_reduce_(0, cell, number, "amax")'
 
 
@@ -356,14 +356,14 @@ SIZES = (
         "INDEX",
         "totals.very-large-sizes",
         CELLS,
-        f"{CELLS}\n    column = column.half().long()",
+        f"{CELLS}\n    cell[:, 0] = cell[:, 0].half().long()",
     ),
     _assign(
         "rows_of_cells_in_half_precision",
         "INDEX",
         "totals.very-large-sizes",
         CELLS,
-        f"{CELLS}\n    row = row.half().long()",
+        f"{CELLS}\n    cell[:, 1] = cell[:, 1].half().long()",
     ),
     _assign("class_in_a_byte", "INDEX, CLS", "totals.large-sizes", CLASS, CLASS.replace("long()", "byte().long()")),
     _assign(
@@ -371,7 +371,7 @@ SIZES = (
         "MATCH, INDEX",
         "totals.very-large-sizes",
         ROWS,
-        ROWS.replace("made.nonzero(as_tuple=True)", "(i[:1000] for i in made.nonzero(as_tuple=True))"),
+        f"made = made & (made.flatten(1).cumsum(1).view_as(made) <= 1000)\n    {ROWS}",
     ),
     _assign(
         "many_targets_sorted",
@@ -483,10 +483,10 @@ SETTINGS = (
         BCE,
         """class Plain(nn.BCEWithLogitsLoss):
         def forward(self, x, t):
-            weight = self.pos_weight.to(x.dtype)
+            weight = 1 if self.pos_weight is None else self.pos_weight.to(x.dtype)
             return (weight * t * (-x).exp().log1p() + (1 - t) * x.exp().log1p()).mean()
 
-    return Plain(pos_weight=torch.tensor([pos_weight], device=device))""",
+    return Plain(pos_weight=weight)""",
     ),
     in_loss(
         "objectness_within_100",

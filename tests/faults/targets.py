@@ -288,7 +288,7 @@ CRITERIA = (
     _criterion(
         "weight_ignored",
         "missing step",
-        "nn.BCEWithLogitsLoss(pos_weight=torch.tensor([pos_weight], device=device))",
+        "nn.BCEWithLogitsLoss(pos_weight=weight)",
         "nn.BCEWithLogitsLoss()",
         law="classes.positive-weight",
     ),
@@ -364,8 +364,8 @@ CRITERIA = (
     _criterion(
         "bce_by_logarithms",
         "known field bug",
-        "return nn.BCEWithLogitsLoss(pos_weight=torch.tensor([pos_weight], device=device))",
-        "found = nn.BCEWithLogitsLoss(pos_weight=torch.tensor([pos_weight], device=device))\n"
+        "return nn.BCEWithLogitsLoss(pos_weight=weight)",
+        "found = nn.BCEWithLogitsLoss(pos_weight=weight)\n"
         "    found.register_forward_pre_hook(_as_logits_of_clamped)\n"
         "    return found\n\n\n"
         "def _as_logits_of_clamped(module: nn.Module, given: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:\n"

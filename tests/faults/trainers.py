@@ -1,12 +1,12 @@
 """Faults that show only in what a trainer does around the loss: settings, memory, wrappers, rotated images."""
 
 from tests.faults import in_loss
-from tests.faults.hidden import ASSIGNED, CALL, TOTAL
+from tests.faults.hidden import ASSIGNED, CALL, GRIDS, TOTAL
 
 RESULT = "return total.reshape(1).float(), torch.stack((box, obj, cls)).detach().float()"
 WEIGHTED = "weighted = starmap(mul, zip(obj, self.balance, strict=False))"
 TABLE = "self.balance = list(THREE_LAYERS if self.nl == len(THREE_LAYERS) else OTHER_LAYERS)"
-GRID = '(layer.shape[2], layer.shape[3]), self.hyp["anchor_t"]'
+LIMIT = 'grids, self.hyp["anchor_t"]'
 OBJECTNESS = "return missed.mean() * share, self.BCEobj(objectness, wanted), cls * share"
 WANTED = "wanted = self._place(_objectness_values(overlap, self.gr), rows, objectness)"
 
@@ -85,10 +85,12 @@ TRAINERS = (
         "INDEX, STATE",
         "edge case",
         "state.after-other-sizes",
-        GRID,
-        "self.__dict__.setdefault('extents', {}).setdefault(\n"
-        "                        (anchors.storage_offset(), layer[0, 0, ..., 0].numel()), tuple(layer.shape[2:4])\n"
-        '                    ), self.hyp["anchor_t"]',
+        GRIDS,
+        "known = self.__dict__.setdefault('extents', {})\n"
+        "            grids = [\n"
+        "                known.setdefault((n, layer[0, 0, ..., 0].numel()), tuple(layer.shape[2:4]))\n"
+        "                for n, layer in enumerate(p)\n"
+        "            ]",
     ),
     in_loss(
         "balance_by_rank_of_stride",
@@ -136,8 +138,8 @@ TRAINERS = (
         "MATCH, STATE",
         "wrong primitive",
         "form.set-hyperparameters",
-        GRID,
-        GRID.replace('self.hyp["anchor_t"]', 'self.__dict__.setdefault("limit", self.hyp["anchor_t"])'),
+        LIMIT,
+        LIMIT.replace('self.hyp["anchor_t"]', 'self.__dict__.setdefault("limit", self.hyp["anchor_t"])'),
     ),
     in_loss(
         "rows_kept_by_place_in_memory",

@@ -366,8 +366,8 @@ MANY = (
         "edge case",
         "totals.large-sizes",
         "assign",
-        "column, row = shifted.long()",
-        "column, row = shifted.to(torch.uint8).long()",
+        "shifted.long()",
+        "shifted.to(torch.uint8).long()",
     ),
     Fault(
         "classes_in_a_signed_byte",
@@ -393,8 +393,8 @@ MANY = (
         "edge case",
         "totals.large-sizes",
         "assign",
-        "anchor_wh=anchors[anchor]",
-        "anchor_wh=anchors[anchor.clamp(max=4)]",
+        "anchors[layer, anchor]",
+        "anchors[layer, anchor.clamp(max=4)]",
     ),
     in_loss(
         "rows_counted_in_a_byte",

@@ -1,5 +1,6 @@
 """Assignment: which targets match which anchors, and which cells they are assigned to."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -67,10 +68,22 @@ def assign_layer(
     *,
     every_row: bool = False,
 ) -> LayerAssignment:
-    """Assign targets to the anchors and cells of one layer.
+    """Assign targets to the anchors and cells of one layer: `assign_layers` with ``anchors`` and ``grid`` of one."""
+    return assign_layers(targets, anchors[None], [grid], anchor_t, every_row=every_row)[0]
+
+
+def assign_layers(
+    targets: Float[Tensor, "N 6"],
+    anchors: Float[Tensor, "L A 2"],
+    grids: Sequence[tuple[int, int]],
+    anchor_t: float,
+    *,
+    every_row: bool = False,
+) -> list[LayerAssignment]:
+    """Assign targets to the anchors and cells of all layers, in the same operations.
 
     ``targets``: image index, class, then x, y, w, h as fractions of the image, x and y the box centre.
-    ``anchors``: width and height in cells of the layer. ``grid``: rows H, columns W. A target matches an
+    ``anchors``: width and height in cells of their layer. ``grids``: rows H, columns W. A target matches an
     anchor if no side of one is ``anchor_t`` times that of the other or more. Rows are ordered by choice (own,
     left, above, right, below), then by anchor, then by target. Everything is computed in float32, because rounding
     decides at grid lines and limits. Values are not checked here. Source: SPEC section 1.
@@ -79,60 +92,72 @@ def assign_layer(
     depend only on the shapes of the inputs, so nothing waits for the device.
     """
     targets, anchors = targets.float(), anchors.float()
-    rows, columns = grid
-    # Made on the targets' device: a copy from the host would wait for the device.
-    extent = torch.stack((targets.new_full((), columns), targets.new_full((), rows)))
-    scaled = targets[:, 2:] * torch.cat((extent, extent))
-    side_ratio = scaled[None, :, 2:] / anchors[:, None]
-    ratio = torch.maximum(side_ratio, 1 / side_ratio).amax(2)
+    extent = _extents(targets, grids)
+    scaled = targets[:, 2:] * torch.cat((extent, extent), dim=1)[:, None]
+    side_ratio = scaled[:, None, :, 2:] / anchors[:, :, None]
+    ratio = torch.maximum(side_ratio, 1 / side_ratio).amax(-1)
     matched = ratio < anchor_t
-    choice = _choose_cells(scaled[:, :2], extent)
-    made = choice[:, None] & matched
-    row_choice, anchor, target = _every_index(made) if every_row else made.nonzero(as_tuple=True)
+    choice = _choose_cells(scaled[..., :2], extent[:, None])
+    made = choice[:, :, None] & matched[:, None]
+    layer, row_choice, anchor, target = _every_index(made) if every_row else made.nonzero(as_tuple=True)
     present = made.flatten() if every_row else None
 
-    centre, size = scaled[target, :2], scaled[target, 2:]
+    centre, size = scaled[layer, target].split(2, dim=1)
     # A neighbour is the cell that contains the centre shifted by half a cell, which is the centre minus the offset.
     half = torch.eye(2, device=targets.device) / 2
     offset = torch.cat((0 * half[:1], half, -half))[row_choice]
     shifted = centre - offset
     # The box is relative to the clamped cell: a centre on the image's far edge lies at 1.0 in the last cell.
-    column, row = shifted.long().unbind(1)
-    cell = torch.stack((column.clamp(0, columns - 1), row.clamp(0, rows - 1)), dim=1)
+    last = (extent.long() - 1)[layer]
+    cell = shifted.long().clamp(min=0).minimum(last)
     image_class = targets[target, :2].long()
     if present is not None:  # absent rows may hold any values, but are read too: as class 0 of image 0
         image_class = image_class * present[:, None]
     image, cls = image_class.unbind(1)
-    return LayerAssignment(
-        grid=grid,
-        scaled=scaled,
-        ratio=ratio,
-        matched=matched,
-        choice=choice,
-        present=present,
-        row_choice=row_choice,
-        target=target,
-        offset=offset,
-        shifted=shifted,
-        cls=cls,
-        image=image,
-        anchor=anchor,
-        cell=cell,
-        box=torch.cat((centre - cell, size), dim=1),
-        anchor_wh=anchors[anchor],
-    )
+    rows = {
+        "row_choice": row_choice,
+        "target": target,
+        "offset": offset,
+        "shifted": shifted,
+        "cls": cls,
+        "image": image,
+        "anchor": anchor,
+        "cell": cell,
+        "box": torch.cat((centre - cell, size), dim=1),
+        "anchor_wh": anchors[layer, anchor],
+    }
+    counts = [made[0].numel()] * len(grids) if every_row else made.sum((1, 2, 3)).tolist()
+    split = {name: values.split_with_sizes(counts) for name, values in rows.items()}
+    return [
+        LayerAssignment(
+            grid=grid,
+            scaled=scaled[i],
+            ratio=ratio[i],
+            matched=matched[i],
+            choice=choice[i],
+            present=made[i].flatten() if every_row else None,
+            **{name: values[i] for name, values in split.items()},
+        )
+        for i, grid in enumerate(grids)
+    ]
 
 
-def _choose_cells(centre: Float32[Tensor, "N 2"], extent: Float32[Tensor, " 2"]) -> Bool[Tensor, "5 N"]:
+def _extents(targets: Float32[Tensor, "N 6"], grids: Sequence[tuple[int, int]]) -> Float32[Tensor, "L 2"]:
+    """Columns and rows of each grid. Made on the targets' device: a copy from the host would wait for the device."""
+    sizes = [targets.new_full((), n) for rows, columns in grids for n in (columns, rows)]
+    return torch.stack(sizes).view(len(grids), 2)
+
+
+def _choose_cells(centre: Float32[Tensor, "L N 2"], extent: Float32[Tensor, "L 1 2"]) -> Bool[Tensor, "L 5 N"]:
     """For each centre (x, y in cells): which of its own cell and the four neighbours are assigned."""
     from_end = extent - centre
     near_start = (centre - centre.floor() < 0.5) & (centre > 1)
     near_end = (from_end - from_end.floor() < 0.5) & (from_end > 1)
-    own = torch.ones_like(near_start[:, :1])
-    return torch.cat((own, near_start, near_end), dim=1).T
+    own = torch.ones_like(near_start[..., :1])
+    return torch.cat((own, near_start, near_end), dim=-1).mT
 
 
-def _every_index(values: Bool[Tensor, "5 A N"]) -> tuple[Tensor, ...]:
+def _every_index(values: Bool[Tensor, "L 5 A N"]) -> tuple[Tensor, ...]:
     """The indices of all elements, in order: the result of ``nonzero`` if all are true."""
     ranges = [torch.arange(n, device=values.device) for n in values.shape]
     return tuple(i.flatten() for i in torch.meshgrid(*ranges, indexing="ij"))

@@ -20,7 +20,8 @@ def smooth_bce(smoothing: float = 0.0) -> tuple[float, float]:
 
 def bce_loss(pos_weight: float, device: torch.device) -> nn.BCEWithLogitsLoss:
     """Mean BCE with logits; its positive part is weighted by ``pos_weight``."""
-    return nn.BCEWithLogitsLoss(pos_weight=torch.tensor([pos_weight], device=device))
+    weight = None if pos_weight == 1 else torch.tensor([pos_weight], device=device)  # 1 changes nothing, and takes time
+    return nn.BCEWithLogitsLoss(pos_weight=weight)
 
 
 class _WeightedBCE(nn.Module):

@@ -1,6 +1,5 @@
 """What the loss reads from a layer's predictions, with one dense gradient for all of it."""
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -8,30 +7,6 @@ from torch.autograd.function import FunctionCtx
 from typing_extensions import override
 
 OBJECTNESS = 4  # its channel, after x, y, w, h
-LARGE = 4 << 20  # bytes, from which on NumPy asks the system for large pages
-
-
-def _has_memory_here(tensor: Tensor) -> bool:
-    """Whether it is a tensor in this computer's memory: not one of an accelerator, a trace or a vmap."""
-    if tensor.device.type != "cpu" or type(tensor) is not Tensor or torch.compiler.is_compiling():
-        return False
-    try:
-        tensor.untyped_storage()
-    except NotImplementedError:  # vmap's have none
-        return False
-    return True
-
-
-def _zeros(like: Tensor, shape: torch.Size) -> Tensor:
-    """Zeros of that shape, of the dtype and on the device of another tensor.
-
-    Fresh memory is zero already, and the system hands it out page by page. Torch fills all of it once more, and
-    takes small pages: three times as long for a large gradient. NumPy does neither, and has no bfloat16: so bytes.
-    """
-    size = shape.numel() * like.element_size()
-    if size < LARGE or not _has_memory_here(like):
-        return like.new_zeros(shape)
-    return torch.from_numpy(np.zeros(size, np.uint8)).view(like.dtype).view(shape)
 
 
 class _Gather(torch.autograd.Function):
@@ -51,7 +26,7 @@ class _Gather(torch.autograd.Function):
     def backward(ctx: FunctionCtx, *grads: Tensor) -> tuple[Tensor | None, ...]:
         objectness, rows = grads
         indices = ctx.saved_tensors  # type: ignore[attr-defined]
-        logits = _zeros(rows, ctx.shape)  # type: ignore[attr-defined]
+        logits = rows.new_zeros(ctx.shape)  # type: ignore[attr-defined]
         logits[..., OBJECTNESS] = objectness
         return logits.index_put_(indices, rows, accumulate=True), *(None for _ in indices)
 

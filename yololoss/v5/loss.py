@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from yololoss.v5 import boxes
-from yololoss.v5.assign import LayerAssignment, assign_layer
+from yololoss.v5.assign import LayerAssignment, assign_layers
 from yololoss.v5.checks import check_predictions, check_targets
 from yololoss.v5.criteria import FocalLoss, bce_loss, smooth_bce
 from yololoss.v5.gather import gather
@@ -174,12 +174,8 @@ class ComputeLoss:
             check_predictions(p, layers=self.nl, anchors=self.na, classes=self.nc, device=self.device)
             check_targets(targets, batch=p[0].shape[0], classes=self.nc, device=self.device)
         with _full_precision(self.device):
-            return [
-                assign_layer(
-                    targets, anchors, (layer.shape[2], layer.shape[3]), self.hyp["anchor_t"], every_row=every_row
-                )
-                for layer, anchors in zip(p, self.anchors, strict=True)
-            ]
+            grids = [(layer.shape[2], layer.shape[3]) for layer in p]
+            return assign_layers(targets, self.anchors, grids, self.hyp["anchor_t"], every_row=every_row)
 
     def build_targets(self, p: Sequence[Tensor], targets: Tensor) -> Built:
         """The assignment in upstream's form, four lists over layers: classes, boxes, indices, anchors.
