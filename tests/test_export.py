@@ -3,15 +3,21 @@
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 from unittest.mock import patch
 
 import pytest
 import torch
 
+from properties.tal.case import SeededLogits as SeededSides
+from properties.tal.family import FAMILY as TAL
+from properties.tal.strategies import USUAL
 from properties.v5.case import Case, Options, SeededLogits
 from tests.all_laws import V5
 from tests.faults import plant
 from tests.faults.catalogue import BY_NAME
+from tests.faults.tal import BY_NAME as TAL_FAULTS
+from tests.faults.tal import plant_tal
 from tests.judging import on_its_device
 from tests.test_cli import run
 from yololoss.harness.cli.options import write_tests
@@ -19,13 +25,14 @@ from yololoss.harness.engine.judge import judged
 from yololoss.harness.errors import UsageError
 from yololoss.harness.findings.export import export
 from yololoss.harness.findings.finding import keep
-from yololoss.harness.laws.exam import Run
+from yololoss.harness.laws.exam import Law, Run
 from yololoss.harness.laws.law import find_laws
 from yololoss.harness.subjects.family import LossUnderTest
 from yololoss.harness.subjects.load import import_loss, load_loss
 from yololoss.v5.hyp import Hyperparameters
 
 LAWS = find_laws(V5)
+TAL_LAWS = find_laws(TAL)
 PLAIN = Case(
     batch=2,
     classes=2,
@@ -39,21 +46,21 @@ TWO = PLAIN.changed(grids=((2, 2), (1, 1)), strides=(16.0, 32.0), anchors=PLAIN.
 ONE = PLAIN.changed(targets=((0.0, 0.0, 0.1, 0.1, 0.5, 0.5),), anchors=(((1.0, 1.0),),))
 
 
-def exported(law: str, case: Case, subject: LossUnderTest, folder: Path) -> str:
+def exported(law: Law, case: Any, subject: LossUnderTest, folder: Path) -> str:
     """The test that is written of a finding."""
-    told, _ = judged(LAWS[law], Run(subject, case))
+    told, _ = judged(law, Run(subject, case))
     assert told is not None
-    path = export(keep(told.broken(LAWS[law], case), subject, folder, {}, drawn=False), subject)
+    path = export(keep(told.broken(law, case), subject, folder, {}, drawn=False), subject)
     assert path.name.startswith("test_")
     return path.read_text(encoding="utf-8")
 
 
 def passes(text: str, spec: str) -> bool:
     """Whether the test passes on this loss, wherever the test expects it."""
-    (wanted,) = (line for line in text.splitlines() if line.endswith("import ComputeLoss"))
-    name = wanted.split()[1]
+    (wanted,) = (line for line in text.splitlines() if line.startswith("from ") and line.endswith("Loss"))
+    _, name, _, loss = wanted.split()
     module = ModuleType(name)
-    module.ComputeLoss = import_loss(spec)[0]
+    setattr(module, loss, import_loss(spec)[0])
     space: dict = {}
     with patch.dict(sys.modules, {name: module}):
         exec(compile(text, "exported", "exec"), space)
@@ -87,10 +94,46 @@ def test_an_exported_test_fails_on_the_faulty_loss_and_passes_on_the_right_one(f
     if fault == "power_of_zero":  # saturated logits
         case = case.changed(predictions=SeededLogits(seed=0, scale=60.0))
     spec = plant(BY_NAME[fault], tmp_path)
-    text = exported(law, case, on_its_device(spec, "cpu"), tmp_path)
+    text = exported(LAWS[law], case, on_its_device(spec, "cpu"), tmp_path)
     assert "yololoss" not in "\n".join(line for line in text.splitlines() if "import" in line)
     assert passes(text, "yololoss:ComputeLoss")
     assert not passes(text, spec)
+
+
+@pytest.mark.parametrize(
+    ("fault", "law", "case"),
+    [
+        ("hard", "scores.value", USUAL),
+        ("unweighted", "boxes.item", USUAL),
+        ("sum_of_sides", "third.item", USUAL.changed(form="mapping", topk=5)),
+        ("eps_missing", "totals.finite", USUAL),
+        ("alpha_with_gradient", "gradients.value", USUAL.changed(class_weights=(1.0, 2.0, 0.5))),
+    ],
+)
+def test_a_test_of_a_task_aligned_loss_fails_and_passes_alike(fault, law, case, tmp_path):
+    """In both forms of predictions, with options of the constructor."""
+    spec = plant_tal(TAL_FAULTS[fault], tmp_path)
+    text = exported(TAL_LAWS[law], case, on_its_device(spec, "cpu"), tmp_path)
+    assert passes(text, "yololoss:TaskAlignedLoss")
+    assert not passes(text, spec)
+
+
+@pytest.mark.parametrize(
+    ("law", "case", "why"),
+    [
+        ("state.pickle", USUAL, "this law compares several runs of the loss"),
+        ("boxes.item", USUAL.changed(targets=((9.0, 0.0, 0.5, 0.5, 0.1, 0.1),)), "its inputs are invalid"),
+        (
+            "boxes.item",
+            USUAL.changed(topk=1, predictions=SeededSides(seed=0, box_scale=0.0, cls_scale=0.0)),
+            "rounding decides which anchors its targets get",
+        ),
+    ],
+)
+def test_what_cannot_be_exported_of_a_task_aligned_loss(law, case, why):
+    """As where two anchors are alike: there the reference is one of several right answers."""
+    with pytest.raises(UsageError, match=f"{law}: no test can be exported, since {why}"):
+        TAL.exported(TAL_LAWS[law], case, "title", on_its_device("yololoss:TaskAlignedLoss", "cpu"))
 
 
 @pytest.mark.parametrize(

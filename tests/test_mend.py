@@ -526,7 +526,7 @@ def test_the_edit_that_mends_a_fault_is_told_with_its_line(desk: Desk, planted: 
 @pytest.mark.usefixtures("short")
 def test_where_nothing_mends_the_line_is_told_whose_edits_matter(desk: Desk, planted: Path, tmp_path: Path):
     """Here a line before the one at fault."""
-    line = edit_of(text_of(planted)[1], "column, row = ", "").line
+    line = edit_of(text_of(planted)[1], "cell = shifted", "").line
     found = mends(searched(desk, finding(desk, tmp_path), line))
     assert [(each.line, each.sure, each.diff) for each in found] in ([(line, PROBABLY, "")], [])
     assert not mends(searched(desk, finding(desk, tmp_path), 1))
@@ -535,7 +535,7 @@ def test_where_nothing_mends_the_line_is_told_whose_edits_matter(desk: Desk, pla
     tried._of_line[place], tried._only[place] = 8, 2
     (named,) = tried._probably()
     assert (named.line, named.sure, named.diff) == (line, PROBABLY, "")
-    assert named.was.startswith("column, row = ")
+    assert named.was.startswith("cell = shifted")
     assert not mends(searched(desk, finding(desk, tmp_path), line), 0.0)
 
 

@@ -12,7 +12,7 @@ from yololoss.harness.subjects.family import Family, LossUnderTest
 from yololoss.harness.subjects.outcome import Outcome
 from yololoss.harness.subjects.subject import Make
 
-from . import describing, drawing, forms, recorded, strategies
+from . import describing, drawing, exporting, forms, recorded, strategies
 from .budget import Budget
 from .case import Case
 from .dialects import DIALECTS, Dialect
@@ -127,6 +127,10 @@ class TaskAligned(Family):
     @override
     def worked_out(self, case: Any, outcome: Outcome | None, dialect: Dialect) -> Iterator[str]:
         return describing.worked_out(case, dialect)
+
+    @override
+    def exported(self, law: Any, case: Any, title: str, under_test: LossUnderTest) -> str:
+        return exporting.exported(law, case, title, under_test)
 
     @override
     def recognise(self, subject: LossUnderTest, named: Dialect | None) -> Recognised:

@@ -106,9 +106,8 @@ class ClassSubject(BuiltSubject):
 
     @property
     def form(self) -> Form:
-        """The form of predictions that the loss is given: the case's, if it takes that, else one that it takes."""
-        taken = taken_forms(self._class)
-        return self.case.form if self.case.form in taken or not taken else taken[0]
+        """The form of predictions that the loss is given."""
+        return form_for(self._class, self.case)
 
     @override
     def loss(self, p: list[Tensor], targets: Tensor) -> tuple[Tensor, Any]:
@@ -129,6 +128,12 @@ def in_order(items: Mapping[str, Any]) -> Tensor:
             f"items: expected a dict of box_loss, cls_loss and dfl_loss, got {', '.join(map(str, items))}"
         )
     return torch.stack([torch.as_tensor(each).reshape(()) for each in found])
+
+
+def form_for(found: Any, case: Case) -> Form:
+    """The form of predictions that a class is given: the case's, if it takes that, else one that it takes."""
+    taken = taken_forms(found)
+    return case.form if case.form in taken or not taken else taken[0]
 
 
 def taken_forms(found: Any) -> tuple[Form, ...]:

@@ -102,7 +102,7 @@ def assign_layers(
     layer, row_choice, anchor, target = _every_index(made) if every_row else made.nonzero(as_tuple=True)
     present = made.flatten() if every_row else None
 
-    centre, size = scaled[layer, target].split(2, dim=1)
+    centre, size = scaled[layer, target].split_with_sizes((2, 2), dim=1)
     # A neighbour is the cell that contains the centre shifted by half a cell, which is the centre minus the offset.
     half = torch.eye(2, device=targets.device) / 2
     offset = torch.cat((0 * half[:1], half, -half))[row_choice]
