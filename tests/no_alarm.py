@@ -8,23 +8,42 @@ only some laws. A judgement is one law on one case, also where it had nothing to
 import argparse
 import sys
 from itertools import takewhile
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from tests.all_laws import V5
+import torch
+
+from tests.faults.tal import CONFORMING, plant_tal
 from tests.judging import apart, gate
+from tests.subjects.aligned_forms import FORMS as ALIGNED
 from tests.test_conforming import VARIANTS, load
 from yololoss.harness.engine.plan import Plan
 from yololoss.harness.laws.law import SEED, find_laws
-from yololoss.harness.subjects.load import find_device
+from yololoss.harness.subjects.family import LossUnderTest, find_family
+from yololoss.harness.subjects.load import find_device, load_loss
 
 FORMS = ("OlderLoss", "compute_loss", "ImageLoss", "ModuleLoss", "BlackBox", "DictAdapter")
-OTHERS = ("tests.subjects.plain:PlainLoss", *(f"tests.subjects.forms:{name}" for name in FORMS))
+EDITS = {each.name: each for each in CONFORMING}  # edits of the bundled task-aligned loss that are no faults
+SPECS = {
+    "v5": (*VARIANTS, "tests.subjects.plain:PlainLoss", *(f"tests.subjects.forms:{name}" for name in FORMS)),
+    "tal": ("yololoss:TaskAlignedLoss", *ALIGNED, *EDITS),
+}
 Task = tuple[str, str, int, int, tuple[str, ...]]
+
+
+def loaded(spec: str, device: torch.device, folder: Path) -> LossUnderTest:
+    """The loss, with the dialect that has its choices."""
+    if spec in SPECS["v5"]:
+        return load(spec, device)
+    found = plant_tal(EDITS[spec], folder) if spec in EDITS else spec
+    return load_loss(found, device, ALIGNED.get(spec, "yololoss"))
 
 
 def accusations(task: Task) -> tuple[str, int, int, dict[str, str]]:
     """The loss, how many laws judged it, in how many judgements, and which of them broke."""
     spec, device, enough, seed, patterns = task
-    plan = Plan(patterns, load(spec, find_device(device)))
+    with TemporaryDirectory() as folder:
+        plan = Plan(patterns, loaded(spec, find_device(device), Path(folder)))
 
     def tried() -> int:
         return sum(law.tally.tried for law in plan.laws.values())
@@ -43,10 +62,10 @@ def main() -> int:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=SEED, metavar="N", help="of the cases (default: the gate's)")
     parser.add_argument("--laws", action="append", default=[], metavar="PATTERN", help="only these laws")
+    parser.add_argument("--family", choices=SPECS, default="v5", help="of the losses (default: v5)")
     given = parser.parse_args()
-    find_laws(V5, given.laws)  # a pattern that fits no law ends the run here
-    specs = (*VARIANTS, *OTHERS)
-    tasks = [(spec, given.device, given.judgements, given.seed, tuple(given.laws)) for spec in specs]
+    find_laws(find_family(given.family), given.laws)  # a pattern that fits no law ends the run here
+    tasks = [(spec, given.device, given.judgements, given.seed, tuple(given.laws)) for spec in SPECS[given.family]]
     done = list(apart(accusations, tasks, "losses"))
     print("| loss | laws | judgements | accused by |\n|---|---:|---:|---|")
     for spec, applied, judged, broken in done:
