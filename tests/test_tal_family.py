@@ -21,6 +21,7 @@ from properties.tal.strategies import USUAL
 from tests.all_laws import ROOT
 from tests.faults.tal import BY_NAME, CONFORMING, STEPS, TAL_FAULTS, TalFault, plant_tal
 from tests.judging import breaks, made, on_its_device, search
+from tests.subjects.aligned_forms import FORMS as ALIGNED
 from tests.tal_cases import drawn, heads_of, slowly
 from tests.test_cli import run
 from yololoss.harness.cases.vectors import make_vector
@@ -189,6 +190,13 @@ def test_every_other_planted_fault_breaks_its_law(fault: TalFault, tmp_path: Pat
 def test_no_law_accuses_another_right_way_to_write_it(other: TalFault, tmp_path: Path):
     """Ties decided otherwise, other roundings: 10 cases of a gate."""
     assert not accused(other, tmp_path, 10)
+
+
+@pytest.mark.parametrize("spec", ALIGNED)
+def test_no_law_accuses_another_implementation(spec: str):
+    """A second one from the ground up, and others that return other forms: cases of a gate."""
+    plan = Plan((), load_loss(spec, torch.device("cpu"), ALIGNED[spec]))
+    assert not [raw.told.law for raw in breaks(plan.subject, made(plan, range(6), seed=5))]
 
 
 @pytest.mark.slow

@@ -63,13 +63,10 @@ class ImageByImage(PlainAligned):
     """Works on one image after another, and puts the sums together."""
 
     def assign(self, scores: Tensor, predicted: Tensor, target: Any, pixels: Tensor) -> Any:
-        each = [
-            super(ImageByImage, self).assign(
-                scores[i : i + 1], predicted[i : i + 1], [t[i : i + 1] for t in target], pixels
-            )
-            for i in range(len(scores))
-        ]
-        row, score = zip(*each, strict=True)
+        assign = super().assign
+        targets = zip(*(each.split(1) for each in target), strict=True)
+        images = zip(scores.split(1), predicted.split(1), targets, strict=True)
+        row, score = zip(*(assign(*image, pixels) for image in images), strict=True)
         return torch.cat(row), torch.cat(score)
 
 
