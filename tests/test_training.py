@@ -21,6 +21,7 @@ from click.testing import CliRunner
 from torch.nn.parallel import DistributedDataParallel
 
 from examples.training.train import CLASSES, Detector, batch, train
+from properties.shared.steps import OF_TARGETS, kept_of, parts
 from properties.v5 import steps
 from properties.v5.case import Case, Options, SeededLogits
 from properties.v5.packed import pack
@@ -404,7 +405,7 @@ def test_a_step_that_cannot_be_saved_is_told_all_the_same(tmp_path, monkeypatch)
 
 def test_a_large_batch_keeps_the_images_with_trouble(tmp_path, monkeypatch):
     """Others as far as there is room. What belongs to no image is kept."""
-    monkeypatch.setattr("properties.v5.training.MOST", 4000)
+    monkeypatch.setattr("properties.shared.steps.MOST", 4000)
     loss = watch(lambda p, targets: (p[0].sum(), None), Detector(), folder=tmp_path)
     targets = batch(1, images=16)[1]
     targets[12, 4], targets[30, 0], targets[31, 0] = -1, -1, 16
@@ -635,16 +636,16 @@ def test_a_case_has_less_in_it_step_by_step():
     both = case.changed(batch=2, targets=((0, 0, 0.1, 0.1, 0.5, 0.5), (1, 0, 0.9, 0.9, 0.5, 0.5)), predictions=GIVEN)
     found = [*steps.smaller(both)]
     assert [(each.batch, len(each.targets)) for each in found] == [(1, 1), (1, 1), (2, 1), (2, 1)]
-    assert steps.kept_of(found[1], both) == "target 1 (image 1, box 1)"
+    assert kept_of(found[1], both) == "target 1 (image 1, box 1)"
     plainer = [each.logits[0].reshape(6, 6) for each in steps.smaller(case)]
     assert [each[:, 4].sum() for each in plainer] == [
         0,
         1,
         1,
     ]  # objectness, then cells
-    assert [*steps._parts(4, least=0)][:3] == [[0, 1], [2, 3], [0]]
-    assert [*steps._parts(4)][-1] == [0, 1, 2]
-    assert [*steps._parts(1, least=0)] == [[]]
+    assert [*parts(4, least=0)][:3] == [[0, 1], [2, 3], [0]]
+    assert [*parts(4)][-1] == [0, 1, 2]
+    assert [*parts(1, least=0)] == [[]]
 
 
 def test_layers_are_left_out_too():
@@ -663,5 +664,5 @@ def test_what_usually_is_wrong_depends_on_what_the_loss_was_given():
     assert steps.usual_causes("totals.finite", case) == steps.CAUSES["totals.finite"]
     assert steps.usual_causes("boxes.item", case) == ()
     bad = case.changed(targets=((0, 0, 0.1, 0.1, 0.5, 0),))
-    assert steps.usual_causes("boxes.item", bad) == steps.OF_TARGETS
+    assert steps.usual_causes("boxes.item", bad) == OF_TARGETS
     assert steps.invalid_input(bad) == ["target 0 (image 0, box 1) has height 0"]

@@ -17,6 +17,7 @@ from yololoss.harness.cases.case import Case as AnyCase
 
 from ..shared.noise import noise
 from ..shared.tables import target_table
+from .packed import PackedLogits
 
 SIDES = 4  # left, top, right, bottom
 LARGEST = 2**27  # most logits of a case
@@ -91,7 +92,7 @@ class GivenLogits(Data):
         return np.array(self.layers[level], dtype=np.float64).reshape(case.shape(level))
 
 
-Logits = Annotated[SeededLogits | GivenLogits, Field(discriminator="kind")]
+Logits = Annotated[SeededLogits | GivenLogits | PackedLogits, Field(discriminator="kind")]
 
 
 class Gains(Data):
@@ -155,6 +156,12 @@ class Case(AnyCase):
             if given != sizes:
                 raise ValueError(f"predictions: levels of {given} values do not fill {sizes}")
             return
+        if isinstance(made, PackedLogits):
+            if len(made.levels) != levels:
+                raise ValueError(f"predictions: expected {levels} levels, got {len(made.levels)}")
+            for n in range(levels):
+                made.level(n, self)
+            return
         if made.peak is not None and len(made.peak) != levels:
             raise ValueError(f"predictions.peak: expected one entry per level, got {len(made.peak)}")
         if any(o.level >= levels or o.at >= sizes[o.level] for o in made.overrides):
@@ -200,7 +207,7 @@ class Case(AnyCase):
     def with_logits(self, logits: Sequence[Tensor], **fields: Any) -> Self:
         """A copy whose logits are these tensors, whatever its ``predictions`` say. Such a copy cannot be saved."""
         kept = tuple(logits)
-        empty = {"predictions": SeededLogits(seed=0)} if isinstance(self.predictions, GivenLogits) else {}
+        empty = {} if isinstance(self.predictions, SeededLogits) else {"predictions": SeededLogits(seed=0)}
         copy = self.changed(**empty | fields)
         # cached_property stores values here; the key makes the copy different from every other case
         copy.__dict__.update(logits=kept, key=f"derived {id(kept)}")
@@ -217,7 +224,7 @@ class Case(AnyCase):
         bad = np.argwhere(~good).tolist()
         if bad:
             return f"targets[{bad[0][0]}, {bad[0][1]}] = {rows[tuple(bad[0])]:g}"
-        spoilt = sum(int((~torch.isfinite(values)).sum()) for values in self.logits)
+        spoilt = not_finite(self.logits)
         return f"{spoilt} logits are not finite" if spoilt else None
 
     @property
@@ -254,6 +261,11 @@ class Case(AnyCase):
     @override
     def __str__(self) -> str:
         return describe(self)
+
+
+def not_finite(logits: Sequence[Tensor]) -> int:
+    """How many of these logits are not finite."""
+    return sum(int((~torch.isfinite(values)).sum()) for values in logits)
 
 
 def aimed(case: Case, level: int) -> Reals:
@@ -299,6 +311,8 @@ def describe(case: Case) -> str:
 def _describe_logits(logits: Any) -> str:
     if isinstance(logits, GivenLogits):
         return f"logits: {sum(map(len, logits.layers))} given values"
+    if isinstance(logits, PackedLogits):
+        return "logits: those of a training step"
     around = "around distances to targets" if logits.aim else f"around distances {logits.peak}" if logits.peak else ""
     return (
         f"logits: seed {logits.seed}, box {logits.box_scale:g} n + {logits.box_offset:g} {around} "

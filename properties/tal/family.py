@@ -1,6 +1,6 @@
 """The family of task-aligned losses: the object through which the harness knows it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import MappingProxyType, ModuleType
 from typing import Any, ClassVar
 
@@ -12,13 +12,15 @@ from yololoss.harness.subjects.family import Family, LossUnderTest
 from yololoss.harness.subjects.outcome import Outcome
 from yololoss.harness.subjects.subject import Make
 
-from . import describing, drawing, exporting, forms, recorded, strategies
+from ..shared.steps import kept_of
+from . import describing, drawing, exporting, forms, recorded, steps, strategies
 from .budget import Budget
 from .case import Case
 from .dialects import DIALECTS, Dialect
 from .recognise import recognise
 from .recorded import Expected
 from .reference import Reference
+from .training import Training
 
 # What a law cannot judge if something earlier is wrong. The scores follow from the assignment, and all terms are
 # weighted by them. A law that compares a loss with itself says nothing about values that are wrong in the same way
@@ -131,6 +133,26 @@ class TaskAligned(Family):
     @override
     def exported(self, law: Any, case: Any, title: str, under_test: LossUnderTest) -> str:
         return exporting.exported(law, case, title, under_test)
+
+    @override
+    def training(self, loss: Any, model: Any | None) -> Training:
+        return Training(loss, model)
+
+    @override
+    def smaller(self, case: Any) -> Iterator[Case]:
+        return steps.smaller(case)
+
+    @override
+    def kept_of(self, case: Any, step: Any) -> str:
+        return kept_of(case, step)
+
+    @override
+    def invalid_input(self, case: Any) -> Sequence[str]:
+        return steps.invalid_input(case)
+
+    @override
+    def usual_causes(self, law: str, case: Any) -> Sequence[str]:
+        return steps.usual_causes(law, case)
 
     @override
     def recognise(self, subject: LossUnderTest, named: Dialect | None) -> Recognised:

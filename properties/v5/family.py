@@ -16,6 +16,7 @@ from yololoss.harness.subjects.family import Family, LossUnderTest, Wrong
 from yololoss.harness.subjects.outcome import Outcome, Trouble
 from yololoss.harness.subjects.subject import Make
 
+from ..shared.steps import kept_of
 from . import causes, describing, drawing, exporting, forms, kinds, pools, recorded, regions, steps, strategies
 from .budget import Budget
 from .case import Case
@@ -247,7 +248,7 @@ class V5(Family):
 
     @override
     def kept_of(self, case: Any, step: Any) -> str:
-        return steps.kept_of(case, step)
+        return kept_of(case, step)
 
     @override
     def invalid_input(self, case: Any) -> Sequence[str]:

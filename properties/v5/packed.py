@@ -4,9 +4,7 @@ A loss reads the objectness of every cell, but boxes and classes only of cells w
 gigabytes takes a few megabytes.
 """
 
-import base64
 import math
-import zlib
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -15,11 +13,13 @@ from numpy.typing import NDArray
 
 from yololoss.harness.cases.case import Data
 
+from ..shared.packing import packed, unpacked, unpacked_cells
+
 OBJECTNESS = 4  # the channel
 
 
 class PackedLayer(Data):
-    """One layer: arrays of little-endian numbers in C order, compressed by zlib, in base64.
+    """One layer: arrays of numbers as text (`properties/shared/packing.py`).
 
     ``objectness``: (B, A, H, W). ``cells``: (n,) int32, in ascending order: flat indices of the cells whose logits are
     kept. ``logits``: (n, 5 + C). All other logits are 0.
@@ -50,12 +50,10 @@ class PackedLogits(Data):
 
         Of every cell the objectness, (B A H W,); the cells whose logits are kept, (n,); these, (n, 5 + C).
         """
-        packed, dtype, count = self.layers[layer], f"<f{self.bits // 8}", math.prod(shape[:4])
-        objectness = _unpacked(packed.objectness, dtype, count, exactly=True)
-        cells = _unpacked(packed.cells, "<i4", most=count)
-        if len(cells) and (cells[0] < 0 or cells[-1] >= count or (np.diff(cells) <= 0).any()):
-            raise ValueError(f"predictions: cells of layer {layer}: expected ascending indices below {count}")
-        logits = _unpacked(packed.logits, dtype, len(cells) * shape[4], exactly=True)
+        kept, dtype, count = self.layers[layer], f"<f{self.bits // 8}", math.prod(shape[:4])
+        objectness = unpacked(kept.objectness, dtype, count, exactly=True)
+        cells = unpacked_cells(kept.cells, layer, count)
+        logits = unpacked(kept.logits, dtype, len(cells) * shape[4], exactly=True)
         return objectness, cells, logits.reshape(-1, shape[4])
 
 
@@ -65,20 +63,6 @@ def pack(logits: Sequence[NDArray[np.floating]], cells: Sequence[NDArray[np.int6
     dtype, layers = f"<f{bits // 8}", []
     for values, found in zip(logits, cells, strict=True):
         kept, flat = np.unique(found), values.reshape(-1, values.shape[-1])
-        arrays = (flat[:, OBJECTNESS].astype(dtype), kept.astype("<i4"), flat[kept].astype(dtype))
-        objectness, where, near = (base64.b64encode(zlib.compress(each.tobytes())).decode() for each in arrays)
-        layers.append(PackedLayer(objectness=objectness, cells=where, logits=near))
+        objectness, near = packed(flat[:, OBJECTNESS], dtype), packed(flat[kept], dtype)
+        layers.append(PackedLayer(objectness=objectness, cells=packed(kept, "<i4"), logits=near))
     return PackedLogits(bits=bits, layers=tuple(layers))
-
-
-def _unpacked(text: str, dtype: str, most: int, *, exactly: bool = False) -> NDArray[Any]:
-    """At most so many numbers. A small file may unpack to a very large one, so no more than that is unpacked."""
-    size = most * np.dtype(dtype).itemsize
-    try:
-        data = zlib.decompressobj().decompress(base64.b64decode(text, validate=True), size + 1)
-    except (ValueError, zlib.error) as error:
-        raise ValueError(f"predictions: expected numbers compressed by zlib, in base64: {error}") from error
-    if len(data) > size or len(data) % np.dtype(dtype).itemsize or (exactly and len(data) != size):
-        expected = f"{'' if exactly else 'at most '}{most} numbers"
-        raise ValueError(f"predictions: expected {expected} of {np.dtype(dtype).itemsize} bytes, got {len(data)} bytes")
-    return np.frombuffer(data, dtype)

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..shared.steps import OF_LOGITS, OF_TARGETS, invalid_targets, parts, with_images
 from .case import Case, not_finite
 from .packed import OBJECTNESS, PackedLogits, pack
-from .training import called_targets, invalid_targets, some
+from .training import bounds
 
 # Why a law usually breaks in a training run, the most probable first, each with what to look at.
 CAUSES = {
@@ -28,46 +29,29 @@ CAUSES = {
         "A batch without targets, or a layer without rows: does the code take a mean or a maximum of nothing?",
     ),
 }
-OF_LOGITS = (
-    "A learning rate that is too large, or no warm-up: does the total grow in the steps before?",
-    "An overflow of float16 inside the network: does it happen without autocast?",
-    "Images that are not finite: is there a division by a deviation of 0 in their normalisation?",
-    "A gradient of an earlier step that was not finite: is a step before this one saved?",
-)
-OF_TARGETS = (
-    "The label file of that image: is a box empty, or a class missing in the list of classes?",
-    "Augmentation: are boxes that are cut off, or too small, taken away after the crop?",
-)
 
 
 def invalid_input(case: Case) -> list[str]:
     """What a trainer should not give the loss, in a line each."""
     spoilt = not_finite(case.logits)
     told = [f"{spoilt} logits are not finite"] if spoilt else []
-    return [*told, *invalid_targets(case.targets, case.batch, case.classes)]
+    return [*told, *invalid_targets(case.targets, bounds(case.batch, case.classes))]
 
 
 def usual_causes(law: str, case: Case) -> Sequence[str]:
     """Why the law usually breaks; if the loss was given what is not finite, why that usually is so."""
     if not_finite(case.logits):
         return OF_LOGITS
-    wrong = invalid_targets(case.targets, case.batch, case.classes)
+    wrong = invalid_targets(case.targets, bounds(case.batch, case.classes))
     return (*(OF_TARGETS if wrong else ()), *CAUSES.get(law, ()))
-
-
-def kept_of(case: Case, step: Case) -> str:
-    """Which targets of a step a smaller case has."""
-    kept = {row[1:] for row in case.targets}
-    called = zip(called_targets(step.targets), step.targets, strict=True)
-    return some([name for name, row in called if row[1:] in kept])
 
 
 def smaller(case: Case) -> Iterator[Case]:
     """The case with fewer images, fewer targets, fewer layers, and less in its logits."""
     layers = [(values if case.dtype == "float64" else values.float()).numpy() for values in case.logits]
-    for images in _parts(case.batch):
+    for images in parts(case.batch):
         yield _with_images(case, layers, images)
-    for kept in _parts(len(case.targets), least=0):
+    for kept in parts(len(case.targets), least=0):
         yield case.changed(targets=tuple(case.targets[n] for n in kept))
     for only in range(case.layers) if case.layers > 1 else ():
         yield _with_layer(case, layers, only)
@@ -75,22 +59,8 @@ def smaller(case: Case) -> Iterator[Case]:
         yield from _plainer(case, layers)
 
 
-def _parts(count: int, least: int = 1) -> Iterator[list[int]]:
-    """Parts of so many things: first halves and what is left without them, then quarters, at last single ones."""
-    size = count
-    while size > 1:
-        size = (size + 1) // 2
-        starts = range(0, count, size)
-        yield from (list(range(start, min(start + size, count))) for start in starts)
-        yield from ([n for n in range(count) if not start <= n < start + size] for start in starts if size < count / 2)
-    if count == 1 and least == 0:
-        yield []
-
-
 def _with_images(case: Case, layers: list[NDArray[Any]], images: list[int]) -> Case:
-    new = {float(old): float(n) for n, old in enumerate(images)}
-    targets = tuple((new[row[0]], *row[1:]) for row in case.targets if row[0] in new)
-    return case.changed(batch=len(images), targets=targets, predictions=_packed([each[images] for each in layers]))
+    return case.changed(**with_images(case, images), predictions=_packed([each[images] for each in layers]))
 
 
 def _with_layer(case: Case, layers: list[NDArray[Any]], only: int) -> Case:
@@ -106,7 +76,7 @@ def _plainer(case: Case, layers: list[NDArray[Any]]) -> Iterator[Case]:
     if any(values[..., OBJECTNESS].any() for values in layers):
         yield case.changed(predictions=_packed(without))
     cells = [(n, int(at)) for n, values in enumerate(layers) for at in _filled(values)]
-    for kept in _parts(len(cells), least=0):
+    for kept in parts(len(cells), least=0):
         fewer = [np.zeros_like(values) for values in layers]
         for n, at in (cells[each] for each in kept):
             fewer[n].reshape(-1, fewer[n].shape[-1])[at] = layers[n].reshape(-1, layers[n].shape[-1])[at]

@@ -1,7 +1,6 @@
 """What a recorder of training steps reads of a v5 loss and of its calls, and the case that it makes of a step."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,16 +14,14 @@ from yololoss.harness.subjects.subject import UnknownForm
 from yololoss.v5.hyp import Hyperparameters
 from yololoss.v5.loss import unwrap
 
+from ..shared.steps import array, flat_cells, invalid_targets, kept_images, renumbered, some
 from .case import Case, Options, not_finite
 from .packed import pack
 from .recorded import CallResult, Expected
 
-MOST = 2**20  # numbers that are kept of a step: 4 MiB, as a file at most 6
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 BESIDE = np.array(((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1)))  # the cells that rows may be in: column, row
 SPOILT = 1000  # cells of a layer that are kept because a logit is not finite
-COLUMNS = ("image", "class", "x", "y", "width", "height")  # of a target
-SHOWN = 3  # invalid targets that are named
 FINEST = 8.0  # pixels per cell of the finest layer, if nothing says so
 
 
@@ -104,7 +101,7 @@ class Training:
         """What is wrong in a step of that kind of trouble, in one line."""
         if kind == "target":
             batch, *_, channels = step.predictions[0].shape
-            return some(invalid_targets(step.targets.tolist(), batch, channels - 5))
+            return some(invalid_targets(step.targets.tolist(), bounds(batch, channels - 5)))
         if kind == "gradient":
             return "a gradient of a prediction is not finite"
         spoilt = not_finite(step.predictions)
@@ -131,23 +128,23 @@ class Training:
 
     def case(self, step: Step) -> tuple[Case, list[int], str]:
         """The step as a case, its images by their number in the batch, and in words what was left out."""
-        layers = [_array(each) for each in step.predictions]
+        layers = [array(each) for each in step.predictions]
         rows = step.targets.double().cpu().numpy()
         cells = [np.concatenate((_near(rows, values), _spoilt(values))) for values in layers]
         images = _kept(rows, layers, cells)
-        batch = len(layers[0])
+        batch, sizes = len(layers[0]), [values[0, ..., 0].size for values in layers]
         fields = {
             "batch": len(images),
             "classes": layers[0].shape[-1] - 5,
             "grids": [values.shape[2:4] for values in layers],
             "strides": self._strides(layers),
             "anchors": torch.as_tensor(self._anchors).tolist(),
-            "targets": _renumbered(rows, images, batch).tolist(),
+            "targets": renumbered(rows, images, batch).tolist(),
             "dtype": NAMES[step.predictions[0].dtype],
             "targets_dtype": NAMES[step.targets.dtype],
             "hyp": self._hyperparameters(),
             "options": self._options(step),
-            "predictions": pack([values[images] for values in layers], _flat(layers, cells, images)),
+            "predictions": pack([values[images] for values in layers], flat_cells(sizes, cells, images)),
         }
         case = Case.model_validate(fields, strict=False)  # lists for tuples
         left_out = "" if len(images) == batch else f"; kept: images {', '.join(map(str, images))} of {batch}"
@@ -191,37 +188,6 @@ def bounds(batch: int, classes: int) -> Tensor:
     return torch.tensor([low, [batch - 1, classes - 1, *[numbers.max] * 4]])
 
 
-def _array(logits: Tensor) -> NDArray[Any]:
-    return (logits if logits.dtype == torch.float64 else logits.float()).cpu().numpy()
-
-
-def invalid_targets(targets: Sequence[Sequence[float]], batch: int, classes: int) -> list[str]:
-    """What is invalid of these targets, (N, 6): each number in a few words."""
-    low, high = bounds(batch, classes).tolist()
-    return [
-        f"{called} has {name} {value:g}"
-        for called, row in zip(called_targets(targets), targets, strict=True)
-        for name, value, least, most in zip(COLUMNS, row, low, high, strict=True)
-        if not least <= value <= most
-    ]
-
-
-def called_targets(targets: Sequence[Sequence[float]]) -> list[str]:
-    """What each target is called: by its number, its image, and which box of that image it is."""
-    boxes: Counter[float] = Counter()
-    called = []
-    for n, (image, *_) in enumerate(targets):
-        boxes[image] += 1
-        called.append(f"target {n} (image {image:g}, box {boxes[image]})")
-    return called
-
-
-def some(told: list[str]) -> str:
-    """The first of these, and how many more there are."""
-    more = f", and {len(told) - SHOWN} more" if len(told) > SHOWN else ""
-    return ", ".join(told[:SHOWN]) + more
-
-
 def _near(rows: NDArray[Any], values: NDArray[Any]) -> NDArray[Any]:
     """(n, 2): image, and place in it, of the cells that rows of these targets may be in, whatever their anchor."""
     batch, anchors, height, width, _ = values.shape
@@ -240,29 +206,10 @@ def _spoilt(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def _kept(rows: NDArray[Any], layers: list[NDArray[Any]], cells: list[NDArray[Any]]) -> NDArray[Any]:
-    """The images that are kept, in ascending order: as many as `MOST` allows, those with trouble first."""
+    """The images that are kept, in ascending order."""
     batch, channels = len(layers[0]), layers[0].shape[-1]
     costs = np.full(batch, sum(values[0, ..., 0].size for values in layers))
     for found in cells:
         costs += channels * np.bincount(found[:, 0], minlength=batch)
     spoilt = np.any([~np.isfinite(values).reshape(batch, -1).all(axis=1) for values in layers], axis=0)
-    low, high = bounds(batch, channels - 5).double().numpy()
-    wrong = rows[~((rows >= low) & (rows <= high)).all(axis=1), 0]
-    order = np.lexsort((np.arange(batch), ~(spoilt | np.isin(np.arange(batch), wrong))))
-    count = max(int(np.searchsorted(np.cumsum(costs[order]), MOST, side="right")), 1)
-    return np.sort(order[:count])
-
-
-def _renumbered(rows: NDArray[Any], images: NDArray[Any], batch: int) -> NDArray[Any]:
-    """The targets of these images, numbered anew. One of no image stays one of none."""
-    image = rows[:, 0]
-    new = np.where(image < batch, np.searchsorted(images, image), image - batch + len(images))
-    other = np.where((image >= 0) & (image < batch), new, np.where(image < 0, image, new))
-    return np.column_stack((other, rows[:, 1:]))[np.isin(image, images) | ~((image >= 0) & (image < batch))]
-
-
-def _flat(layers: list[NDArray[Any]], cells: list[NDArray[Any]], images: NDArray[Any]) -> list[NDArray[Any]]:
-    """Flat indices of the cells of these images, which are numbered anew."""
-    own = (found[np.isin(found[:, 0], images)] for found in cells)
-    sizes = (values[0, ..., 0].size for values in layers)
-    return [np.searchsorted(images, of[:, 0]) * size + of[:, 1] for of, size in zip(own, sizes, strict=True)]
+    return kept_images(costs, spoilt, rows, bounds(batch, channels - 5))

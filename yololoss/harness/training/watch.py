@@ -57,7 +57,7 @@ def watch(
     every: int = 0,
     dialect: str | None = None,
     names: Callable[[], Iterable[Any]] | None = None,
-    family: str = _suite.FAMILIES[0],
+    family: str | None = None,
 ) -> L:
     """Watch a loss in a training run, and save each step in which something starts to go wrong, as a case file.
 
@@ -70,7 +70,8 @@ def watch(
     scale of the total is 1 or less, since ``GradScaler`` itself skips a step that overflows. A saved step is a case
     like any other: ``yololoss explain FILE --loss ...`` says what is wrong, and ``replay`` runs it again.
 
-    ``model``: what the loss was built from, if the loss does not keep its hyperparameters ``hyp`` and ``anchors``.
+    ``model``: what the loss was built from, if the loss does not keep what is needed of it: ``hyp`` and ``anchors``, of
+    a task-aligned loss ``hyp``, ``stride``, ``nc`` and ``reg_max``. ``family``: of the loss; None: the first that fits.
     ``folder``: where steps are saved. ``keep``: how many files of each kind of trouble are kept, the latest.
     ``targets``: whether invalid targets are looked for. ``every``: each so many steps, another process of low priority
     judges a step by all laws that need one run, in this ``dialect``; 0: no step. Such a step waits for the device.
@@ -80,7 +81,7 @@ def watch(
     Raises UsageError if the loss cannot be watched. In the run itself nothing is raised: what goes wrong there is a
     `StepWarning`. The file is of the usual format (golden/README.md): data, at most a few megabytes, no images.
     """
-    reader = find_family(family).training(loss, model)
+    reader = _reader(loss, model, family)
     options = Settings(Path(folder), keep, targets, every, dialect, names, _spec(loss))
     recorder = Recorder(reader, options)
     if inspect.isroutine(loss):
@@ -105,6 +106,18 @@ def watch(
     except TypeError as error:
         raise UsageError(f"{kind.__name__}: calls of such an object cannot be watched: {error}") from error
     return loss
+
+
+def _reader(loss: Any, model: nn.Module | None, family: str | None) -> Any:
+    """What reads the steps of a loss: of that family, else of the first one that can."""
+    known = _suite.FAMILIES if family is None else (family,)
+    told = []
+    for name in known:
+        try:
+            return find_family(name).training(loss, model)
+        except UsageError as error:
+            told.append(str(error) if name == known[0] else f"as a loss of the family {name}: {error}")
+    raise UsageError("; ".join(told))
 
 
 def _calling(function: Callable[..., Any], recorder: "Recorder") -> Callable[..., Any]:
@@ -230,7 +243,7 @@ class Recorder:
         step = self._reader.step(given, state, total.detach(), items)
         with torch.no_grad():
             wrong = self._reader.invalid_targets(step) if self._options.targets else torch.tensor(False)
-            value = _not_finite(total) | _there(_not_finite(items), total)
+            value = _not_finite(total) | _there(_not_finite(step.items), total)
             flags = torch.stack((value, torch.zeros_like(value), _there(wrong, total)))
         _watch_gradients(self._reader.predictions(given), total, flags)
         self._pending.append(_Pending(self._number, step, self._names(), flags, []))

@@ -1,0 +1,113 @@
+"""What is asked of a step of a training run, whatever its family: its targets, what is kept, what usually is wrong."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+MOST = 2**20  # numbers that are kept of a step: 4 MiB, as a file at most 6
+COLUMNS = ("image", "class", "x", "y", "width", "height")  # of a target
+SHOWN = 3  # invalid targets that are named
+# Why what a loss is given usually is wrong, the most probable first, each with what to look at.
+OF_LOGITS = (
+    "A learning rate that is too large, or no warm-up: does the total grow in the steps before?",
+    "An overflow of float16 inside the network: does it happen without autocast?",
+    "Images that are not finite: is there a division by a deviation of 0 in their normalisation?",
+    "A gradient of an earlier step that was not finite: is a step before this one saved?",
+)
+OF_TARGETS = (
+    "The label file of that image: is a box empty, or a class missing in the list of classes?",
+    "Augmentation: are boxes that are cut off, or too small, taken away after the crop?",
+)
+
+
+def array(logits: Tensor) -> NDArray[Any]:
+    """Logits as an array, of float32 or float64."""
+    return (logits if logits.dtype == torch.float64 else logits.float()).cpu().numpy()
+
+
+def invalid_targets(targets: Sequence[Sequence[float]], bounds: Tensor) -> list[str]:
+    """What is invalid of these targets, (N, 6): each number in a few words. ``bounds``: (2, 6), least and largest."""
+    low, high = bounds.tolist()
+    return [
+        f"{called} has {name} {value:g}"
+        for called, row in zip(called_targets(targets), targets, strict=True)
+        for name, value, least, most in zip(COLUMNS, row, low, high, strict=True)
+        if not least <= value <= most
+    ]
+
+
+def called_targets(targets: Sequence[Sequence[float]]) -> list[str]:
+    """What each target is called: by its number, its image, and which box of that image it is."""
+    boxes: Counter[float] = Counter()
+    called = []
+    for n, (image, *_) in enumerate(targets):
+        boxes[image] += 1
+        called.append(f"target {n} (image {image:g}, box {boxes[image]})")
+    return called
+
+
+def some(told: list[str]) -> str:
+    """The first of these, and how many more there are."""
+    more = f", and {len(told) - SHOWN} more" if len(told) > SHOWN else ""
+    return ", ".join(told[:SHOWN]) + more
+
+
+def kept_of(case: Any, step: Any) -> str:
+    """Which targets of a step a smaller case has."""
+    kept = {row[1:] for row in case.targets}
+    called = zip(called_targets(step.targets), step.targets, strict=True)
+    return some([name for name, row in called if row[1:] in kept])
+
+
+def kept_images(costs: NDArray[Any], spoilt: NDArray[Any], rows: NDArray[Any], bounds: Tensor) -> NDArray[Any]:
+    """The images that are kept, in ascending order: as many as `MOST` allows, those with trouble first.
+
+    ``costs``: the numbers that each would take. ``spoilt``: whether it has a logit that is not finite.
+    """
+    batch = np.arange(len(costs))
+    low, high = bounds.double().numpy()
+    wrong = rows[~((rows >= low) & (rows <= high)).all(axis=1), 0]
+    order = np.lexsort((batch, ~(spoilt | np.isin(batch, wrong))))
+    count = max(int(np.searchsorted(np.cumsum(costs[order]), MOST, side="right")), 1)
+    return np.sort(order[:count])
+
+
+def renumbered(rows: NDArray[Any], images: NDArray[Any], batch: int) -> NDArray[Any]:
+    """The targets of these images, numbered anew. One of no image stays one of none."""
+    image = rows[:, 0]
+    new = np.where(image < batch, np.searchsorted(images, image), image - batch + len(images))
+    other = np.where((image >= 0) & (image < batch), new, np.where(image < 0, image, new))
+    return np.column_stack((other, rows[:, 1:]))[np.isin(image, images) | ~((image >= 0) & (image < batch))]
+
+
+def flat_cells(sizes: Sequence[int], cells: Sequence[NDArray[Any]], images: NDArray[Any]) -> list[NDArray[Any]]:
+    """Flat indices of the cells of these images, which are numbered anew.
+
+    ``sizes``: the cells that an image has in each layer. ``cells``: (n, 2) for each layer, image and place in it.
+    """
+    own = (found[np.isin(found[:, 0], images)] for found in cells)
+    return [np.searchsorted(images, of[:, 0]) * size + of[:, 1] for of, size in zip(own, sizes, strict=True)]
+
+
+def parts(count: int, least: int = 1) -> Iterator[list[int]]:
+    """Parts of so many things: first halves and what is left without them, then quarters, at last single ones."""
+    size = count
+    while size > 1:
+        size = (size + 1) // 2
+        starts = range(0, count, size)
+        yield from (list(range(start, min(start + size, count))) for start in starts)
+        yield from ([n for n in range(count) if not start <= n < start + size] for start in starts if size < count / 2)
+    if count == 1 and least == 0:
+        yield []
+
+
+def with_images(case: Any, images: Sequence[int]) -> dict[str, Any]:
+    """The fields of a case that has only these of its images, but for the predictions."""
+    new = {float(old): float(n) for n, old in enumerate(images)}
+    targets = tuple((new[row[0]], *row[1:]) for row in case.targets if row[0] in new)
+    return {"batch": len(images), "targets": targets}
