@@ -46,7 +46,12 @@ def drawn() -> tuple[Case, ...]:
     contested = (np.random.default_rng(seed).bytes(CASES_OF_CONTEST.size) for seed in CONTESTED)
     few = [CASES_OF_CONTEST.case(data).changed(topk=2, class_weights=None) for data in contested]
     return tuple(
-        case.changed(topk=case.topk if case in few else None, topk2=None, targets_dtype="float32")
+        case.changed(
+            topk=case.topk if case in few else None,
+            topk2=None,
+            targets_dtype="float32",
+            targets=tuple(sorted(case.targets, key=lambda row: row[0])),  # some losses take no other order
+        )
         for case in (*made, *few)
     )
 
