@@ -4,7 +4,7 @@ The loss is run on some cases, once. A dialect explains a case if total and grad
 rounding. First the known dialect that explains the most is taken, then every single choice that explains more.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import cache
 from typing import Any
@@ -20,13 +20,15 @@ from yololoss.harness.subjects.subject import Unsupported
 from .budget import Budget
 from .case import Case
 from .dialects import DIALECTS, Dialect
-from .strategies import CASES_OF_CHOICES, CASES_OF_CONTEST, USUAL
+from .reference import TOPKS
+from .strategies import CASES_OF_CHOICES, CASES_OF_CONTEST, HEADS, USUAL
 
 # Seeds of cases in which a contested anchor has the largest overlap with a target that did not take it.
 CONTESTED = (44, 226, 200, 325)
 TRIED = 16  # cases that are drawn
 # Choices that values show, and their options.
 OPTIONS: dict[str, tuple[Any, ...]] = {
+    "heads": ("one", "YOLO26", "YOLOv10"),
     "batch": ("times", "plain"),
     "small_sides": ("below s2 to s2", "below s1 to s2", "none"),
     "alpha": (0.5, 1.0),
@@ -56,13 +58,20 @@ def drawn() -> tuple[Case, ...]:
     )
 
 
+def of_heads(cases: Sequence[Case]) -> Iterator[Case]:
+    """The same cases for a loss with two heads, in turn as predictions of either."""
+    for n, case in enumerate(cases):
+        yield case.changed(topk=None, head=HEADS[n % len(HEADS)])
+
+
 class Seen:
     """What a loss did with the cases."""
 
     def __init__(self, subject: LossUnderTest) -> None:
         self.subject = subject
         self.outcomes: dict[Case, Outcome] = {}
-        for case in drawn():
+        self.two_heads = bool(getattr(subject.make(USUAL, subject.device), "two_heads", False))
+        for case in of_heads(drawn()) if self.two_heads else drawn():
             with suppress(Unsupported):  # a constructor without top-k
                 self.outcomes[case] = execute(subject, case)
 
@@ -104,6 +113,8 @@ def recognise(subject: LossUnderTest, named: Dialect | None) -> Recognised:
     """The dialect of a loss. Of a named one only what the loss contradicts is changed."""
     seen = Seen(subject)
     known: Sequence[Dialect] = (named,) if named is not None else tuple(dict.fromkeys(DIALECTS.values()))
+    if seen.two_heads:
+        known = [each.but(heads=heads) for heads in TOPKS for each in known]
     found = next(filter(seen.explains_all, known), None) or max(known, key=seen.share)  # the first of equal ones
     found = _improved(_by_answers(found, seen), seen)
     explained, tried = seen.explained(found)
