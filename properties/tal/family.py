@@ -36,6 +36,7 @@ _GIVEN: dict[str, tuple[str, ...]] = {
     "classes": ("totals.sum", *SCORES, "classes"),
     "boxes": ("totals.sum", *SCORES, "boxes"),
     "third": ("totals.sum", *SCORES, "boxes", "third"),
+    "totals.two-heads": (*VALUES, "totals.sum"),
     "totals.finite": ("totals.shape", "assign"),
     "gradients.finite": ("assign", "totals.finite"),
     "input": (),
