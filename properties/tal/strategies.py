@@ -168,7 +168,7 @@ BOXES = {
 
 def _logits(choose: Choices, domain: "Domain", frame: Frame) -> SeededLogits:
     seed, aim, turn = choose.wide(), choose.of(domain.aims), choose.index(8)
-    scale, sharp, (cls_scale, cls_offset) = choose.of(SCALES), choose.of(SHARP), choose.of(domain.class_logits)
+    scale, sharp, (cls_scale, cls_offset) = choose.of(domain.scales), choose.of(SHARP), choose.of(domain.class_logits)
     if domain.ties:
         scale = cls_scale = 0.0
     sizes = (1.0, 0.75, 1.5, 2.25, 0.5, 1.25, 3.0, 0.875)
@@ -210,6 +210,7 @@ class Domain(AnyDomain):
     topks2: tuple[int | None, ...] = TOPKS2
     heads: tuple[Head | None, ...] = (None,)
     first_strides: tuple[float, ...] = FIRST_STRIDES
+    scales: tuple[float, ...] = SCALES
     class_logits: tuple[tuple[float, float], ...] = CLASS_LOGITS
     aims: tuple[str, ...] = AIMS
     ties: bool = False
@@ -285,6 +286,7 @@ class Domain(AnyDomain):
             and case.head in self.heads
             and (self.ties == (made.box_scale == made.cls_scale == 0))
             and (self.ties or (made.cls_scale, made.cls_offset) in self.class_logits)
+            and (self.ties or made.box_scale in self.scales)
             and (("aim" if made.aim else "peak" if made.peak else "nothing") in self.aims)
         )
 
@@ -299,6 +301,20 @@ WITH_TARGETS = cases(min_targets=1)
 CROWD = cases(min_targets=2, spots=CROWDED, aims=("aim", "peak"))
 TIES = cases(min_targets=1, ties=True)
 EVERY_KIND = any_of(ANY, CROWD, TIES)
+# Terms, and sums of them, that float16 cannot hold: its largest number is 65,504 (SPEC 9).
+HUGE = cases(
+    min_targets=1,
+    max_targets=4,
+    dtypes=("float16", "float16", "float32", "bfloat16"),
+    grids=((8, 4), (6, 6)),
+    levels=(2, 3, 4),
+    classes=(20, 3),
+    bins=(4, 1),
+    scales=(40000.0, 1.0),
+    class_logits=((2.0, -2.0), (8.0, 60.0)),
+    aims=("aim", "nothing"),
+)
+WITH_HUGE = any_of(EVERY_KIND, HUGE)
 # On which two correct losses agree.
 STANDARD = cases(spots=SIMPLE, aims=("aim", "peak"), class_logits=USUAL_CLASS_LOGITS)
 # On which losses of different dialects differ: small sides, contested anchors, more candidates than top-k.
