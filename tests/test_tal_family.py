@@ -123,7 +123,7 @@ def test_most_cases_hang_on_no_rounding():
 
 def first_law(fault: TalFault, folder: Path, cases: int) -> str | None:
     """The first law that breaks and that no other explains, in the order of laws, on so many cases of a gate."""
-    plan = Plan((), on_its_device(plant_tal(fault, folder), "cpu"))
+    plan = Plan((), on_its_device(plant_tal(fault, folder), "cpu", fault.dialect))
     broke = {raw.told.law for raw in breaks(plan.subject, made(plan, range(cases))) if not raw.told.explained}
     return next((law for law in plan.laws if law in broke), None)
 
@@ -131,7 +131,7 @@ def first_law(fault: TalFault, folder: Path, cases: int) -> str | None:
 @pytest.mark.parametrize("fault", QUICK, ids=lambda fault: fault.name)
 def test_a_planted_fault_breaks_its_law(fault: TalFault, tmp_path: Path):
     """Within a hundred cases; a law of the right step."""
-    subject = on_its_device(plant_tal(fault, tmp_path), "cpu")
+    subject = on_its_device(plant_tal(fault, tmp_path), "cpu", fault.dialect)
     assert search(find_laws(FAMILY)[fault.law], subject) is not None
 
 
@@ -139,7 +139,7 @@ def test_a_planted_fault_breaks_its_law(fault: TalFault, tmp_path: Path):
 @pytest.mark.parametrize("fault", [each for each in TAL_FAULTS if each not in QUICK], ids=lambda fault: fault.name)
 def test_every_other_planted_fault_breaks_its_law(fault: TalFault, tmp_path: Path):
     """Within a hundred cases."""
-    subject = on_its_device(plant_tal(fault, tmp_path), "cpu")
+    subject = on_its_device(plant_tal(fault, tmp_path), "cpu", fault.dialect)
     assert search(find_laws(FAMILY)[fault.law], subject) is not None
 
 
