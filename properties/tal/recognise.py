@@ -118,7 +118,8 @@ def recognise(subject: LossUnderTest, named: Dialect | None) -> Recognised:
     found = next(filter(seen.explains_all, known), None) or max(known, key=seen.share)  # the first of equal ones
     found = _improved(_by_answers(found, seen), seen)
     explained, tried = seen.explained(found)
-    unsure = {choice: _as_good(found, choice, seen) for choice in OPTIONS} if explained == tried else {}
+    shown = [choice for choice in OPTIONS if choice != "topk" or not seen.two_heads]  # which have their own
+    unsure = {choice: _as_good(found, choice, seen) for choice in shown} if explained == tried else {}
     unexplained = {} if explained == tried else {"values": f"{tried - explained} of {tried} cases have other results"}
     return Recognised(found, {c: options for c, options in unsure.items() if options}, unexplained, explained, tried)
 
