@@ -326,3 +326,13 @@ def test_pytest_judges_a_loss_by_the_laws_of_its_family_alone(tmp_path):
             cwd=ROOT,
         )
         assert told in done.stdout, done.stdout
+
+
+FROM_THE_GROUND_UP, AS_OURS = "tests.subjects.plain_tal:PlainTal", "yololoss, bad_input = any"
+
+
+@pytest.mark.parametrize("cases", [15, pytest.param(600, marks=pytest.mark.slow)])
+def test_no_law_accuses_a_loss_from_the_ground_up(cases: int):
+    """A dense implementation with autograd's gradients, which shares no code with the bundled loss."""
+    plan = Plan((), on_its_device(FROM_THE_GROUND_UP, "cpu", AS_OURS))
+    assert not [(raw.told.law, str(raw.case)) for raw in breaks(plan.subject, made(plan, range(cases), seed=9))]
