@@ -4,6 +4,7 @@
 ``benchmarks/recorded.json``;
 ``python -m benchmarks --check`` measures one setting, and ends with 1 if a ratio is more than half above the
 recorded one. ``python -m benchmarks --against SPEC`` times another loss beside it, such as the one that you replace.
+``python -m benchmarks --family tal`` prints the same of the task-aligned loss, with or without ``--against``.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from matplotlib import pyplot as plt
 from benchmarks.against import table
 from benchmarks.memory import beyond_the_gradient
 from benchmarks.settings import FLOOR, LOSSES, SWEEPS, USUAL
+from benchmarks.tal import report
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -140,10 +142,13 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="compare the usual setting with what is recorded")
     parser.add_argument("--against", metavar="SPEC", help="time this loss, FILE.py:NAME or MODULE:NAME, beside ours")
     parser.add_argument("--compiled", action="store_true", help="with --against: a compiled plain loss as well")
+    parser.add_argument("--family", choices=("v5", "tal"), default="v5", help="whose loss is measured")
+    parser.add_argument("--threads", type=int, default=2, help="of torch, with --against or --family tal")
     asked, seconds = parser.parse_args(), dict[tuple[str, str, str], float]()
-    if asked.against:
-        torch.set_num_threads(2)
-        for line in table(asked.against, compiled=asked.compiled):
+    if asked.against or asked.family == "tal":
+        torch.set_num_threads(asked.threads)
+        lines = report(asked.against) if asked.family == "tal" else table(asked.against, compiled=asked.compiled)
+        for line in lines:
             print(line, flush=True)
         return 0
     if asked.check:

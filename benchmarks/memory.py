@@ -1,6 +1,6 @@
 """The peak memory of a step."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import accumulate
 from typing import Any
 
@@ -18,16 +18,20 @@ def _changes(events: list[Any]) -> Iterator[tuple[int, int]]:
         yield from _changes(event.children)
 
 
-def beyond_the_gradient(name: str, setting: Setting) -> float:
-    """The peak memory of a step of that loss, without its gradient, as a share of the predictions' size.
+def peak(step: Callable[[], object]) -> int:
+    """The most bytes that a step holds of what it allocates.
 
     By torch's profiler, which sees every allocation of a tensor on the CPU.
     """
-    p, _ = inputs(setting)
-    step = work("step", name, setting)
-    step()  # what is made once is no part of it
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
         step()
     events = seen.profiler.kineto_results.experimental_event_tree()
-    held = accumulate(size for _, size in sorted(_changes(events)))
-    return max(held) / sum(x.nbytes for x in p) - 1
+    return max(accumulate((size for _, size in sorted(_changes(events))), initial=0))
+
+
+def beyond_the_gradient(name: str, setting: Setting) -> float:
+    """The peak memory of a step of that loss, without its gradient, as a share of the predictions' size."""
+    p, _ = inputs(setting)
+    step = work("step", name, setting)
+    step()  # what is made once is no part of it
+    return peak(step) / sum(x.nbytes for x in p) - 1

@@ -26,8 +26,8 @@ from yololoss.harness.subjects.family import LossUnderTest, find_family
 from yololoss.harness.subjects.load import load_loss
 
 MADE, ENOUGH = 2000, 60.0  # cases that are made, at most; seconds to minimise a case in
-V5 = find_family("v5")
-strategies, pools, Options = V5.module("strategies"), V5.module("pools"), V5.module("case").Options
+V5, TAL = find_family("v5"), find_family("tal")
+pools, Options = V5.module("pools"), V5.module("case").Options
 plain = {"hyps": pools.HYPS[:1], "options": pools.ONE_CALL[:1]}
 weak = tuple(hyp for hyp in pools.HYPS if 0 < hyp.fl_gamma < 1)
 one_target = {"min_targets": 1, "max_targets": 1, "dtypes": ("float32",), "target_dtypes": ("float32",)}
@@ -43,8 +43,14 @@ def channels(case: Any) -> set[int]:
     return {override.channel for override in case.predictions.overrides}
 
 
+def enough_anchors(case: Any) -> bool:
+    """Upstream needs as many as its top-k, rows in the order of images, and float32 targets."""
+    return TAL.excludes(TAL.dialects["upstream"], case) is None
+
+
+Faults = dict[str, tuple[str, dict[str, Any], Callable[[Any], bool]]]
 # By name: the law, what the cases are narrowed to, and which of those are wanted.
-FAULTS: dict[str, tuple[str, dict[str, Any], Callable[[Any], bool]]] = {
+OF_V5: Faults = {
     "no-size": ("totals.finite", plain, any_case),
     "no-height": ("gradients.finite", {**plain, "logits": ((4.0, 0.0),)}, lambda case: channels(case) == {3}),
     "focal": ("gradients.finite", {**plain, "hyps": weak}, lambda case: min(channels(case), default=4) >= 4),
@@ -52,6 +58,20 @@ FAULTS: dict[str, tuple[str, dict[str, Any], Callable[[Any], bool]]] = {
     "autobalance": ("run.no-exception", {"options": (Options(autobalance=True, calls=2),)}, any_case),
     "perfect-fit": ("boxes.perfect-fit", {**plain, **one_target}, lambda case: case.layers == 1),
 }
+half = {"min_targets": 1, "dtypes": ("float16",), "target_dtypes": ("float32",), "topks2": (None,)}
+huge = {**half, "grids": ((8, 4),), "scales": (40000.0,), "aims": ("aim",), "class_logits": ((2.0, -2.0),)}
+OF_TAL: Faults = {
+    "default-dtype": ("state.default-dtype", {**half, "dtypes": ("float32",), "spots": ("any",)}, enough_anchors),
+    "no-height": ("gradients.finite", {**half, "bins": (4,)}, enough_anchors),
+    "class-sum": (
+        "totals.finite",
+        {**half, "grids": ((8, 4),), "classes": (20,), "class_logits": ((8.0, 60.0),)},
+        enough_anchors,
+    ),
+    "saturated-bins": ("totals.finite", {**huge, "bins": (4,)}, enough_anchors),
+    "large-distances": ("totals.finite", {**huge, "bins": (1,)}, enough_anchors),
+}
+FAULTS = {"v5": OF_V5, "tal": OF_TAL}
 
 
 def search(law: Law, domain: Any, wanted: Callable[[Any], bool], subject: LossUnderTest) -> LawBroken | None:
@@ -73,9 +93,10 @@ def main() -> None:
     """Search for each, save and draw it; a fault that is not found ends the run."""
     torch.set_num_threads(1)
     spec, folder = sys.argv[1], Path(sys.argv[2])
-    subject, laws = load_loss(spec, torch.device("cpu"), "upstream"), find_laws(V5)
-    for name, (law, narrowing, wanted) in FAULTS.items():
-        broken = search(laws[law], strategies.Domain(**narrowing), wanted, subject)
+    subject = load_loss(spec, torch.device("cpu"), "upstream")
+    laws, drawn = find_laws(subject.family), subject.family.module("strategies")
+    for name, (law, narrowing, wanted) in FAULTS[subject.family.name].items():
+        broken = search(laws[law], drawn.Domain(**narrowing), wanted, subject)
         if broken is None:
             raise SystemExit(f"{name}: {law} holds")
         comment = f"{broken.what}: expected {broken.expected}, observed {broken.observed}"

@@ -9,6 +9,7 @@ from benchmarks.__main__ import PAGE, RATIOS, RECORDED, complaints
 from benchmarks.against import in_turn, quartiles, table
 from benchmarks.memory import beyond_the_gradient
 from benchmarks.settings import LOSSES, USUAL, Setting
+from benchmarks.tal import report
 
 RATIO = "step, loss / floor"
 
@@ -61,3 +62,14 @@ def test_another_loss_is_timed_beside_ours():
     (*_, row) = table("tests.subjects.in_place:InPlace", settings=[Setting(batch=1, side=32, classes=1, targets=1)])
     assert row.startswith("| batch 1, 32 px, 1 classes, 1 targets | ")
     assert row.count(" to ") == 2
+
+
+def test_the_task_aligned_loss_is_timed_beside_others():
+    """One row of each setting with a ratio for each of the others, and one of memory for each loss; ours is 1."""
+    settings = [Setting(batch=1, side=64, classes=1, targets=2)]
+    lines = list(report("tests.subjects.plain_tal:PlainTal", settings, Setting(batch=2, side=128, targets=100)))
+    (row,) = (line for line in lines if line.startswith("| batch 1, 64 px"))
+    assert row.count(" to ") == 2
+    held = {name: float(times) for name, times in (line[2:-2].split(" | ")[::2] for line in lines[-3:])}
+    assert held["loss"] == 1.0
+    assert held["plain"] == held["other"] > 1.0

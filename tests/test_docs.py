@@ -186,6 +186,16 @@ def test_the_bundled_loss_passes_what_upstream_does_not():
     assert (status, output) == (1, "no-size: totals.finite holds\n")
 
 
+@pytest.mark.slow
+def test_the_bundled_loss_passes_what_upstream_of_yolov8_does_not():
+    """The cases of docs/use/downstream-tal.md; the script that finds them finds none on the bundled loss."""
+    files = " ".join(str(path) for path in sorted((USE / "downstream-tal").glob("*.json")))
+    status, output = said(f"yololoss replay {files} --loss yololoss:TaskAlignedLoss", ROOT)
+    assert (status, output.count(": fixed")) == (0, 5), output
+    status, output = said(f"{sys.executable} scripts/downstream_cases.py yololoss:TaskAlignedLoss .", ROOT)
+    assert (status, output) == (1, "default-dtype: state.default-dtype holds\n")
+
+
 def test_the_commands_of_readme_and_templates_are_understood():
     """Those that want a GPU, or a file of yours, are parsed: command, options and arguments are known."""
     examples = ROOT / "examples"

@@ -134,6 +134,8 @@ def test_what_cannot_be_exported_of_a_task_aligned_loss(law, case, why):
     """As where two anchors are alike: there the reference is one of several right answers."""
     with pytest.raises(UsageError, match=f"{law}: no test can be exported, since {why}"):
         TAL.exported(TAL_LAWS[law], case, "title", on_its_device("yololoss:TaskAlignedLoss", "cpu"))
+    with pytest.raises(UsageError, match="its loss has two heads"):
+        TAL.exported(TAL_LAWS[law], case, "title", on_its_device("yololoss:E2ELoss", "cpu"))
 
 
 @pytest.mark.parametrize(

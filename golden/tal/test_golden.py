@@ -10,9 +10,9 @@ import torch
 
 from yololoss import Assignment
 
-from .vectors import SIDES, batch, levels, loss_of, mapping, numbers, vectors
+from .vectors import SIDES, HeadResult, Vector, forms, levels, loss_of, numbers, vectors
 
-HEADS = ("one2many", "one2one")
+HEADS = forms.HEADS
 # A value or gradient comes of some 100 float32 operations (decode 40, CIoU 50, the metric's powers 6 times the error
 # of an overlap, normalisation 4), each rounded by at most 2**-24: 2**7 * 2**-24, relative to the largest value around.
 FLOAT32 = 2**-17
@@ -28,7 +28,7 @@ REFUSED = {"corner-dropped": [0]}
 UNCHECKED = ("beyond",)
 
 Count = Callable[[int], None]
-every_vector = pytest.mark.parametrize("vector", vectors(), ids=lambda v: v["id"])
+every_vector = pytest.mark.parametrize("vector", vectors(), ids=lambda v: v.id)
 
 
 class Head(NamedTuple):
@@ -53,11 +53,9 @@ class Outcome(NamedTuple):
 def run(index: int) -> Outcome:
     """Run the loss on a vector's case."""
     vector = vectors()[index]
-    case = vector["case"]
-    rows = [i for i in range(len(case["targets"])) if i not in REFUSED.get(vector["id"], ())]
-    targets = batch([case["targets"][i] for i in rows])
-    loss = loss_of(case, checks=vector["id"] not in UNCHECKED)
-    layers = [levels(case, head) for head in range(len(case["predictions"]))]
+    rows = [i for i in range(len(vector.case.targets)) if i not in REFUSED.get(vector.id, ())]
+    targets, loss = batch(vector, rows), loss_of(vector.case, checks=vector.id not in UNCHECKED)
+    layers = list(map(levels, vector.case.heads))
     total, items = loss(layers[0] if len(layers) == 1 else dict(zip(HEADS, layers, strict=True)), targets)
     total.sum().backward()
     losses = [loss] if len(layers) == 1 else [getattr(loss, name) for name in HEADS]
@@ -69,9 +67,14 @@ def run(index: int) -> Outcome:
     return Outcome(total.detach().numpy(), np.array([float(v) for v in items.values()]), heads, rows)
 
 
-def outcome(vector: dict[str, Any]) -> Outcome:
+def batch(vector: Vector, rows: list[int]) -> dict[str, torch.Tensor]:
+    """Some of the targets as a batch."""
+    return forms.as_batch(vector.case.heads[0].target_rows[rows])
+
+
+def outcome(vector: Vector) -> Outcome:
     """What the loss did with a vector's case; it runs once."""
-    return run(next(i for i, v in enumerate(vectors()) if v["id"] == vector["id"]))
+    return run(next(i for i, v in enumerate(vectors()) if v.id == vector.id))
 
 
 def close(observed: Any, expected: Any, tolerance: float, what: str, scale: float | None = None) -> int:
@@ -85,15 +88,15 @@ def close(observed: Any, expected: Any, tolerance: float, what: str, scale: floa
     return got.size
 
 
-def pairs(vector: dict[str, Any]) -> list[tuple[Head, dict[str, Any]]]:
+def pairs(vector: Vector) -> list[tuple[Head, HeadResult]]:
     """Each head with what is recorded of it."""
-    return list(zip(outcome(vector).heads, vector["expected"]["heads"], strict=True))
+    return list(zip(outcome(vector).heads, vector.expected.heads, strict=True))
 
 
-def foreground(head: Head, vector: dict[str, Any]) -> dict[tuple[int, int], tuple[int, int]]:
+def foreground(head: Head, vector: Vector) -> dict[tuple[int, int], tuple[int, int]]:
     """Target (its number in the image) and label of each anchor with a score, by image and anchor."""
     rows = outcome(vector).rows
-    images = [int(row[0]) for row in vector["case"]["targets"]]
+    images = [int(row[0]) for row in vector.case.targets]
     at = head.score.nonzero()
     owner = head.assigned.owners.row.numpy()[at]
     label = head.assigned.targets.cls.numpy()[owner]
@@ -102,86 +105,85 @@ def foreground(head: Head, vector: dict[str, Any]) -> dict[tuple[int, int], tupl
     return dict(zip(anchors, zip(number, label.tolist(), strict=True), strict=True))
 
 
-def recorded_foreground(recorded: dict[str, Any]) -> dict[tuple[int, int], tuple[int, int]]:
+def recorded_foreground(recorded: HeadResult) -> dict[tuple[int, int], tuple[int, int]]:
     """The same of upstream. What has score 0 is background: which of those it chose is arbitrary."""
-    columns = (recorded["foreground"][name] for name in ("image", "anchor", "target", "label", "score"))
+    columns = (getattr(recorded.foreground, name) for name in ("image", "anchor", "target", "label", "score"))
     return {(i, a): (t, c) for i, a, t, c, score in zip(*columns, strict=True) if score > 0}
 
 
 @every_vector
-def test_the_assignment_is_the_recorded_one(vector: dict[str, Any], count: Count):
+def test_the_assignment_is_the_recorded_one(vector: Vector, count: Count):
     """Every anchor has upstream's target and label, and targets upstream's corners to the last bit.
 
     Where exact ties are recorded on purpose, another choice is as right: then the scores are the same, in some order.
     """
     for head, recorded in pairs(vector):
         got, want = foreground(head, vector), recorded_foreground(recorded)
-        at = tuple(recorded["foreground"][name] for name in ("image", "anchor"))
-        scores, wanted = head.score[at], numbers(recorded["foreground"]["score"])
+        at = recorded.foreground.image, recorded.foreground.anchor
+        scores, wanted = head.score[at], numbers(recorded.foreground.score)
         if got != want:
-            assert "TIE" in vector["flags"]
+            assert "TIE" in vector.flags
             assert sorted(got.values()) == sorted(want.values())
             scores, wanted = np.sort(head.score[head.score > 0]), np.sort(wanted)
-        tolerance = HALF_SCORE.get(vector["case"]["dtype"], FLOAT32)
+        tolerance = HALF_SCORE.get(vector.case.dtype, FLOAT32)
         count(4 * len(want) + close(scores, wanted, tolerance, "score", scale=1.0))
-        count(close(head.score.sum(), recorded["score_sum"], tolerance, "sum of scores", max(1, len(want))))
+        count(close(head.score.sum(), recorded.score_sum, tolerance, "sum of scores", max(1, len(want))))
         assigned = head.assigned.targets
-        corners = [assigned.box[row].tolist() for image in range(vector["case"]["batch"])
+        corners = [assigned.box[row].tolist() for image in range(vector.case.batch)
                    for row in (assigned.present & (assigned.image == image)).nonzero()[:, 0]]  # fmt: skip
         # recorded as the shortest decimals that read back as the same float32
-        assert np.array_equal(np.float32(corners), np.float32(recorded["boxes"]))
+        assert np.array_equal(np.float32(corners), np.float32(recorded.boxes))
         count(4 * len(corners))
 
 
 @every_vector
-def test_the_loss_is_the_recorded_one(vector: dict[str, Any], count: Count):
+def test_the_loss_is_the_recorded_one(vector: Vector, count: Count):
     """Total and items equal upstream's."""
-    tolerance = HALF_VALUE.get(vector["case"]["dtype"], FLOAT32)
+    tolerance = HALF_VALUE.get(vector.case.dtype, FLOAT32)
     got = outcome(vector)
-    count(close(got.total, vector["expected"]["total"], tolerance, "total"))
-    count(close(got.items, vector["expected"]["items"], tolerance, "items"))
+    count(close(got.total, vector.expected.total, tolerance, "total"))
+    count(close(got.items, vector.expected.items, tolerance, "items"))
 
 
 @every_vector
-def test_the_gradients_are_the_recorded_ones(vector: dict[str, Any], count: Count):
+def test_the_gradients_are_the_recorded_ones(vector: Vector, count: Count):
     """The gradient equals upstream's in the recorded anchors, and is 0 for the boxes of all others."""
-    tolerance = HALF_GRADIENT.get(vector["case"]["dtype"], FLOAT32)
+    tolerance = HALF_GRADIENT.get(vector.case.dtype, FLOAT32)
     for head, recorded in pairs(vector):
-        want, at = recorded["gradients"], recorded["foreground"]
+        want, at = recorded.gradients, recorded.foreground
         # where ties were decided otherwise, other anchors have the gradients: the sums over each level remain
         same = foreground(head, vector) == recorded_foreground(recorded)
         box, scores = np.split(head.gradient, [head.bins], axis=1)
-        wanted_box, wanted_score = numbers(want["box"]), numbers(want["score"])
+        wanted_box, wanted_score = numbers(want.box), numbers(want.score)
         largest = max(abs(wanted_box).max(initial=0), abs(wanted_score).max(initial=0))
         if same:
-            cells = numbers(want["box_cells"]).astype(int).reshape(-1, 2)
+            cells = numbers(want.box_cells).astype(int).reshape(-1, 2)
             index = (cells[:, 0], slice(None), cells[:, 1])
             count(close(box[index], wanted_box.reshape(-1, head.bins), tolerance, "box", largest))
             rest = box.copy()
             rest[index] = 0
             assert not rest.any(), "a box has a gradient where no target is"
             wanted_score = wanted_score.reshape(-1, scores.shape[1])
-            count(close(scores[at["image"], :, at["anchor"]], wanted_score, tolerance, "class", largest))
-        sizes = [rows * columns for rows, columns in vector["case"]["grids"]]
-        for level, sums in zip(np.split(scores, np.cumsum(sizes)[:-1], axis=2), want["score_sums"], strict=True):
+            count(close(scores[at.image, :, at.anchor], wanted_score, tolerance, "class", largest))
+        sizes = [rows * columns for rows, columns in vector.case.grids]
+        for level, sums in zip(np.split(scores, np.cumsum(sizes)[:-1], axis=2), want.score_sums, strict=True):
             count(close([level.sum(), abs(level).sum()], sums, tolerance, "sums of the class gradient", sums[1]))
 
 
 @every_vector
-def test_both_forms_of_predictions_give_the_same_loss(vector: dict[str, Any]):
+def test_both_forms_of_predictions_give_the_same_loss(vector: Vector):
     """A mapping and a list, which a model in eval mode returns beside its output: not a bit differs."""
-    case = vector["case"]
-    layers = [levels(case, head) for head in range(len(case["predictions"]))]
-    heads = [(torch.zeros(1), mapping(given, case["reg_max"])) for given in layers]
+    case = vector.case
+    heads = [(torch.zeros(1), forms.as_mapping(levels(head), case.reg_max)) for head in case.heads]
     preds = heads[0] if len(heads) == 1 else (torch.zeros(1), dict(zip(HEADS, heads, strict=True)))
-    targets = batch([case["targets"][i] for i in outcome(vector).rows])
-    total, _ = loss_of(case, checks=vector["id"] not in UNCHECKED)(preds, targets)
+    loss = loss_of(case, checks=vector.id not in UNCHECKED)
+    total, _ = loss(preds, batch(vector, outcome(vector).rows))
     assert total.tolist() == outcome(vector).total.tolist()
 
 
 @pytest.mark.parametrize("name", [*REFUSED, *UNCHECKED])
 def test_what_upstream_loses_or_takes_from_outside_the_image_is_refused(name: str):
     """A centre outside the image is refused by name, where upstream drops the target, or takes it."""
-    case = next(v["case"] for v in vectors() if v["id"] == name)
+    vector = next(v for v in vectors() if v.id == name)
     with pytest.raises(ValueError, match=r"^targets\[\d, 2\] \(x\): expected a number from 0 to 1, got -?\d\.\d+"):
-        loss_of(case)(levels(case, 0), batch(case["targets"]))
+        loss_of(vector.case)(levels(vector.case.heads[0]), forms.as_batch(vector.case.heads[0].target_rows))

@@ -16,6 +16,7 @@ from yololoss.harness.errors import UsageError
 from yololoss.harness.subjects.dialect import read_dialect
 from yololoss.harness.subjects.family import find_family
 
+from ..given import files_of
 from .test_golden import Count, compare_rows
 
 Recorded = Vector[Any, Any]
@@ -27,7 +28,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test for each vector of each file."""
     given, named = metafunc.config.getoption("vectors"), metafunc.config.getoption("dialect")
     found = []
-    for path in map(Path, given or [HERE / "upstream-5081342f04fb.json", *sorted((HERE / "dialects").glob("*.json"))]):
+    own = [HERE / "upstream-5081342f04fb.json", *sorted((HERE / "dialects").glob("*.json"))]
+    for path in files_of("v5", given) if given else own:
         try:
             file = read_vectors(path)
             text = str((named if given else None) or file.source.get("dialect", V5.usual_dialect))

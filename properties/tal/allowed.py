@@ -81,7 +81,7 @@ class Allowed:
             for image, cls, anchor in shown
         ]
         # What is too small to be seen may still be the largest overlap of its target, or have none.
-        seen = reading.found.any(axis=1) | (r.score > 2 * reading.error).any(axis=1)
+        seen = reading.found.any(axis=1) | (r.score - self.budget.score > 2 * reading.error).any(axis=1)
         hidden = np.where(seen, -1, r.owner)
         some = list(islice(product(*options), MOST // 2))
         for kept, chosen in product((True, False), some):

@@ -46,6 +46,7 @@ class Budget:
         own = case.dtype in HALF and dialect.half == "own"
         self.unit = HALF[case.dtype] if own else U  # one rounding of what the loss computes
         self.cast = HALF.get(case.dtype, 0.0)  # one rounding of a gradient to the predictions' dtype
+        self.step = SMALLEST[case.dtype] if own else 0.0  # of what the loss computes, before it is multiplied
         self.least = UNDERFLOW + SMALLEST.get(case.dtype, 0.0) + (SMALLEST["float16"] if own else 0.0)
 
     # Boxes and overlaps
@@ -363,7 +364,7 @@ class Budget:
         r = self.reference
         factor = r.batch * self.case.gains.cls * abs(r.class_weights) / r.divisor
         x = np.minimum(abs(r.scores), 200)
-        off = self.score + self.unit * (FEW * (r.sigmoid + r.score) + EXP * r.sigmoid * x)
+        off = self.score + self.unit * (FEW * (r.sigmoid + r.score) + EXP * r.sigmoid * x) + self.step
         return self._as_gradient(factor * off, r.class_gradient)
 
     def _as_gradient(self, off: Reals, value: Reals) -> Reals:

@@ -108,13 +108,25 @@ class Gains(Data):
         return self.box, self.cls, self.dfl
 
 
+class Head(Data):
+    """Of a loss with two heads (SPEC 8): the one that has the case's predictions.
+
+    ``updates``: how often ``update`` was called before, in a training of so many ``epochs``.
+    """
+
+    name: Literal["one2many", "one2one"] = "one2one"
+    updates: Index = 0
+    epochs: Count = 100
+
+
 class Case(AnyCase):
     """One call of a task-aligned loss, complete: enough to make its tensors, its model and its options.
 
     ``targets``: rows of image, class, x, y, w, h, the last four as fractions of the image. They may have any values,
     since invalid targets are cases too. ``reg_max``: R, the bins of a side. ``strides``: pixels per cell. ``form``: the
     predictions as a list of levels, or as a mapping of boxes, scores and feats. ``topk``, ``topk2``: None for those
-    that the loss has by itself. Raises ``pydantic.ValidationError`` if the parts do not fit together.
+    that the loss has by itself. ``head``: for a loss with two heads, the one that has these predictions. Raises
+    ``pydantic.ValidationError`` if the parts do not fit together.
     """
 
     family: ClassVar[str] = "tal"
@@ -132,6 +144,7 @@ class Case(AnyCase):
     topk2: Count | None = None
     gains: Gains = Gains()
     class_weights: tuple[Finite, ...] | None = None
+    head: Head | None = None
     predictions: Logits
 
     @model_validator(mode="after")
@@ -248,7 +261,7 @@ class Case(AnyCase):
     @override
     def simpler(self) -> dict[str, "Case"]:
         plain = type(self).model_fields
-        names = ("dtype", "targets_dtype", "form", "layout", "topk", "topk2", "gains", "class_weights")
+        names = ("dtype", "targets_dtype", "form", "layout", "topk", "topk2", "gains", "class_weights", "head")
         usual = {name: Gains() if name == "gains" else plain[name].default for name in names}
         return {name: self.changed(**{name: value}) for name, value in usual.items() if value != getattr(self, name)}
 
@@ -301,6 +314,8 @@ def describe(case: Case) -> str:
     for i, ((rows, columns), stride) in enumerate(zip(case.grids, case.strides, strict=True)):
         lines.append(f"level {i}: {rows} rows x {columns} columns, stride {stride:g}")
     lines.extend(target_table(case.targets))
+    if case.head is not None:
+        lines.append(f"predictions of {case.head.name}, after {case.head.updates} updates of {case.head.epochs} epochs")
     for name in ("topk", "topk2", "class_weights"):
         value = getattr(case, name)
         lines.extend([] if value is None else [f"{name} = {value!r}"])

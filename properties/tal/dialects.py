@@ -17,6 +17,7 @@ class Dialect(Data):
     # which sides of a target are enlarged for the inside-test, and to what; s1, s2: the first two strides
     small_sides: Literal["below s2 to s2", "below s1 to s2", "none"] = "below s2 to s2"
     topk: Count = 10  # if the constructor is not told
+    heads: Literal["one", "YOLO26", "YOLOv10"] = "one"  # with two heads: their top-k, weights and items, SPEC 8
     alpha: Positive = 0.5
     beta: Positive = 6.0
     eps: Annotated[float, Field(ge=0)] = 1e-9  # of the scores

@@ -58,11 +58,12 @@ class Model(nn.Module):
 
 def exported(law: Law, case: Case, title: str, under_test: LossUnderTest) -> str:
     """The text of the test. Raises UsageError if the case or the law does not allow one."""
-    reason = cannot(law, case) or _undecided(case, under_test)
+    found, _ = import_loss(under_test.spec)
+    two_heads = "its loss has two heads" if forms.taken_forms(found).two_heads else None
+    reason = two_heads or cannot(law, case) or _undecided(case, under_test)
     if reason is not None:
         raise refuse(law, reason)
     budget = Budget(case, under_test.dialect)
-    found, _ = import_loss(under_test.spec)
     given = {name: value for name in ("topk", "topk2") if (value := getattr(case, name)) is not None}
     return rendered(
         TEST,

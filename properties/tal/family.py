@@ -19,7 +19,7 @@ from .case import Case
 from .dialects import DIALECTS, Dialect
 from .recognise import recognise
 from .recorded import Expected
-from .reference import Reference
+from .reference import Reference, most_anchors
 from .training import Training
 
 # What a law cannot judge if something earlier is wrong. The scores follow from the assignment, and all terms are
@@ -38,6 +38,7 @@ _GIVEN: dict[str, tuple[str, ...]] = {
     "classes": ("totals.sum", *SCORES, "classes"),
     "boxes": ("totals.sum", *SCORES, "boxes"),
     "third": ("totals.sum", *SCORES, "boxes", "third"),
+    "totals.two-heads": (*VALUES, "totals.sum"),
     "totals.finite": ("totals.shape", "assign"),
     "gradients.finite": ("assign", "totals.finite"),
     "input": (),
@@ -161,7 +162,11 @@ class TaskAligned(Family):
     @override
     def excludes(self, dialect: Dialect, case: Any) -> str | None:
         """Excludes what the dialect has no answer to: it is an error, or another loss, in every loss of it."""
-        if dialect.few_anchors == "error" and case.anchors < max(case.topk or dialect.topk, case.topk2 or 0):
+        if dialect.heads != "one" and (case.topk or case.topk2):
+            return "a top-k, which losses of two heads have by themselves"
+        if dialect.heads == "one" and case.head is not None:
+            return "predictions of one of two heads"
+        if dialect.few_anchors == "error" and case.anchors < most_anchors(case, dialect):
             return f"{case.anchors} anchors: losses of this dialect need as many as their top-k"
         images = [target[0] for target in case.targets]
         if dialect.row_order == "by image" and images != sorted(images):

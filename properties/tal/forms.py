@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
@@ -14,12 +14,25 @@ from typing_extensions import override
 from yololoss.harness.subjects.forms import is_open, required, shown, signature, total_and_items
 from yololoss.harness.subjects.subject import BuiltSubject, Make, UnknownForm, Unsupported
 
-from .case import SIDES, Case, Form
+from .case import SIDES, Case, Form, Head
 
 FORMS: tuple[Form, ...] = ("levels", "mapping")
+HEADS = ("one2many", "one2one")
+# Logits with which a head adds exactly nothing to a loss: in every dtype the probability, the metric, the score and BCE
+# are 0. The boxes have a size, so their CIoU is finite.
+SILENT_CLASS, SILENT_SIDE = -1000.0, 1.0
 BATCH = ("batch",)  # names of the second argument of a call that v5 losses do not use
 ITEMS = (("box_loss", "box"), ("cls_loss", "cls"), ("dfl_loss", "l1_loss", "dfl", "l1"))  # names in a dict of items
-_TAKEN: WeakKeyDictionary[Any, tuple[Form, ...]] = WeakKeyDictionary()  # forms of predictions, by class
+
+
+class Taken(NamedTuple):
+    """The forms of predictions with which a class gives a total, and whether it asks for those of two heads."""
+
+    forms: tuple[Form, ...]
+    two_heads: bool
+
+
+_TAKEN: WeakKeyDictionary[Any, Taken] = WeakKeyDictionary()  # by class
 
 
 class StandInHead(nn.Module):
@@ -37,7 +50,7 @@ class StandInModel(nn.Module):
 
     def __init__(self, case: Case) -> None:
         super().__init__()
-        self.args = SimpleNamespace(**case.gains.model_dump(), epochs=100)
+        self.args = SimpleNamespace(**case.gains.model_dump(), epochs=(case.head or Head()).epochs)
         self.weight = nn.Parameter(torch.zeros(1))
         self.model = nn.Sequential(StandInHead(case))
         self.nc = case.classes
@@ -84,8 +97,22 @@ def as_batch(targets: Tensor) -> dict[str, Tensor]:
     return {"batch_idx": targets[:, 0], "cls": targets[:, 1:2], "bboxes": targets[:, 2:6]}
 
 
+def silent(p: list[Tensor], case: Case) -> list[Tensor]:
+    """Predictions with which a head adds nothing to the loss, beside those of the other head."""
+    channels = SIDES * case.reg_max
+    made = [torch.full_like(level, SILENT_CLASS, requires_grad=False) for level in p]
+    for level in made:
+        level[:, :channels] = SILENT_SIDE
+    return made
+
+
 class ClassSubject(BuiltSubject):
-    """``v8DetectionLoss(model, tal_topk, tal_topk2)``: called as ``loss(preds, batch)``."""
+    """``v8DetectionLoss(model, tal_topk, tal_topk2)``: called as ``loss(preds, batch)``.
+
+    A loss with two heads, such as ``E2ELoss(model)``, is called with ``{"one2many": preds, "one2one": preds}``. The
+    case's predictions are those of one head, and the other head's add nothing to the loss. So each head is judged by
+    all laws. Items that are those of the silent head are left out.
+    """
 
     family = "tal"
 
@@ -103,19 +130,47 @@ class ClassSubject(BuiltSubject):
         if missing:
             raise Unsupported(missing[0])
         self.instance = self._class(self.model, **given)
+        for _ in range(self.head.updates if hasattr(self.instance, "update") else 0):
+            self.instance.update()
+
+    @property
+    def two_heads(self) -> bool:
+        """Whether the loss asks for the predictions of two heads."""
+        return taken_forms(self._class).two_heads
+
+    @property
+    def head(self) -> Head:
+        """The head that has the case's predictions, if the loss has two."""
+        return self.case.head or Head()
 
     @property
     def form(self) -> Form:
         """The form of predictions that the loss is given."""
         return form_for(self._class, self.case)
 
+    def preds(self, p: list[Tensor]) -> Any:
+        """The predictions in the form that the loss takes."""
+        return self.heads(p, silent(p, self.case)) if self.two_heads else self.in_form(p)
+
+    def heads(self, p: list[Tensor], other: list[Tensor]) -> dict[str, Any]:
+        """The predictions of both heads: those of the case's head, and of the other one."""
+        return {name: self.in_form(p if name == self.head.name else other) for name in HEADS}
+
+    def in_form(self, p: list[Tensor]) -> Any:
+        """The predictions of one head in the form that the loss takes."""
+        return as_mapping(p, self.case.reg_max) if self.form == "mapping" else p
+
     @override
     def loss(self, p: list[Tensor], targets: Tensor) -> tuple[Tensor, Any]:
-        preds = as_mapping(p, self.case.reg_max) if self.form == "mapping" else p
-        return self.called(preds, as_batch(targets))
+        return self.called(self.preds(p), as_batch(targets))
 
     def called(self, preds: Any, batch: Any) -> tuple[Tensor, Any]:
         """Total and items of the loss on these inputs."""
+        total, items = self.both(preds, batch)
+        return total, None if self.two_heads and self.head.name == "one2many" else items
+
+    def both(self, preds: Any, batch: Any) -> tuple[Tensor, Any]:
+        """The same, with the items of either head."""
         total, items = total_and_items(self.instance(preds, batch))
         return total, in_order(items) if isinstance(items, Mapping) else items
 
@@ -132,22 +187,24 @@ def in_order(items: Mapping[str, Any]) -> Tensor:
 
 def form_for(found: Any, case: Case) -> Form:
     """The form of predictions that a class is given: the case's, if it takes that, else one that it takes."""
-    taken = taken_forms(found)
+    taken = taken_forms(found).forms
     return case.form if case.form in taken or not taken else taken[0]
 
 
-def taken_forms(found: Any) -> tuple[Form, ...]:
-    """The forms of predictions with which a class gives a total; none if it gives one with neither."""
+def taken_forms(found: Any) -> Taken:
+    """The forms of predictions with which a class gives a total: of one head or, if it takes none, of two."""
     if found not in _TAKEN:
-        _TAKEN[found] = tuple(form for form in FORMS if _takes(found, form))
+        one, two = (tuple(form for form in FORMS if _takes(found, form, heads)) for heads in ((), HEADS))
+        _TAKEN[found] = Taken(one or two, two_heads=bool(two) and not one)
     return _TAKEN[found]
 
 
-def _takes(found: Any, form: Form) -> bool:
+def _takes(found: Any, form: Form, heads: tuple[str, ...]) -> bool:
     from .strategies import USUAL  # noqa: PLC0415  # which is made of cases
 
     p, targets = USUAL.inputs(torch.device("cpu"))
-    preds = as_mapping(p, USUAL.reg_max) if form == "mapping" else p
+    preds: Any = as_mapping(p, USUAL.reg_max) if form == "mapping" else p
+    preds = dict.fromkeys(heads, preds) if heads else preds
     try:
         total, _ = total_and_items(found(StandInModel(USUAL))(preds, as_batch(targets)))
     except Exception:  # whatever it does not like

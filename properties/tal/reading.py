@@ -73,7 +73,7 @@ class Reading:
     def _rounded(self) -> Reals:
         """How far the gradient of a logit without a score may be off, as a share of it, (B, C, A)."""
         b = self._of
-        steps = b.least / np.maximum(self.expected, ANYTHING_ABOVE_0)
+        steps = (b.least + b.step * self.factor) / np.maximum(self.expected, ANYTHING_ABOVE_0)
         return np.asarray(b.unit * (FEW + EXP * np.minimum(abs(b.reference.scores), 200)) + 2 * b.cast + 2 * steps)
 
     @cached_property
@@ -87,7 +87,7 @@ class Reading:
         b = self._of
         x = np.minimum(abs(b.reference.scores), 200)
         sigmoid, rest = b.reference.sigmoid, abs(b.reference.sigmoid - self.scores)
-        rounded = b.unit * (FEW * (sigmoid + abs(self.scores)) + EXP * sigmoid * x)
+        rounded = b.unit * (FEW * (sigmoid + abs(self.scores)) + EXP * sigmoid * x) + b.step
         step = b.least * (self.divisor or 1.0) / self.factor
         return np.asarray(rounded + 2 * (b.cast + self._divisor_error) * rest + step)
 

@@ -4,7 +4,7 @@ The loss is run on some cases, once. A dialect explains a case if total and grad
 rounding. First the known dialect that explains the most is taken, then every single choice that explains more.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import cache
 from typing import Any
@@ -20,13 +20,15 @@ from yololoss.harness.subjects.subject import Unsupported
 from .budget import Budget
 from .case import Case
 from .dialects import DIALECTS, Dialect
-from .strategies import CASES_OF_CHOICES, CASES_OF_CONTEST, USUAL
+from .reference import TOPKS
+from .strategies import CASES_OF_CHOICES, CASES_OF_CONTEST, HEADS, USUAL
 
 # Seeds of cases in which a contested anchor has the largest overlap with a target that did not take it.
 CONTESTED = (44, 226, 200, 325)
 TRIED = 16  # cases that are drawn
 # Choices that values show, and their options.
 OPTIONS: dict[str, tuple[Any, ...]] = {
+    "heads": ("one", "YOLO26", "YOLOv10"),
     "batch": ("times", "plain"),
     "small_sides": ("below s2 to s2", "below s1 to s2", "none"),
     "alpha": (0.5, 1.0),
@@ -46,9 +48,20 @@ def drawn() -> tuple[Case, ...]:
     contested = (np.random.default_rng(seed).bytes(CASES_OF_CONTEST.size) for seed in CONTESTED)
     few = [CASES_OF_CONTEST.case(data).changed(topk=2, class_weights=None) for data in contested]
     return tuple(
-        case.changed(topk=case.topk if case in few else None, topk2=None, targets_dtype="float32")
+        case.changed(
+            topk=case.topk if case in few else None,
+            topk2=None,
+            targets_dtype="float32",
+            targets=tuple(sorted(case.targets, key=lambda row: row[0])),  # some losses take no other order
+        )
         for case in (*made, *few)
     )
+
+
+def of_heads(cases: Sequence[Case]) -> Iterator[Case]:
+    """The same cases for a loss with two heads, in turn as predictions of either."""
+    for n, case in enumerate(cases):
+        yield case.changed(topk=None, head=HEADS[n % len(HEADS)])
 
 
 class Seen:
@@ -57,7 +70,8 @@ class Seen:
     def __init__(self, subject: LossUnderTest) -> None:
         self.subject = subject
         self.outcomes: dict[Case, Outcome] = {}
-        for case in drawn():
+        self.two_heads = bool(getattr(subject.make(USUAL, subject.device), "two_heads", False))
+        for case in of_heads(drawn()) if self.two_heads else drawn():
             with suppress(Unsupported):  # a constructor without top-k
                 self.outcomes[case] = execute(subject, case)
 
@@ -99,10 +113,13 @@ def recognise(subject: LossUnderTest, named: Dialect | None) -> Recognised:
     """The dialect of a loss. Of a named one only what the loss contradicts is changed."""
     seen = Seen(subject)
     known: Sequence[Dialect] = (named,) if named is not None else tuple(dict.fromkeys(DIALECTS.values()))
+    if seen.two_heads:
+        known = [each.but(heads=heads) for heads in TOPKS for each in known]
     found = next(filter(seen.explains_all, known), None) or max(known, key=seen.share)  # the first of equal ones
     found = _improved(_by_answers(found, seen), seen)
     explained, tried = seen.explained(found)
-    unsure = {choice: _as_good(found, choice, seen) for choice in OPTIONS} if explained == tried else {}
+    shown = [choice for choice in OPTIONS if choice != "topk" or not seen.two_heads]  # which have their own
+    unsure = {choice: _as_good(found, choice, seen) for choice in shown} if explained == tried else {}
     unexplained = {} if explained == tried else {"values": f"{tried - explained} of {tried} cases have other results"}
     return Recognised(found, {c: options for c, options in unsure.items() if options}, unexplained, explained, tried)
 

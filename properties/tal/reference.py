@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from .case import SIDES, Case
+from .case import SIDES, Case, Head
 from .dialects import UPSTREAM, Dialect
 from .overlap import Overlap, Reals
 
@@ -20,6 +20,12 @@ Bools = NDArray[np.bool_]
 
 INSIDE = 1e-9  # pixels
 MARGIN = 0.01  # of DFL target distances
+# SPEC 8: top-k and second top-k of the heads of a loss with two of them.
+TOPKS: dict[str, dict[str, tuple[int, int | None]]] = {
+    "YOLO26": {"one2many": (10, None), "one2one": (7, 1)},
+    "YOLOv10": {"one2many": (10, None), "one2one": (1, None)},
+}
+MANY_FIRST, MANY_LAST = 0.8, 0.1  # the weight of the one-to-many head
 SMALL = np.finfo(np.float64).tiny
 
 
@@ -56,9 +62,9 @@ class Reference:
     ) -> None:
         self.case, self.dialect = case, dialect
         self._given, self._also = owner, also
-        self.topk = min(case.topk or dialect.topk, case.anchors)
-        given = case.topk2
-        self.topk2 = None if given in (None, case.topk or dialect.topk) else min(given or 0, case.anchors)
+        k, k2 = topks(case, dialect)
+        self.topk = min(k, case.anchors)
+        self.topk2 = None if k2 in (None, k) else min(k2 or 0, case.anchors)
 
     @cached_property
     def _joined(self) -> Reals:
@@ -314,9 +320,10 @@ class Reference:
         return (ReferenceCall(self.batch * (box + cls + third), (box, cls, third)),)
 
     @property
-    def batch(self) -> int:
-        """What the sum of the items is multiplied with."""
-        return self.case.batch if self.dialect.batch == "times" else 1
+    def batch(self) -> float:
+        """What the sum of the items is multiplied with: the batch size, and the weight of the head."""
+        weight = weight_of(self.case.head or Head()) if self.dialect.heads == "YOLO26" else 1.0
+        return weight * (self.case.batch if self.dialect.batch == "times" else 1)
 
     @cached_property
     def class_gradient(self) -> Reals:
@@ -375,6 +382,26 @@ class Reference:
         """Of the total by each level, (B, 4 R + C, H, W)."""
         sides = self.placed(self.box_gradient + self.third_gradient)
         return self.by_level(np.concatenate((sides, self.class_gradient), axis=1))
+
+
+def topks(case: Case, dialect: Dialect) -> tuple[int, int | None]:
+    """The top-k, and the second one, by which targets take anchors."""
+    if dialect.heads == "one":
+        return case.topk or dialect.topk, case.topk2
+    return TOPKS[dialect.heads][(case.head or Head()).name]
+
+
+def most_anchors(case: Case, dialect: Dialect) -> int:
+    """The largest top-k of any head."""
+    used = (topks(case, dialect), *TOPKS.get(dialect.heads, {}).values())
+    return max(k or 0 for pair in used for k in pair)
+
+
+def weight_of(head: Head) -> float:
+    """What the total of a head is multiplied with (SPEC 8)."""
+    left = max(1 - head.updates / max(head.epochs - 1, 1), 0)
+    many = left * (MANY_FIRST - MANY_LAST) + MANY_LAST
+    return many if head.name == "one2many" else 1 - many
 
 
 def sigmoid(x: Reals) -> Reals:

@@ -5,7 +5,7 @@ A case is one byte string of fixed length (`harness.cases.domain` says why): `FR
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
@@ -16,7 +16,7 @@ from yololoss.harness.cases.case import Dtype
 from yololoss.harness.cases.domain import Choices, any_of, strategy
 from yololoss.harness.cases.domain import Domain as AnyDomain
 
-from .case import Case, Form, Gains, Layout, SeededLogits, TargetsDtype
+from .case import Case, Form, Gains, Head, Layout, SeededLogits, TargetsDtype
 from .dialects import Dialect
 
 FRAME, CHUNK = 24, 8  # bytes
@@ -31,6 +31,11 @@ BATCHES = (1, 2, 3)
 BINS = (4, 16, 1, 8, 2)
 TOPKS = (None, 3, 1, 2, 5, 13)
 TOPKS2 = (None, None, 1, 2)
+HEADS = tuple(
+    Head(name=name, updates=updates, epochs=epochs)
+    for updates, epochs in ((0, 100), (3, 8), (9, 10), (1, 1))  # the weights: first, equal, last, last at once
+    for name in ("one2one", "one2many")
+)
 GAINS = (Gains(), Gains(box=3.0, cls=1.25, dfl=0.5), Gains(box=0.05, cls=0.5, dfl=2.0))
 TARGET_DTYPES: tuple[TargetsDtype, ...] = ("float32", "float32", "float32", "float64", "float16")
 DTYPES: tuple[Dtype, ...] = ("float32", "float32", "float64", "float16", "bfloat16")
@@ -163,7 +168,7 @@ BOXES = {
 
 def _logits(choose: Choices, domain: "Domain", frame: Frame) -> SeededLogits:
     seed, aim, turn = choose.wide(), choose.of(domain.aims), choose.index(8)
-    scale, sharp, (cls_scale, cls_offset) = choose.of(SCALES), choose.of(SHARP), choose.of(domain.class_logits)
+    scale, sharp, (cls_scale, cls_offset) = choose.of(domain.scales), choose.of(SHARP), choose.of(domain.class_logits)
     if domain.ties:
         scale = cls_scale = 0.0
     sizes = (1.0, 0.75, 1.5, 2.25, 0.5, 1.25, 3.0, 0.875)
@@ -201,27 +206,35 @@ class Domain(AnyDomain):
     levels: tuple[int, ...] = LEVELS
     classes: tuple[int, ...] = CLASSES
     bins: tuple[int, ...] = BINS
+    topks: tuple[int | None, ...] = TOPKS
     topks2: tuple[int | None, ...] = TOPKS2
+    heads: tuple[Head | None, ...] = (None,)
     first_strides: tuple[float, ...] = FIRST_STRIDES
+    scales: tuple[float, ...] = SCALES
     class_logits: tuple[tuple[float, float], ...] = CLASS_LOGITS
     aims: tuple[str, ...] = AIMS
     ties: bool = False
 
     @property
+    def frame(self) -> int:
+        """The bytes for the structure: one more for a loss with two heads, so that other losses keep their cases."""
+        return FRAME + (len(self.heads) > 1)
+
+    @property
     @override
     def size(self) -> int:
-        return FRAME + CHUNK * self.max_targets
+        return self.frame + CHUNK * self.max_targets
 
     @override
     def narrowed(self, dialect: Dialect) -> "Domain":
-        return self
+        return self if dialect.heads == "one" else replace(self, topks=(None,), topks2=(None,), heads=HEADS)
 
     @override
     def case(self, data: bytes) -> Case:
-        choose = Choices(data[:FRAME])
+        choose = Choices(data[: self.frame])
         least, most = self.min_targets, choose.of((min(FEW, self.max_targets), self.max_targets))
         count, frame = least + choose.index(most - least + 1), _frame(choose, self)
-        topk, topk2 = choose.of(TOPKS), choose.of(self.topks2)
+        topk, topk2 = choose.of(self.topks), choose.of(self.topks2)
         weights = WEIGHTS if choose.index(4) == 3 else ()
         return Case(
             batch=frame.batch,
@@ -238,7 +251,8 @@ class Domain(AnyDomain):
             class_weights=tuple(WEIGHTS[c % len(weights)] for c in range(frame.classes)) if weights else None,
             predictions=_logits(choose, self, frame),
             targets_dtype=choose.of(self.target_dtypes),
-            targets=self._targets(data[FRAME:], count, frame, in_order=choose.index(4) < 3),
+            targets=self._targets(data[self.frame :], count, frame, in_order=choose.index(4) < 3),
+            head=choose.of(self.heads) if len(self.heads) > 1 else self.heads[0],
         )
 
     def _targets(self, data: bytes, count: int, frame: Frame, *, in_order: bool) -> tuple[Row, ...]:
@@ -269,8 +283,10 @@ class Domain(AnyDomain):
             and case.reg_max in self.bins
             and case.classes in self.classes
             and case.topk2 in self.topks2
+            and case.head in self.heads
             and (self.ties == (made.box_scale == made.cls_scale == 0))
             and (self.ties or (made.cls_scale, made.cls_offset) in self.class_logits)
+            and (self.ties or made.box_scale in self.scales)
             and (("aim" if made.aim else "peak" if made.peak else "nothing") in self.aims)
         )
 
@@ -285,6 +301,20 @@ WITH_TARGETS = cases(min_targets=1)
 CROWD = cases(min_targets=2, spots=CROWDED, aims=("aim", "peak"))
 TIES = cases(min_targets=1, ties=True)
 EVERY_KIND = any_of(ANY, CROWD, TIES)
+# Terms, and sums of them, that float16 cannot hold: its largest number is 65,504 (SPEC 9).
+HUGE = cases(
+    min_targets=1,
+    max_targets=4,
+    dtypes=("float16", "float16", "float32", "bfloat16"),
+    grids=((8, 4), (6, 6)),
+    levels=(2, 3, 4),
+    classes=(20, 3),
+    bins=(4, 1),
+    scales=(40000.0, 1.0),
+    class_logits=((2.0, -2.0), (8.0, 60.0)),
+    aims=("aim", "nothing"),
+)
+WITH_HUGE = any_of(EVERY_KIND, HUGE)
 # On which two correct losses agree.
 STANDARD = cases(spots=SIMPLE, aims=("aim", "peak"), class_logits=USUAL_CLASS_LOGITS)
 # On which losses of different dialects differ: small sides, contested anchors, more candidates than top-k.

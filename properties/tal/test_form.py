@@ -12,7 +12,7 @@ from yololoss.harness.subjects.subject import Subject, Unsupported
 
 from ..shared.comparing import close
 from .case import Gains
-from .forms import ClassSubject, as_batch, as_mapping
+from .forms import ClassSubject, as_batch
 from .strategies import STANDARD, WITH_TARGETS
 
 Inputs = Callable[[ClassSubject, list[Tensor], Tensor], tuple[Any, Any]]
@@ -31,7 +31,14 @@ def called_with(exam: Exam, inputs: Inputs, *, valid: bool = True) -> Exam:
 
 def preds_of(subject: ClassSubject, p: list[Tensor]) -> Any:
     """The predictions in the form that the loss takes."""
-    return as_mapping(p, subject.case.reg_max) if subject.form == "mapping" else p
+    return subject.preds(p)
+
+
+def tensors_of(preds: Any) -> list[Tensor]:
+    """The tensors that predictions of any form are made of."""
+    if isinstance(preds, Tensor):
+        return [preds]
+    return [each for part in (preds.values() if isinstance(preds, dict) else preds) for each in tensors_of(part)]
 
 
 @law("form.both-predictions", title="A list and a mapping of the same predictions have another loss", source="SPEC 1",
@@ -101,7 +108,7 @@ def test_a_call_does_not_change_the_batch(exam: Exam) -> None:
 
     def kept(subject: ClassSubject, p: list[Tensor], targets: Tensor) -> tuple[Any, Any]:
         preds, batch = preds_of(subject, p), as_batch(targets)
-        parts = [preds["boxes"], preds["scores"]] if isinstance(preds, dict) else list(preds)
+        parts = tensors_of(preds)
         seen.append((batch, dict(batch), [(part, part.detach().clone()) for part in parts]))
         return preds, batch
 

@@ -15,7 +15,7 @@ from yololoss.harness.laws.law import law
 
 from ..shared.bad_input import CENTRE, CLASS, IMAGE, INFINITY, NAN, SIZE, noted, spoilt
 from ..shared.comparing import same_settings_left
-from .forms import as_batch, as_mapping
+from .forms import HEADS, ClassSubject, as_batch, as_mapping
 from .strategies import STANDARD, cases
 from .test_form import called_with
 
@@ -53,9 +53,18 @@ def with_value(exam: Exam, columns: tuple[int, ...], *values: float) -> str:
 
 
 def with_inputs(exam: Exam, spoil: Callable[[list[Tensor], Batch], tuple[Any, Any]], what: str = "bad input") -> str:
-    """What happens if the loss is called on inputs that ``spoil`` has made."""
-    other = called_with(exam, lambda _, p, targets: spoil(p, as_batch(targets)), valid=False)
-    return what_happens(exam, other, what)
+    """What happens if the loss is called on inputs that ``spoil`` has made of a list of levels and a batch.
+
+    A list is then given in the form that the loss takes; other predictions are given as they are.
+    """
+
+    def inputs(subject: ClassSubject, p: list[Tensor], targets: Tensor) -> tuple[Any, Any]:
+        preds, batch = spoil(p, as_batch(targets))
+        if isinstance(preds, list):
+            return subject.preds(preds), batch
+        return dict.fromkeys(HEADS, preds) if subject.two_heads else preds, batch
+
+    return what_happens(exam, called_with(exam, inputs, valid=False), what)
 
 
 @law("input.class-negative", title="A target with class -1 is not refused", source="SPEC 9", cases=GOOD, again=True)

@@ -30,6 +30,7 @@ STEPS = {
     "STATE": ("state", "form", "run"),
     "DTYPE": ("totals", "gradients", "assign", "scores", "run", "boxes", "third", "classes", "form", "state"),
     "AUTOGRAD": ("gradients", "boxes", "classes", "third", "totals"),
+    "E2E": ("assign", "scores", "totals", "classes", "gradients", "state", "run"),
 }
 
 
@@ -47,6 +48,20 @@ class TalFault:
     old: str
     new: str
     field: str = ""
+    heads: str = "one"  # of the loss that has the fault
+
+    @property
+    def dialect(self) -> str:
+        """What the loss is held to."""
+        return "yololoss" if self.heads == "one" else f"yololoss, heads = {self.heads}"
+
+
+# The module and the class of the loss of each kind.
+LOSSES = {
+    "one": ("loss", "TaskAlignedLoss"),
+    "YOLO26": ("ends", "E2ELoss"),
+    "YOLOv10": ("ends", "E2EDetectLoss"),
+}
 
 
 def faults_of(step: str, module: str, law: str) -> Callable[..., TalFault]:
@@ -74,7 +89,8 @@ def plant_tal(fault: TalFault, folder: Path) -> str:
             text = text.replace(fault.old, fault.new)
         text = text.replace("yololoss.tal.", f"{name}.")
         (package / source.name).write_text(text, encoding="utf-8")
-    return f"{package / 'loss.py'}:TaskAlignedLoss"
+    module, loss = LOSSES[fault.heads]
+    return f"{package / module}.py:{loss}"
 
 
 _target = faults_of("TARGETS", "inputs", "assign.anchors")
@@ -346,6 +362,43 @@ CONDUCT = (
              "image, cls, fractions = image.reshape(-1), cls.reshape(-1), boxes.reshape(-1, SIDES)",
              "image, cls, fractions = image.reshape(-1), cls[:, 0], boxes.reshape(-1, SIDES)"),
 )  # fmt: skip
+
+
+def _e2e(name: str, law: str, old: str, new: str, field: str = "", heads: str = "YOLO26") -> TalFault:
+    return TalFault(name, "E2E", law, "ends", old, new, field, heads)
+
+
+def _v10(name: str, law: str, old: str, new: str) -> TalFault:
+    return _e2e(name, law, old, new, heads="YOLOv10")
+
+
+WEIGHTED, UPDATE = "many * self.o2m + one * self.o2o, one_items", "self.updates += 1"
+HEADS = (
+    _e2e("weights_of_heads_exchanged", "totals.value", WEIGHTED, "many * self.o2o + one * self.o2m, one_items", "L092"),
+    _e2e("first_weights_for_ever", "totals.value", UPDATE, "return", "L092"),
+    _e2e("updated_at_every_call", "state.repeated-calls", "total, items = self._joined(",
+         "if isinstance(self, E2ELoss):\n            self.update()\n        total, items = self._joined(", "L092"),
+    _e2e("updated_twice_an_epoch", "totals.value", UPDATE, "self.updates += 2"),
+    _e2e("epochs_too_long", "totals.value", "max(self.epochs - 1, 1)", "max(self.epochs, 1)"),
+    _e2e("last_weight_zero", "totals.value", "self.final_o2m = 0.1", "self.final_o2m = 0.0"),
+    _e2e("rest_is_one", "totals.value", "self.o2o = max(self.total - self.o2m, 0)", "self.o2o = 1.0"),
+    _e2e("weights_are_equal", "totals.value", "self.o2m = self.o2m_copy = 0.8", "self.o2m = self.o2m_copy = 0.5"),
+    _e2e("items_of_both_heads", "totals.two-heads", WEIGHTED,
+         "many * self.o2m + one * self.o2o, many_items + one_items"),
+    _e2e("many_assignment_for_one", "assign.anchors", "TaskAlignedLoss(model, one, self.topk2,",
+         "TaskAlignedLoss(model, many, None,", "L095"),
+    _e2e("many_predictions_for_one", "totals.value", "self.one2one.values(preds[\"one2one\"]",
+         "self.one2one.values(preds[\"one2many\"]", "L095"),
+    _e2e("one_head_detached", "run.no-exception", "many * images, one * images", "many * images, one.detach() * images"),
+    _e2e("no_second_top_k", "assign.at-most-k", "    topk = (10, 7)\n    topk2 = 1", "    topk = (10, 7)\n    topk2 = None"),
+    _e2e("second_top_k_at_once", "assign.anchors", "    topk = (10, 7)\n    topk2 = 1", "    topk = (10, 1)\n    topk2 = None"),
+    _e2e("batch_twice_in_one", "totals.sum", "many * images, one * images", "many * images, one * images * images"),
+    _v10("v10_items_of_one_head", "totals.two-heads", "many + one, many_items + one_items", "many + one, one_items"),
+    _v10("v10_heads_weighted", "totals.value", "many + one, many_items", "many * 0.8 + one * 0.2, many_items"),
+    _v10("v10_mean_of_heads", "totals.value", "many + one, many_items", "(many + one) / 2, many_items"),
+    _v10("v10_top_k_of_ten", "assign.at-most-k", "topk = (10, 1)", "topk = (10, 10)"),
+    _v10("v10_one_head_alone", "totals.value", "many + one, many_items", "many * 0 + one, many_items"),
+)  # fmt: skip
 TAL_FAULTS: tuple[TalFault, ...] = (
     *TARGETS,
     *ANCHORS,
@@ -362,6 +415,7 @@ TAL_FAULTS: tuple[TalFault, ...] = (
     *RETURNS,
     *INPUTS,
     *CONDUCT,
+    *HEADS,
 )
 BY_NAME = {fault.name: fault for fault in TAL_FAULTS}
 

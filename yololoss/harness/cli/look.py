@@ -139,7 +139,7 @@ def dialects(loss: str | None, dialect: str | None, as_json: bool) -> None:
 
 
 def _told(law: "Law", family: "Family") -> dict[str, Any]:
-    only = ", ".join(f"{choice} = {option}" for choice, option in law.only.items())
+    only = ", ".join(f"{choice} = {' or '.join(law.options(choice))}" for choice in law.only)
     return {
         "id": law.id,
         "statement": law.statement,

@@ -119,7 +119,7 @@ class Law:
     # A string: a name in `Family.shared_cases`, for laws of all families. A tuple: these cases alone.
     # None: the recorded cases of the subject.
     cases: SearchStrategy[Any] | str | tuple[Case, ...] | None
-    only: Mapping[str, str] = field(default_factory=dict)  # the dialects that it is about: choice, option
+    only: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)  # the dialects: choice, option or options
     again: bool = False  # whether it runs the loss again: then it judges only a share of the cases
     on: tuple[str, ...] = ()  # kinds of device; empty: any
     infinite: bool = False  # whether it also judges NaN and infinity
@@ -186,6 +186,11 @@ class Law:
         """Why the law is not about a case, if that is no valid input; None if it may judge it."""
         return None if case.invalid is None or self.about_input else f"the case is no valid input: {case.invalid}"
 
+    def options(self, choice: str) -> tuple[str, ...]:
+        """The options of a choice with which a dialect is one that the law is about."""
+        found = self.only[choice]
+        return (found,) if isinstance(found, str) else found
+
     def assumes(self, subject: LossUnderTest) -> str | None:
         """Why the law does not apply to the subject's family, dialect or device; None if it does."""
         if self.family not in (None, subject.family):
@@ -196,7 +201,7 @@ class Law:
         if kind not in (self.on or (subject.device.type,)):
             return f"needs --device {' or '.join(self.on)}" if self.on else "is not about compilation"
         options = {choice: getattr(subject.dialect, choice) for choice in self.only}
-        other = [f"{choice} = {option}" for choice, option in options.items() if option != self.only[choice]]
+        other = [f"{choice} = {option}" for choice, option in options.items() if option not in self.options(choice)]
         return f"is not about dialects with {', '.join(other)}" if other else None
 
 

@@ -50,7 +50,7 @@ def law(
     title: str = "",
     source: str,
     cases: SearchStrategy[Any] | str | tuple[Case, ...] | None,
-    only: Mapping[str, str] | None = None,
+    only: Mapping[str, str | tuple[str, ...]] | None = None,
     again: bool = False,
     on: tuple[str, ...] = (),
     infinite: bool = False,
@@ -66,12 +66,13 @@ def law(
     ``id`` is the law's part, a dot and a name. ``title`` says in a sentence what is wrong if the law is broken; without
     it, that the statement does not hold. ``source`` says where the law comes from, such as a section of the
     specification. ``cases`` is the strategy that draws its cases, a name in `Family.shared_cases`, a tuple of cases, or
-    None for the recorded cases of the subject. ``only`` says which dialects the law is about, by the options of some
-    choices; without it, all. ``again`` says that the law runs the loss again, so that it judges only a share of the
-    cases. ``on`` names the kinds of device that the law is about; empty means all. With ``infinite`` it also judges NaN
-    and infinity; other laws do not. ``several`` says that it tells faults apart, by the ``kind`` that it gives to
-    `Exam.expect` or `Exam.fail`: each kind is a finding of its own. ``everywhere`` says that it holds for every valid
-    case, and that its cases are only those on which it is judged: then it may explain why another law broke.
+    None for the recorded cases of the subject. ``only`` says which dialects the law is about, by the option, or the
+    options, of some choices; without it, all. ``again`` says that the law runs the loss again, so that it judges only a
+    share of the cases. ``on`` names the kinds of device that the law is about; empty means all. With ``infinite`` it
+    also judges NaN and infinity; other laws do not. ``several`` says that it tells faults apart, by the ``kind`` that
+    it gives to `Exam.expect` or `Exam.fail`: each kind is a finding of its own. ``everywhere`` says that it holds for
+    every valid case, and that its cases are only those on which it is judged: then it may explain why another law
+    broke.
 
     Raises ValueError for an id that exists or has an unknown part, and for an unknown choice in ``only``.
     """
