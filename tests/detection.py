@@ -11,7 +11,6 @@ step at fault.
 """
 
 import argparse
-import math
 import statistics
 import sys
 import tempfile
@@ -27,9 +26,10 @@ from pydantic import TypeAdapter
 
 from tests.faults import STEPS, Fault, plant
 from tests.faults.catalogue import FAULTS
+from tests.faults.tal import STEPS as TAL_STEPS
+from tests.faults.tal import TAL_FAULTS
 from tests.faults.unnoticeable import UNNOTICEABLE
 from tests.judging import Made, apart, breaks, minimised, on_its_device, whole
-from yololoss.harness.config import BUNDLED
 from yololoss.harness.engine.clerk import repeats
 from yololoss.harness.engine.plan import Plan
 from yololoss.harness.laws.exam import LawBroken
@@ -135,6 +135,9 @@ class Detection:
 def about(broken: LawBroken) -> frozenset[str]:
     """The steps that a finding speaks of: its law's, and what its smallest case cannot do without."""
     law = broken.law.id
+    if broken.case.family == "tal":
+        part = law.partition(".")[0]
+        return frozenset(step for step, laws in TAL_STEPS.items() if law in laws or part in laws)
     found = {*(ABOUT[law] if law in ABOUT else ABOUT[law.partition(".")[0]]).split()}
     if law == "totals.finite":
         found |= {*OF_ITEM.get(broken.what.partition(" ")[0], "SCALE").split()}
@@ -149,27 +152,36 @@ def about(broken: LawBroken) -> frozenset[str]:
     return frozenset(found)
 
 
-SEQUENCES: dict[str, list[Made]] = {}  # the gate's cases by device, in the processes that `main` makes
+CATALOGUES = {"v5": FAULTS, "tal": TAL_FAULTS}
+ORDER = (*STEPS, *TAL_STEPS)
+Sequence = tuple[str, tuple[str, str], str, str]  # the package and the name of a loss, its dialect, a device
+SEQUENCES: dict[Sequence, list[Made]] = {}  # the gate's cases of the bundled losses, in the processes that `main` makes
+
+
+def sequence(fault: Fault) -> Sequence:
+    """Which cases the gate has for the loss in which a fault is planted."""
+    return fault.package, fault.loss, fault.dialect, fault.device
 
 
 def detect(task: tuple[Fault, Mode, bool]) -> Detection:
     """Run the gate on a fault, in a process of its own; in the loss as it is, or with its checks off."""
     fault, mode, checks = task
     with tempfile.TemporaryDirectory() as folder:
-        plan = Plan((), on_its_device(plant(fault, Path(folder), checks), fault.device))
+        spec = plant(fault, Path(folder), checks)
+        plan = Plan((), on_its_device(spec, fault.device, fault.dialect))
         start = time.process_time()
         first = named_law(plan, fault) if mode == "check" else first_law(plan)
         laws = [] if first is None else [first.law]
         if mode == "all" or (mode == "first" and fault.law not in laws):
             only = None if mode == "all" else [fault.law]
-            laws += [raw.told.law for raw in breaks(plan.subject, SEQUENCES[fault.device], only)]
+            laws += [raw.told.law for raw in breaks(plan.subject, SEQUENCES[sequence(fault)], only)]
         return Detection(fault, first, tuple(dict.fromkeys(laws)), time.process_time() - start)
 
 
 def named_law(plan: Plan, fault: Fault) -> Finding | None:
     """How the law that the fault names breaks first. Cases are not made small."""
     start = time.process_time()
-    raw = next(breaks(plan.subject, SEQUENCES[fault.device], [fault.law]), None)
+    raw = next(breaks(plan.subject, SEQUENCES[sequence(fault)], [fault.law]), None)
     if raw is None:
         return None
     seconds = time.process_time() - start
@@ -197,8 +209,7 @@ def first_law(plan: Plan) -> Finding | None:
 def finding(broken: LawBroken, cases: int, seconds: float, smallest: float) -> Finding:
     """A broken law with the size of its case."""
     case = broken.case
-    logits = sum(math.prod(case.shape(i)) for i in range(case.layers))
-    return Finding(broken.law.id, cases, seconds, smallest, len(case.targets), logits, about(broken))
+    return Finding(broken.law.id, cases, seconds, smallest, len(case.targets), case.numbers, about(broken))
 
 
 DETECTIONS = TypeAdapter(list[Detection])
@@ -207,7 +218,7 @@ DETECTIONS = TypeAdapter(list[Detection])
 def kept(path: Path | None) -> list[Detection]:
     """What an earlier run wrote, of faults that are still the same."""
     there = DETECTIONS.validate_json(path.read_bytes()) if path is not None and path.exists() else []
-    return [each for each in there if each.fault in FAULTS]
+    return [each for each in there if each.fault in CATALOGUES[each.fault.package]]
 
 
 def page(found: list[Detection]) -> Iterator[str]:
@@ -221,36 +232,42 @@ def page(found: list[Detection]) -> Iterator[str]:
     minutes = sum(d.spent for d in found) / 60
     targets = statistics.mean(first.targets for first in firsts)
     logits = statistics.median(first.logits for first in firsts)
-    yield "# What the gate notices\n"
+    package = found[0].fault.package
+    of_other = "" if package == "v5" else f"--family {package} "
+    kept_in = f"docs/measured/detection{'' if package == 'v5' else f'-{package}'}.md"
+    yield "# What the gate notices\n" if package == "v5" else "# What the gate notices in task-aligned losses\n"
     yield f"{len(found)} planted faults (`tests/faults/`), each a single careless edit of the bundled loss. On each the"
     yield "gate's cases were judged in their order, in one process, until a law broke. The first law is the earliest in"
     yield f"the order of laws that broke on that case or on the next {AFTER}: the one that the gate's report names."
     yield f"**{len(firsts)} of {len(found)} faults were noticed.**"
-    yield "Made by `python -m tests.detection > docs/measured/detection.md`"
+    yield f"Made by `python -m tests.detection {of_other}> {kept_in}`"
     yield f"in {minutes:.0f} minutes of one processor, and so are the seconds."
     yield "`.ci/run` fails where the law named for a fault no longer breaks, or says nothing about the step at fault."
-    yield "Faults of the step DEVICE were run on the mirror, a simulated accelerator, one also under torch.compile.\n"
+    if package == "v5":
+        yield "Faults of the step DEVICE were run on the mirror, a simulated accelerator, one also under torch.compile."
+    yield ""
     yield "| | median | 90 % | worst |\n|---|---:|---:|---:|"
     for name, values in columns.items():
         ninth = np.quantile(values, 0.9)
         yield f"| {name} | {statistics.median(values):.3g} | {ninth:.3g} | {max(values):.3g} |"
-    yield f"\nThe smallest case has {targets:.1f} targets on average, and {logits:.0f} logits in the median. F01 to"
-    yield "F73: faults seen in losses of this family that the project began with.\n"
+    yield f"\nThe smallest case has {targets:.1f} targets on average, and {logits:.0f} logits in the median. Known as:"
+    yield "its number among faults that were seen in losses of this family.\n"
     yield "In the table, cases and seconds are those to the first broken law, and smallest the seconds to its smallest"
     yield "case.\n"
     yield "| fault | step | kind | known as | first law | cases | seconds | smallest | targets | logits | named law |"
     yield "|---|---|---|---|---|---:|---:|---:|---:|---:|---|"
-    for d in sorted(found, key=lambda d: min(map(STEPS.index, d.fault.steps))):
+    for d in sorted(found, key=lambda d: min(map(ORDER.index, d.fault.steps))):
         name, kind, known, law = d.fault.name, d.fault.kind, d.fault.field, d.fault.law
         if d.first is not None:
             times = f"{d.first.cases} | {d.first.seconds:.1f} | {d.first.smallest:.1f}"
             first = f"`{d.first.law}` | {times} | {d.first.targets} | {d.first.logits}"
             named = "the same" if law == d.first.law else f"`{law}`"
             yield f"| {name} | {d.fault.step} | {kind} | {known} | {first} | {named} |"
-    yield "\n## What cannot be noticed\n"
-    yield "Through the interface that losses share, or on a CPU, or by this loss:\n"
-    yield "| fault | known as | why not |\n|---|---|---|"
-    yield from (f"| {what} | {known} | {why} |" for what, known, why in UNNOTICEABLE)
+    if package == "v5":
+        yield "\n## What cannot be noticed\n"
+        yield "Through the interface that losses share, or on a CPU, or by this loss:\n"
+        yield "| fault | known as | why not |\n|---|---|---|"
+        yield from (f"| {what} | {known} | {why} |" for what, known, why in UNNOTICEABLE)
 
 
 def main() -> int:
@@ -263,24 +280,28 @@ def main() -> int:
     parser.add_argument("--unchecked", action="store_true", help="plant them in the loss with its checks off")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="only every N-th fault, and no page")
     parser.add_argument("--results", type=Path, help="plant only what this file does not have, and add to it")
+    parser.add_argument("--family", choices=CATALOGUES, default="v5", help="of the losses (default: v5)")
     parser.add_argument("names", nargs="*", help="only these faults, and no page")
     given = parser.parse_args()
     mode: Mode = "check" if given.check else "all" if given.all else "first"
     before = kept(given.results)
-    faults = [f for f in FAULTS if not given.names or f.name in given.names]
+    catalogue = CATALOGUES[given.family]
+    faults = [f for f in catalogue if not given.names or f.name in given.names]
     if given.unchecked:
         faults = [f for f in faults if "INPUT" not in f.steps and f.name not in ONLY_WITH_CHECKS]
     faults, known = faults[:: given.every], [each.fault for each in before]
     tasks = [(fault, mode, not given.unchecked) for fault in faults if fault not in known]
-    for device in {fault.device for fault, _, _ in tasks}:
-        SEQUENCES[device] = list(whole(Plan((), on_its_device(BUNDLED, device))))
+    for each in {sequence(fault) for fault, _, _ in tasks}:
+        package, (module, name), dialect, device = each
+        bundled = f"yololoss.{package}.{module}:{name}"
+        SEQUENCES[each] = list(whole(Plan((), on_its_device(bundled, device, dialect))))
     found = list(before)
     for detection in apart(detect, tasks, "faults"):
         found.append(detection)
         if given.results is not None:
             given.results.write_bytes(DETECTIONS.dump_json(found))
     if mode != "check" and not given.names and given.every == 1:
-        print("\n".join(page(sorted(found, key=lambda d: FAULTS.index(d.fault)))))
+        print("\n".join(page(sorted(found, key=lambda d: catalogue.index(d.fault)))))
     complaints = [line for detection in found for line in detection.complaints()]
     print("\n".join(complaints), file=sys.stderr)
     return 1 if complaints else 0

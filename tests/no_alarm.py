@@ -13,7 +13,8 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from tests.faults.tal import CONFORMING, plant_tal
+from tests.faults import plant
+from tests.faults.tal import CONFORMING
 from tests.judging import apart, gate
 from tests.subjects.aligned_forms import FORMS as ALIGNED
 from tests.test_conforming import VARIANTS, load
@@ -35,7 +36,7 @@ def loaded(spec: str, device: torch.device, folder: Path) -> LossUnderTest:
     """The loss, with the dialect that has its choices."""
     if spec in SPECS["v5"]:
         return load(spec, device)
-    found = plant_tal(EDITS[spec], folder) if spec in EDITS else spec
+    found = plant(EDITS[spec], folder) if spec in EDITS else spec
     return load_loss(found, device, ALIGNED.get(spec, "yololoss"))
 
 

@@ -17,7 +17,6 @@ from tests.all_laws import V5
 from tests.faults import plant
 from tests.faults.catalogue import BY_NAME
 from tests.faults.tal import BY_NAME as TAL_FAULTS
-from tests.faults.tal import plant_tal
 from tests.judging import on_its_device
 from tests.test_cli import run
 from yololoss.harness.cli.options import write_tests
@@ -112,7 +111,7 @@ def test_an_exported_test_fails_on_the_faulty_loss_and_passes_on_the_right_one(f
 )
 def test_a_test_of_a_task_aligned_loss_fails_and_passes_alike(fault, law, case, tmp_path):
     """In both forms of predictions, with options of the constructor."""
-    spec = plant_tal(TAL_FAULTS[fault], tmp_path)
+    spec = plant(TAL_FAULTS[fault], tmp_path)
     text = exported(TAL_LAWS[law], case, on_its_device(spec, "cpu"), tmp_path)
     assert passes(text, "yololoss:TaskAlignedLoss")
     assert not passes(text, spec)

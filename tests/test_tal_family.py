@@ -18,7 +18,8 @@ from properties.tal.dialects import DIALECTS
 from properties.tal.reference import Reference
 from properties.tal.strategies import USUAL
 from tests.all_laws import ROOT
-from tests.faults.tal import BY_NAME, CONFORMING, STEPS, TAL_FAULTS, TalFault, plant_tal
+from tests.faults import Fault, plant
+from tests.faults.tal import BY_NAME, CONFORMING, STEPS, TAL_FAULTS
 from tests.judging import breaks, made, on_its_device, search
 from tests.subjects.aligned_forms import FORMS as ALIGNED
 from tests.tal_cases import drawn, slowly
@@ -122,30 +123,30 @@ def test_most_cases_hang_on_no_rounding():
     assert sum(Budget(case, OWN).doubt is None for case in cases) >= len(cases) / 2
 
 
-def first_law(fault: TalFault, folder: Path, cases: int) -> str | None:
+def first_law(fault: Fault, folder: Path, cases: int) -> str | None:
     """The first law that breaks and that no other explains, in the order of laws, on so many cases of a gate."""
-    plan = Plan((), on_its_device(plant_tal(fault, folder), "cpu", fault.dialect))
+    plan = Plan((), on_its_device(plant(fault, folder), "cpu", fault.dialect))
     broke = {raw.told.law for raw in breaks(plan.subject, made(plan, range(cases))) if not raw.told.explained}
     return next((law for law in plan.laws if law in broke), None)
 
 
 @pytest.mark.parametrize("fault", QUICK, ids=lambda fault: fault.name)
-def test_a_planted_fault_breaks_its_law(fault: TalFault, tmp_path: Path):
+def test_a_planted_fault_breaks_its_law(fault: Fault, tmp_path: Path):
     """Within a hundred cases; a law of the right step."""
-    subject = on_its_device(plant_tal(fault, tmp_path), "cpu", fault.dialect)
+    subject = on_its_device(plant(fault, tmp_path), "cpu", fault.dialect)
     assert search(find_laws(FAMILY)[fault.law], subject) is not None
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", [each for each in TAL_FAULTS if each not in QUICK], ids=lambda fault: fault.name)
-def test_every_other_planted_fault_breaks_its_law(fault: TalFault, tmp_path: Path):
+def test_every_other_planted_fault_breaks_its_law(fault: Fault, tmp_path: Path):
     """Within a hundred cases."""
-    subject = on_its_device(plant_tal(fault, tmp_path), "cpu", fault.dialect)
+    subject = on_its_device(plant(fault, tmp_path), "cpu", fault.dialect)
     assert search(find_laws(FAMILY)[fault.law], subject) is not None
 
 
 @pytest.mark.parametrize("other", CONFORMING, ids=lambda other: other.name)
-def test_no_law_accuses_another_right_way_to_write_it(other: TalFault, tmp_path: Path):
+def test_no_law_accuses_another_right_way_to_write_it(other: Fault, tmp_path: Path):
     """Ties decided otherwise, other roundings: 10 cases of a gate."""
     assert not accused(other, tmp_path, 10)
 
@@ -159,14 +160,14 @@ def test_no_law_accuses_another_implementation(spec: str):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("other", CONFORMING, ids=lambda other: other.name)
-def test_no_law_accuses_another_right_way_on_many_cases(other: TalFault, tmp_path: Path):
+def test_no_law_accuses_another_right_way_on_many_cases(other: Fault, tmp_path: Path):
     """300 cases of another seed."""
     assert not accused(other, tmp_path, 300, seed=11)
 
 
-def accused(other: TalFault, folder: Path, cases: int, seed: int = SEED) -> list[str]:
+def accused(other: Fault, folder: Path, cases: int, seed: int = SEED) -> list[str]:
     """The laws that a right loss breaks on so many cases of a gate, with the case."""
-    plan = Plan((), on_its_device(plant_tal(other, folder), "cpu"))
+    plan = Plan((), on_its_device(plant(other, folder), "cpu"))
     return [f"{raw.told.law}\n{raw.case}" for raw in breaks(plan.subject, made(plan, range(cases), seed))]
 
 
@@ -177,7 +178,7 @@ NOT_NAMED = ("one_for_all", "scores_attached", "writes_to_predictions")
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", TAL_FAULTS[1::4], ids=lambda fault: fault.name)
-def test_the_first_law_that_breaks_is_about_the_step_at_fault(fault: TalFault, tmp_path: Path):
+def test_the_first_law_that_breaks_is_about_the_step_at_fault(fault: Fault, tmp_path: Path):
     """Of all laws on 40 cases of the gate; a rare fault may show itself later."""
     first = first_law(fault, tmp_path, 40)
     about = STEPS[fault.step]
@@ -283,7 +284,7 @@ def test_the_assignment_is_worked_out_in_lines():
 def test_a_finding_is_minimised_drawn_and_replayed(tmp_path):
     """A fault goes through all of the harness: check, picture, case file, replay, report."""
     fault = next(each for each in TAL_FAULTS if each.name == "weights_exchanged")
-    spec = plant_tal(fault, tmp_path)
+    spec = plant(fault, tmp_path)
     quick = ("--cases", 40, "--workers", 1, "--laws", "third.item", "--report", "r.html")
     status, output, errors = run("check", spec, "--dialect", "yololoss", *quick, cwd=tmp_path)
     assert status == 1, errors
@@ -307,7 +308,7 @@ CHOICES = {
 @pytest.mark.parametrize("name", CHOICES)
 def test_a_choice_is_recognised(name: str, tmp_path: Path):
     """What is a fault of the bundled loss may be the choice of another dialect; all cases are explained by it."""
-    found = FAMILY.recognise(load_loss(plant_tal(BY_NAME[name], tmp_path), torch.device("cpu"), "upstream"), None)
+    found = FAMILY.recognise(load_loss(plant(BY_NAME[name], tmp_path), torch.device("cpu"), "upstream"), None)
     choice, option = CHOICES[name]
     assert getattr(found.dialect, choice) == option
     assert found.explained == found.tried >= 10

@@ -17,7 +17,8 @@ from properties.tal.family import FAMILY
 from properties.tal.forms import StandInModel, as_batch, as_mapping
 from properties.tal.packed import PackedLogits, pack
 from properties.tal.strategies import USUAL
-from tests.faults.tal import BY_NAME, plant_tal
+from tests.faults import plant
+from tests.faults.tal import BY_NAME
 from yololoss import TaskAlignedLoss, watch
 from yololoss.harness.cases.vectors import read_vectors
 from yololoss.harness.cli import main
@@ -126,7 +127,7 @@ def test_a_saved_step_is_the_same_when_it_runs_again(tmp_path: Path, dtype: str)
 @pytest.mark.slow
 def test_a_step_is_explained_by_the_target_that_did_it(tmp_path: Path):
     """One image and one target are left; the law of finite totals breaks, and its usual causes are told."""
-    spec = plant_tal(BY_NAME["eps_missing"], tmp_path)
+    spec = plant(BY_NAME["eps_missing"], tmp_path)
     kind, _ = import_loss(spec)
     loss = watching(tmp_path / "steps", CASE, kind, names=lambda: ["a.jpg", "b.jpg"])
     with pytest.warns(StepWarning, match="step 1: total nan"):

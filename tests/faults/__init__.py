@@ -12,7 +12,8 @@ from pathlib import Path
 
 import yololoss
 
-HOME = Path(yololoss.__file__).parent / "v5"
+PACKAGES = Path(yololoss.__file__).parent
+HOME = PACKAGES / "v5"
 STEPS = (
     "INPUT",
     "MATCH",
@@ -36,7 +37,10 @@ KINDS = ("edge case", "missing step", "wrong primitive", "modified parameter", "
 
 @dataclass(frozen=True)
 class Fault:
-    """One careless edit: in a module of the loss, ``old``, which occurs there once, becomes ``new``."""
+    """One careless edit: in a module of the loss, ``old``, which occurs there once, becomes ``new``.
+
+    ``package``: where that loss is, and ``loss`` its module and class. ``dialect``: what it is held to.
+    """
 
     name: str
     step: str
@@ -47,10 +51,12 @@ class Fault:
     new: str
     field: str = ""
     device: str = "cpu"  # the device on which it is a fault
+    package: str = "v5"
+    loss: tuple[str, str] = ("loss", "ComputeLoss")
+    dialect: str = "yololoss"
 
     def __post_init__(self) -> None:
-        unknown = {*self.steps} - {*STEPS}
-        if unknown or self.kind not in KINDS:
+        if self.package == "v5" and ({*self.steps} - {*STEPS} or self.kind not in KINDS):
             raise ValueError(f"{self.name}: unknown step or kind: {self.step}, {self.kind}")
 
     @property
@@ -88,12 +94,12 @@ def plant(fault: Fault, folder: Path, checks: bool = True, texts: Mapping[str, s
         loss = texts.get("loss") or (HOME / "loss.py").read_text(encoding="utf-8")
         texts["loss"] = loss.replace("checks: bool = True", "checks: bool = False")
     # a process has only one module of each name, and may plant a fault twice
-    return plant_text(f"{fault.name}_{next(_PLANTED)}", texts, folder)
+    return plant_text(f"{fault.name}_{next(_PLANTED)}", texts, folder, fault.package, fault.loss)
 
 
 def faulty_text(fault: Fault, text: str | None = None) -> str:
     """The module's text with the fault in it."""
-    text = text or (HOME / f"{fault.module}.py").read_text(encoding="utf-8")
+    text = text or (PACKAGES / fault.package / f"{fault.module}.py").read_text(encoding="utf-8")
     if text.count(fault.old) != 1:
         raise ValueError(f"{fault.name}: its text occurs {text.count(fault.old)} times in {fault.module}.py, not once")
     return text.replace(fault.old, fault.new)
@@ -107,16 +113,20 @@ def texts_of(planted: Iterable[Fault]) -> dict[str, str]:
     return texts
 
 
-def plant_text(name: str, texts: dict[str, str], folder: Path) -> str:
-    """Copy the loss into ``folder`` as package ``name``, some modules with other texts; return its --loss spec."""
-    package = folder / name
-    package.mkdir(parents=True)
-    for source in HOME.glob("*.py"):
+def plant_text(
+    name: str, texts: dict[str, str], folder: Path, package: str = "v5", loss: tuple[str, str] = Fault.loss
+) -> str:
+    """Copy a loss into ``folder`` as package ``name``, some modules with other texts; return its --loss spec."""
+    made = folder / name
+    made.mkdir(parents=True)
+    for source in (PACKAGES / package).glob("*.py"):
         text = texts.get(source.stem) or source.read_text(encoding="utf-8")
-        (package / source.name).write_text(in_package(name, text), encoding="utf-8")
-    return f"{package / 'loss.py'}:ComputeLoss"
+        (made / source.name).write_text(in_package(name, text, package), encoding="utf-8")
+    return f"{made / loss[0]}.py:{loss[1]}"
 
 
-def in_package(name: str, text: str) -> str:
+def in_package(name: str, text: str, package: str = "v5") -> str:
     """The text of a module of the loss, as it is in a package of that name."""
-    return text.replace("yololoss.v5.", f"{name}.").replace("from yololoss.v5 import", f"from {name} import")
+    return text.replace(f"yololoss.{package}.", f"{name}.").replace(
+        f"from yololoss.{package} import", f"from {name} import"
+    )

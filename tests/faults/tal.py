@@ -4,13 +4,9 @@
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from itertools import count
-from pathlib import Path
 
-import yololoss
+from tests.faults import Fault
 
-HOME = Path(yololoss.__file__).parent / "tal"
 # The steps of the loss, and the parts (or ids) of laws that speak of them.
 STEPS = {
     "INPUT": ("input", "form", "run"),
@@ -33,29 +29,6 @@ STEPS = {
     "E2E": ("assign", "scores", "totals", "classes", "gradients", "state", "run"),
 }
 
-
-@dataclass(frozen=True)
-class TalFault:
-    """One careless edit: in a module of the loss, ``old``, which occurs there once, becomes ``new``.
-
-    ``law``: one that it breaks. A law about the step at fault is among the first that it breaks.
-    """
-
-    name: str
-    step: str
-    law: str
-    module: str
-    old: str
-    new: str
-    field: str = ""
-    heads: str = "one"  # of the loss that has the fault
-
-    @property
-    def dialect(self) -> str:
-        """What the loss is held to."""
-        return "yololoss" if self.heads == "one" else f"yololoss, heads = {self.heads}"
-
-
 # The module and the class of the loss of each kind.
 LOSSES = {
     "one": ("loss", "TaskAlignedLoss"),
@@ -64,33 +37,23 @@ LOSSES = {
 }
 
 
-def faults_of(step: str, module: str, law: str) -> Callable[..., TalFault]:
+def in_tal(
+    name: str, step: str, law: str, module: str, old: str, new: str, field: str = "", heads: str = "one"
+) -> Fault:
+    """A fault of a module of a loss of one head, or of two. A law about the step is among the first that it breaks."""
+    if step not in STEPS:
+        raise ValueError(f"{name}: unknown step {step}")
+    dialect = "yololoss" if heads == "one" else f"yololoss, heads = {heads}"
+    return Fault(name, step, "", law, module, old, new, field, "cpu", "tal", LOSSES[heads], dialect)
+
+
+def faults_of(step: str, module: str, law: str) -> Callable[..., Fault]:
     """A function that makes faults of one step and module: (name, old, new, field="", law=law)."""
 
-    def make(name: str, old: str, new: str, field: str = "", law: str = law) -> TalFault:
-        return TalFault(name, step, law, module, old, new, field)
+    def make(name: str, old: str, new: str, field: str = "", law: str = law) -> Fault:
+        return in_tal(name, step, law, module, old, new, field)
 
     return make
-
-
-_PLANTED = count()
-
-
-def plant_tal(fault: TalFault, folder: Path) -> str:
-    """Copy the loss, with the fault, into ``folder`` as a package of its own; return its --loss spec."""
-    name = f"{fault.name}_{next(_PLANTED)}"  # a process has only one module of each name
-    package = folder / name
-    package.mkdir(parents=True)
-    for source in HOME.glob("*.py"):
-        text = source.read_text(encoding="utf-8")
-        if source.stem == fault.module:
-            if text.count(fault.old) != 1:
-                raise ValueError(f"{fault.name}: its text occurs {text.count(fault.old)} times in {source.name}")
-            text = text.replace(fault.old, fault.new)
-        text = text.replace("yololoss.tal.", f"{name}.")
-        (package / source.name).write_text(text, encoding="utf-8")
-    module, loss = LOSSES[fault.heads]
-    return f"{package / module}.py:{loss}"
 
 
 _target = faults_of("TARGETS", "inputs", "assign.anchors")
@@ -135,7 +98,7 @@ TARGETS = (
     _target("last_target_lost", "present = present & fractions.isfinite()",
             "present = present & (torch.arange(len(image)) < len(image) - 1) & fractions.isfinite()",
             law="assign.anchors"),
-    TalFault("size_of_last_level", "TARGETS", "assign.anchors", "loss", "return rows * self._head.strides[0], columns * self._head.strides[0]",
+    in_tal("size_of_last_level", "TARGETS", "assign.anchors", "loss", "return rows * self._head.strides[0], columns * self._head.strides[0]",
             "return rows * self._head.strides[-1], columns * self._head.strides[-1]"),
     _target("boxes_in_float16", "boxes = (batch[name].to(device).float() for",
             "boxes = (batch[name].to(device).half().float() for", law="scores.value"),
@@ -157,10 +120,10 @@ DECODE = (
             "torch.cat((point - far, point + near), dim=-1)", "L020"),
     _decode("softmax_of_one_bin", "if bins == 1:", "if bins == 0:", "L022"),
     _decode("most_probable_bin", "return (logits.softmax(-2) * torch", "return ((8 * logits).softmax(-2) * torch"),
-    TalFault("sides_not_side_major", "DECODE", "scores.value", "loss",
+    in_tal("sides_not_side_major", "DECODE", "scores.value", "loss",
              "read.boxes.reshape(images, SIDES, self.reg_max, number)",
              "read.boxes.reshape(images, self.reg_max, SIDES, number).transpose(1, 2)"),
-    TalFault("boxes_left_in_cells", "METRIC", "scores.value", "loss",
+    in_tal("boxes_left_in_cells", "METRIC", "scores.value", "loss",
              "corners_around(anchors.point, distance) * anchors.stride[:, None]",
              "corners_around(anchors.point, distance)", "L038"),
 )  # fmt: skip
@@ -173,9 +136,9 @@ CANDIDATES = (
     _candidate("widths_alone", INSIDE, "(x - left > INSIDE) & (right - x > INSIDE) & (bottom - y > INSIDE)",
                law="assign.inside-box"),
     _candidate("no_inside_test", INSIDE, "(x - left > -1e9) & (y - top > -1e9)", law="assign.inside-box"),
-    TalFault("threshold_of_first_level", "CAND", "assign.anchors", "loss", "strides[min(1, len(strides) - 1)]",
+    in_tal("threshold_of_first_level", "CAND", "assign.anchors", "loss", "strides[min(1, len(strides) - 1)]",
              "strides[0]"),
-    TalFault("enlarged_kept_for_boxes", "BOX", "boxes.item", "terms",
+    in_tal("enlarged_kept_for_boxes", "BOX", "boxes.item", "terms",
              "wanted=assigned.targets.box[assigned.owners.row.flatten()[at]] / stride[:, None],",
              "wanted=(lambda b: torch.cat(((b[:, :2] + b[:, 2:] - (b[:, 2:] - b[:, :2]).clamp(min=16.0)) / 2,"
              " (b[:, :2] + b[:, 2:] + (b[:, 2:] - b[:, :2]).clamp(min=16.0)) / 2), dim=1))("
@@ -193,9 +156,9 @@ METRICS = (
     _metric("beta_five", "beta: float = 6.0", "beta: float = 5.0"),
     _metric("plain_iou", "overlap = positive(overlap, candidate)",
             "overlap = positive(overlap + 0.1 * (overlap > 0), candidate)"),
-    TalFault("iou_for_ciou", "METRIC", "scores.value", "boxes", "return iou - (distance + ciou_alpha(v, iou, EPS) * v)",
+    in_tal("iou_for_ciou", "METRIC", "scores.value", "boxes", "return iou - (distance + ciou_alpha(v, iou, EPS) * v)",
              "return iou", "L037"),
-    TalFault("no_distance", "METRIC", "scores.value", "boxes", "return iou - (distance + ciou_alpha(v, iou, EPS) * v)",
+    in_tal("no_distance", "METRIC", "scores.value", "boxes", "return iou - (distance + ciou_alpha(v, iou, EPS) * v)",
              "return iou - ciou_alpha(v, iou, EPS) * v"),
 )  # fmt: skip
 TOPK = (
@@ -257,12 +220,12 @@ BOXES = (
     _box("against_pixels", "/ stride[:, None],", ",", "L068"),
     _box("not_one_minus", BOX, BOX.replace("(1 - ciou", "(2 - ciou")),
     _box("logarithm", BOX, BOX.replace("(1 - ciou", "(1 - ciou").replace("* rows.score", ".sqrt() * rows.score")),
-    TalFault("alpha_with_gradient", "AUTOGRAD", "gradients.value", "boxes", "ciou_alpha(v, iou, EPS) * v)",
+    in_tal("alpha_with_gradient", "AUTOGRAD", "gradients.value", "boxes", "ciou_alpha(v, iou, EPS) * v)",
              "v / (1 - iou + v + EPS) * v)", "L071"),
-    TalFault("heights_without_eps", "BOX", "totals.finite", "boxes",
+    in_tal("heights_without_eps", "BOX", "totals.finite", "boxes",
              "return arctangent(right - left, bottom - top + EPS)", "return ((right - left) / (bottom - top)).atan()",
              "L073"),
-    TalFault("distance_not_squared", "METRIC", "scores.value", "boxes",
+    in_tal("distance_not_squared", "METRIC", "scores.value", "boxes",
              "distance = between / (across.square() + down.square() + EPS)",
              "distance = between / (across.square() + down.square() + EPS).sqrt()"),
 )  # fmt: skip
@@ -299,7 +262,7 @@ RETURNS = (
     _return("items_times_batch", RESULT, "return self.results(values * images, (values * images).detach())", "L089"),
     _return("items_attached", RESULT, "return self.results(values * images, values)", "L089",
             law="totals.items-detached"),
-    TalFault("tuple_not_unwrapped", "RETURN", "form.validation-tuple", "inputs", "return preds[1]", "return preds[0]",
+    in_tal("tuple_not_unwrapped", "RETURN", "form.validation-tuple", "inputs", "return preds[1]", "return preds[0]",
              "L091"),
     _grad("total_detached", "return torch.stack(weighted).float(), read.scores.shape[0]",
           "return torch.stack(weighted).detach().float() + 0 * weighted[1], read.scores.shape[0]"),
@@ -308,67 +271,67 @@ RETURNS = (
 )  # fmt: skip
 INPUTS = (
     _input("no_checks", "check_targets(targets, batch=images, classes=classes, device=boxes.device)", "", "L005"),
-    TalFault("sorted_rows_assumed", "INPUT", "form.row-order", "inputs",
+    in_tal("sorted_rows_assumed", "INPUT", "form.row-order", "inputs",
              "image, cls = (torch.where(present, index, 0).long() for index in (image, cls))",
              "image, cls = (torch.where(present, index, 0).long() for index in (image, cls))\n"
              "    image = image.cummax(0).values if len(image) else image", "L004"),
-    TalFault("other_dtypes_refused", "INPUT", "run.no-exception", "inputs",
+    in_tal("other_dtypes_refused", "INPUT", "run.no-exception", "inputs",
              "image, cls, boxes = (batch[name].to(device).float() for",
              "assert batch['bboxes'].dtype == torch.float32\n    image, cls, boxes = (batch[name].to(device).float() for",
              "L007"),
-    TalFault("batch_popped", "INPUT", "form.batch-unchanged", "loss",
+    in_tal("batch_popped", "INPUT", "form.batch-unchanged", "loss",
              "read = read_predictions(preds, self.reg_max)",
              "read = read_predictions(preds, self.reg_max)\n        batch['read'] = True"),
-    TalFault("sizes_kept_from_first_call", "STATE", "state.after-other-sizes", "loss",
+    in_tal("sizes_kept_from_first_call", "STATE", "state.after-other-sizes", "loss",
              "rows, columns = read.grids[0]\n",
              "self.first = rows, columns = getattr(self, \"first\", read.grids[0])\n", "L011"),
-    TalFault("gradient_of_last_level_lost", "AUTOGRAD", "gradients.value", "inputs",
+    in_tal("gradient_of_last_level_lost", "AUTOGRAD", "gradients.value", "inputs",
              "torch.cat([level.flatten(2) for level in preds], dim=2)",
              "torch.cat([level.flatten(2) if n == 0 else level.flatten(2).detach() for n, level in enumerate(preds)],"
              " dim=2)"),
 )  # fmt: skip
 READ = "read = read_predictions(preds, self.reg_max)"
 CONDUCT = (
-    TalFault("corner_dropped", "TARGETS", "assign.anchors", "inputs",
+    in_tal("corner_dropped", "TARGETS", "assign.anchors", "inputs",
              "corners = torch.where(present[:, None], bounded(corners), 0)",
              "present = present & (corners.sum(1) > 0)\n"
              "    corners = torch.where(present[:, None], bounded(corners), 0)", "L008"),
-    TalFault("score_in_half", "DTYPE", "classes.item", "assign",
+    in_tal("score_in_half", "DTYPE", "classes.item", "assign",
              "logits.to(torch.promote_types(logits.dtype, torch.float32))", "logits", "L106"),
-    TalFault("decode_in_half", "DTYPE", "classes.item", "loss", "expected_distance, part.to(read.dtype))",
+    in_tal("decode_in_half", "DTYPE", "classes.item", "loss", "expected_distance, part.to(read.dtype))",
              "expected_distance, part)"),
-    TalFault("terms_in_half", "DTYPE", "boxes.gradient", "terms", "boxes[rows.image, :, rows.anchor].to(dtype), 0)",
+    in_tal("terms_in_half", "DTYPE", "boxes.gradient", "terms", "boxes[rows.image, :, rows.anchor].to(dtype), 0)",
              "boxes[rows.image, :, rows.anchor].half().to(dtype), 0)"),
-    TalFault("draws_random_numbers", "STATE", "state.rng-unchanged", "loss", READ, f"{READ}\n        torch.rand(1)"),
-    TalFault("prints_its_batch", "STATE", "run.no-output", "loss", READ, f"{READ}\n        print(len(batch))"),
-    TalFault("writes_to_boxes", "STATE", "state.inputs-unchanged", "loss", READ,
+    in_tal("draws_random_numbers", "STATE", "state.rng-unchanged", "loss", READ, f"{READ}\n        torch.rand(1)"),
+    in_tal("prints_its_batch", "STATE", "run.no-output", "loss", READ, f"{READ}\n        print(len(batch))"),
+    in_tal("writes_to_boxes", "STATE", "state.inputs-unchanged", "loss", READ,
              f"{READ}\n        batch[\"bboxes\"].clamp_(0.01, 0.5)"),
-    TalFault("writes_to_predictions", "STATE", "form.batch-unchanged", "loss", READ,
+    in_tal("writes_to_predictions", "STATE", "form.batch-unchanged", "loss", READ,
              f"{READ}\n        read.scores.detach().mul_(2.0)"),
-    TalFault("keeps_every_batch", "STATE", "state.keeps-nothing", "loss", READ,
+    in_tal("keeps_every_batch", "STATE", "state.keeps-nothing", "loss", READ,
              f"{READ}\n        self.kept = [*getattr(self, \"kept\", []), batch]"),
-    TalFault("halved_after_the_first_call", "STATE", "state.repeated-calls", "loss", RESULT,
+    in_tal("halved_after_the_first_call", "STATE", "state.repeated-calls", "loss", RESULT,
              "self.calls = getattr(self, \"calls\", 0) + 1\n"
              "        return self.results(values * images / min(self.calls, 2), values.detach() / min(self.calls, 2))"),
-    TalFault("first_gain_kept", "STATE", "form.gains-edited", "loss",
+    in_tal("first_gain_kept", "STATE", "form.gains-edited", "loss",
              "gains = self.hyp.box, self.hyp.cls, self.hyp.dfl",
              "self.gains = gains = getattr(self, \"gains\", (self.hyp.box, self.hyp.cls, self.hyp.dfl))"),
-    TalFault("seeds_the_generator", "STATE", "state.rng-unchanged", "loss", READ,
+    in_tal("seeds_the_generator", "STATE", "state.rng-unchanged", "loss", READ,
              f"{READ}\n        torch.manual_seed(0)"),
-    TalFault("wraps_refused", "INPUT", "form.wrapped-model", "parts", "inner = unwrap(model)", "inner = model"),
-    TalFault("reads_the_images", "INPUT", "form.other-keys", "loss", READ,
+    in_tal("wraps_refused", "INPUT", "form.wrapped-model", "parts", "inner = unwrap(model)", "inner = model"),
+    in_tal("reads_the_images", "INPUT", "form.other-keys", "loss", READ,
              f"{READ}\n        assert \"img\" not in batch or batch[\"img\"].isfinite().all()"),
-    TalFault("flat_columns_alone", "INPUT", "form.columns", "inputs",
+    in_tal("flat_columns_alone", "INPUT", "form.columns", "inputs",
              "image, cls, fractions = image.reshape(-1), cls.reshape(-1), boxes.reshape(-1, SIDES)",
              "image, cls, fractions = image.reshape(-1), cls[:, 0], boxes.reshape(-1, SIDES)"),
 )  # fmt: skip
 
 
-def _e2e(name: str, law: str, old: str, new: str, field: str = "", heads: str = "YOLO26") -> TalFault:
-    return TalFault(name, "E2E", law, "ends", old, new, field, heads)
+def _e2e(name: str, law: str, old: str, new: str, field: str = "", heads: str = "YOLO26") -> Fault:
+    return in_tal(name, "E2E", law, "ends", old, new, field, heads)
 
 
-def _v10(name: str, law: str, old: str, new: str) -> TalFault:
+def _v10(name: str, law: str, old: str, new: str) -> Fault:
     return _e2e(name, law, old, new, heads="YOLOv10")
 
 
@@ -399,7 +362,7 @@ HEADS = (
     _v10("v10_top_k_of_ten", "assign.at-most-k", "topk = (10, 1)", "topk = (10, 10)"),
     _v10("v10_one_head_alone", "totals.value", "many + one, many_items", "many * 0 + one, many_items"),
 )  # fmt: skip
-TAL_FAULTS: tuple[TalFault, ...] = (
+TAL_FAULTS: tuple[Fault, ...] = (
     *TARGETS,
     *ANCHORS,
     *DECODE,
@@ -442,16 +405,16 @@ CONFORMING = (
                 seen.append(pairs)
         contested = first < last
         row = torch.where(contested, largest % ROWS, first)"""),
-    TalFault("rounded_in_float32", "DECODE", "", "boxes", "return function(*(value.to(wide) for value in values))",
+    in_tal("rounded_in_float32", "DECODE", "", "boxes", "return function(*(value.to(wide) for value in values))",
              "return function(*values)"),
-    TalFault("arctangent_of_a_quotient", "BOX", "", "boxes", "return arctangent(right - left, bottom - top + EPS)",
+    in_tal("arctangent_of_a_quotient", "BOX", "", "boxes", "return arctangent(right - left, bottom - top + EPS)",
              "return ((right - left) / (bottom - top + EPS)).atan()"),
-    TalFault("plain_bce", "CLS", "", "terms",
+    in_tal("plain_bce", "CLS", "", "terms",
              "bce = softplus(x, threshold=EXACT_SOFTPLUS) - _wanted(x, label, score) * x",
              "bce = torch.nn.functional.binary_cross_entropy_with_logits(x, _wanted(x, label, score), reduction='none')"),
-    TalFault("two_cross_entropies", "THIRD", "", "terms", "log_share = logits.log_softmax(-1)",
+    in_tal("two_cross_entropies", "THIRD", "", "terms", "log_share = logits.log_softmax(-1)",
              "log_share = logits - logits.logsumexp(-1, keepdim=True)"),
-    TalFault("corners_scaled_last", "TARGETS", "", "inputs", "torch.stack((x - w / 2, y - h / 2, x + w / 2, y + h / 2), dim=1)",
+    in_tal("corners_scaled_last", "TARGETS", "", "inputs", "torch.stack((x - w / 2, y - h / 2, x + w / 2, y + h / 2), dim=1)",
              "torch.stack(((fractions[:, 0] - fractions[:, 2] / 2) * width, (fractions[:, 1] - fractions[:, 3] / 2) * height,"
              " (fractions[:, 0] + fractions[:, 2] / 2) * width, (fractions[:, 1] + fractions[:, 3] / 2) * height), dim=1)"),
 )  # fmt: skip
