@@ -80,7 +80,9 @@ def mutants() -> list[Planted]:
     from tests.mutants import MODULES, classic  # noqa: PLC0415  # needs the extra mutation
 
     every = [
-        Planted(f"mutant {module} {n}", module, text) for module in MODULES for n, text in enumerate(classic(module))
+        Planted(f"mutant {module} {n}", module, text)
+        for module in MODULES["v5"]
+        for n, text in enumerate(classic(module))
     ]
     other = [each for each in every if _is_another(each)]
     return random.Random(SEED).sample(other, MUTANTS)

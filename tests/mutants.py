@@ -14,10 +14,13 @@ from hashlib import sha256
 from cosmic_ray.mutating import mutate_code
 from cosmic_ray.plugins import get_operator
 
-from tests.faults import HOME
+from tests.faults import PACKAGES
 from yololoss.harness.mend.source import Source
 
-MODULES = ("assign", "boxes", "criteria", "checks", "gather", "loss")  # each imports none but those before it
+MODULES = {  # of each loss; each imports none but those before it
+    "v5": ("assign", "boxes", "criteria", "checks", "gather", "loss"),
+    "tal": ("boxes", "inputs", "checks", "parts", "assign", "explain", "terms", "loss", "ends"),
+}
 # Of each binary operator one or two others: what survives one of them survives all.
 BINARY = ("Add_Sub", "Add_Mul", "Sub_Add", "Sub_Div", "Mul_Div", "Mul_Add", "Div_Mul", "Div_Sub", "Pow_Mul", "Mod_Mul")
 BITS = ("BitOr_BitAnd", "BitAnd_BitOr")
@@ -87,11 +90,11 @@ class Mutant:
         return f"{self.module}.py:{self.line}: {self.old}  ->  {self.new}"
 
 
-def mutants(module: str) -> Iterator[Mutant]:
-    """Every mutant of a module of the loss that is another program, once."""
-    text = (HOME / f"{module}.py").read_text(encoding="utf-8")
+def mutants(module: str, package: str = "v5") -> Iterator[Mutant]:
+    """Every mutant of a module of a loss that is another program, once."""
+    text = (PACKAGES / package / f"{module}.py").read_text(encoding="utf-8")
     seen = {ast.dump(ast.parse(text))}
-    for mutated in (*classic(module), *_cut(text)):
+    for mutated in (*classic(module, package), *_cut(text)):
         try:
             program = ast.dump(ast.parse(mutated))
         except SyntaxError:
@@ -109,9 +112,9 @@ def _mutant(module: str, text: str, mutated: str) -> Mutant:
     return Mutant(module, start + 1, was, now, mutated)
 
 
-def classic(module: str) -> Iterator[str]:
+def classic(module: str, package: str = "v5") -> Iterator[str]:
     """The texts that cosmic-ray's operators make of a module."""
-    text = (HOME / f"{module}.py").read_text(encoding="utf-8")
+    text = (PACKAGES / package / f"{module}.py").read_text(encoding="utf-8")
     for name in OPERATORS:
         occurrence = 0
         while (mutated := mutate_code(text, get_operator(name)(), occurrence)) is not None:

@@ -35,29 +35,39 @@ from coverage import Coverage
 from rich.console import Console
 from rich.progress import track
 
-from tests.all_laws import LAWS, ROOT
+from tests.all_laws import ROOT
 from tests.equivalent import argument, unused
-from tests.faults import HOME, plant_text
+from tests.faults import PACKAGES, plant_text
 from tests.judging import Made, apart, breaks, on_its_device, whole
 from tests.mutants import MODULES, Mutant, mutants
-from yololoss.harness.config import BUNDLED
 from yololoss.harness.engine.judge import judged as judged_by
 from yololoss.harness.engine.plan import Plan
 from yololoss.harness.errors import UsageError
 from yololoss.harness.laws.exam import Run
+from yololoss.harness.laws.law import find_laws
 from yololoss.harness.subjects.family import LossUnderTest
 from yololoss.harness.subjects.load import find_device
 
-# The tests of what the gate cannot reach, by module of the loss.
+# The tests of what the gate cannot reach, by loss and its module.
 BESIDE = {
-    "assign": ("loss", "unchecked"),
-    "boxes": ("boxes",),
-    "criteria": ("criteria",),
-    "gather": ("gather",),
-    "loss": ("loss", "contract", "unchecked"),
-    "checks": ("contract",),
+    "v5": {
+        "assign": ("loss", "unchecked"),
+        "boxes": ("boxes",),
+        "criteria": ("criteria",),
+        "gather": ("gather",),
+        "loss": ("loss", "contract", "unchecked"),
+        "checks": ("contract",),
+    },
+    "tal": {
+        **dict.fromkeys(("boxes", "inputs"), ("tal_boxes", "tal_loss", "tal_contract")),
+        **dict.fromkeys(("checks", "parts"), ("tal_contract", "tal_loss")),
+        **dict.fromkeys(("assign", "explain"), ("tal_assign", "tal_contract", "tal_unchecked")),
+        **dict.fromkeys(("terms", "loss", "ends"), ("tal_loss", "tal_contract", "tal_unchecked")),
+    },
 }
+LOSSES = {"v5": ("loss", "ComputeLoss"), "tal": ("loss", "TaskAlignedLoss")}
 SOON = 300
+PACKAGE = "v5"
 ON_MIRROR = 30
 NOTICED, TESTS, SURVIVED = "a law", "tests beside the gate", "nothing"
 
@@ -86,10 +96,10 @@ class Gate:
 
 def run_gate() -> Gate:
     """Run the gate on the bundled loss, remember all that the reference makes of its cases, and watch the lines."""
-    subject = on_its_device(BUNDLED, "cpu")
+    home, subject = PACKAGES / PACKAGE, on_its_device(f"yololoss.{PACKAGE}.loss:{LOSSES[PACKAGE][1]}", "cpu")
     sequence = list(whole(Plan((), subject)))
     cases = []
-    watch = Coverage(data_file=None, config_file=False, source=[str(HOME)])
+    watch = Coverage(data_file=None, config_file=False, source=[str(home)])
     # threads that OpenMP once had here, the processes that judge would wait for in vain
     with watch.collect(), patch.object(torch, "set_num_threads", lambda n: None):
         for each in track(sequence, "the gate", console=Console(stderr=True)):
@@ -97,14 +107,14 @@ def run_gate() -> Gate:
             if any(judged_by(law, run)[0] for law in each.laws):
                 raise SystemExit(f"the gate breaks on the loss as it is, on case {each.number}")
             cases.append((each, run._made))
-    lines = {module: set(watch.get_data().lines(str(HOME / f"{module}.py")) or ()) for module in MODULES}
+    lines = {module: set(watch.get_data().lines(str(home / f"{module}.py")) or ()) for module in MODULES[PACKAGE]}
     gc.freeze()  # so that the processes that judge share it
     return Gate(cases, lines)
 
 
 @lru_cache
 def _inside_functions(module: str) -> set[int]:
-    tree = ast.parse((HOME / f"{module}.py").read_text(encoding="utf-8"))
+    tree = ast.parse((PACKAGES / PACKAGE / f"{module}.py").read_text(encoding="utf-8"))
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
     return {line for f in functions for line in range(f.body[0].lineno, (f.end_lineno or 0) + 1)}
 
@@ -122,7 +132,7 @@ def judge(mutant: Mutant) -> Judged:
 def _judge(mutant: Mutant) -> tuple[str, str]:
     with tempfile.TemporaryDirectory() as folder:
         try:
-            spec = plant_text("mutant", {mutant.module: mutant.text}, Path(folder))
+            spec = plant_text("mutant", {mutant.module: mutant.text}, Path(folder), PACKAGE, LOSSES[PACKAGE])
             subject = on_its_device(spec, "cpu")
         except UsageError:
             return NOTICED, "it cannot be imported"
@@ -146,24 +156,25 @@ def _by_gate(subject: LossUnderTest, part: slice) -> str | None:
 
 def _on_mirror(subject: LossUnderTest) -> str | None:
     """The same on the pretend accelerator, for what lies on the wrong device."""
-    law, there = LAWS["run.no-exception"], replace(subject, device=find_device("mirror"))
+    there = replace(subject, device=find_device("mirror"))
+    law = find_laws(subject.family)["run.no-exception"]
     cases = [each for each, _ in GATE.cases if law in each.laws][:ON_MIRROR]
     return f"{law.id}, on the mirror" if any(breaks(there, cases, [law.id])) else None
 
 
 def _by_tests(mutant: Mutant) -> bool:
     """Whether the tests beside the gate notice the mutant in the place of the bundled loss, in this process alone."""
-    for module in MODULES:  # each takes what it needs from those before it
-        path = HOME / f"{module}.py"
+    for module in MODULES[PACKAGE]:  # each takes what it needs from those before it
+        path = PACKAGES / PACKAGE / f"{module}.py"
         text = mutant.text if module == mutant.module else path.read_text(encoding="utf-8")
-        names = vars(import_module(f"yololoss.v5.{module}"))
+        names = vars(import_module(f"yololoss.{PACKAGE}.{module}"))
         for name in [name for name in names if not name.startswith("__")]:
             del names[name]
         exec(compile(text, str(path), "exec"), names)
     slow = (
         "not docs_show and not gradient_is_that_of and not distributed and not graph"  # and about what the gate judges
     )
-    tests = [str(ROOT / "tests" / f"test_{name}.py") for name in BESIDE[mutant.module]]
+    tests = [str(ROOT / "tests" / f"test_{name}.py") for name in BESIDE[PACKAGE][mutant.module]]
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         # Hypothesis's plugin wants to come before any strategy is used
         plugins = ["-n", "0", "-p", "no:cacheprovider", "-p", "no:hypothesispytest", "--assert=plain"]
@@ -174,14 +185,15 @@ def page(judged: dict[Mutant, Judged]) -> Iterator[str]:
     """The Markdown page."""
     count = Counter(each.by for each in judged.values())
     minutes = sum(each.seconds for each in judged.values()) / 60
-    yield "# Mutation score\n"
-    names = ", ".join(f"`{module}.py`" for module in MODULES)
+    yield f"# Mutation score{'' if PACKAGE == 'v5' else ' of the task-aligned loss'}\n"
+    names = ", ".join(f"`{module}.py`" for module in MODULES[PACKAGE])
+    kept_in = f"{'' if PACKAGE == 'v5' else f'--family {PACKAGE} '}> docs/measured/mutation{'' if PACKAGE == 'v5' else '-tal'}.md"
     yield f"{len(judged)} mutants of {names}, each one small change: operators and numbers"
     yield "by cosmic-ray; calls, arguments and statements taken away, functions exchanged (`tests/mutants.py`)."
-    yield f"Made by `python -m tests.mutation > docs/measured/mutation.md` in {minutes:.0f} minutes of one processor.\n"
+    yield f"Made by `python -m tests.mutation {kept_in}` in {minutes:.0f} minutes of one processor.\n"
     yield "| noticed by | mutants |\n|---|---:|"
     yield f"| a law of the gate | {count[NOTICED]} |"
-    beside = ", ".join(sorted({f"`test_{name}.py`" for names in BESIDE.values() for name in names}))
+    beside = ", ".join(sorted({f"`test_{name}.py`" for names in BESIDE[PACKAGE].values() for name in names}))
     yield f"| only tests of what the gate cannot reach: {beside} | {count[TESTS]} |"
     yield f"| nothing: equivalent, argued below | {count[SURVIVED]} |"
     yield "\n## Survivors\n"
@@ -210,7 +222,8 @@ def _read_results() -> dict[str, Judged]:
 def _judge_all(wanted: list[Mutant]) -> None:
     global GATE  # noqa: PLW0603  # too large to be sent to each process, so they inherit it
     GATE = run_gate()
-    loss = [Mutant(m, 0, "", "", (HOME / f"{m}.py").read_text(encoding="utf-8")) for m in MODULES]
+    texts = {m: (PACKAGES / PACKAGE / f"{m}.py").read_text(encoding="utf-8") for m in MODULES[PACKAGE]}
+    loss = [Mutant(module, 0, "", "", text) for module, text in texts.items()]
     if any([*apart(_by_tests, loss, "the loss itself")]):
         raise SystemExit("the tests beside the gate fail on the loss as it is")
     list(apart(judge, wanted, "mutants"))
@@ -219,15 +232,17 @@ def _judge_all(wanted: list[Mutant]) -> None:
 def main() -> int:
     """Judge every mutant and print the page; the exit status says whether each survivor is argued."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("modules", nargs="*", default=MODULES, help=f"which modules (default: {' '.join(MODULES)})")
+    parser.add_argument("modules", nargs="*", help="which modules (default: all)")
+    parser.add_argument("--family", choices=MODULES, default="v5", help="of the loss (default: v5)")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="only every N-th mutant")
     parser.add_argument("--results", type=Path, help="judge only what this file does not have, and add to it")
     given = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        global RESULTS  # noqa: PLW0603  # inherited, as the gate
+        global PACKAGE, RESULTS  # noqa: PLW0603  # inherited, as the gate
+        PACKAGE, modules = given.family, given.modules or MODULES[given.family]
         RESULTS = given.results or Path(folder) / "results"
-        wanted = [m for module in given.modules for m in mutants(module)][:: given.every]
+        wanted = [m for module in modules for m in mutants(module, PACKAGE)][:: given.every]
         known = _read_results()
         if not {m.key for m in wanted} <= set(known):
             _judge_all([m for m in wanted if m.key not in known])
@@ -236,7 +251,7 @@ def main() -> int:
     print("\n".join(page(judged)))
     survivors = [mutant for mutant, each in judged.items() if each.by == SURVIVED]
     wrong = [f"not argued: {m}" for m in survivors if argument(m) is None]
-    if given.every == 1 and tuple(given.modules) == MODULES:
+    if given.every == 1 and tuple(modules) == MODULES[PACKAGE]:
         wrong += [f"argued, but it does not survive: {entry}" for entry in unused(survivors)]
     print("\n".join(wrong), file=sys.stderr)
     return 1 if wrong else 0
