@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator
 
 from tests.mutants import Mutant
 
-# Reason: the changes, each how what `Mutant` prints ends.
-ARGUED: dict[str, tuple[str, ...]] = {
+Arguments = dict[str, tuple[str, ...]]  # reason: the changes, each how what `Mutant` prints ends
+OF_V5: Arguments = {
     "No centre inside the image has a cell before the first, so nothing is clamped from below.": (
         "cell = torch.stack((column.clamp( -1, columns - 1), row.clamp(0, rows - 1)), dim=1)",
         "cell = torch.stack((column.clamp(0, columns - 1), row.clamp( -1, rows - 1)), dim=1)",
@@ -103,12 +103,17 @@ ARGUED: dict[str, tuple[str, ...]] = {
 }
 
 
-def argument(mutant: Mutant) -> str | None:
-    """Why the mutant is equivalent; None where nothing says so."""
-    return next((reason for reason, changes in ARGUED.items() if str(mutant).endswith(changes)), None)
+OF_TAL: Arguments = {}
+ARGUED = {"v5": OF_V5, "tal": OF_TAL}
 
 
-def unused(survivors: Iterable[Mutant]) -> Iterator[str]:
+def argument(mutant: Mutant, package: str) -> str | None:
+    """Why the mutant of a loss is equivalent; None where nothing says so."""
+    return next((reason for reason, changes in ARGUED[package].items() if str(mutant).endswith(changes)), None)
+
+
+def unused(survivors: Iterable[Mutant], package: str) -> Iterator[str]:
     """Arguments that fit no survivor."""
     told = [str(mutant) for mutant in survivors]
-    return (c for changes in ARGUED.values() for c in changes if not any(line.endswith(c) for line in told))
+    argued = (c for changes in ARGUED[package].values() for c in changes)
+    return (c for c in argued if not any(line.endswith(c) for line in told))

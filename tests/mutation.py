@@ -187,7 +187,8 @@ def page(judged: dict[Mutant, Judged]) -> Iterator[str]:
     minutes = sum(each.seconds for each in judged.values()) / 60
     yield f"# Mutation score{'' if PACKAGE == 'v5' else ' of the task-aligned loss'}\n"
     names = ", ".join(f"`{module}.py`" for module in MODULES[PACKAGE])
-    kept_in = f"{'' if PACKAGE == 'v5' else f'--family {PACKAGE} '}> docs/measured/mutation{'' if PACKAGE == 'v5' else '-tal'}.md"
+    option, suffix = ("", "") if PACKAGE == "v5" else (f"--family {PACKAGE} ", f"-{PACKAGE}")
+    kept_in = f"{option}> docs/measured/mutation{suffix}.md"
     yield f"{len(judged)} mutants of {names}, each one small change: operators and numbers"
     yield "by cosmic-ray; calls, arguments and statements taken away, functions exchanged (`tests/mutants.py`)."
     yield f"Made by `python -m tests.mutation {kept_in}` in {minutes:.0f} minutes of one processor.\n"
@@ -210,7 +211,7 @@ def _by_reason(judged: dict[Mutant, Judged]) -> dict[str, list[Mutant]]:
     groups: dict[str, list[Mutant]] = {}
     for mutant, each in judged.items():
         if each.by == SURVIVED:
-            groups.setdefault(argument(mutant) or "**Not argued**", []).append(mutant)
+            groups.setdefault(argument(mutant, PACKAGE) or "**Not argued**", []).append(mutant)
     return groups
 
 
@@ -250,9 +251,9 @@ def main() -> int:
     judged = {m: known[m.key] for m in wanted}
     print("\n".join(page(judged)))
     survivors = [mutant for mutant, each in judged.items() if each.by == SURVIVED]
-    wrong = [f"not argued: {m}" for m in survivors if argument(m) is None]
+    wrong = [f"not argued: {m}" for m in survivors if argument(m, PACKAGE) is None]
     if given.every == 1 and tuple(modules) == MODULES[PACKAGE]:
-        wrong += [f"argued, but it does not survive: {entry}" for entry in unused(survivors)]
+        wrong += [f"argued, but it does not survive: {entry}" for entry in unused(survivors, PACKAGE)]
     print("\n".join(wrong), file=sys.stderr)
     return 1 if wrong else 0
 
