@@ -137,14 +137,6 @@ def test_a_planted_fault_breaks_its_law(fault: Fault, tmp_path: Path):
     assert search(find_laws(FAMILY)[fault.law], subject) is not None
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("fault", [each for each in TAL_FAULTS if each not in QUICK], ids=lambda fault: fault.name)
-def test_every_other_planted_fault_breaks_its_law(fault: Fault, tmp_path: Path):
-    """Within a hundred cases."""
-    subject = on_its_device(plant(fault, tmp_path), "cpu", fault.dialect)
-    assert search(find_laws(FAMILY)[fault.law], subject) is not None
-
-
 @pytest.mark.parametrize("other", CONFORMING, ids=lambda other: other.name)
 def test_no_law_accuses_another_right_way_to_write_it(other: Fault, tmp_path: Path):
     """Ties decided otherwise, other roundings: 10 cases of a gate."""
