@@ -1,11 +1,15 @@
 """What a subject does besides its work is noted, and undone as far as it can be."""
 
+import atexit
+import builtins
+import faulthandler
 import gc
 import io
 import locale
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -18,6 +22,11 @@ import torch
 
 from yololoss.harness.subjects.watching import MOST, SETTINGS, Inputs, watched
 
+
+def nothing(*_):
+    """A function that does nothing."""
+
+
 OTHER = {
     "torch.set_default_dtype": lambda: torch.set_default_dtype(torch.float64),
     "torch.set_grad_enabled": lambda: torch.set_grad_enabled(False),
@@ -25,12 +34,25 @@ OTHER = {
     "torch.set_warn_always": lambda: torch.set_warn_always(True),
     "torch.backends.cudnn.enabled": lambda: setattr(torch.backends.cudnn, "enabled", False),
     "torch.backends.cudnn.allow_tf32": lambda: setattr(torch.backends.cudnn, "allow_tf32", False),
+    "torch.backends.mkldnn.set_flags": lambda: torch.backends.mkldnn.set_flags(_enabled=False),
+    "torch.autograd.set_multithreading_enabled": lambda: torch.autograd.set_multithreading_enabled(
+        not torch._C._is_multithreading_enabled()
+    ),
+    "torch.multiprocessing.set_sharing_strategy": lambda: torch.multiprocessing.set_sharing_strategy("file_system"),
+    "torch.set_printoptions": lambda: torch.set_printoptions(precision=7),
+    "numpy.set_printoptions": lambda: np.set_printoptions(precision=7),
     "numpy.seterr": lambda: np.seterr(all="raise"),
     "gc.enable": gc.disable,
     "gc.set_threshold": lambda: gc.set_threshold(7),
     "sys.setrecursionlimit": lambda: sys.setrecursionlimit(2345),
     "sys.path": lambda: sys.path.append("x"),
     "sys.excepthook": lambda: setattr(sys, "excepthook", print),
+    "sys.setswitchinterval": lambda: sys.setswitchinterval(0.125),
+    "sys.settrace": lambda: sys.settrace(nothing),
+    "sys.setprofile": lambda: sys.setprofile(nothing),
+    "builtins.print": lambda: setattr(builtins, "print", nothing),
+    "faulthandler.enable": lambda: faulthandler.disable() if faulthandler.is_enabled() else faulthandler.enable(),
+    "socket.setdefaulttimeout": lambda: socket.setdefaulttimeout(7),
     "os.chdir": lambda: os.chdir("/"),
     "os.umask": lambda: os.umask(0o123),
     "os.environ": lambda: os.environ.update(YOLOLOSS_TEST="é"),
@@ -72,11 +94,30 @@ def test_gc_that_was_off_stays_off():
         gc.enable()
 
 
-def test_a_changed_filter_of_warnings_is_told():
-    """A filter is the caller's."""
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("warnings.filters", lambda: warnings.simplefilter("ignore")),
+        ("warnings.showwarning", lambda: setattr(warnings, "showwarning", nothing)),
+        ("warnings.showwarning", lambda: logging.captureWarnings(True)),
+    ],
+)
+def test_what_becomes_of_warnings_is_told_and_restored(name, change):
+    """Which of them are shown, and how, is the caller's."""
+    before = warnings.showwarning
+    for _ in range(2):
+        with watched() as conduct:
+            change()
+        assert [each.detail for each in conduct.troubles] == [name]
+        assert warnings.showwarning is before
+
+
+def test_what_is_to_be_done_at_exit_is_told():
+    """At every call, it would become more and more."""
     with watched() as conduct:
-        warnings.simplefilter("ignore")
-    assert [each.detail for each in conduct.troubles] == ["warnings.filters"]
+        atexit.register(nothing)
+    atexit.unregister(nothing)
+    assert [each.detail.partition("(")[0] for each in conduct.troubles] == ["atexit.register"]
 
 
 def test_what_an_import_changes_is_restored_and_not_told(monkeypatch):

@@ -1,5 +1,8 @@
 """Watches what a subject does besides its work: to its inputs, to the process, and to all that is outside it."""
 
+import atexit
+import builtins
+import faulthandler
 import gc
 import io
 import locale
@@ -8,6 +11,7 @@ import operator
 import os
 import random
 import signal
+import socket
 import sys
 import threading
 import warnings
@@ -49,6 +53,18 @@ def _umask() -> int:
     return mask
 
 
+def _print_options() -> dict[str, Any]:
+    return dict(vars(torch._tensor_str.PRINT_OPTS))
+
+
+def _put_print_options(before: dict[str, Any]) -> None:
+    vars(torch._tensor_str.PRINT_OPTS).update(before)
+
+
+def _put_faulthandler(before: bool) -> None:
+    (faulthandler.enable if before else faulthandler.disable)()
+
+
 # Settings that a subject must not leave changed: how to read each, and how to restore it.
 SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
     "torch.set_default_dtype": (torch.get_default_dtype, torch.set_default_dtype),
@@ -88,12 +104,31 @@ SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
         )
         for kind in ("cpu", "cuda")
     },
+    "torch.backends.mkldnn.set_flags": (torch._C._get_mkldnn_enabled, torch._C._set_mkldnn_enabled),
+    "torch.autograd.set_multithreading_enabled": (
+        torch._C._is_multithreading_enabled,
+        torch._C._set_multithreading_enabled,
+    ),
+    "torch.multiprocessing.set_sharing_strategy": (
+        torch.multiprocessing.get_sharing_strategy,
+        torch.multiprocessing.set_sharing_strategy,
+    ),
+    "torch.set_printoptions": (_print_options, _put_print_options),
+    "numpy.set_printoptions": (np.get_printoptions, lambda before: np.set_printoptions(**before)),
     "numpy.seterr": (np.geterr, lambda before: np.seterr(**before)),
     "gc.enable": (gc.isenabled, lambda before: gc.enable() if before else gc.disable()),
     "gc.set_threshold": (gc.get_threshold, lambda before: gc.set_threshold(*before)),
     "sys.setrecursionlimit": (sys.getrecursionlimit, sys.setrecursionlimit),
     "sys.path": (lambda: list(sys.path), _put_path),
     "sys.excepthook": (lambda: sys.excepthook, partial(setattr, sys, "excepthook")),
+    "sys.setswitchinterval": (sys.getswitchinterval, sys.setswitchinterval),
+    "sys.settrace": (sys.gettrace, sys.settrace),
+    "sys.setprofile": (sys.getprofile, sys.setprofile),
+    "builtins.print": (lambda: builtins.print, partial(setattr, builtins, "print")),
+    "faulthandler.enable": (faulthandler.is_enabled, _put_faulthandler),
+    "socket.setdefaulttimeout": (socket.getdefaulttimeout, socket.setdefaulttimeout),
+    # what is registered cannot be told from what was there before, and stays
+    "atexit.register": (atexit._ncallbacks, lambda before: None),
     "os.chdir": (os.getcwd, os.chdir),
     "os.umask": (_umask, os.umask),
     "os.environ": (_environment, _put_environment),
@@ -232,10 +267,13 @@ def watched() -> Iterator[Conduct]:
         ):
             # Whether warnings are errors is a setting of the run, for its own code.
             warnings.simplefilter("always")
-            filters = list(warnings.filters)
+            before = _of_warnings()
             yield conduct
-            if list(warnings.filters) != filters and len(sys.modules) == modules:
-                troubles.append(Trouble("changed a setting of the process", "warnings.filters"))
+            changed = [name for name, now in _of_warnings().items() if now != before[name]]
+            if warnings.showwarning.__module__ == "logging":
+                logging.captureWarnings(False)  # else logging takes it for what was there before
+            if len(sys.modules) == modules:
+                troubles += [Trouble("changed a setting of the process", name) for name in changed]
     finally:
         LISTENER.heard = None
     conduct.warnings += [_said(each) for each in warned if not issubclass(each.category, VERSIONS)]
@@ -251,6 +289,11 @@ def watched() -> Iterator[Conduct]:
             if len(sys.modules) == modules:
                 troubles.append(Trouble("changed a setting of the process", f"{name}({_changed(now, settings[name])})"))
             put_back(settings[name])
+
+
+def _of_warnings() -> dict[str, Any]:
+    """What is restored with the warnings module: filters, and how a warning is shown."""
+    return {"warnings.filters": list(warnings.filters), "warnings.showwarning": warnings.showwarning}
 
 
 def _said(warning: warnings.WarningMessage) -> str:
