@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.autograd.graph import register_multi_grad_hook
 
 from yololoss.harness.subjects.watching import MOST, SETTINGS, Inputs, watched
 
@@ -182,6 +183,14 @@ def test_warnings_are_noted_but_those_about_versions():
     assert (conduct.warnings, conduct.troubles) == (["UserWarning: a"], [])
 
 
+IN_GRAPH = "the graph of predictions[0] has a new hook"
+
+
+def leaf(x):
+    """The node of the tensor that this one was made from."""
+    return x.grad_fn.next_functions[0][0]
+
+
 def inputs():
     p = [torch.zeros(1, 2, 2, 2, 6, requires_grad=True) * 1]
     targets = torch.zeros(2, 6)
@@ -195,6 +204,20 @@ def inputs():
         (lambda p, t: t.add_(0), ["targets was written to"]),
         (lambda p, t: t.requires_grad_(), ["targets has another requires_grad"]),
         (lambda p, t: p[0].register_hook(torch.nan_to_num), ["predictions[0] has a new hook"]),
+        (lambda p, t: p[0].grad_fn.register_hook(nothing), [IN_GRAPH]),
+        (lambda p, t: p[0].grad_fn.register_prehook(nothing), [IN_GRAPH]),
+        (lambda p, t: leaf(p[0]).register_prehook(nothing), [IN_GRAPH]),
+        (
+            lambda p, t: p[0].grad_fn.register_prehook(lambda grads: 1 / 0),
+            [IN_GRAPH],
+        ),
+        (lambda p, t: p[0].grad_fn.register_hook(nothing).remove(), []),
+        (lambda p, t: (p[0] * 2).grad_fn.register_hook(nothing), []),
+        (lambda p, t: register_multi_grad_hook(p, nothing), ["predictions[0] has a new hook"]),
+        (
+            lambda p, t: leaf(p[0]).variable.register_post_accumulate_grad_hook(nothing),
+            ["predictions[0] has a new hook"],
+        ),
         (lambda p, t: p[0].retain_grad(), ["retain_grad() was called on predictions[0]"]),
         (lambda p, t: p[0].sum().backward(), ["a gradient is left in predictions[0].grad"]),
         (lambda p, t: setattr(p[0], "seen", True), ["predictions[0] has a new attribute"]),
@@ -206,5 +229,7 @@ def test_what_is_left_in_an_input_is_told(act, told):
     p, targets = inputs()
     before = Inputs(p, targets)
     assert list(before.troubles()) == []
-    act(p, targets)
-    assert [each.detail for each in before.troubles()] == told
+    with watched() as conduct:
+        act(p, targets)
+    assert [each.detail for each in before.troubles(conduct.hooks)] == told
+    assert told == ["a gradient is left in predictions[0].grad"] or leaf(p[0]).variable.grad is None

@@ -25,6 +25,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd import Function
 
 from yololoss.harness.subjects.outcome import Trouble
 
@@ -179,6 +180,7 @@ MAY_WRITE = (
     *("importlib._bootstrap", "torch._inductor", "torch._dynamo", "torch._functorch", "torch.utils.cpp_extension."),
     *("triton.", "numba."),
 )
+REGISTER = Function._register_hook
 VERSIONS = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)  # of torch, not what the loss does
 
 
@@ -197,6 +199,7 @@ class Conduct:
         self.troubles: list[Trouble] = []
         self.warnings: list[str] = []
         self.outside: list[str] = []  # what it did to what is outside the process
+        self.hooks: list[dict[int, Any]] = []  # those of nodes of autograd's graph to which it added one
 
 
 class _Listener:
@@ -261,6 +264,7 @@ def watched() -> Iterator[Conduct]:
             redirect_stdout(printed),
             redirect_stderr(printed),
             patch("os._exit", _exit_asked),
+            patch.object(Function, "_register_hook", staticmethod(partial(_note_hook, REGISTER, conduct.hooks))),
             patch("torch.save", partial(_save, torch.save)),
             patch("logging.lastResort", logging.StreamHandler(printed)),
             warnings.catch_warnings(record=True) as warned,
@@ -314,6 +318,13 @@ def _save(save: Callable[..., None], value: Any, file: Any, *rest: Any, **named:
     save(value, file, *rest, **named)
 
 
+def _note_hook(register: Callable[..., Any], noted: list[dict[int, Any]], *given: Any) -> Any:
+    """What torch calls to add a hook to a node of autograd's graph, which itself does not tell of its hooks."""
+    hooks, handle = register(*given)
+    noted.append(hooks)
+    return hooks, handle
+
+
 def _exit_asked(status: int) -> NoReturn:
     raise Stopped("exited", f"os._exit({status})")
 
@@ -326,8 +337,8 @@ class Inputs:
         self._values = {name: x.detach().clone() for name, x in self._tensors.items()}
         self._before = {name: _held_by(x) for name, x in self._tensors.items()}
 
-    def troubles(self) -> Iterator[Trouble]:
-        """What is other than it was."""
+    def troubles(self, hooks: Sequence[dict[int, Any]] = ()) -> Iterator[Trouble]:
+        """What is other than it was. ``hooks``: those of nodes to which one was added, in whatever graph."""
         for name, new in self._tensors.items():
             old = self._values[name]
             if not torch.equal(old, new) and not torch.equal(old.nan_to_num(), new.detach().nan_to_num()):  # NaN stays
@@ -335,23 +346,46 @@ class Inputs:
             for (what, before), after in zip(self._before[name].items(), _held_by(new).values(), strict=True):
                 if before != after:
                     yield Trouble("left something in its input", what.format(name))
+            if any(hooks) and new.requires_grad and _runs(hooks, new):
+                yield Trouble("left something in its input", f"the graph of {name} has a new hook")
+
+
+def _runs(hooks: Sequence[dict[int, Any]], x: Tensor) -> bool:
+    """Whether a backward pass of this tensor would run such hooks. One in their place tells. No gradient stays."""
+    run: list[bool] = []
+    leaf = _leaf(x)
+    before, own = leaf.grad, [dict(each) for each in hooks]
+    for each in filter(None, hooks):
+        each.clear()
+        each[0] = lambda *_: run.append(True)
+    torch.autograd.backward(x, torch.zeros_like(x), retain_graph=True)
+    leaf.grad = before
+    for each, back in zip(hooks, own, strict=True):
+        each.clear()
+        each.update(back)
+    return bool(run)
+
+
+def _leaf(x: Tensor) -> Tensor:
+    """The tensor that an input was made from, which gets its gradient."""
+    node: Any = x.grad_fn
+    while node is not None and node.next_functions:
+        node = node.next_functions[0][0]
+    return x if node is None else node.variable
 
 
 def _held_by(x: Tensor) -> dict[str, Any]:
     """What a tensor holds besides its values, by what is to be said if it has changed."""
-    leaf: Any = x
-    node: Any = x.grad_fn
-    while node is not None and node.next_functions:
-        node = node.next_functions[0][0]
-    if node is not None:
-        leaf = node.variable
+    leaf: Any = _leaf(x)
     return {
         "retain_grad() was called on {}": x.retains_grad and not x.is_leaf,
         "{} was written to": x._version,
         "{} has another requires_grad": x.requires_grad,
         "{} has another grad_fn": id(x.grad_fn),
         "{} has other memory": x.data_ptr(),
-        "{} has a new hook": (len(x._backward_hooks or ()), len(leaf._backward_hooks or ())),
+        "{} has a new hook": [
+            len(hooks or ()) for each in (x, leaf) for hooks in (each._backward_hooks, each._post_accumulate_grad_hooks)
+        ],
         "a gradient is left in {}.grad": leaf.grad is not None,
         "{} has a new attribute": sorted(vars(x)),
     }
