@@ -111,6 +111,24 @@ def test_what_becomes_of_warnings_is_told_and_restored(name, change):
             change()
         assert [each.detail for each in conduct.troubles] == [name]
         assert warnings.showwarning is before
+        with warnings.catch_warnings():
+            change()  # as where a law runs the loss with warnings of its own
+    with warnings.catch_warnings():
+        logging.captureWarnings(False)
+
+
+def test_warnings_that_the_caller_has_logged_are_logged_after_the_loss():
+    """A run takes them for itself, and gives them back."""
+    logging.captureWarnings(True)
+    try:
+        before = warnings.showwarning
+        with watched() as conduct:
+            logging.captureWarnings(True)
+            warnings.warn("a", UserWarning, stacklevel=1)
+        assert (conduct.warnings, conduct.troubles) == (["UserWarning: a"], [])
+        assert warnings.showwarning is before
+    finally:
+        logging.captureWarnings(False)
 
 
 def test_what_is_to_be_done_at_exit_is_told():

@@ -255,6 +255,7 @@ def watched() -> Iterator[Conduct]:
     troubles = conduct.troubles
     settings = {name: get() for name, (get, _) in SETTINGS.items()}
     modules = len(sys.modules)
+    logged = _to_logging()
     for draw in (torch.rand, np.random.random, lambda _: random.random()):
         draw(1)  # each run starts with other generator states, so seeding them again is visible
     states = {name: get() for name, (get, _, _) in GENERATORS.items()}
@@ -271,11 +272,11 @@ def watched() -> Iterator[Conduct]:
         ):
             # Whether warnings are errors is a setting of the run, for its own code.
             warnings.simplefilter("always")
+            if not logged:
+                logging.captureWarnings(False)  # it may still take them for captured, after an earlier run
             before = _of_warnings()
             yield conduct
             changed = [name for name, now in _of_warnings().items() if now != before[name]]
-            if warnings.showwarning.__module__ == "logging":
-                logging.captureWarnings(False)  # else logging takes it for what was there before
             if len(sys.modules) == modules:
                 troubles += [Trouble("changed a setting of the process", name) for name in changed]
     finally:
@@ -298,6 +299,11 @@ def watched() -> Iterator[Conduct]:
 def _of_warnings() -> dict[str, Any]:
     """What is restored with the warnings module: filters, and how a warning is shown."""
     return {"warnings.filters": list(warnings.filters), "warnings.showwarning": warnings.showwarning}
+
+
+def _to_logging() -> bool:
+    """Whether warnings go to logging."""
+    return getattr(warnings.showwarning, "__module__", None) == logging.__name__
 
 
 def _said(warning: warnings.WarningMessage) -> str:
