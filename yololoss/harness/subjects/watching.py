@@ -15,12 +15,14 @@ import socket
 import sys
 import threading
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from functools import partial
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 from unittest.mock import patch
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -181,6 +183,7 @@ MAY_WRITE = (
     *("triton.", "numba."),
 )
 REGISTER = Function._register_hook
+Hooks: TypeAlias = OrderedDict[int, Any]
 VERSIONS = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)  # of torch, not what the loss does
 
 
@@ -199,7 +202,8 @@ class Conduct:
         self.troubles: list[Trouble] = []
         self.warnings: list[str] = []
         self.outside: list[str] = []  # what it did to what is outside the process
-        self.hooks: list[dict[int, Any]] = []  # those of nodes of autograd's graph to which it added one
+        # Those of nodes of autograd's graph to which it added one. What it frees is not kept here.
+        self.hooks: WeakValueDictionary[int, Hooks] = WeakValueDictionary()
 
 
 class _Listener:
@@ -324,10 +328,10 @@ def _save(save: Callable[..., None], value: Any, file: Any, *rest: Any, **named:
     save(value, file, *rest, **named)
 
 
-def _note_hook(register: Callable[..., Any], noted: list[dict[int, Any]], *given: Any) -> Any:
+def _note_hook(register: Callable[..., Any], noted: WeakValueDictionary[int, Hooks], *given: Any) -> Any:
     """What torch calls to add a hook to a node of autograd's graph, which itself does not tell of its hooks."""
     hooks, handle = register(*given)
-    noted.append(hooks)
+    noted[id(hooks)] = hooks
     return hooks, handle
 
 
@@ -343,7 +347,7 @@ class Inputs:
         self._values = {name: x.detach().clone() for name, x in self._tensors.items()}
         self._before = {name: _held_by(x) for name, x in self._tensors.items()}
 
-    def troubles(self, hooks: Sequence[dict[int, Any]] = ()) -> Iterator[Trouble]:
+    def troubles(self, hooks: Sequence[Hooks] = ()) -> Iterator[Trouble]:
         """What is other than it was. ``hooks``: those of nodes to which one was added, in whatever graph."""
         for name, new in self._tensors.items():
             old = self._values[name]
@@ -356,7 +360,7 @@ class Inputs:
                 yield Trouble("left something in its input", f"the graph of {name} has a new hook")
 
 
-def _runs(hooks: Sequence[dict[int, Any]], x: Tensor) -> bool:
+def _runs(hooks: Sequence[Hooks], x: Tensor) -> bool:
     """Whether a backward pass of this tensor would run such hooks. One in their place tells. No gradient stays."""
     run: list[bool] = []
     leaf = _leaf(x)
