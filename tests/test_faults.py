@@ -162,6 +162,13 @@ def test_the_six_faults_of_the_public_package_are_told_once_each():
     assert told.faults == ("totals.finite",) * 2 + ("gradients.finite",) * 2 + ("run.no-exception",) * 2
 
 
+@pytest.mark.slow
+def test_a_loss_that_changes_its_input_is_told_so_first():
+    """Whatever else breaks because of it: a loss that scales its targets gives other rows when it is called again."""
+    told = tell((BY_NAME["scales_targets_in_place"],), 300)
+    assert told.faults[0] == "state.inputs-unchanged"
+
+
 def explained_raw(made: session.Session, law: str, by: str) -> Raw:
     """What a worker writes of a law that an earlier one explains."""
     told = Told(law, "total", "1", "2", "none", explained=by)
