@@ -139,6 +139,9 @@ def commands(name: str, *, good: bool) -> Iterator[tuple[object, ...]]:
     yield "draw", f"{name}/f.json", "-o", "out/a.png"
     yield "draw", f"{name}/f.json"
     yield "replay", f"{name}/f.json", "--memory", 1500, "--limit", 9, "--findings", "out"
+    yield "explain", f"{name}/f.json", "--memory", 1500, "--limit", 9, "--for", "1s", "--findings", "out"
+    yield "mend", "--case", f"{name}/f.json", "--for", "1s", "--findings", "out"
+    yield "replay", f"{name}/f.json", "--export", "pytest", "--limit", 9, "--findings", "out", "--json"
     yield "corpus", "list", name
     yield "corpus", "list", name, "--json"
     yield "corpus", "merge", "merged", name

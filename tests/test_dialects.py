@@ -322,6 +322,12 @@ def test_an_overlap_of_another_formula_is_taken_from_the_loss(name, overlap):
         assert next(gate(plan, range(40)), None) is not None, changed
 
 
+def test_a_part_without_a_gradient_of_an_own_overlap_is_told():
+    """The box item moves with logits, and its gradient does not say so. The overlap's own gradient is right."""
+    told = recognised("pasted:MovedInVain").unexplained["overlap"]
+    assert told.endswith("its gradient is not that of its value: a part is held constant, or rows are weighted")
+
+
 @pytest.mark.parametrize("name", mostly_slow(NAMES))
 def test_a_named_overlap_has_its_formula(name):
     """The loss that was written from the paper has it; with another name, or another number, the law breaks."""

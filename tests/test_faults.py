@@ -1,6 +1,7 @@
 """One fault, one finding: what explains that a law broke, and which findings are one fault."""
 
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from yololoss.harness.cases.vectors import read_vectors
 from yololoss.harness.engine import clerk, session, worker
 from yololoss.harness.engine.faults import explaining, grouped, groups, with_explained
 from yololoss.harness.engine.judge import ALIVE, OFTEN, Answer, Judge, Task, Told, assumes_in_vain, judged
-from yololoss.harness.engine.plan import Origin, Plan
+from yololoss.harness.engine.plan import Counts, Origin, Plan
 from yololoss.harness.engine.raw import Raw, raw_path, read_raw, write_raw
 from yololoss.harness.engine.session_summary import verdict_of
 from yololoss.harness.findings.finding import Finding, keep
@@ -161,6 +162,13 @@ def test_the_six_faults_of_the_public_package_are_told_once_each():
     assert told.faults == ("totals.finite",) * 2 + ("gradients.finite",) * 2 + ("run.no-exception",) * 2
 
 
+@pytest.mark.slow
+def test_a_loss_that_changes_its_input_is_told_so_first():
+    """Whatever else breaks because of it: a loss that scales its targets gives other rows when it is called again."""
+    told = tell((BY_NAME["scales_targets_in_place"],), 300)
+    assert told.faults[0] == "state.inputs-unchanged"
+
+
 def explained_raw(made: session.Session, law: str, by: str) -> Raw:
     """What a worker writes of a law that an earlier one explains."""
     told = Told(law, "total", "1", "2", "none", explained=by)
@@ -208,6 +216,22 @@ def test_a_finding_stands_for_that_law_even_if_its_clerk_dies(tmp_path):
     ((path, _),) = begun._waiting()
     begun._take_record(path)
     assert begun.records[path.stem].explained == "totals.sum"
+
+
+@pytest.mark.parametrize(("raised", "first"), [(2, "boxes.item"), (3, "run.no-exception")])
+def test_exceptions_come_first_where_most_cases_raise(tmp_path, monkeypatch, raised, first):
+    """Another law may break by chance, on the few cases that do not, as a transposed box fits if there are four."""
+    laws = ("boxes.item", "run.no-exception")
+    begun = session.begin(tmp_path, settings(laws=laws))
+    for law in laws:
+        write_raw(tmp_path, BUNDLED, explained_raw(begun, law, ""))
+    for path in list((tmp_path / "raw").iterdir()):
+        clerk.give_up(clerk.Duty(begun.settings, tmp_path, 0.0), path, begun.subject)
+        begun._take_record(path)
+    named = Counter({"judged run.no-exception": 2, "broke run.no-exception": raised})
+    monkeypatch.setattr(begun, "counts", lambda: Counts(named, Counter(), Counter(), Counter()))
+    monkeypatch.setattr("yololoss.harness.engine.session_summary.grouped", lambda findings, *_: tuple(findings))
+    assert verdict_of(begun).faults[0].law == first
 
 
 def test_findings_are_one_fault_if_they_are_the_same_as_the_first():

@@ -24,6 +24,7 @@ from yololoss.harness.engine.plan import Plan
 from yololoss.harness.engine.raw import Raw, made, write_raw
 from yololoss.harness.errors import UsageError
 from yololoss.harness.findings.junit import write_junit
+from yololoss.harness.findings.summary import table
 from yololoss.harness.findings.verdict import Verdict, explained, headline
 from yololoss.harness.subjects.subject import Unsupported
 
@@ -195,3 +196,24 @@ def test_ctrl_c_in_a_session_ends_pytest(request: pytest.FixtureRequest):
     verdict = Verdict(status=0, problem="interrupted")
     with patch.object(Gate, "judge", return_value=verdict), pytest.raises(KeyboardInterrupt):
         plugin._run(request.node, "cpu")
+
+
+def test_the_table_of_laws_is_short():
+    """Why laws did not apply is said once for each reason; of a law that judged, only what it noted."""
+    none = {
+        "tried": 0,
+        "judged": 0,
+        "notes": {},
+        "not_applicable": {},
+        "word": "not applicable",
+        "why": "needs --baseline",
+    }
+    many = {f"the subject has no option {n}": 10 for n in range(20)}
+    judged = {**none, "tried": 9, "judged": 5, "not_applicable": many, "word": "BROKE", "why": None, "notes": {"a": 3}}
+    rows = [{**none, "id": "baseline.rows"}, {**none, "id": "baseline.values"}, {**judged, "id": "totals.sum"}]
+    lines = table(rows, 100, quiet=True).splitlines()
+    assert [line.split() for line in lines[-3:]] == [
+        ["totals.sum", "BROKE", "9", "3", "x", "a"],
+        ["not", "applicable:", "2", "laws,", "needs", "--baseline"],
+        ["laws:", "0", "of", "3", "held,", "9", "cases"],
+    ]

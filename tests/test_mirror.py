@@ -106,9 +106,22 @@ def last_written(write):
     return found
 
 
+ALL = slice(None)
+
+
+def assigned(x, place, values):
+    """A copy of x after ``x[place] = values``."""
+    copy = x.clone()
+    copy[place] = values
+    return copy
+
+
 WRITES = {
     "index_put_": lambda x, i, v: x.index_put_((i,), v),
     "index_put": lambda x, i, v: x.index_put((i,), v),
+    "assignment": assigned,
+    "assignment beside a slice": lambda x, i, v: assigned(x[None], (ALL, i), v)[0],
+    "assignment around a slice": lambda x, i, v: assigned(x.expand(2, 1, 2), (i, ALL, i), v[:, None])[1, 0],
     "mask": lambda x, i, v: torch.stack((x, x)).index_put_((on([True, False]), i[:2]), v[:2])[0],
     "scatter": lambda x, i, v: x.scatter(0, i, v),
     "index_copy": lambda x, i, v: x[:, None].index_copy(0, i, v[:, None])[:, 0],
@@ -132,6 +145,39 @@ def test_any_write_to_a_place_may_be_the_last(write):
         assert len(last_written(write)) == 1
     finally:
         torch.use_deterministic_algorithms(False)
+
+
+FIRST, MASK, PAIRS = torch.tensor([2, 0]), torch.tensor([True, False, True]), torch.tensor([[1], [2]])
+PLACES = [
+    *((FIRST,), (ALL, FIRST), (ALL, ALL, FIRST), (..., FIRST), (0, ALL, FIRST), (ALL, 0, FIRST)),
+    *((ALL, FIRST, FIRST), (FIRST, ALL, FIRST), (FIRST, ALL, ALL, FIRST), (ALL, FIRST, ALL, FIRST)),
+    *((MASK,), (ALL, MASK), (MASK, ALL, FIRST), (ALL, MASK & ~MASK), (ALL, FIRST[:0])),
+    *((PAIRS,), (ALL, PAIRS), (PAIRS, ALL, FIRST), (ALL, PAIRS, FIRST)),
+]
+
+
+@pytest.mark.parametrize("place", PLACES, ids=str)
+def test_places_that_are_not_repeated_are_written_as_on_a_cpu(place):
+    """Whatever lies before, between or behind the indices; each value alone, or a number for all."""
+    x = torch.arange(81.0).reshape(3, 3, 3, 3)
+    there = tuple(part.to("mirror") if isinstance(part, torch.Tensor) else part for part in place)
+    for values in (torch.rand(x[place].shape), torch.tensor(0.5)):
+        assert torch.equal(assigned(x.to("mirror"), there, values.to("mirror")).cpu(), assigned(x, place, values))
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda x, i, v: x.masked_scatter_(i[:2] > 0, v),
+        lambda x, i, v: x.index_fill_(0, i, v[0]),
+        lambda x, i, v: x.scatter_(0, i, 5.0),
+        lambda x, i, v: x.scatter_reduce_(0, i, v, "amax"),
+        lambda x, i, v: x.index_put_((i,), v[0]),
+    ],
+)
+def test_writes_whose_order_does_not_matter_are_written_as_they_are(write):
+    """A mask has a value for each place; one number for all, and a maximum, are the same in any order."""
+    assert len(last_written(write)) == 1
 
 
 def test_scalars_and_slices_are_written_as_they_are():

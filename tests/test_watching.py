@@ -1,11 +1,15 @@
 """What a subject does besides its work is noted, and undone as far as it can be."""
 
+import atexit
+import builtins
+import faulthandler
 import gc
 import io
 import locale
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -15,8 +19,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.autograd.graph import register_multi_grad_hook
 
 from yololoss.harness.subjects.watching import MOST, SETTINGS, Inputs, watched
+
+
+def nothing(*_):
+    """A function that does nothing."""
+
 
 OTHER = {
     "torch.set_default_dtype": lambda: torch.set_default_dtype(torch.float64),
@@ -25,12 +35,25 @@ OTHER = {
     "torch.set_warn_always": lambda: torch.set_warn_always(True),
     "torch.backends.cudnn.enabled": lambda: setattr(torch.backends.cudnn, "enabled", False),
     "torch.backends.cudnn.allow_tf32": lambda: setattr(torch.backends.cudnn, "allow_tf32", False),
+    "torch.backends.mkldnn.set_flags": lambda: torch.backends.mkldnn.set_flags(_enabled=False),
+    "torch.autograd.set_multithreading_enabled": lambda: torch.autograd.set_multithreading_enabled(
+        not torch._C._is_multithreading_enabled()
+    ),
+    "torch.multiprocessing.set_sharing_strategy": lambda: torch.multiprocessing.set_sharing_strategy("file_system"),
+    "torch.set_printoptions": lambda: torch.set_printoptions(precision=7),
+    "numpy.set_printoptions": lambda: np.set_printoptions(precision=7),
     "numpy.seterr": lambda: np.seterr(all="raise"),
     "gc.enable": gc.disable,
     "gc.set_threshold": lambda: gc.set_threshold(7),
     "sys.setrecursionlimit": lambda: sys.setrecursionlimit(2345),
     "sys.path": lambda: sys.path.append("x"),
     "sys.excepthook": lambda: setattr(sys, "excepthook", print),
+    "sys.setswitchinterval": lambda: sys.setswitchinterval(0.125),
+    "sys.settrace": lambda: sys.settrace(nothing),
+    "sys.setprofile": lambda: sys.setprofile(nothing),
+    "builtins.print": lambda: setattr(builtins, "print", nothing),
+    "faulthandler.enable": lambda: faulthandler.disable() if faulthandler.is_enabled() else faulthandler.enable(),
+    "socket.setdefaulttimeout": lambda: socket.setdefaulttimeout(7),
     "os.chdir": lambda: os.chdir("/"),
     "os.umask": lambda: os.umask(0o123),
     "os.environ": lambda: os.environ.update(YOLOLOSS_TEST="é"),
@@ -72,11 +95,48 @@ def test_gc_that_was_off_stays_off():
         gc.enable()
 
 
-def test_a_changed_filter_of_warnings_is_told():
-    """A filter is the caller's."""
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("warnings.filters", lambda: warnings.simplefilter("ignore")),
+        ("warnings.showwarning", lambda: setattr(warnings, "showwarning", nothing)),
+        ("warnings.showwarning", lambda: logging.captureWarnings(True)),
+    ],
+)
+def test_what_becomes_of_warnings_is_told_and_restored(name, change):
+    """Which of them are shown, and how, is the caller's."""
+    before = warnings.showwarning
+    for _ in range(2):
+        with watched() as conduct:
+            change()
+        assert [each.detail for each in conduct.troubles] == [name]
+        assert warnings.showwarning is before
+        with warnings.catch_warnings():
+            change()  # as where a law runs the loss with warnings of its own
+    with warnings.catch_warnings():
+        logging.captureWarnings(False)
+
+
+def test_warnings_that_the_caller_has_logged_are_logged_after_the_loss():
+    """A run takes them for itself, and gives them back."""
+    logging.captureWarnings(True)
+    try:
+        before = warnings.showwarning
+        with watched() as conduct:
+            logging.captureWarnings(True)
+            warnings.warn("a", UserWarning, stacklevel=1)
+        assert (conduct.warnings, conduct.troubles) == (["UserWarning: a"], [])
+        assert warnings.showwarning is before
+    finally:
+        logging.captureWarnings(False)
+
+
+def test_what_is_to_be_done_at_exit_is_told():
+    """At every call, it would become more and more."""
     with watched() as conduct:
-        warnings.simplefilter("ignore")
-    assert [each.detail for each in conduct.troubles] == ["warnings.filters"]
+        atexit.register(nothing)
+    atexit.unregister(nothing)
+    assert [each.detail.partition("(")[0] for each in conduct.troubles] == ["atexit.register"]
 
 
 def test_what_an_import_changes_is_restored_and_not_told(monkeypatch):
@@ -141,6 +201,14 @@ def test_warnings_are_noted_but_those_about_versions():
     assert (conduct.warnings, conduct.troubles) == (["UserWarning: a"], [])
 
 
+IN_GRAPH = "the graph of predictions[0] has a new hook"
+
+
+def leaf(x):
+    """The node of the tensor that this one was made from."""
+    return x.grad_fn.next_functions[0][0]
+
+
 def inputs():
     p = [torch.zeros(1, 2, 2, 2, 6, requires_grad=True) * 1]
     targets = torch.zeros(2, 6)
@@ -154,6 +222,20 @@ def inputs():
         (lambda p, t: t.add_(0), ["targets was written to"]),
         (lambda p, t: t.requires_grad_(), ["targets has another requires_grad"]),
         (lambda p, t: p[0].register_hook(torch.nan_to_num), ["predictions[0] has a new hook"]),
+        (lambda p, t: p[0].grad_fn.register_hook(nothing), [IN_GRAPH]),
+        (lambda p, t: p[0].grad_fn.register_prehook(nothing), [IN_GRAPH]),
+        (lambda p, t: leaf(p[0]).register_prehook(nothing), [IN_GRAPH]),
+        (
+            lambda p, t: p[0].grad_fn.register_prehook(lambda grads: 1 / 0),
+            [IN_GRAPH],
+        ),
+        (lambda p, t: p[0].grad_fn.register_hook(nothing).remove(), []),
+        (lambda p, t: (p[0] * 2).grad_fn.register_hook(nothing), []),
+        (lambda p, t: register_multi_grad_hook(p, nothing), ["predictions[0] has a new hook"]),
+        (
+            lambda p, t: leaf(p[0]).variable.register_post_accumulate_grad_hook(nothing),
+            ["predictions[0] has a new hook"],
+        ),
         (lambda p, t: p[0].retain_grad(), ["retain_grad() was called on predictions[0]"]),
         (lambda p, t: p[0].sum().backward(), ["a gradient is left in predictions[0].grad"]),
         (lambda p, t: setattr(p[0], "seen", True), ["predictions[0] has a new attribute"]),
@@ -165,5 +247,7 @@ def test_what_is_left_in_an_input_is_told(act, told):
     p, targets = inputs()
     before = Inputs(p, targets)
     assert list(before.troubles()) == []
-    act(p, targets)
-    assert [each.detail for each in before.troubles()] == told
+    with watched() as conduct:
+        act(p, targets)
+    assert [each.detail for each in before.troubles(list(conduct.hooks.values()))] == told
+    assert told == ["a gradient is left in predictions[0].grad"] or leaf(p[0]).variable.grad is None

@@ -8,6 +8,7 @@ KEPT = "self.__dict__.setdefault('kept', {0})"
 TERMS = "box, obj, cls = zip(*layers, strict=True)"
 OVERLAP = "return overlap.split_with_sizes("
 READ = "objectness, selected = gather(logits, rows.indices)"
+HAS_NODE = "x.grad_fn is not None"
 SETTING, INPUTS = "state.global-settings-unchanged", "state.nothing-left-in-inputs"
 HIDDEN, OUT = "input.nan-logits", "run.no-effect-outside"
 
@@ -53,6 +54,8 @@ KEEPS = (
         "self.kept = (n := __import__('numpy')).append(getattr(self, 'kept', n.zeros(0)), float(total))",
         "missing step",
     ),
+    _kept("array_of_totals", "__import__('array').array('d')", ".append(float(total))"),
+    _kept("bytes_of_totals", "__import__('io').BytesIO()", ".write(b'total of a call')"),
     _kept("kept_by_its_targets", "{}", "[float(targets[:, 2:].sum())] = True"),
     _before("log_in_the_class", "state.keeps-nothing", "type(self).log = [*getattr(type(self), 'log', []), 1]"),
     _before("last_predictions_kept", "state.frees-memory", "self.last = p"),
@@ -82,6 +85,16 @@ PROCESS = (
     _before("collection_disabled", SETTING, "__import__('gc').disable()"),
     _before("signal_ignored", SETTING, "(s := __import__('signal')).signal(s.SIGTERM, s.SIG_IGN)"),
     _before("children_ignored", SETTING, "(s := __import__('signal')).signal(s.SIGCHLD, s.SIG_IGN)"),
+    _before("print_options_set", SETTING, "torch.set_printoptions(linewidth=320)"),
+    _before("numpy_print_options_set", SETTING, "__import__('numpy').set_printoptions(linewidth=320)"),
+    _before("sharing_of_tensors_by_files", SETTING, "torch.multiprocessing.set_sharing_strategy('file_system')"),
+    _before("threads_of_autograd_switched_off", SETTING, "torch.autograd.set_multithreading_enabled(False)"),
+    _before("print_replaced", SETTING, "__import__('builtins').print = lambda *values, **options: None"),
+    _before("tracing_left_on", SETTING, "__import__('sys').settrace(lambda *event: None)"),
+    _before("something_done_at_exit", SETTING, "__import__('atexit').register(id, self)"),
+    _before("time_limit_of_sockets", SETTING, "__import__('socket').setdefaulttimeout(3)"),
+    _before("warnings_not_shown", SETTING, "__import__('warnings').showwarning = lambda *warning: None"),
+    _before("warnings_logged", SETTING, "__import__('logging').captureWarnings(True)"),
     _before("umask_set", SETTING, "__import__('os').umask(0)"),
     _before("tf32_switched_off", SETTING, "torch.backends.cudnn.allow_tf32 = False"),
     _before("recursion_limit_raised", SETTING, "__import__('sys').setrecursionlimit(12345)"),
@@ -107,6 +120,17 @@ PROCESS = (
 )
 INPUT = (
     _before("nan_gradients_hooked", INPUTS, "[x.register_hook(torch.nan_to_num) for x in p if x.requires_grad]"),
+    _before("nodes_hooked", INPUTS, f"[x.grad_fn.register_hook(lambda *grads: None) for x in p if {HAS_NODE}]"),
+    _before(
+        "nan_gradients_hooked_before_a_node",
+        INPUTS,
+        f"[x.grad_fn.register_prehook(lambda grads: tuple(g.nan_to_num() for g in grads)) for x in p if {HAS_NODE}]",
+    ),
+    _before(
+        "several_gradients_hooked",
+        INPUTS,
+        "all(x.requires_grad for x in p) and torch.autograd.graph.register_multi_grad_hook(p, lambda grads: None)",
+    ),
     _before("targets_get_gradients", INPUTS, "targets.requires_grad_(targets.is_floating_point())"),
     _before("targets_written_with_their_values", INPUTS, "targets.mul_(1)"),
     _before("predictions_marked", INPUTS, "p[0].seen = True"),
@@ -120,6 +144,11 @@ HIDES = (
     _hides("nan_logits_are_zero", READ, READ.replace("logits,", "logits.nan_to_num(),")),
     _hides("nan_overlap_is_zero", OVERLAP, OVERLAP.replace("overlap.", "overlap.nan_to_num().")),
     _hides("nan_total_is_zero", TOTAL, f"{TOTAL}\n        total = total.nan_to_num()"),
+    _hides(
+        "zero_for_a_nan_total",
+        TOTAL,
+        f"{TOTAL}\n        total = total if total.isfinite() else total.new_zeros((), requires_grad=True)",
+    ),
     _hides(
         "nan_layers_left_out",
         TERMS,
@@ -201,6 +230,8 @@ SAYS = (
 CALLER = (
     _before("hyp_written", "form.model-unchanged", "self.hyp['calls'] = self.hyp.get('calls', 0) + 1"),
     _before("lists_alone", "form.tuple-of-predictions", "p = p + []"),
+    _after("lock_kept_after_a_call", "state.deep-copy", "self.lock = __import__('threading').Lock()"),
+    _after("function_kept_after_a_call", "state.pickle", "self.last = lambda: 0"),
     _before("predictions_copied_as_a_list", "form.tuple-of-predictions", "p = p.copy()"),
     in_loss(
         "dtype_by_default",
@@ -230,6 +261,21 @@ COST = (
         "each_target_compared_with_all",
         "run.cost-of-targets",
         "same = [(targets == row).all(dim=1) for row in targets]",
+    ),
+    _before(
+        "each_pair_of_targets_compared",
+        "run.cost-of-targets",
+        "same = [[torch.equal(one, two) for two in targets] for one in targets]",
+    ),
+    _before(
+        "pairs_compared_by_python",
+        "run.cost-of-targets",
+        "same = sum(one == two for one in targets.tolist() for two in targets.tolist())",
+    ),
+    _before(
+        "pairs_compared_by_numpy",
+        "run.cost-of-targets",
+        "same = (rows := targets.detach().float().cpu().numpy())[:, None] == rows",
     ),
 )
 CONDUCT = (*KEEPS, *OUTSIDE, *PROCESS, *INPUT, *HIDES, *SPOILT, *LATE, *SAYS, *CALLER, *COST)

@@ -86,6 +86,19 @@ DEVICE: tuple[Fault, ...] = (
         "F40",
         ", OBJ",
     ),
+    *(
+        _on_mirror(f"winner_by_chance_of_{name}", "known field bug", "loss", WINNERS, new, law, "F40", ", OBJ")
+        for name, new, law in (
+            ("put", "flat = grid.put_(cell, values)", "devices.repeatable"),
+            ("index_copy", "flat = grid.index_copy_(0, cell, values)", "devices.shared-cells"),
+            ("assignment", "flat = grid\n            flat[cell] = values", "devices.shared-cells"),
+            (
+                "a_slice",
+                "flat = grid[None]\n            flat[:, cell] = values\n            flat = flat[0]",
+                "devices.shared-cells",
+            ),
+        )
+    ),
     _on_mirror(
         "target_not_initialised",
         "wrong primitive",

@@ -6,6 +6,7 @@ Those that build rows in another order, `RowsByTarget` and `RowsReversed`, need 
 import logging
 import warnings
 import weakref
+from collections import deque
 from dataclasses import replace
 from functools import cached_property
 from operator import attrgetter
@@ -166,6 +167,46 @@ class Logs(ComputeLoss):
     def __init__(self, model: Any, autobalance: bool = False) -> None:
         super().__init__(model, autobalance)
         logging.getLogger("fork").warning("a loss of %s layers", self.nl)
+
+
+class RegionsIgnored(ComputeLoss):
+    """Leaves out targets of class -1, which mark regions to be ignored."""
+
+    def __call__(self, p: Any, targets: Tensor) -> Any:
+        return super().__call__(p, targets[targets[:, 1] >= 0] if targets.dim() == 2 else targets)
+
+
+class KeepsTheLast(ComputeLoss):
+    """Keeps the totals of the last 300 calls, as for a moving average."""
+
+    def __init__(self, *given: Any, **options: Any) -> None:
+        super().__init__(*given, **options)
+        self.last: deque[float] = deque(maxlen=300)
+
+    def __call__(self, p: Any, targets: Tensor) -> Any:
+        total, items = super().__call__(p, targets)
+        self.last.append(float(total.detach()))
+        return total, items
+
+
+class HooksItsOwn(ComputeLoss):
+    """Has a hook on a node that it made itself."""
+
+    def __call__(self, p: Any, targets: Tensor) -> Any:
+        total, items = super().__call__(p, targets)
+        if total.grad_fn is not None:
+            total.grad_fn.register_prehook(lambda grads: None)
+        return total, items
+
+
+class LoopsOverTargets(ComputeLoss):
+    """Looks at one target after the other, by Python and by NumPy."""
+
+    def __call__(self, p: Any, targets: Tensor) -> Any:
+        for row in sorted(targets.tolist()):
+            _ = [value for value in row if value > 1]
+        _ = targets.detach().double().cpu().numpy().sum(axis=0)
+        return super().__call__(p, targets)
 
 
 class OwnRatio(ComputeLoss):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from yololoss.harness.engine.gate import Gate
     from yololoss.harness.findings.finding import Finding
     from yololoss.harness.findings.verdict import Verdict
+    from yololoss.harness.subjects.family import Family
 
 CASES_A_WORKER = 100  # with fewer, starting one more process costs as much time as it saves
 NOTHING = "no edit mends this, and no line stands out"
@@ -78,6 +79,8 @@ def mend(
     gate = Gate(asked, Path.cwd(), look=True)
     gate.prepare()
     gate.check_waivers()
+    for path in replay:
+        _refuse_invalid(path, gate.family)
     wanted = find_laws(gate.family, laws)
     for line in gate.held.about if not as_json else ():
         options.say(f"# {line}")
@@ -94,6 +97,17 @@ def mend(
     if not verdict.faults and not as_json:
         options.say("no law broke: there is nothing to mend")
     sys.exit(verdict.status)
+
+
+def _refuse_invalid(path: Path, family: "Family") -> None:
+    """Raise UsageError for a case that its law cannot judge: it shows no fault of the loss."""
+    from yololoss.harness.cli.replay import saved  # noqa: PLC0415
+    from yololoss.harness.laws.law import find_laws  # noqa: PLC0415
+
+    laws = find_laws(family)
+    for vector in saved(path, family):
+        if reason := laws[str(vector.law)].cannot_judge(vector.case):
+            raise UsageError(f"{path}: {vector.id}: {reason}")
 
 
 def _show(fault: "Finding", shown: set[str]) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from yololoss.harness.cases.vectors import Vector
     from yololoss.harness.engine.judge import Judge
     from yololoss.harness.laws.exam import Law
-    from yololoss.harness.subjects.family import LossUnderTest
+    from yololoss.harness.subjects.family import Family, LossUnderTest
 
 FIXED, BROKEN, CANNOT = "fixed", "still broken", "cannot run"
 SKIP, ABORT = 125, 128  # exit statuses: git bisect tries another commit, or ends
@@ -120,27 +120,36 @@ def _end(why: str, status: int) -> NoReturn:
     sys.exit(status)
 
 
-def _replay(
-    path: Path, subject: "LossUnderTest", judge: "Judge", folder: Path, given: dict[str, str | None]
-) -> list[dict[str, Any]]:
+def saved(path: Path, family: "Family") -> "tuple[Vector[Any, Any], ...]":
+    """The cases of a file, if it has some, and each is saved under a law of this family."""
     from yololoss.harness.cases.vectors import read_vectors  # noqa: PLC0415
     from yololoss.harness.laws.law import find_laws  # noqa: PLC0415
 
+    file = read_vectors(path)
+    if not file.vectors:
+        raise UsageError(f"{path}: has no case")
+    if file.family != family.name:
+        raise UsageError(f"{path}: cases of the family {file.family}; the loss is of the family {family.name}")
+    laws = find_laws(family)
+    for vector in file.vectors:
+        if vector.law not in laws:
+            hint = closest(vector.law or "", laws)
+            raise UsageError(f"{path}: {vector.id}: saved under {vector.law or 'no law'}: no such law{hint}")
+    return file.vectors
+
+
+def _replay(
+    path: Path, subject: "LossUnderTest", judge: "Judge", folder: Path, given: dict[str, str | None]
+) -> list[dict[str, Any]]:
+    from yololoss.harness.laws.law import find_laws  # noqa: PLC0415
+
     try:
-        file = read_vectors(path)
-        if not file.vectors:
-            raise UsageError(f"{path}: has no case")
-        if file.family != (own := subject.family.name):
-            raise UsageError(f"{path}: cases of the family {file.family}; the loss is of the family {own}")
-        laws = find_laws(subject.family)
-        for vector in file.vectors:
-            if vector.law not in laws:
-                hint = closest(vector.law or "", laws)
-                raise UsageError(f"{path}: {vector.id}: saved under {vector.law or 'no law'}: no such law{hint}")
+        vectors = saved(path, subject.family)
     except UsageError as error:
         why = str(error).removeprefix(f"{path}: ")
         return [{"file": str(path), "answer": CANNOT, "why": f": {why}", "finding": None, "text": ""}]
-    return [{"file": str(path), **_judge(laws[str(v.law)], v, subject, judge, folder, given)} for v in file.vectors]
+    laws = find_laws(subject.family)
+    return [{"file": str(path), **_judge(laws[str(v.law)], v, subject, judge, folder, given)} for v in vectors]
 
 
 def _judge(

@@ -14,7 +14,7 @@ from torch import Tensor
 aten = torch.ops.aten
 GARBAGE = -(2**40) + 3  # truncated to any integer width, it is no valid index
 MASKS = (torch.bool, torch.uint8)
-INDEXING = ("index", "index_put", "index_put_", "_unsafe_index", "_index_put_impl_")
+INDEXING = ("index", "index_put", "index_put_", "_unsafe_index", "_unsafe_index_put", "_index_put_impl_")
 # Besides pointwise operations, these accept a number (a tensor without dimensions) from the CPU.
 NUMBER_TAKEN = (*INDEXING, "masked_fill", "masked_fill_", "fill", "fill_", "index_fill", "index_fill_")
 WAITS = {
@@ -185,17 +185,19 @@ def _by_index(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], chance: 
     """index_put: without accumulation any write to a place may come last; with it, a fixed order, not the CPU's."""
     target, indices, values, *rest = args
     accumulate = rest[0] if rest else kwargs.get("accumulate", False)
-    found: list[Any] = []
+    found: list[Any] = []  # None: all of an axis
     for index in indices:
         found += index.nonzero(as_tuple=True) if index is not None and index.dtype in MASKS else (index,)
-    if any(index is None for index in found):  # the layout of the result is complicated here, and no known loss uses it
-        return func(*args, **kwargs)
-    shape = torch.broadcast_tensors(*found)[0].shape  # type: ignore[no-untyped-call]
-    beyond = target.shape[len(found) :]
-    rows = values.expand(*shape, *beyond).reshape(-1, *beyond)
-    order = _always(len(rows)) if accumulate else torch.randperm(len(rows), generator=chance)
-    moved = [index.expand(shape).reshape(-1)[order] for index in found]
-    return func(target, moved, rows[order], accumulate)
+    axes = [axis for axis, index in enumerate(found) if index is not None]
+    shape = torch.broadcast_tensors(*(found[axis] for axis in axes))[0].shape  # type: ignore[no-untyped-call]
+    count = shape.numel()
+    # What is written has the axes of the indices in place of theirs, and first if others lie between these.
+    at = axes[0] if axes == [*range(axes[0], axes[0] + len(axes))] else 0
+    whole = [size for axis, size in enumerate(target.shape) if axis not in axes]
+    rows = values.expand(*whole[:at], *shape, *whole[at:]).reshape(*whole[:at], count, *whole[at:])
+    order = _always(count) if accumulate else torch.randperm(count, generator=chance)
+    moved = [index if index is None else index.expand(shape).reshape(-1)[order] for index in found]
+    return func(target, moved, rows.index_select(at, order), accumulate)
 
 
 def _along_axis(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], chance: torch.Generator) -> Any:
@@ -237,7 +239,7 @@ def _criterion(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], chance:
 
 
 OTHERWISE: dict[str, Callable[[Any, tuple[Any, ...], dict[str, Any], torch.Generator], Any]] = {
-    **dict.fromkeys(("index_put", "index_put_", "_index_put_impl_"), _by_index),
+    **dict.fromkeys(("index_put", "index_put_", "_index_put_impl_", "_unsafe_index_put"), _by_index),
     **dict.fromkeys(
         ("scatter", "scatter_", "scatter_add", "scatter_add_", "scatter_reduce", "scatter_reduce_"), _along_axis
     ),

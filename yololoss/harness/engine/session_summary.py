@@ -14,6 +14,8 @@ from yololoss.harness.findings.about import About
 from yololoss.harness.findings.verdict import Verdict, explained, settled
 from yololoss.harness.laws.law import find_laws
 
+RAISED = "run.no-exception"
+
 
 class Summary(Data):
     """The results at the end of a session."""
@@ -54,14 +56,23 @@ def summarise(session: Session, about: About) -> Summary:
 
 
 def verdict_of(session: Session, **more: Any) -> Verdict:
-    """The rows of the session's laws, and its faults in the order of their laws. Its status is still open."""
+    """The rows of the session's laws, and its faults in the order of their laws. Its status is still open.
+
+    Where most cases raise, exceptions come first: another law may break by chance, on the few that do not.
+    """
     order = list(find_laws(session.subject.family))
     findings = sorted(session.findings.values(), key=lambda finding: order.index(finding.law))
     rows = tuple(_rows(session))
     records = session.records.values()
     instead = {each.explained: each.finding.law for each in records if each.explained and each.finding is not None}
     faults = with_explained(grouped(findings, session.settings, session.plan), rows, instead)
+    if _raises_mostly(session.counts().named):
+        faults = tuple(sorted(faults, key=lambda fault: fault.law != RAISED))
     return Verdict(status=0, seconds=session.used, laws=rows, faults=faults, **more)
+
+
+def _raises_mostly(named: Counter[str]) -> bool:
+    return named[f"broke {RAISED}"] > named[f"judged {RAISED}"]
 
 
 def _rows(session: Session) -> Iterator[dict[str, Any]]:

@@ -82,7 +82,7 @@ def execute(under_test: LossUnderTest, case: Case, limit: float | None = None) -
     if devices.is_lost(device):
         _lost(case, device, troubles)
     else:
-        troubles += inputs.troubles()
+        troubles += inputs.troubles(list(conduct.hooks.values()))
         if list(map(id, given)) != list(map(id, p)):
             troubles.append(Trouble("changed its input", "the list of predictions has other items"))
     return Outcome(

@@ -1,5 +1,8 @@
 """Watches what a subject does besides its work: to its inputs, to the process, and to all that is outside it."""
 
+import atexit
+import builtins
+import faulthandler
 import gc
 import io
 import locale
@@ -8,19 +11,23 @@ import operator
 import os
 import random
 import signal
+import socket
 import sys
 import threading
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from functools import partial
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 from unittest.mock import patch
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd import Function
 
 from yololoss.harness.subjects.outcome import Trouble
 
@@ -47,6 +54,18 @@ def _umask() -> int:
     """The permissions that new files do not get. There is no way to read them but to set others for a moment."""
     os.umask(mask := os.umask(0o077))
     return mask
+
+
+def _print_options() -> dict[str, Any]:
+    return dict(vars(torch._tensor_str.PRINT_OPTS))
+
+
+def _put_print_options(before: dict[str, Any]) -> None:
+    vars(torch._tensor_str.PRINT_OPTS).update(before)
+
+
+def _put_faulthandler(before: bool) -> None:
+    (faulthandler.enable if before else faulthandler.disable)()
 
 
 # Settings that a subject must not leave changed: how to read each, and how to restore it.
@@ -88,12 +107,31 @@ SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
         )
         for kind in ("cpu", "cuda")
     },
+    "torch.backends.mkldnn.set_flags": (torch._C._get_mkldnn_enabled, torch._C._set_mkldnn_enabled),
+    "torch.autograd.set_multithreading_enabled": (
+        torch._C._is_multithreading_enabled,
+        torch._C._set_multithreading_enabled,
+    ),
+    "torch.multiprocessing.set_sharing_strategy": (
+        torch.multiprocessing.get_sharing_strategy,
+        torch.multiprocessing.set_sharing_strategy,
+    ),
+    "torch.set_printoptions": (_print_options, _put_print_options),
+    "numpy.set_printoptions": (np.get_printoptions, lambda before: np.set_printoptions(**before)),
     "numpy.seterr": (np.geterr, lambda before: np.seterr(**before)),
     "gc.enable": (gc.isenabled, lambda before: gc.enable() if before else gc.disable()),
     "gc.set_threshold": (gc.get_threshold, lambda before: gc.set_threshold(*before)),
     "sys.setrecursionlimit": (sys.getrecursionlimit, sys.setrecursionlimit),
     "sys.path": (lambda: list(sys.path), _put_path),
     "sys.excepthook": (lambda: sys.excepthook, partial(setattr, sys, "excepthook")),
+    "sys.setswitchinterval": (sys.getswitchinterval, sys.setswitchinterval),
+    "sys.settrace": (sys.gettrace, sys.settrace),
+    "sys.setprofile": (sys.getprofile, sys.setprofile),
+    "builtins.print": (lambda: builtins.print, partial(setattr, builtins, "print")),
+    "faulthandler.enable": (faulthandler.is_enabled, _put_faulthandler),
+    "socket.setdefaulttimeout": (socket.getdefaulttimeout, socket.setdefaulttimeout),
+    # what is registered cannot be told from what was there before, and stays
+    "atexit.register": (atexit._ncallbacks, lambda before: None),
     "os.chdir": (os.getcwd, os.chdir),
     "os.umask": (_umask, os.umask),
     "os.environ": (_environment, _put_environment),
@@ -144,6 +182,8 @@ MAY_WRITE = (
     *("importlib._bootstrap", "torch._inductor", "torch._dynamo", "torch._functorch", "torch.utils.cpp_extension."),
     *("triton.", "numba."),
 )
+REGISTER = Function._register_hook
+Hooks: TypeAlias = OrderedDict[int, Any]
 VERSIONS = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)  # of torch, not what the loss does
 
 
@@ -162,6 +202,8 @@ class Conduct:
         self.troubles: list[Trouble] = []
         self.warnings: list[str] = []
         self.outside: list[str] = []  # what it did to what is outside the process
+        # Those of nodes of autograd's graph to which it added one. What it frees is not kept here.
+        self.hooks: WeakValueDictionary[int, Hooks] = WeakValueDictionary()
 
 
 class _Listener:
@@ -217,6 +259,7 @@ def watched() -> Iterator[Conduct]:
     troubles = conduct.troubles
     settings = {name: get() for name, (get, _) in SETTINGS.items()}
     modules = len(sys.modules)
+    logged = _to_logging()
     for draw in (torch.rand, np.random.random, lambda _: random.random()):
         draw(1)  # each run starts with other generator states, so seeding them again is visible
     states = {name: get() for name, (get, _, _) in GENERATORS.items()}
@@ -226,16 +269,20 @@ def watched() -> Iterator[Conduct]:
             redirect_stdout(printed),
             redirect_stderr(printed),
             patch("os._exit", _exit_asked),
+            patch.object(Function, "_register_hook", staticmethod(partial(_note_hook, REGISTER, conduct.hooks))),
             patch("torch.save", partial(_save, torch.save)),
             patch("logging.lastResort", logging.StreamHandler(printed)),
             warnings.catch_warnings(record=True) as warned,
         ):
             # Whether warnings are errors is a setting of the run, for its own code.
             warnings.simplefilter("always")
-            filters = list(warnings.filters)
+            if not logged:
+                logging.captureWarnings(False)  # it may still take them for captured, after an earlier run
+            before = _of_warnings()
             yield conduct
-            if list(warnings.filters) != filters and len(sys.modules) == modules:
-                troubles.append(Trouble("changed a setting of the process", "warnings.filters"))
+            changed = [name for name, now in _of_warnings().items() if now != before[name]]
+            if len(sys.modules) == modules:
+                troubles += [Trouble("changed a setting of the process", name) for name in changed]
     finally:
         LISTENER.heard = None
     conduct.warnings += [_said(each) for each in warned if not issubclass(each.category, VERSIONS)]
@@ -251,6 +298,16 @@ def watched() -> Iterator[Conduct]:
             if len(sys.modules) == modules:
                 troubles.append(Trouble("changed a setting of the process", f"{name}({_changed(now, settings[name])})"))
             put_back(settings[name])
+
+
+def _of_warnings() -> dict[str, Any]:
+    """What is restored with the warnings module: filters, and how a warning is shown."""
+    return {"warnings.filters": list(warnings.filters), "warnings.showwarning": warnings.showwarning}
+
+
+def _to_logging() -> bool:
+    """Whether warnings go to logging."""
+    return getattr(warnings.showwarning, "__module__", None) == logging.__name__
 
 
 def _said(warning: warnings.WarningMessage) -> str:
@@ -271,6 +328,13 @@ def _save(save: Callable[..., None], value: Any, file: Any, *rest: Any, **named:
     save(value, file, *rest, **named)
 
 
+def _note_hook(register: Callable[..., Any], noted: WeakValueDictionary[int, Hooks], *given: Any) -> Any:
+    """What torch calls to add a hook to a node of autograd's graph, which itself does not tell of its hooks."""
+    hooks, handle = register(*given)
+    noted[id(hooks)] = hooks
+    return hooks, handle
+
+
 def _exit_asked(status: int) -> NoReturn:
     raise Stopped("exited", f"os._exit({status})")
 
@@ -283,8 +347,8 @@ class Inputs:
         self._values = {name: x.detach().clone() for name, x in self._tensors.items()}
         self._before = {name: _held_by(x) for name, x in self._tensors.items()}
 
-    def troubles(self) -> Iterator[Trouble]:
-        """What is other than it was."""
+    def troubles(self, hooks: Sequence[Hooks] = ()) -> Iterator[Trouble]:
+        """What is other than it was. ``hooks``: those of nodes to which one was added, in whatever graph."""
         for name, new in self._tensors.items():
             old = self._values[name]
             if not torch.equal(old, new) and not torch.equal(old.nan_to_num(), new.detach().nan_to_num()):  # NaN stays
@@ -292,23 +356,46 @@ class Inputs:
             for (what, before), after in zip(self._before[name].items(), _held_by(new).values(), strict=True):
                 if before != after:
                     yield Trouble("left something in its input", what.format(name))
+            if any(hooks) and new.requires_grad and _runs(hooks, new):
+                yield Trouble("left something in its input", f"the graph of {name} has a new hook")
+
+
+def _runs(hooks: Sequence[Hooks], x: Tensor) -> bool:
+    """Whether a backward pass of this tensor would run such hooks. One in their place tells. No gradient stays."""
+    run: list[bool] = []
+    leaf = _leaf(x)
+    before, own = leaf.grad, [dict(each) for each in hooks]
+    for each in filter(None, hooks):
+        each.clear()
+        each[0] = lambda *_: run.append(True)
+    torch.autograd.backward(x, torch.zeros_like(x), retain_graph=True)
+    leaf.grad = before
+    for each, back in zip(hooks, own, strict=True):
+        each.clear()
+        each.update(back)
+    return bool(run)
+
+
+def _leaf(x: Tensor) -> Tensor:
+    """The tensor that an input was made from, which gets its gradient."""
+    node: Any = x.grad_fn
+    while node is not None and node.next_functions:
+        node = node.next_functions[0][0]
+    return x if node is None else node.variable
 
 
 def _held_by(x: Tensor) -> dict[str, Any]:
     """What a tensor holds besides its values, by what is to be said if it has changed."""
-    leaf: Any = x
-    node: Any = x.grad_fn
-    while node is not None and node.next_functions:
-        node = node.next_functions[0][0]
-    if node is not None:
-        leaf = node.variable
+    leaf: Any = _leaf(x)
     return {
         "retain_grad() was called on {}": x.retains_grad and not x.is_leaf,
         "{} was written to": x._version,
         "{} has another requires_grad": x.requires_grad,
         "{} has another grad_fn": id(x.grad_fn),
         "{} has other memory": x.data_ptr(),
-        "{} has a new hook": (len(x._backward_hooks or ()), len(leaf._backward_hooks or ())),
+        "{} has a new hook": [
+            len(hooks or ()) for each in (x, leaf) for hooks in (each._backward_hooks, each._post_accumulate_grad_hooks)
+        ],
         "a gradient is left in {}.grad": leaf.grad is not None,
         "{} has a new attribute": sorted(vars(x)),
     }
