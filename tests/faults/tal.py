@@ -79,8 +79,10 @@ INSIDE = "(x - left > INSIDE) & (y - top > INSIDE) & (right - x > INSIDE) & (bot
 METRIC = "power(score, self.settings.alpha) * power(overlap, self.settings.beta)"
 OWNERS = "row = torch.where(contested, nobody - largest % ROWS, first)"
 SCORE = "metric * largest_overlap / (largest_metric + self.settings.eps)"
-BCE = "bce = softplus(x, threshold=EXACT_SOFTPLUS) - _wanted(x, label, score) * x"
-SLOPE = "slope = (x.sigmoid() - _wanted(x, label, score)) * grads[0]"
+BCE = "bce = softplus(x, threshold=EXACT_SOFTPLUS).clamp_(max=LIMIT)"
+OWN = "bce.scatter_(1, at, own)"
+SLOPE = "own = sigmoid.gather(1, at) - score[:, None].to(sigmoid.dtype)"
+WANTED = "torch.zeros_like(x).scatter(1, at, score[:, None].to(dtype))"
 BOX = "(1 - ciou(bounded(corners_around(rows.point, distance)), rows.wanted)) * rows.score"
 CLAMP = "wanted = wanted.clamp(0, logits.shape[-1] - 1 - DFL_MARGIN)"
 FOCAL = "-(near * at_lower + (1 - near) * at_upper)"
@@ -203,16 +205,16 @@ SCORES = (
 )  # fmt: skip
 CLASSES = (
     _cls("mean", WEIGHTED, WEIGHTED.replace(".sum(", ".mean("), "L061"),
-    _cls("foreground_alone", BCE, f"{BCE}\n        bce = bce * (score[:, None] > 0)", "L062"),
+    _cls("foreground_alone", OWN, f"{OWN}\n        bce = bce * (score[:, None] > 0)", "L062"),
     _cls("half_sum", WEIGHTED, WEIGHTED.replace(".sum(dtype=dtype)", ".to(logits.dtype).sum().to(dtype)"), "L064"),
     _cls("sigmoid_twice", BCE, BCE.replace("softplus(x", "softplus(x.sigmoid()"), "L065"),
     _cls("weights_ignored", WEIGHTED, "return bce.sum(dtype=dtype)"),
     _cls("weights_twice", WEIGHTED, WEIGHTED.replace("weights[:, None]", "weights[:, None] ** 2")),
     _cls("gradient_without_weights", "return (slope if weights is None else slope * weights[:, None])", "return (slope)",
          law="classes.background"),
-    _cls("gradient_without_score", SLOPE, "slope = x.sigmoid() * grads[0]", law="classes.gradient"),
-    _cls("cancelling_bce", BCE, "bce = -(x.sigmoid().log() * _wanted(x, label, score)"
-         " + (1 - x.sigmoid()).log() * (1 - _wanted(x, label, score)))", law="totals.finite"),
+    _cls("gradient_without_score", SLOPE, "own = sigmoid.gather(1, at)", law="classes.gradient"),
+    _cls("cancelling_bce", OWN, f"bce = -(x.sigmoid().log() * {WANTED} + (1 - x.sigmoid()).log() * (1 - {WANTED}))",
+         law="totals.finite"),
 )  # fmt: skip
 BOXES = (
     _box("unweighted", BOX, BOX.replace(" * rows.score", " * (rows.score > 0)"), "L067"),
@@ -335,9 +337,9 @@ def _v10(name: str, law: str, old: str, new: str) -> Fault:
     return _e2e(name, law, old, new, heads="YOLOv10")
 
 
-WEIGHTED, UPDATE = "many * self.o2m + one * self.o2o, one_items", "self.updates += 1"
+HEADS_WEIGHTED, UPDATE = "many * self.o2m + one * self.o2o, one_items", "self.updates += 1"
 HEADS = (
-    _e2e("weights_of_heads_exchanged", "totals.value", WEIGHTED, "many * self.o2o + one * self.o2m, one_items", "L092"),
+    _e2e("weights_of_heads_exchanged", "totals.value", HEADS_WEIGHTED, "many * self.o2o + one * self.o2m, one_items", "L092"),
     _e2e("first_weights_for_ever", "totals.value", UPDATE, "return", "L092"),
     _e2e("updated_at_every_call", "state.repeated-calls", "total, items = self._joined(",
          "if isinstance(self, E2ELoss):\n            self.update()\n        total, items = self._joined(", "L092"),
@@ -346,7 +348,7 @@ HEADS = (
     _e2e("last_weight_zero", "totals.value", "self.final_o2m = 0.1", "self.final_o2m = 0.0"),
     _e2e("rest_is_one", "totals.value", "self.o2o = max(self.total - self.o2m, 0)", "self.o2o = 1.0"),
     _e2e("weights_are_equal", "totals.value", "self.o2m = self.o2m_copy = 0.8", "self.o2m = self.o2m_copy = 0.5"),
-    _e2e("items_of_both_heads", "totals.two-heads", WEIGHTED,
+    _e2e("items_of_both_heads", "totals.two-heads", HEADS_WEIGHTED,
          "many * self.o2m + one * self.o2o, many_items + one_items"),
     _e2e("many_assignment_for_one", "assign.anchors", "TaskAlignedLoss(model, one, self.topk2,",
          "TaskAlignedLoss(model, many, None,", "L095"),
@@ -410,8 +412,7 @@ CONFORMING = (
     in_tal("arctangent_of_a_quotient", "BOX", "", "boxes", "return arctangent(right - left, bottom - top + EPS)",
              "return ((right - left) / (bottom - top + EPS)).atan()"),
     in_tal("plain_bce", "CLS", "", "terms",
-             "bce = softplus(x, threshold=EXACT_SOFTPLUS) - _wanted(x, label, score) * x",
-             "bce = torch.nn.functional.binary_cross_entropy_with_logits(x, _wanted(x, label, score), reduction='none')"),
+             OWN, f"bce = torch.nn.functional.binary_cross_entropy_with_logits(x, {WANTED}, reduction='none')"),
     in_tal("two_cross_entropies", "THIRD", "", "terms", "log_share = logits.log_softmax(-1)",
              "log_share = logits - logits.logsumexp(-1, keepdim=True)"),
     in_tal("corners_scaled_last", "TARGETS", "", "inputs", "torch.stack((x - w / 2, y - h / 2, x + w / 2, y + h / 2), dim=1)",

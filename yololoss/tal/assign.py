@@ -18,7 +18,7 @@ from torch import Tensor
 from yololoss.tal.boxes import Anchors, aspect_angle, bounded, ciou, rounded_once
 from yololoss.tal.inputs import Targets
 
-PAIRS = 2**20  # of a target and an anchor: so many are looked at together, which bounds the memory
+PAIRS = 2**18  # of a target and an anchor: so many are looked at together, which bounds the memory
 INSIDE = 1e-9  # pixels by which an anchor point must be inside a box
 ROWS = 2**32  # more than there are rows: a factor that makes one whole number of an overlap and a row
 

@@ -15,7 +15,7 @@ from yololoss.tal.inputs import SIDES, Predictions, read_predictions, read_targe
 from yololoss.tal.parts import Gains, Head, args_of
 from yololoss.tal.terms import class_term, scored_rows, side_terms
 
-LOGITS = 2**22  # of sides that are decoded together in float64, which bounds the memory
+LOGITS = 2**20  # of sides that are decoded together in float64, which bounds the memory
 
 Returns = Literal["dict", "tensor", "scalar"]
 Items = dict[str, Float32[Tensor, ""]] | Float32[Tensor, " 3"]

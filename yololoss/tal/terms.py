@@ -65,23 +65,26 @@ class _ClassTerm(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(logits, label, score, weights)  # type: ignore[arg-type]  # None may be saved
         ctx.dtype = dtype  # type: ignore[attr-defined]
-        x = logits.to(dtype).clamp(-LIMIT, LIMIT)
+        x = logits.to(dtype)
         # log(1 + e^x) - t x is BCE without the difference of two large numbers that confident negatives would be
-        bce = softplus(x, threshold=EXACT_SOFTPLUS) - _wanted(x, label, score) * x
+        bce = softplus(x, threshold=EXACT_SOFTPLUS).clamp_(max=LIMIT)
+        at = label[:, None]
+        own = bce.gather(1, at) - score[:, None].to(dtype) * x.gather(1, at).clamp(-LIMIT, LIMIT)
+        bce.scatter_(1, at, own)
         return (bce if weights is None else bce * weights[:, None]).sum(dtype=dtype)
 
     @staticmethod
     @override
     def backward(ctx: FunctionCtx, *grads: Tensor) -> tuple[Tensor | None, ...]:
         logits, label, score, weights = ctx.saved_tensors  # type: ignore[attr-defined]
-        x = logits.to(ctx.dtype)  # type: ignore[attr-defined]
-        slope = (x.sigmoid() - _wanted(x, label, score)) * grads[0]
+        sigmoid = logits.to(ctx.dtype).sigmoid()  # type: ignore[attr-defined]
+        at = label[:, None]
+        own = sigmoid.gather(1, at) - score[:, None].to(sigmoid.dtype)
+        if torch.is_grad_enabled():  # for a gradient of this one, which asks for the sigmoid as it was
+            slope = sigmoid.scatter(1, at, own) * grads[0]
+        else:
+            slope = sigmoid.scatter_(1, at, own).mul_(grads[0])
         return (slope if weights is None else slope * weights[:, None]).to(logits.dtype), None, None, None, None
-
-
-def _wanted(logits: Tensor, label: Tensor, score: Tensor) -> Tensor:
-    at_label = label[:, None] == torch.arange(logits.shape[1], device=logits.device)[:, None]
-    return torch.where(at_label, score[:, None], 0).to(logits.dtype)
 
 
 def class_term(
