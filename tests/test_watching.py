@@ -230,6 +230,10 @@ def inputs():
             [IN_GRAPH],
         ),
         (lambda p, t: p[0].grad_fn.register_hook(nothing).remove(), []),
+        (
+            lambda p, t: (p[0].register_hook(lambda grad: 1 / 0), leaf(p[0]).register_prehook(nothing)),
+            ["predictions[0] has a new hook"],
+        ),
         (lambda p, t: (p[0] * 2).grad_fn.register_hook(nothing), []),
         (lambda p, t: register_multi_grad_hook(p, nothing), ["predictions[0] has a new hook"]),
         (
