@@ -65,7 +65,10 @@ def _put_print_options(before: dict[str, Any]) -> None:
 
 
 def _put_faulthandler(before: bool) -> None:
-    (faulthandler.enable if before else faulthandler.disable)()
+    if before:
+        faulthandler.enable(2)  # the descriptor: sys.stderr may have none
+    else:
+        faulthandler.disable()
 
 
 # Settings that a subject must not leave changed: how to read each, and how to restore it.
