@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +53,7 @@ OTHER = {
     "sys.settrace": lambda: sys.settrace(nothing),
     "sys.setprofile": lambda: sys.setprofile(nothing),
     "builtins.print": lambda: setattr(builtins, "print", nothing),
-    "faulthandler.enable": lambda: faulthandler.disable() if faulthandler.is_enabled() else faulthandler.enable(),
+    "faulthandler.enable": lambda: faulthandler.disable() if faulthandler.is_enabled() else faulthandler.enable(2),
     "socket.setdefaulttimeout": lambda: socket.setdefaulttimeout(7),
     "os.chdir": lambda: os.chdir("/"),
     "os.umask": lambda: os.umask(0o123),
@@ -129,6 +130,20 @@ def test_warnings_that_the_caller_has_logged_are_logged_after_the_loss():
         assert warnings.showwarning is before
     finally:
         logging.captureWarnings(False)
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_what_faults_of_the_process_show_is_as_before(on):
+    """Whether it was on or off."""
+    before = faulthandler.is_enabled()
+    try:
+        (partial(faulthandler.enable, 2) if on else faulthandler.disable)()
+        with watched() as conduct:
+            OTHER["faulthandler.enable"]()
+        assert [each.detail for each in conduct.troubles] == [f"faulthandler.enable({not on})"]
+        assert faulthandler.is_enabled() == on
+    finally:
+        (partial(faulthandler.enable, 2) if before else faulthandler.disable)()
 
 
 def test_what_is_to_be_done_at_exit_is_told():
@@ -230,6 +245,10 @@ def inputs():
             [IN_GRAPH],
         ),
         (lambda p, t: p[0].grad_fn.register_hook(nothing).remove(), []),
+        (
+            lambda p, t: (p[0].register_hook(lambda grad: 1 / 0), leaf(p[0]).register_prehook(nothing)),
+            ["predictions[0] has a new hook"],
+        ),
         (lambda p, t: (p[0] * 2).grad_fn.register_hook(nothing), []),
         (lambda p, t: register_multi_grad_hook(p, nothing), ["predictions[0] has a new hook"]),
         (

@@ -17,7 +17,7 @@ import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from functools import partial
 from types import FrameType
 from typing import Any, NoReturn, TypeAlias
@@ -65,7 +65,10 @@ def _put_print_options(before: dict[str, Any]) -> None:
 
 
 def _put_faulthandler(before: bool) -> None:
-    (faulthandler.enable if before else faulthandler.disable)()
+    if before:
+        faulthandler.enable(2)  # the descriptor: sys.stderr may have none
+    else:
+        faulthandler.disable()
 
 
 # Settings that a subject must not leave changed: how to read each, and how to restore it.
@@ -368,7 +371,8 @@ def _runs(hooks: Sequence[Hooks], x: Tensor) -> bool:
     for each in filter(None, hooks):
         each.clear()
         each[0] = lambda *_: run.append(True)
-    torch.autograd.backward(x, torch.zeros_like(x), retain_graph=True)
+    with suppress(Exception):  # a hook of the tensor itself may raise, or the loss has freed the graph
+        torch.autograd.backward(x, torch.zeros_like(x), retain_graph=True)
     leaf.grad = before
     for each, back in zip(hooks, own, strict=True):
         each.clear()
