@@ -15,6 +15,8 @@ import torch
 
 from tests.faults import plant
 from tests.faults.tal import CONFORMING
+from tests.faults.tal_forms import FORMS as PLAIN_FORMS
+from tests.faults.tal_forms import plant_form
 from tests.judging import apart, gate
 from tests.subjects.aligned_forms import FORMS as ALIGNED
 from tests.test_conforming import VARIANTS, load
@@ -25,9 +27,10 @@ from yololoss.harness.subjects.load import find_device, load_loss
 
 FORMS = ("OlderLoss", "compute_loss", "ImageLoss", "ModuleLoss", "BlackBox", "DictAdapter")
 EDITS = {each.name: each for each in CONFORMING}  # edits of the bundled task-aligned loss that are no faults
+PLAIN, AS_PLAIN = "tests.subjects.plain_tal:PlainTal", "yololoss, bad_input = any"
 SPECS = {
     "v5": (*VARIANTS, "tests.subjects.plain:PlainLoss", *(f"tests.subjects.forms:{name}" for name in FORMS)),
-    "tal": ("yololoss:TaskAlignedLoss", *ALIGNED, *EDITS),
+    "tal": ("yololoss:TaskAlignedLoss", PLAIN, *ALIGNED, *EDITS, *PLAIN_FORMS),
 }
 Task = tuple[str, str, int, int, tuple[str, ...]]
 
@@ -36,6 +39,8 @@ def loaded(spec: str, device: torch.device, folder: Path) -> LossUnderTest:
     """The loss, with the dialect that has its choices."""
     if spec in SPECS["v5"]:
         return load(spec, device)
+    if spec in (PLAIN, *PLAIN_FORMS):
+        return load_loss(plant_form(spec, folder) if spec in PLAIN_FORMS else spec, device, AS_PLAIN)
     found = plant(EDITS[spec], folder) if spec in EDITS else spec
     return load_loss(found, device, ALIGNED.get(spec, "yololoss"))
 

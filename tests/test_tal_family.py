@@ -20,6 +20,7 @@ from properties.tal.strategies import USUAL
 from tests.all_laws import ROOT
 from tests.faults import Fault, plant
 from tests.faults.tal import BY_NAME, CONFORMING, STEPS, TAL_FAULTS
+from tests.faults.tal_forms import FORMS, plant_form
 from tests.judging import breaks, made, on_its_device, search
 from tests.subjects.aligned_forms import FORMS as ALIGNED
 from tests.tal_cases import drawn, slowly
@@ -163,9 +164,10 @@ def accused(other: Fault, folder: Path, cases: int, seed: int = SEED) -> list[st
     return [f"{raw.told.law}\n{raw.case}" for raw in breaks(plan.subject, made(plan, range(cases), seed))]
 
 
-# The first law to break does not name the step: scores that are so small that they cannot be seen, or that carry a
-# gradient, look like anchors without a target; and a mapping of predictions is no input of a case that is watched.
-NOT_NAMED = ("one_for_all", "scores_attached", "writes_to_predictions")
+# The first law to break does not name the step. Scores that are so small that they cannot be seen, or that carry a
+# gradient, or one that is cut off, look like anchors without a target. A mapping of predictions is no input of a case
+# that is watched.
+NOT_NAMED = ("gradient_cut_off", "one_for_all", "scores_attached", "writes_to_predictions")
 
 
 @pytest.mark.slow
@@ -337,3 +339,22 @@ def test_no_law_accuses_a_loss_from_the_ground_up(cases: int):
     """A dense implementation with autograd's gradients, which shares no code with the bundled loss."""
     plan = Plan((), on_its_device(FROM_THE_GROUND_UP, "cpu", AS_OURS))
     assert not [(raw.told.law, str(raw.case)) for raw in breaks(plan.subject, made(plan, range(cases), seed=9))]
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_no_law_accuses_another_form_of_it(name: str, tmp_path: Path):
+    """Other roundings, other ones of equals: 6 cases of a gate."""
+    assert not accused_form(name, tmp_path, 6, SEED)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FORMS)
+def test_no_law_accuses_another_form_of_it_on_many_cases(name: str, tmp_path: Path):
+    """100 cases of another seed."""
+    assert not accused_form(name, tmp_path, 100, 12)
+
+
+def accused_form(name: str, folder: Path, cases: int, seed: int) -> list[tuple[str, str]]:
+    """The laws that the plain loss breaks in that form, with the case."""
+    plan = Plan((), on_its_device(plant_form(name, folder), "cpu", AS_OURS))
+    return [(raw.told.law, str(raw.case)) for raw in breaks(plan.subject, made(plan, range(cases), seed))]
