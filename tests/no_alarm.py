@@ -69,9 +69,11 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=SEED, metavar="N", help="of the cases (default: the gate's)")
     parser.add_argument("--laws", action="append", default=[], metavar="PATTERN", help="only these laws")
     parser.add_argument("--family", choices=SPECS, default="v5", help="of the losses (default: v5)")
+    parser.add_argument("names", nargs="*", help="only losses whose names end so")
     given = parser.parse_args()
     find_laws(find_family(given.family), given.laws)  # a pattern that fits no law ends the run here
-    tasks = [(spec, given.device, given.judgements, given.seed, tuple(given.laws)) for spec in SPECS[given.family]]
+    specs = [spec for spec in SPECS[given.family] if not given.names or spec.endswith(tuple(given.names))]
+    tasks = [(spec, given.device, given.judgements, given.seed, tuple(given.laws)) for spec in specs]
     done = list(apart(accusations, tasks, "losses"))
     print("| loss | laws | judgements | accused by |\n|---|---:|---:|---|")
     for spec, applied, judged, broken in done:

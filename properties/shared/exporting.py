@@ -10,7 +10,7 @@ from jinja2 import DictLoader, Environment, StrictUndefined
 
 from yololoss.harness.errors import UsageError, printable
 from yololoss.harness.laws.exam import Law
-from yololoss.harness.subjects.family import Budget, LossUnderTest
+from yololoss.harness.subjects.family import LossUnderTest
 from yololoss.harness.subjects.load import ALONE, import_loss
 
 LARGEST = 4096  # logits; nobody reads a longer test
@@ -93,22 +93,27 @@ def refuse(law: Law, reason: str) -> UsageError:
 
 
 def rendered(
-    template: str, law: Law, case: Any, title: str, under_test: LossUnderTest, budget: Budget, **values: Any
+    template: str, law: Law, case: Any, title: str, under_test: LossUnderTest, budget: Any, **values: Any
 ) -> str:
-    """The text of a test, from a family's template. ``values``: what its blocks name, and ``call`` and ``item``."""
+    """The text of a test, from a family's template.
+
+    ``budget``: the case's, with its ``reference``. ``values``: what the blocks name, and ``call`` and ``item``.
+    """
     found, module = import_loss(under_test.spec)
     loader = DictLoader({"test": TEST, "of the family": template})
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, loader=loader)
-    reference: Any = getattr(budget, "reference")  # noqa: B009  # of every family
     return environment.get_template("of the family").render(
         law=law,
         case=case,
         title=printable(title).replace("\\", "\\\\").replace('"', "'"),  # within a string of the test
         module=module.__name__.removeprefix(ALONE),
         name=found.__name__,
-        totals=[(call.total, float(off)) for call, off in zip(reference.calls, budget.totals, strict=True)],
+        totals=[(call.total, float(off)) for call, off in zip(budget.reference.calls, budget.totals, strict=True)],
         finite=law.id in FINITE,
-        gradients=[(_numbers(g), _numbers(off)) for g, off in zip(reference.gradients, budget.gradients, strict=True)],
+        gradients=[
+            (_numbers(values), _numbers(off))
+            for values, off in zip(budget.reference.gradients, budget.gradients, strict=True)
+        ],
         **values,
     )
 
