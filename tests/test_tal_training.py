@@ -10,7 +10,7 @@ import torch
 from click.testing import CliRunner
 from torch import Tensor
 
-from properties.shared.steps import kept_of
+from properties.shared.steps import OF_LOGITS, OF_TARGETS
 from properties.tal import steps
 from properties.tal.case import Case
 from properties.tal.family import FAMILY
@@ -218,7 +218,7 @@ def test_a_case_has_less_in_it_step_by_step():
     found = [*steps.smaller(case)]
     assert [(each.batch, len(each.targets)) for each in found[:2]] == [(1, 1), (1, 2)]
     assert min(len(each.targets) for each in found) == 1
-    assert kept_of(found[0], case) == "target 0 (image 0, box 1)"
+    assert FAMILY.steps.kept_of(found[0], case) == "target 0 (image 0, box 1)"
     sides = [sum(int(x[:, : 4 * each.reg_max].any(1).sum()) for x in each.logits) for each in found if each.levels == 2]
     assert (sides[-3:], len([each for each in found if each.levels == 1])) == ([2, 1, 1], 2)
     assert [*steps.smaller(USUAL)][-1].levels == 1
@@ -243,10 +243,10 @@ def test_packed_logits_that_do_not_fit_are_refused(change: dict[str, Any], said:
 
 def test_what_usually_is_wrong_depends_on_what_the_loss_was_given():
     """Of logits that are not finite, the network; of invalid targets, the labels; else the law."""
-    assert FAMILY.usual_causes("totals.finite", USUAL) == steps.CAUSES["totals.finite"]
+    assert FAMILY.steps.usual_causes("totals.finite", USUAL) == steps.CAUSES["totals.finite"]
     bad = USUAL.changed(targets=((0.0, 0.0, 0.1, 0.1, 0.5, 0.0),))
-    assert FAMILY.usual_causes("boxes.item", bad) == steps.OF_TARGETS
-    assert FAMILY.invalid_input(bad) == ["target 0 (image 0, box 1) has height 0"]
+    assert FAMILY.steps.usual_causes("boxes.item", bad) == OF_TARGETS
+    assert FAMILY.steps.invalid_input(bad) == ["target 0 (image 0, box 1) has height 0"]
     spoilt = USUAL.with_logits([x * torch.nan for x in USUAL.logits])
-    assert FAMILY.usual_causes("totals.finite", spoilt) == steps.OF_LOGITS
-    assert FAMILY.invalid_input(spoilt)[0].endswith("logits are not finite")
+    assert FAMILY.steps.usual_causes("totals.finite", spoilt) == OF_LOGITS
+    assert FAMILY.steps.invalid_input(spoilt)[0].endswith("logits are not finite")

@@ -106,9 +106,9 @@ def test_a_loss_that_shows_no_steps_is_not_judged_by_them():
     assert loss.family.other_kind(loss, None) is None
     assert case.simpler == {}
     assert case.called(2) == case
-    assert not [*loss.family.smaller(case)]
-    assert loss.family.kept_of(case, case) == ""
-    assert loss.family.invalid_input(case) == loss.family.usual_causes("totals.value", case) == ()
+    assert not [*loss.family.steps.smaller(case)]
+    assert loss.family.steps.kept_of(case, case) == ""
+    assert loss.family.steps.invalid_input(case) == loss.family.steps.usual_causes("totals.value", case) == ()
     with pytest.raises(UsageError, match="the steps of losses of the family toy cannot be watched"):
         loss.family.training(object(), None)
     assert loss.family.without("totals", "totals", case) is None

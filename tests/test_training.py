@@ -21,7 +21,7 @@ from click.testing import CliRunner
 from torch.nn.parallel import DistributedDataParallel
 
 from examples.training.train import CLASSES, Detector, batch, train
-from properties.shared.steps import OF_TARGETS, kept_of, parts
+from properties.shared.steps import OF_TARGETS, parts
 from properties.v5 import steps
 from properties.v5.case import Case, Options, SeededLogits
 from properties.v5.packed import pack
@@ -636,7 +636,7 @@ def test_a_case_has_less_in_it_step_by_step():
     both = case.changed(batch=2, targets=((0, 0, 0.1, 0.1, 0.5, 0.5), (1, 0, 0.9, 0.9, 0.5, 0.5)), predictions=GIVEN)
     found = [*steps.smaller(both)]
     assert [(each.batch, len(each.targets)) for each in found] == [(1, 1), (1, 1), (2, 1), (2, 1)]
-    assert kept_of(found[1], both) == "target 1 (image 1, box 1)"
+    assert steps.STEPS.kept_of(found[1], both) == "target 1 (image 1, box 1)"
     plainer = [each.logits[0].reshape(6, 6) for each in steps.smaller(case)]
     assert [each[:, 4].sum() for each in plainer] == [
         0,
@@ -661,8 +661,8 @@ def test_layers_are_left_out_too():
 def test_what_usually_is_wrong_depends_on_what_the_loss_was_given():
     """Of logits that are not finite, the network; of invalid targets, the labels; else the law."""
     case = packed()
-    assert steps.usual_causes("totals.finite", case) == steps.CAUSES["totals.finite"]
-    assert steps.usual_causes("boxes.item", case) == ()
+    assert steps.STEPS.usual_causes("totals.finite", case) == steps.CAUSES["totals.finite"]
+    assert steps.STEPS.usual_causes("boxes.item", case) == ()
     bad = case.changed(targets=((0, 0, 0.1, 0.1, 0.5, 0),))
-    assert steps.usual_causes("boxes.item", bad) == OF_TARGETS
-    assert steps.invalid_input(bad) == ["target 0 (image 0, box 1) has height 0"]
+    assert steps.STEPS.usual_causes("boxes.item", bad) == OF_TARGETS
+    assert steps.STEPS.invalid_input(bad) == ["target 0 (image 0, box 1) has height 0"]

@@ -1,13 +1,16 @@
 """What is asked of a step of a training run, whatever its family: its targets, what is kept, what usually is wrong."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from typing_extensions import override
+
+from yololoss.harness.subjects.family import SavedSteps
 
 MOST = 2**20  # numbers that are kept of a step: 4 MiB, as a file at most 6
 COLUMNS = ("image", "class", "x", "y", "width", "height")  # of a target
@@ -23,6 +26,11 @@ OF_TARGETS = (
     "The label file of that image: is a box empty, or a class missing in the list of classes?",
     "Augmentation: are boxes that are cut off, or too small, taken away after the crop?",
 )
+
+
+def not_finite(logits: Iterable[Tensor]) -> int:
+    """How many of these logits are not finite."""
+    return sum(int((~torch.isfinite(values)).sum()) for values in logits)
 
 
 def array(logits: Tensor) -> NDArray[Any]:
@@ -57,11 +65,43 @@ def some(told: list[str]) -> str:
     return ", ".join(told[:SHOWN]) + more
 
 
-def kept_of(case: Any, step: Any) -> str:
-    """Which targets of a step a smaller case has."""
-    kept = {row[1:] for row in case.targets}
-    called = zip(called_targets(step.targets), step.targets, strict=True)
-    return some([name for name, row in called if row[1:] in kept])
+class Steps(SavedSteps):
+    """What is asked of a saved step, where targets are rows of image, class, x, y, w, h."""
+
+    def __init__(
+        self,
+        bounds: Callable[[int, int], Tensor],
+        causes: Mapping[str, tuple[str, ...]],
+        less: Callable[[Any], Iterator[Any]],
+    ) -> None:
+        """``bounds``: of the numbers of a target, by batch and classes. ``causes``: why a law usually breaks in a
+        training run, the most probable first. ``less``: the case with less in it.
+        """
+        self._bounds, self._causes, self._less = bounds, causes, less
+
+    @override
+    def smaller(self, case: Any) -> Iterator[Any]:
+        return self._less(case)
+
+    @override
+    def kept_of(self, case: Any, step: Any) -> str:
+        kept = {row[1:] for row in case.targets}
+        called = zip(called_targets(step.targets), step.targets, strict=True)
+        return some([name for name, row in called if row[1:] in kept])
+
+    @override
+    def invalid_input(self, case: Any) -> list[str]:
+        spoilt = not_finite(case.logits)
+        told = [f"{spoilt} logits are not finite"] if spoilt else []
+        return [*told, *invalid_targets(case.targets, self._bounds(case.batch, case.classes))]
+
+    @override
+    def usual_causes(self, law: str, case: Any) -> Sequence[str]:
+        """If the loss was given what is not finite, why that usually is so."""
+        if not_finite(case.logits):
+            return OF_LOGITS
+        wrong = invalid_targets(case.targets, self._bounds(case.batch, case.classes))
+        return (*(OF_TARGETS if wrong else ()), *self._causes.get(law, ()))
 
 
 def kept_images(costs: NDArray[Any], spoilt: NDArray[Any], rows: NDArray[Any], bounds: Tensor) -> NDArray[Any]:

@@ -16,6 +16,7 @@ from yololoss.harness.cases.case import DTYPES, Count, Data, Dtype, Finite, Inde
 from yololoss.harness.cases.case import Case as AnyCase
 
 from ..shared.noise import noise
+from ..shared.steps import not_finite
 from ..shared.tables import target_table
 from .packed import PackedLogits
 
@@ -274,11 +275,6 @@ class Case(AnyCase):
     @override
     def __str__(self) -> str:
         return describe(self)
-
-
-def not_finite(logits: Sequence[Tensor]) -> int:
-    """How many of these logits are not finite."""
-    return sum(int((~torch.isfinite(values)).sum()) for values in logits)
 
 
 def aimed(case: Case, level: int) -> Reals:

@@ -1,6 +1,6 @@
 """The family of task-aligned losses: the object through which the harness knows it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from types import MappingProxyType, ModuleType
 from typing import Any, ClassVar
 
@@ -12,14 +12,14 @@ from yololoss.harness.subjects.family import Family, LossUnderTest
 from yololoss.harness.subjects.outcome import Outcome
 from yololoss.harness.subjects.subject import Make
 
-from ..shared.steps import kept_of
-from . import describing, drawing, exporting, forms, recorded, steps, strategies
+from . import describing, drawing, exporting, forms, recorded, strategies
 from .budget import Budget
 from .case import Case
 from .dialects import DIALECTS, Dialect
 from .recognise import recognise
 from .recorded import Expected
 from .reference import Reference, most_anchors
+from .steps import STEPS
 from .training import Training
 
 # What a law cannot judge if something earlier is wrong. The scores follow from the assignment, and all terms are
@@ -109,6 +109,7 @@ class TaskAligned(Family):
         "crowded": strategies.CROWD,
         "a few": (strategies.USUAL,),
     }
+    steps = STEPS
     standard = strategies.STANDARD
 
     @override
@@ -138,22 +139,6 @@ class TaskAligned(Family):
     @override
     def training(self, loss: Any, model: Any | None) -> Training:
         return Training(loss, model)
-
-    @override
-    def smaller(self, case: Any) -> Iterator[Case]:
-        return steps.smaller(case)
-
-    @override
-    def kept_of(self, case: Any, step: Any) -> str:
-        return kept_of(case, step)
-
-    @override
-    def invalid_input(self, case: Any) -> Sequence[str]:
-        return steps.invalid_input(case)
-
-    @override
-    def usual_causes(self, law: str, case: Any) -> Sequence[str]:
-        return steps.usual_causes(law, case)
 
     @override
     def recognise(self, subject: LossUnderTest, named: Dialect | None) -> Recognised:

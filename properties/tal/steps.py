@@ -1,13 +1,13 @@
-"""What is asked of a saved training step: what is invalid in it, what may be left out, and what usually is wrong."""
+"""A saved training step: what may be left out of it, and why a law usually breaks in one."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..shared.steps import OF_LOGITS, OF_TARGETS, invalid_targets, parts, with_images
-from .case import SIDES, Case, not_finite
+from ..shared.steps import Steps, parts, with_images
+from .case import SIDES, Case
 from .packed import PackedLogits, filled, pack
 from .training import bounds
 
@@ -29,21 +29,6 @@ CAUSES = {
         "A class or an image outside its range: do the labels have as many classes as the head?",
     ),
 }
-
-
-def invalid_input(case: Case) -> list[str]:
-    """What a trainer should not give the loss, in a line each."""
-    spoilt = not_finite(case.logits)
-    told = [f"{spoilt} logits are not finite"] if spoilt else []
-    return [*told, *invalid_targets(case.targets, bounds(case.batch, case.classes))]
-
-
-def usual_causes(law: str, case: Case) -> Sequence[str]:
-    """Why the law usually breaks; if the loss was given what is not finite, why that usually is so."""
-    if not_finite(case.logits):
-        return OF_LOGITS
-    wrong = invalid_targets(case.targets, bounds(case.batch, case.classes))
-    return (*(OF_TARGETS if wrong else ()), *CAUSES.get(law, ()))
 
 
 def smaller(case: Case) -> Iterator[Case]:
@@ -81,3 +66,6 @@ def _plainer(case: Case, levels: list[NDArray[Any]]) -> Iterator[Case]:
 
 def _packed(case: Case, levels: list[NDArray[Any]]) -> PackedLogits:
     return pack(levels, [filled(values, case.classes) for values in levels], case.classes)
+
+
+STEPS = Steps(bounds, CAUSES, smaller)

@@ -12,8 +12,8 @@ from yololoss.harness.cases.case import DTYPES
 from yololoss.harness.errors import UsageError
 from yololoss.harness.subjects.subject import UnknownForm
 
-from ..shared.steps import array, flat_cells, invalid_targets, kept_images, renumbered, some
-from .case import SIDES, Case, Gains, not_finite
+from ..shared.steps import array, flat_cells, invalid_targets, kept_images, not_finite, renumbered, some
+from .case import SIDES, Case, Gains
 from .forms import in_order
 from .packed import pack
 from .recorded import CallResult, Expected

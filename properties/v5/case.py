@@ -1,7 +1,6 @@
 """A v5 case: one call of a YOLOv5 loss, complete, as data."""
 
 import math
-from collections.abc import Iterable
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -18,6 +17,7 @@ from yololoss.harness.cases.case import Case as AnyCase
 from yololoss.v5.hyp import Hyperparameters
 
 from ..shared.noise import noise
+from ..shared.steps import not_finite
 from ..shared.tables import target_table
 from .packed import PackedLogits
 
@@ -282,11 +282,6 @@ class Case(AnyCase):
     @override
     def __str__(self) -> str:
         return describe(self)
-
-
-def not_finite(logits: Iterable[Tensor]) -> int:
-    """How many of these logits are not finite."""
-    return sum(int((~torch.isfinite(values)).sum()) for values in logits)
 
 
 def _laid_out(leaf: Tensor, layout: Layout) -> Tensor:

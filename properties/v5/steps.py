@@ -1,13 +1,13 @@
-"""What is asked of a saved training step: what is invalid in it, what may be left out, and what usually is wrong."""
+"""A saved training step: what may be left out of it, and why a law usually breaks in one."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..shared.steps import OF_LOGITS, OF_TARGETS, invalid_targets, parts, with_images
-from .case import Case, not_finite
+from ..shared.steps import Steps, parts, with_images
+from .case import Case
 from .packed import OBJECTNESS, PackedLogits, pack
 from .training import bounds
 
@@ -29,21 +29,6 @@ CAUSES = {
         "A batch without targets, or a layer without rows: does the code take a mean or a maximum of nothing?",
     ),
 }
-
-
-def invalid_input(case: Case) -> list[str]:
-    """What a trainer should not give the loss, in a line each."""
-    spoilt = not_finite(case.logits)
-    told = [f"{spoilt} logits are not finite"] if spoilt else []
-    return [*told, *invalid_targets(case.targets, bounds(case.batch, case.classes))]
-
-
-def usual_causes(law: str, case: Case) -> Sequence[str]:
-    """Why the law usually breaks; if the loss was given what is not finite, why that usually is so."""
-    if not_finite(case.logits):
-        return OF_LOGITS
-    wrong = invalid_targets(case.targets, bounds(case.batch, case.classes))
-    return (*(OF_TARGETS if wrong else ()), *CAUSES.get(law, ()))
 
 
 def smaller(case: Case) -> Iterator[Case]:
@@ -90,3 +75,6 @@ def _filled(values: NDArray[Any]) -> NDArray[np.int64]:
 
 def _packed(layers: list[NDArray[Any]]) -> PackedLogits:
     return pack(layers, [_filled(values) for values in layers])
+
+
+STEPS = Steps(bounds, CAUSES, smaller)

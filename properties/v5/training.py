@@ -14,8 +14,8 @@ from yololoss.harness.subjects.subject import UnknownForm
 from yololoss.v5.hyp import Hyperparameters
 from yololoss.v5.loss import unwrap
 
-from ..shared.steps import array, flat_cells, invalid_targets, kept_images, renumbered, some
-from .case import Case, Options, not_finite
+from ..shared.steps import array, flat_cells, invalid_targets, kept_images, not_finite, renumbered, some
+from .case import Case, Options
 from .packed import pack
 from .recorded import CallResult, Expected
 

@@ -70,7 +70,7 @@ def explain(
         subject = options.under_test(options.settings(**given | {"dialect": held.dialect}))
     step, family = saved.vectors[0], subject.family
     options.say(step.comment)
-    invalid = family.invalid_input(step.case)
+    invalid = family.steps.invalid_input(step.case)
     for wrong in invalid:
         options.say(f"{INVALID}{_named(wrong, saved.source)}")
     task = Task(chosen.loss, chosen.device, held.dialect, memory or MEMORY, limit or usual_limit(chosen.device))
@@ -84,9 +84,11 @@ def explain(
     if law is None or told is None:
         options.say("no law is broken: the input is invalid" if invalid else "no law is broken on this step")
     else:
-        options.say(_named(f"it comes from {family.kept_of(case, step.case) or 'no target'} of the step", saved.source))
+        options.say(
+            _named(f"it comes from {family.steps.kept_of(case, step.case) or 'no target'} of the step", saved.source)
+        )
         options.say(str(keep(told.broken(law, case), subject, findings, given)))
-    for n, cause in enumerate(family.usual_causes(law.id if law else "", step.case)):
+    for n, cause in enumerate(family.steps.usual_causes(law.id if law else "", step.case)):
         options.say(f"{'' if n else 'usual causes':12}  {n + 1}. {cause}")
     sys.exit(options.BROKE if law is not None else USAGE if invalid else 0)
 
@@ -122,7 +124,7 @@ def _smallest(
     def told(case: "Case") -> "Told | None":
         return _told(judge, make_vector(case, id="step"), law.id)
 
-    case = smallest_case(step.case, subject.family.smaller, lambda case: told(case) is not None, until)
+    case = smallest_case(step.case, subject.family.steps.smaller, lambda case: told(case) is not None, until)
     return case, told(case)
 
 

@@ -60,6 +60,26 @@ class Budget(Protocol):
         """Of the gradient of the last call's total, one array for each tensor of predictions."""
 
 
+class SavedSteps:
+    """What is asked of a saved step of a training run. This one has no answers: a family without it need not."""
+
+    def smaller(self, case: Any) -> Iterator[Case]:
+        """The case with less in it: for a case that came from a training run, the most promising first."""
+        yield from ()
+
+    def kept_of(self, case: Any, step: Any) -> str:
+        """What is left of a training step in a case that has less in it, in words; "" if there is nothing to say."""
+        return ""
+
+    def invalid_input(self, case: Any) -> Sequence[str]:
+        """What a trainer should not give a loss of this case, such as a target without height, in a line each."""
+        return ()
+
+    def usual_causes(self, law: str, case: Any) -> Sequence[str]:
+        """Why a law usually breaks in a training run, the most probable first, each with what to look at."""
+        return ()
+
+
 class Family(ABC):
     """One family. Derive from it, and make one instance, which registers itself under its name.
 
@@ -99,6 +119,7 @@ class Family(ABC):
     # The cases of the laws that all families share, by name: "any", "every kind" (whatever may raise), "with targets",
     # "crowded" (several targets compete for one place); and fixed ones, "a few": of usual sizes, with some targets.
     shared_cases: ClassVar[Mapping[str, SearchStrategy[Any] | tuple[Case, ...]]]
+    steps: SavedSteps = SavedSteps()
     standard: SearchStrategy[Any]  # cases on which two correct implementations agree: for baselines and diffs
 
     def __init__(self) -> None:
@@ -192,22 +213,6 @@ class Family(ABC):
     def training(self, loss: Any, model: Any | None) -> Any:
         """What a recorder reads of a loss in a training run (`harness.training`). Raises UsageError if it cannot."""
         raise UsageError(f"{type(loss).__name__}: the steps of losses of the family {self.name} cannot be watched yet")
-
-    def smaller(self, case: Any) -> Iterator[Case]:
-        """The case with less in it: for a case that came from a training run, the most promising first."""
-        yield from ()
-
-    def kept_of(self, case: Any, step: Any) -> str:
-        """What is left of a training step in a case that has less in it, in words; "" if there is nothing to say."""
-        return ""
-
-    def invalid_input(self, case: Any) -> Sequence[str]:
-        """What a trainer should not give a loss of this case, such as a target without height, in a line each."""
-        return ()
-
-    def usual_causes(self, law: str, case: Any) -> Sequence[str]:
-        """Why a law usually breaks in a training run, the most probable first, each with what to look at."""
-        return ()
 
     def proofs(self, task: Any, **asked: Any) -> Iterator[Any]:
         """Proofs by exhaustion (`harness.prove.proof.Proof`), one after another. Raises UsageError if it has none."""
