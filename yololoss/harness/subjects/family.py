@@ -61,7 +61,7 @@ class Budget(Protocol):
 
 
 class SavedSteps:
-    """What is asked of a saved step of a training run. This one has no answers: a family without it need not."""
+    """What is asked of a saved step of a training run. This one has no answers, for families that save no steps."""
 
     def smaller(self, case: Any) -> Iterator[Case]:
         """The case with less in it: for a case that came from a training run, the most promising first."""
