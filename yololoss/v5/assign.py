@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Float32, Int64
@@ -127,19 +128,12 @@ def assign_layers(
         "anchor_wh": anchors[layer, anchor],
     }
     counts = [made[0].numel()] * len(grids) if every_row else made.sum((1, 2, 3)).tolist()
-    split = {name: values.split_with_sizes(counts) for name, values in rows.items()}
-    return [
-        LayerAssignment(
-            grid=grid,
-            scaled=scaled[i],
-            ratio=ratio[i],
-            matched=matched[i],
-            choice=choice[i],
-            present=made[i].flatten() if every_row else None,
-            **{name: values[i] for name, values in split.items()},
-        )
-        for i, grid in enumerate(grids)
-    ]
+    of_targets = {"scaled": scaled, "ratio": ratio, "matched": matched, "choice": choice}
+    by_layer: dict[str, Sequence[Any]] = {name: values.unbind() for name, values in of_targets.items()}
+    by_layer |= {name: values.split_with_sizes(counts) for name, values in rows.items()}
+    by_layer["present"] = [None] * len(grids) if present is None else present.split_with_sizes(counts)
+    fields = ({name: values[i] for name, values in by_layer.items()} for i in range(len(grids)))
+    return [LayerAssignment(grid=grid, **each) for grid, each in zip(grids, fields, strict=True)]
 
 
 def _extents(targets: Float32[Tensor, "N 6"], grids: Sequence[tuple[int, int]]) -> Float32[Tensor, "L 2"]:
