@@ -203,6 +203,13 @@ class OneForm:
         return self.inner(preds, batch)
 
 
+class FirstTopKAlone(OneForm):
+    """Its constructor has no second top-k, which some cases have."""
+
+    def __init__(self, model, tal_topk=10):
+        super().__init__(model, tal_topk)
+
+
 class NotOfTheFamily:
     """Called with three arguments."""
 
@@ -211,6 +218,13 @@ class NotOfTheFamily:
 
     def __call__(self, preds, batch, epoch):
         return preds
+
+
+def test_a_loss_without_an_option_is_not_ended_by_it(tmp_path):
+    """Laws about bad input look at the case first: one that the loss cannot be built for ends no process."""
+    options = ("--laws", "input.*", "--dialect", "yololoss, total = one", "--cases", 60, "--workers", 1)
+    status, output, _ = run("check", f"{__name__}:FirstTopKAlone", *options, cwd=tmp_path)
+    assert status == 0, output
 
 
 def test_a_loss_of_one_form_is_given_that_form():

@@ -147,8 +147,8 @@ class Worker:
             if law.tally.explained and assumes_in_vain(self.plan, law, run):
                 continue
             self.journal.counters[self.counters.at["law"]] = self.plan.number[law.id]
-            probed = law.about_input and self._harmless[law.id] < PROBES and bool(run.outcome.gradients)
             try:
+                probed = law.about_input and self._harmless[law.id] < PROBES and run.trains
                 broken, score[law.id] = judged(law, run, self.plan, self._broke)
             except DeviceLost as error:
                 self._note(lost(law.id, error), run.case, origin)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NoReturn, TypeVar
@@ -47,6 +48,13 @@ class Run:
     def answered(self) -> bool:
         """Whether the loss gave a result, if it ran. If not, laws that run it again need not: it would give none."""
         return not any(trouble.kind.startswith(NO_ANSWER) for trouble in self._troubles)
+
+    @property
+    def trains(self) -> bool:
+        """Whether the loss gives gradients. One that lacks an option of the case gives nothing."""
+        with suppress(Unsupported):
+            return bool(self.outcome.gradients)
+        return False
 
     @property
     def hung(self) -> bool:
