@@ -239,7 +239,8 @@ def page(found: list[Detection]) -> Iterator[str]:
     yield f"{len(found)} planted faults (`tests/faults/`), each a single careless edit of the bundled loss. On each the"
     yield "gate's cases were judged in their order, in one process, until a law broke. The first law is the earliest in"
     yield f"the order of laws that broke on that case or on the next {AFTER}: the one that the gate's report names."
-    yield f"**{len(firsts)} of {len(found)} faults were noticed.**"
+    right = sum(d.first is not None and bool(d.first.about & {*d.fault.steps}) for d in found)
+    yield f"**{len(firsts)} of {len(found)} faults were noticed**; of {right} the first law speaks of the fault's step."
     yield f"Made by `python -m tests.detection {of_other}> {kept_in}`"
     yield f"in {minutes:.0f} minutes of one processor, and so are the seconds."
     yield "`.ci/run` fails where the law named for a fault no longer breaks, or says nothing about the step at fault."

@@ -81,6 +81,7 @@ def passes(text: str, spec: str) -> bool:
         ("distance_not_squared", "boxes.gradient", PLAIN),
         ("balance_shifted", "objectness.item", PLAIN),
         ("no_batch", "totals.sum", PLAIN),
+        ("items_times_batch", "totals.sum", PLAIN),
         ("gain_by_classes", "classes.item", PLAIN),
         ("mean_of_nothing", "totals.finite", PLAIN.changed(targets=())),
         ("power_of_zero", "gradients.finite", PLAIN.changed(hyp=Hyperparameters(fl_gamma=0.5))),

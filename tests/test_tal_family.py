@@ -323,11 +323,11 @@ def test_a_choice_is_recognised(name: str, tmp_path: Path):
 
 
 def test_what_no_choice_explains_is_told():
-    """The bundled loss is of the usual dialect for sure; a fault changes no choice."""
+    """The bundled loss is of the usual dialect for sure, but for targets at a corner; a fault changes no choice."""
     found = FAMILY.recognise(load_loss(BUNDLED, torch.device("cpu"), "upstream"), None)
-    assert (found.dialect, found.sure) == (UPSTREAM, True)
+    assert (found.dialect, found.sure) == (UPSTREAM.but(corner="kept"), True)
     found = FAMILY.recognise(load_loss(f"{__name__}:OneForm", torch.device("cpu"), "upstream"), UPSTREAM)
-    assert found.dialect == UPSTREAM.but(total="one")
+    assert found.dialect == UPSTREAM.but(total="one", corner="kept")
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ def of_head(name: str, **fields) -> Case:
 def test_a_loss_of_two_heads_is_recognised(name: str):
     """By what it takes, and by its top-k and weights."""
     found = FAMILY.recognise(load_loss(f"yololoss:{name}", CPU, "upstream"), None)
-    assert found.dialect == UPSTREAM.but(heads=LOSSES[name])
+    assert found.dialect == UPSTREAM.but(heads=LOSSES[name], corner="kept")
     assert found.explained == found.tried >= 10
     (subject,) = {type(load_loss(f"yololoss:{name}", CPU).make(USUAL, CPU))}
     assert subject is ClassSubject

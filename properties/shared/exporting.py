@@ -3,6 +3,7 @@
 A family gives the template of what is its own, which extends "test": the model, the inputs, the call.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,9 @@ def test_{{ law.id | replace(".", "_") | replace("-", "_") }}():
 {% elif not item %}
         assert abs(float(total.detach().sum()) - wanted) <= off
 {% endif %}
+{% for at, value, off in (items if law.id == "totals.sum" else ()) %}
+    assert abs(float(items[{{ at }}]) - {{ value }}) <= {{ off }}
+{% endfor %}
 {% if item %}
     assert abs(float(items[{{ item[0] }}]) - {{ item[1] }}) <= {{ item[2] }}
 {% else %}
@@ -93,11 +97,21 @@ def refuse(law: Law, reason: str) -> UsageError:
 
 
 def rendered(
-    template: str, law: Law, case: Any, title: str, under_test: LossUnderTest, budget: Any, **values: Any
+    template: str,
+    law: Law,
+    case: Any,
+    title: str,
+    under_test: LossUnderTest,
+    budget: Any,
+    items: Sequence[tuple[int, float, float]],
+    named: Mapping[str, int],
+    **values: Any,
 ) -> str:
     """The text of a test, from a family's template.
 
-    ``budget``: the case's, with its ``reference``. ``values``: what the blocks name, and ``call`` and ``item``.
+    ``budget``: the case's, with its ``reference``. ``items``: of each its index in what the loss returns, its value and
+    its tolerance. ``named``: which of them has a law of its own, by the law's id. ``values``: what the blocks name, and
+    ``call``.
     """
     found, module = import_loss(under_test.spec)
     loader = DictLoader({"test": TEST, "of the family": template})
@@ -110,6 +124,8 @@ def rendered(
         name=found.__name__,
         totals=[(call.total, float(off)) for call, off in zip(budget.reference.calls, budget.totals, strict=True)],
         finite=law.id in FINITE,
+        items=items,
+        item=items[named[law.id]] if law.id in named else None,
         gradients=[
             (_numbers(values), _numbers(off))
             for values, off in zip(budget.reference.gradients, budget.gradients, strict=True)

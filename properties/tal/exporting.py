@@ -1,7 +1,5 @@
 """A saved case as a test of its own, for the suite of the loss's project."""
 
-from typing import Any
-
 from yololoss.harness.laws.exam import Law
 from yololoss.harness.subjects.family import LossUnderTest
 from yololoss.harness.subjects.load import import_loss
@@ -65,6 +63,7 @@ def exported(law: Law, case: Case, title: str, under_test: LossUnderTest) -> str
         raise refuse(law, reason)
     budget = Budget(case, under_test.dialect)
     given = {name: value for name in ("topk", "topk2") if (value := getattr(case, name)) is not None}
+    items = zip(budget.reference.calls[0].items, budget.items[0], strict=True)
     return rendered(
         TEST,
         law,
@@ -75,7 +74,8 @@ def exported(law: Law, case: Case, title: str, under_test: LossUnderTest) -> str
         options="".join(f", tal_{name}={value}" for name, value in given.items()),
         mapping=forms.form_for(found, case) == "mapping",
         call="loss(preds, batch)",
-        item=_item(law, budget),
+        items=[(n, float(value), float(off)) for n, (value, off) in enumerate(items)],
+        named=ITEMS,
     )
 
 
@@ -83,9 +83,3 @@ def _undecided(case: Case, under_test: LossUnderTest) -> str | None:
     if case.invalid is not None:
         return "its inputs are invalid"
     return None if Budget(case, under_test.dialect).decided else "rounding decides which anchors its targets get"
-
-
-def _item(law: Law, budget: Any) -> tuple[int, float, float] | None:
-    """The index of the item that the law is about, its value and its tolerance."""
-    at = ITEMS.get(law.id)
-    return None if at is None else (at, float(budget.reference.calls[0].items[at]), float(budget.items[0][at]))

@@ -36,7 +36,10 @@ OPTIONS: dict[str, tuple[Any, ...]] = {
     "contested": ("all candidates", "takers"),
     "third_of_one_bin": ("l1", "none"),
     "class_weights": ("used", "ignored"),
+    "corner": ("dropped", "kept"),
 }
+# A target around the image's first corner: the coordinates of its own corners sum to 0.
+CORNER = USUAL.changed(targets=((0.0, 1.0, 0.0, 0.0, 0.75, 0.5), *USUAL.targets[1:]))
 UNSORTED = USUAL.changed(targets=USUAL.targets[::-1])
 
 
@@ -54,7 +57,7 @@ def drawn() -> tuple[Case, ...]:
             targets_dtype="float32",
             targets=tuple(sorted(case.targets, key=lambda row: row[0])),  # some losses take no other order
         )
-        for case in (*made, *few)
+        for case in (*made, *few, CORNER)
     )
 
 
@@ -112,7 +115,10 @@ def _explains(dialect: Dialect, case: Case, outcome: Outcome) -> bool | None:
 def recognise(subject: LossUnderTest, named: Dialect | None) -> Recognised:
     """The dialect of a loss. Of a named one only what the loss contradicts is changed."""
     seen = Seen(subject)
-    known: Sequence[Dialect] = (named,) if named is not None else tuple(dict.fromkeys(DIALECTS.values()))
+    # not the bundled loss's: of what that promises beyond values, such as to refuse bad input, values say nothing
+    known: Sequence[Dialect] = (
+        [each for name, each in DIALECTS.items() if name != "yololoss"] if named is None else [named]
+    )
     if seen.two_heads:
         known = [each.but(heads=heads) for heads in TOPKS for each in known]
     found = next(filter(seen.explains_all, known), None) or max(known, key=seen.share)  # the first of equal ones

@@ -81,7 +81,8 @@ def exported(law: Law, case: Case, title: str, under_test: LossUnderTest) -> str
         call=_call(found, case),
         order="list" if law.id == "assign.row-order" else "sorted",
         rows=_rows(law, budget),
-        item=_item(law, budget, under_test.dialect.item_order == "classes first"),
+        items=_items(budget, under_test.dialect.item_order == "classes first"),
+        named=ITEMS,
     )
 
 
@@ -102,9 +103,7 @@ def _rows(law: Law, budget: Budget) -> list[list[tuple[float, ...]]]:
     return layers if law.id == "assign.row-order" else [sorted(layer) for layer in layers]
 
 
-def _item(law: Law, budget: Budget, reverse: bool) -> tuple[int, float, float] | None:
-    """The index of the item that the law is about, its value and its tolerance."""
-    at = ITEMS.get(law.id)
-    if at is None:
-        return None
-    return (2 - at if reverse else at), float(budget.reference.calls[-1].items[at]), float(budget.items[-1][at])
+def _items(budget: Any, reverse: bool) -> list[tuple[int, float, float]]:
+    """Of each item its index in what the loss returns, its value and its tolerance."""
+    values = zip(budget.reference.calls[-1].items, budget.items[-1], strict=True)
+    return [(2 - n if reverse else n, float(value), float(off)) for n, (value, off) in enumerate(values)]
