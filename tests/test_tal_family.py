@@ -28,6 +28,7 @@ from tests.test_cli import run
 from yololoss.harness.cases.vectors import make_vector
 from yololoss.harness.engine.plan import Plan
 from yololoss.harness.errors import UsageError
+from yololoss.harness.laws.exam import Run
 from yololoss.harness.laws.law import SEED, find_laws
 from yololoss.harness.subjects.execute import execute
 from yololoss.harness.subjects.load import load_loss
@@ -222,6 +223,8 @@ class NotOfTheFamily:
 
 def test_a_loss_without_an_option_is_not_ended_by_it(tmp_path):
     """Laws about bad input look at the case first: one that the loss cannot be built for ends no process."""
+    loss = load_loss(f"{__name__}:FirstTopKAlone", torch.device("cpu"))
+    assert [Run(loss, USUAL.changed(topk2=topk2)).trains for topk2 in (None, 1)] == [True, False]
     options = ("--laws", "input.*", "--dialect", "yololoss, total = one", "--cases", 60, "--workers", 1)
     status, output, _ = run("check", f"{__name__}:FirstTopKAlone", *options, cwd=tmp_path)
     assert status == 0, output
