@@ -154,6 +154,8 @@ def test_a_loss_that_raises_is_saved(tmp_path: Path):
     with pytest.warns(StepWarning, match="step 1: ValueError: "), pytest.raises(ValueError, match=refused):
         one_step(loss, CASE, no_width)
     assert saved(tmp_path).expected is None
+    status, said = explained(tmp_path)
+    assert (status, "a step of a loss of the family tal, and yololoss:ComputeLoss" in said) == (2, True), said
 
 
 def test_a_gradient_that_is_not_finite_is_saved(tmp_path: Path):

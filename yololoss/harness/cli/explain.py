@@ -62,8 +62,11 @@ def explain(
     chosen = options.settings(**given)
     subject = options.under_test(chosen)
     saved = read_vectors(file)
-    if len(saved.vectors) != 1 or saved.vectors[0].case.family != subject.family.name:
-        raise UsageError(f"{file}: expected one saved step of a loss of the family {subject.family.name}")
+    if len(saved.vectors) != 1:
+        raise UsageError(f"{file}: expected one saved step, got {len(saved.vectors)} cases")
+    if (own := saved.vectors[0].case.family) != subject.family.name:
+        other = f"{chosen.loss} is of the family {subject.family.name}: name the loss by --loss"
+        raise UsageError(f"{file}: a step of a loss of the family {own}, and {other}")
     held = found_if_unnamed(chosen, subject)
     if held.looked:
         options.say(held.about[0])
