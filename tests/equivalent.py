@@ -7,8 +7,7 @@ from tests.mutants import Mutant
 Arguments = dict[str, tuple[str, ...]]  # reason: the changes, each how what `Mutant` prints ends
 OF_V5: Arguments = {
     "No centre inside the image has a cell before the first, so nothing is clamped from below.": (
-        "cell = torch.stack((column.clamp( -1, columns - 1), row.clamp(0, rows - 1)), dim=1)",
-        "cell = torch.stack((column.clamp(0, columns - 1), row.clamp( -1, rows - 1)), dim=1)",
+        "cell = shifted.long().clamp(min= -1).minimum(last)",
         'if [int(v) for v in shifted] <= cell else f", clamped from {tuple(map(int, shifted))}"',
     ),
     "What is put together has the same length in every case; what is more, nothing takes.": (
@@ -16,12 +15,23 @@ OF_V5: Arguments = {
         "zip(*map(_read, p, assigned))",
         "zip(*layers, strict=False)",
         "zip(*layers)",
-        "for layer, anchors in zip(p, self.anchors, strict=False)",
-        "for layer, anchors in zip(p, self.anchors)",
+        "for grid, each in zip(grids, fields, strict=False)]",
+        "for grid, each in zip(grids, fields)]",
         "zip(obj, self.balance))",
         '*("a finite number above 0",) * 3,',
         "self.shifted.tolist(), strict=False)",
         "self.cell.tolist(), self.shifted.tolist())",
+    ),
+    "One layer is the first and the last; every layer may have as many rows as the others.": (
+        "return assign_layers(targets, anchors[None], [grid], anchor_t, every_row=every_row)[ -1]",
+        "counts = [made[ -1].numel()] * len(grids) if every_row else made.sum((1, 2, 3)).tolist()",
+    ),
+    "A tensor gives its parts along the first dimension as unbind does.": (
+        "{name: values for name, values in of_targets.items()}",
+    ),
+    "A positive weight is above 0, and a weight of 1 changes nothing.": (
+        "weight = None if pos_weight == 0 else torch.tensor([pos_weight], device=device)"
+        "  # 1 changes nothing, and takes time",
     ),
     "A number too many is read and not used.": ("centre = self.scaled[self.target, : 3].tolist()",),
     "It is compared, and nothing that has a gradient is made of it.": ("->  values = targets",),
@@ -98,7 +108,7 @@ OF_V5: Arguments = {
         "torch.maximum(high1, high2) - torch.minimum(low2, low1),",
         "_area((torch.minimum(high2, high1) - torch.maximum(low1, low2)).clamp(min=0))",
         "_area((torch.minimum(high1, high2) - torch.maximum(low2, low1)).clamp(min=0))",
-        "torch.maximum(1 / side_ratio, side_ratio).amax(2)",
+        "torch.maximum(1 / side_ratio, side_ratio).amax(-1)",
     ),
 }
 

@@ -79,7 +79,7 @@ def assign_layers(
     grids: Sequence[tuple[int, int]],
     anchor_t: float,
     *,
-    every_row: bool = False,
+    every_row: bool,
 ) -> list[LayerAssignment]:
     """Assign targets to the anchors and cells of all layers, in the same operations.
 
