@@ -37,7 +37,8 @@ from rich.progress import track
 
 from tests.all_laws import ROOT
 from tests.equivalent import argument, unused
-from tests.faults import PACKAGES, plant_text
+from tests.faults import PACKAGES, Fault, plant_text
+from tests.faults.tal import LOSSES as TAL_LOSSES
 from tests.judging import Made, apart, breaks, on_its_device, whole
 from tests.mutants import MODULES, Mutant, mutants
 from yololoss.harness.engine.judge import judged as judged_by
@@ -65,7 +66,7 @@ BESIDE = {
         **dict.fromkeys(("terms", "loss", "ends"), ("tal_loss", "tal_contract", "tal_unchecked")),
     },
 }
-LOSSES = {"v5": ("loss", "ComputeLoss"), "tal": ("loss", "TaskAlignedLoss")}
+LOSSES = {"v5": Fault.loss, "tal": TAL_LOSSES["one"]}
 SOON = 300
 PACKAGE = "v5"
 ON_MIRROR = 30

@@ -15,8 +15,8 @@ import torch
 
 from tests.faults import plant
 from tests.faults.tal import CONFORMING
+from tests.faults.tal_forms import AS_PLAIN, PLAIN, plant_form
 from tests.faults.tal_forms import FORMS as PLAIN_FORMS
-from tests.faults.tal_forms import plant_form
 from tests.judging import apart, gate
 from tests.subjects.aligned_forms import FORMS as ALIGNED
 from tests.test_conforming import VARIANTS, load
@@ -27,7 +27,6 @@ from yololoss.harness.subjects.load import find_device, load_loss
 
 FORMS = ("OlderLoss", "compute_loss", "ImageLoss", "ModuleLoss", "BlackBox", "DictAdapter")
 EDITS = {each.name: each for each in CONFORMING}  # edits of the bundled task-aligned loss that are no faults
-PLAIN, AS_PLAIN = "tests.subjects.plain_tal:PlainTal", "yololoss, bad_input = any"
 SPECS = {
     "v5": (*VARIANTS, "tests.subjects.plain:PlainLoss", *(f"tests.subjects.forms:{name}" for name in FORMS)),
     "tal": ("yololoss:TaskAlignedLoss", PLAIN, *ALIGNED, *EDITS, *PLAIN_FORMS),

@@ -177,23 +177,20 @@ def test_the_table_of_where_time_goes_has_every_part(capsys):
 
 
 @pytest.mark.slow
-def test_the_bundled_loss_passes_what_upstream_does_not():
-    """The cases of docs/use/downstream.md; the script that finds them finds none on a loss without the faults."""
-    files = " ".join(str(path) for path in sorted((USE / "downstream").glob("*.json")))
-    status, output = said(f"yololoss replay {files}", ROOT)
-    assert (status, output.count(": fixed")) == (0, 6), output
-    status, output = said(f"{sys.executable} scripts/downstream_cases.py yololoss:ComputeLoss .", ROOT)
-    assert (status, output) == (1, "no-size: totals.finite holds\n")
-
-
-@pytest.mark.slow
-def test_the_bundled_loss_passes_what_upstream_of_yolov8_does_not():
-    """The cases of docs/use/downstream-tal.md; the script that finds them finds none on the bundled loss."""
-    files = " ".join(str(path) for path in sorted((USE / "downstream-tal").glob("*.json")))
-    status, output = said(f"yololoss replay {files} --loss yololoss:TaskAlignedLoss", ROOT)
-    assert (status, output.count(": fixed")) == (0, 5), output
-    status, output = said(f"{sys.executable} scripts/downstream_cases.py yololoss:TaskAlignedLoss .", ROOT)
-    assert (status, output) == (1, "default-dtype: state.default-dtype holds\n")
+@pytest.mark.parametrize(
+    ("page", "loss", "cases", "told"),
+    [
+        ("downstream", "yololoss:ComputeLoss", 6, "no-size: totals.finite holds\n"),
+        ("downstream-tal", "yololoss:TaskAlignedLoss", 5, "default-dtype: state.default-dtype holds\n"),
+    ],
+)
+def test_the_bundled_loss_passes_what_upstream_does_not(page, loss, cases, told):
+    """The cases of a page of docs/use; the script that finds them finds none on a loss without the faults."""
+    files = " ".join(str(path) for path in sorted((USE / page).glob("*.json")))
+    status, output = said(f"yololoss replay {files} --loss {loss}", ROOT)
+    assert (status, output.count(": fixed")) == (0, cases), output
+    status, output = said(f"{sys.executable} scripts/downstream_cases.py {loss} .", ROOT)
+    assert (status, output) == (1, told)
 
 
 def test_the_commands_of_readme_and_templates_are_understood():

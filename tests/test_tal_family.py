@@ -20,7 +20,7 @@ from properties.tal.strategies import USUAL
 from tests.all_laws import ROOT
 from tests.faults import Fault, plant
 from tests.faults.tal import BY_NAME, CONFORMING, STEPS, TAL_FAULTS
-from tests.faults.tal_forms import FORMS, plant_form
+from tests.faults.tal_forms import AS_PLAIN, FORMS, PLAIN, plant_form
 from tests.judging import breaks, made, on_its_device, search
 from tests.subjects.aligned_forms import FORMS as ALIGNED
 from tests.tal_cases import drawn, slowly
@@ -348,13 +348,10 @@ def test_pytest_judges_a_loss_by_the_laws_of_its_family_alone(tmp_path):
         assert told in done.stdout, done.stdout
 
 
-FROM_THE_GROUND_UP, AS_OURS = "tests.subjects.plain_tal:PlainTal", "yololoss, bad_input = any"
-
-
 @pytest.mark.parametrize("cases", [15, pytest.param(600, marks=pytest.mark.slow)])
 def test_no_law_accuses_a_loss_from_the_ground_up(cases: int):
     """A dense implementation with autograd's gradients, which shares no code with the bundled loss."""
-    plan = Plan((), on_its_device(FROM_THE_GROUND_UP, "cpu", AS_OURS))
+    plan = Plan((), on_its_device(PLAIN, "cpu", AS_PLAIN))
     assert not [(raw.told.law, str(raw.case)) for raw in breaks(plan.subject, made(plan, range(cases), seed=9))]
 
 
@@ -373,5 +370,5 @@ def test_no_law_accuses_another_form_of_it_on_many_cases(name: str, tmp_path: Pa
 
 def accused_form(name: str, folder: Path, cases: int, seed: int) -> list[tuple[str, str]]:
     """The laws that the plain loss breaks in that form, with the case."""
-    plan = Plan((), on_its_device(plant_form(name, folder), "cpu", AS_OURS))
+    plan = Plan((), on_its_device(plant_form(name, folder), "cpu", AS_PLAIN))
     return [(raw.told.law, str(raw.case)) for raw in breaks(plan.subject, made(plan, range(cases), seed))]

@@ -1,8 +1,9 @@
 """What is asked of a step of a training run, whatever its family: its targets, what is kept, what usually is wrong."""
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import override
 
+from yololoss.harness.errors import UsageError
 from yololoss.harness.subjects.family import SavedSteps
 
 MOST = 2**20  # numbers that are kept of a step: 4 MiB, as a file at most 6
@@ -63,6 +65,55 @@ def some(told: list[str]) -> str:
     """The first of these, and how many more there are."""
     more = f", and {len(told) - SHOWN} more" if len(told) > SHOWN else ""
     return ", ".join(told[:SHOWN]) + more
+
+
+class Reader(ABC):
+    """What a recorder reads of a loss and its calls, where targets are rows of image, class, x, y, w, h."""
+
+    items: ClassVar[tuple[str, ...]]  # what a loss returns besides its total, as messages call it
+
+    def __init__(self, places: Sequence[Any]) -> None:
+        """``places``: where settings are looked for: the loss first, then the model, and what is in it."""
+        self._places = places
+        self._bounds: dict[tuple[torch.device, int, int], Tensor] = {}
+
+    @staticmethod
+    @abstractmethod
+    def bounds(batch: int, classes: int) -> Tensor:
+        """(2, 6): the least and the largest valid value of each number of a target."""
+
+    @abstractmethod
+    def size(self, step: Any) -> tuple[int, int]:
+        """The images and the classes of a step."""
+
+    def _found(self, *names: str) -> Any:
+        """What the loss, or the model, has under one of the names. Raises UsageError if neither has it."""
+        values = (getattr(place, name, None) for name in names for place in self._places)
+        found = next((value for value in values if value is not None), None)
+        if found is None:
+            what, wanted = type(self._places[0]).__name__, " or ".join(names)
+            raise UsageError(f"{what}: neither it nor a model has {wanted}: give the model, as in watch(loss, model)")
+        return found
+
+    def invalid_targets(self, step: Any) -> Any:
+        """Whether the specification calls a target invalid, () bool, on the targets' device."""
+        size = self.size(step)
+        key = (step.targets.device, *size)
+        if key not in self._bounds:
+            self._bounds[key] = self.bounds(*size).to(step.targets.device)
+        low, high = self._bounds[key]
+        return ~((step.targets >= low) & (step.targets <= high)).all()
+
+    def wrong(self, step: Any, kind: str) -> str:
+        """What is wrong in a step of that kind of trouble, in one line."""
+        if kind == "target":
+            return some(invalid_targets(step.targets.tolist(), self.bounds(*self.size(step))))
+        if kind == "gradient":
+            return "a gradient of a prediction is not finite"
+        spoilt = not_finite(step.predictions)
+        given = f"; the loss was given {spoilt} logits that are not finite" if spoilt else ""
+        names = zip(("total", *self.items), step.numbers, strict=False)
+        return ", ".join(f"{name} {value:g}" for name, value in names) + given
 
 
 class Steps(SavedSteps):

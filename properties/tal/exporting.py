@@ -58,10 +58,12 @@ def exported(law: Law, case: Case, title: str, under_test: LossUnderTest) -> str
     """The text of the test. Raises UsageError if the case or the law does not allow one."""
     found, _ = import_loss(under_test.spec)
     two_heads = "its loss has two heads" if forms.taken_forms(found).two_heads else None
-    reason = two_heads or cannot(law, case) or _undecided(case, under_test)
+    reason = two_heads or cannot(law, case) or ("its inputs are invalid" if case.invalid else None)
     if reason is not None:
         raise refuse(law, reason)
     budget = Budget(case, under_test.dialect)
+    if not budget.decided:
+        raise refuse(law, "rounding decides which anchors its targets get")
     given = {name: value for name in ("topk", "topk2") if (value := getattr(case, name)) is not None}
     items = zip(budget.reference.calls[0].items, budget.items[0], strict=True)
     return rendered(
@@ -77,9 +79,3 @@ def exported(law: Law, case: Case, title: str, under_test: LossUnderTest) -> str
         items=[(n, float(value), float(off)) for n, (value, off) in enumerate(items)],
         named=ITEMS,
     )
-
-
-def _undecided(case: Case, under_test: LossUnderTest) -> str | None:
-    if case.invalid is not None:
-        return "its inputs are invalid"
-    return None if Budget(case, under_test.dialect).decided else "rounding decides which anchors its targets get"

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..shared.steps import Steps, parts, with_images
+from ..shared.steps import Steps, array, parts, with_images
 from .case import SIDES, Case
 from .packed import PackedLogits, filled, pack
 from .training import bounds
@@ -33,7 +33,7 @@ CAUSES = {
 
 def smaller(case: Case) -> Iterator[Case]:
     """The case with fewer images, fewer targets, fewer levels, and less in its logits."""
-    levels = [(values if case.dtype == "float64" else values.float()).numpy() for values in case.logits]
+    levels = [array(values) for values in case.logits]
     for images in parts(case.batch):
         yield case.changed(**with_images(case, images), predictions=_packed(case, [each[images] for each in levels]))
     for kept in parts(len(case.targets), least=0):

@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from typing_extensions import override
 
 from yololoss.harness.cases.case import DTYPES
-from yololoss.harness.errors import UsageError
 from yololoss.harness.subjects.subject import UnknownForm
 
-from ..shared.steps import array, flat_cells, invalid_targets, kept_images, not_finite, renumbered, some
+from ..shared.steps import Reader, array, flat_cells, kept_images, renumbered
 from .case import SIDES, Case, Gains
 from .forms import in_order
 from .packed import pack
@@ -41,26 +41,27 @@ class Step(NamedTuple):
         return [] if self.total is None else [float(self.total.sum()), *items]
 
 
-class Training:
+class Training(Reader):
     """Reads a loss, or the model that it was built from, and its calls."""
+
+    items = ("box", "cls", "third")
 
     def __init__(self, loss: Any, model: nn.Module | None) -> None:
         layers = getattr(model, "model", None)
         head = layers[-1] if isinstance(layers, nn.Sequential | nn.ModuleList | list) and len(layers) else None
-        self._places = [place for place in (loss, model, head) if place is not None]
+        super().__init__([place for place in (loss, model, head) if place is not None])
         self._stride = torch.as_tensor(self._found("stride"))
         self._gains = self._found("hyp", "args")
         self._bins, self._classes = int(self._found("reg_max")), int(self._found("nc"))
-        self._bounds: dict[tuple[torch.device, int], Tensor] = {}
 
-    def _found(self, *names: str) -> Any:
-        """What the loss, or the model, has under one of the names. Raises UsageError if neither has it."""
-        values = (getattr(place, name, None) for name in names for place in self._places)
-        found = next((value for value in values if value is not None), None)
-        if found is None:
-            what, wanted = type(self._places[0]).__name__, " or ".join(names)
-            raise UsageError(f"{what}: neither it nor a model has {wanted}: give the model, as in watch(loss, model)")
-        return found
+    @staticmethod
+    @override
+    def bounds(batch: int, classes: int) -> Tensor:
+        return bounds(batch, classes)
+
+    @override
+    def size(self, step: Step) -> tuple[int, int]:
+        return len(step.predictions[0]), self._classes
 
     def predictions(self, given: tuple[Any, ...]) -> list[Tensor]:
         """The tensors of predictions among the arguments of a call."""
@@ -84,26 +85,6 @@ class Training:
         total, items = (*result, None, None)[:2]
         items = in_order(items) if isinstance(items, Mapping) else items
         return Step([each.detach() for each in predictions], grids, targets, total, items)
-
-    def invalid_targets(self, step: Step) -> Any:
-        """Whether the specification calls a target invalid, () bool, on the targets' device."""
-        batch = len(step.predictions[0])
-        key = (step.targets.device, batch)
-        if key not in self._bounds:
-            self._bounds[key] = bounds(batch, self._classes).to(step.targets.device)
-        low, high = self._bounds[key]
-        return ~((step.targets >= low) & (step.targets <= high)).all()
-
-    def wrong(self, step: Step, kind: str) -> str:
-        """What is wrong in a step of that kind of trouble, in one line."""
-        if kind == "target":
-            return some(invalid_targets(step.targets.tolist(), bounds(len(step.predictions[0]), self._classes)))
-        if kind == "gradient":
-            return "a gradient of a prediction is not finite"
-        spoilt = not_finite(step.predictions)
-        given = f"; the loss was given {spoilt} logits that are not finite" if spoilt else ""
-        names = zip(("total", "box", "cls", "third"), step.numbers, strict=False)
-        return ", ".join(f"{name} {value:g}" for name, value in names) + given
 
     def expected(self, step: Step) -> Expected | None:
         """What the loss returned, to be compared when it runs again; None if it raised."""
@@ -159,7 +140,7 @@ class Training:
         height, width = (n * strides[0] for n in levels[0].shape[2:])
         good = np.isfinite(rows).all(axis=1) & (rows[:, 0] >= 0) & (rows[:, 0] < len(levels[0]))
         image, (x, y, w, h) = rows[good, 0].astype(int), rows[good, 2:].T * ((width,), (height,), (width,), (height,))
-        least = max(strides[: min(2, len(strides))])
+        least = max(strides[:2])
         return [
             _inside(image, values, stride, (x, y), np.maximum((w, h), least) / 2 + MARGIN)
             for values, stride in zip(levels, strides, strict=True)

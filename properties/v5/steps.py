@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..shared.steps import Steps, parts, with_images
+from ..shared.steps import Steps, array, parts, with_images
 from .case import Case
 from .packed import OBJECTNESS, PackedLogits, pack
 from .training import bounds
@@ -33,7 +33,7 @@ CAUSES = {
 
 def smaller(case: Case) -> Iterator[Case]:
     """The case with fewer images, fewer targets, fewer layers, and less in its logits."""
-    layers = [(values if case.dtype == "float64" else values.float()).numpy() for values in case.logits]
+    layers = [array(values) for values in case.logits]
     for images in parts(case.batch):
         yield _with_images(case, layers, images)
     for kept in parts(len(case.targets), least=0):

@@ -7,14 +7,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from typing_extensions import override
 
 from yololoss.harness.cases.case import DTYPES
-from yololoss.harness.errors import UsageError
 from yololoss.harness.subjects.subject import UnknownForm
 from yololoss.v5.hyp import Hyperparameters
 from yololoss.v5.loss import unwrap
 
-from ..shared.steps import array, flat_cells, invalid_targets, kept_images, not_finite, renumbered, some
+from ..shared.steps import Reader, array, flat_cells, kept_images, renumbered
 from .case import Case, Options
 from .packed import pack
 from .recorded import CallResult, Expected
@@ -41,25 +41,26 @@ class Step(NamedTuple):
         return [] if self.total is None else [float(each) for each in (self.total, *items)]
 
 
-class Training:
+class Training(Reader):
     """Reads a loss, or the model that it was built from, and its calls."""
+
+    items = ("box", "obj", "cls")
 
     def __init__(self, loss: Any, model: nn.Module | None) -> None:
         inner = None if model is None else unwrap(model)
         layers = getattr(inner, "model", None)
         head = layers[-1] if isinstance(layers, nn.Sequential | nn.ModuleList | list) and len(layers) else None
-        self._places = [place for place in (loss, model, inner, head) if place is not None]
+        super().__init__([place for place in (loss, model, inner, head) if place is not None])
         self._hyp, self._anchors = self._found("hyp"), self._found("anchors")
-        self._bounds: dict[tuple[torch.device, int, int], Tensor] = {}
 
-    def _found(self, name: str) -> Any:
-        """What the loss, or the model, has under a name. Raises UsageError if neither has it."""
-        for place in self._places:
-            value = getattr(place, name, None)
-            if value is not None:
-                return value
-        what = type(self._places[0]).__name__
-        raise UsageError(f"{what}: neither it nor a model has {name}: give the model, as in watch(loss, model)")
+    @staticmethod
+    @override
+    def bounds(batch: int, classes: int) -> Tensor:
+        return bounds(batch, classes)
+
+    @override
+    def size(self, step: Step) -> tuple[int, int]:
+        return step.predictions[0].shape[0], step.predictions[0].shape[-1] - 5
 
     def predictions(self, given: tuple[Any, ...]) -> list[Tensor]:
         """The predictions among the arguments of a call, for each layer one tensor (B, A, H, W, 5 + C)."""
@@ -87,27 +88,6 @@ class Training:
         if targets is None:
             raise UnknownForm("expected targets (N, 6) among the arguments of the loss")
         return Step(predictions, targets.detach(), state, *result)
-
-    def invalid_targets(self, step: Step) -> Any:
-        """Whether the specification calls a target invalid, () bool, on the targets' device."""
-        batch, classes = step.predictions[0].shape[0], step.predictions[0].shape[-1] - 5
-        key = (step.targets.device, batch, classes)
-        if key not in self._bounds:
-            self._bounds[key] = bounds(batch, classes).to(step.targets.device)
-        low, high = self._bounds[key]
-        return ~((step.targets >= low) & (step.targets <= high)).all()
-
-    def wrong(self, step: Step, kind: str) -> str:
-        """What is wrong in a step of that kind of trouble, in one line."""
-        if kind == "target":
-            batch, *_, channels = step.predictions[0].shape
-            return some(invalid_targets(step.targets.tolist(), bounds(batch, channels - 5)))
-        if kind == "gradient":
-            return "a gradient of a prediction is not finite"
-        spoilt = not_finite(step.predictions)
-        given = f"; the loss was given {spoilt} logits that are not finite" if spoilt else ""
-        names = zip(("total", "box", "obj", "cls"), step.numbers, strict=False)
-        return ", ".join(f"{name} {value:g}" for name, value in names) + given
 
     def expected(self, step: Step) -> Expected | None:
         """What the loss returned, to be compared when it runs again; None if it raised, or has other items."""

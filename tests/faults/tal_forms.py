@@ -8,6 +8,7 @@ from pathlib import Path
 
 import tests.subjects.plain_tal as plain
 
+PLAIN, AS_PLAIN = "tests.subjects.plain_tal:PlainTal", "yololoss, bad_input = any"  # and the dialect of its choices
 FORMS: dict[str, tuple[tuple[str, str], ...]] = {
     "last_of_equal_overlaps": ((
         "winner = overlap.masked_fill(~candidate, -1).argmax(1)",
