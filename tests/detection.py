@@ -72,6 +72,7 @@ ABOUT = {
     "totals": "SCALE RETURN AUTOGRAD",
     "gradients.finite": "DECODE IOU BCE/FOCAL AUTOGRAD",
     "gradients": "AUTOGRAD",
+    "gradients.double-precision": "DECODE IOU OBJ CLS BCE/FOCAL DTYPE AUTOGRAD",  # what float32's rounding hides
     "gradients.loss-scaling": "AUTOGRAD RETURN",
     "state.target-dtype": "DTYPE",
     "state.non-contiguous": "INDEX STATE",
@@ -87,6 +88,7 @@ ABOUT = {
     "symmetry.stride": "MATCH SCALE",
     "symmetry": "SCALE",
     "input": "INPUT",
+    "input.settings-restored": "INPUT STATE",
     "devices.shared-cells": "OBJ DEVICE",
     "devices.autocast": "DTYPE DEVICE STATE",
     "devices": "DEVICE",

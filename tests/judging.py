@@ -16,7 +16,7 @@ from yololoss.harness.engine.clerk import repeats
 from yololoss.harness.engine.gate import LEAST, MIRROR_SHARE, usual_cases
 from yololoss.harness.engine.judge import judged
 from yololoss.harness.engine.minimise import smallest
-from yololoss.harness.engine.plan import Origin, Plan
+from yololoss.harness.engine.plan import EARLY, Origin, Plan
 from yololoss.harness.engine.raw import Raw
 from yololoss.harness.laws.exam import Law, LawBroken, Run
 from yololoss.harness.laws.law import SEED
@@ -58,10 +58,11 @@ def made(plan: Plan, numbers: Iterable[int], seed: int = SEED) -> Iterator[Made]
 
 
 def whole(plan: Plan) -> Iterator[Made]:
-    """All cases of the gate, those first that are some laws' own."""
+    """All cases of the gate, in its order."""
+    yield from made(plan, range(EARLY))
     for number, case in enumerate(plan.own_cases()):
         yield Made(number, None, case, [law for law in plan.laws.values() if case in law.own(plan.subject)])
-    yield from made(plan, range(how_many(plan)))
+    yield from made(plan, range(EARLY, how_many(plan)))
 
 
 def breaks(subject: LossUnderTest, cases: Iterable[Made], laws: Collection[str] | None = None) -> Iterator[Raw]:

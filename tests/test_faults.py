@@ -147,6 +147,29 @@ def test_a_worker_writes_no_finding_that_a_known_one_explains(tmp_path):
     assert notes["boxes.item"]["explained"] == {}
 
 
+def test_a_wrong_gradient_explains_no_wrong_value(tmp_path):
+    """It explains the wrong gradient of a law that compares both: another fault may be behind the value."""
+    law, without = "totals.large-sizes", "objectness_gradient_forgotten"
+    laws = ("totals.total-has-gradient", law)
+    plan, cases = one_case(tmp_path, without, "class_in_a_byte", laws=laws, numbers=80)
+    told = [told for _, told in broke(plan, law, cases)]
+    assert {(each.what.split("[")[0], each.explained) for each in told} == {
+        ("total", ""),
+        ("gradient at image, anchor, row, column, channel", laws[0]),
+    }
+
+
+def test_a_worker_notes_an_earlier_law_that_broke_on_a_case_made_for_another(tmp_path):
+    """Only such a case has so many images: the later law breaks there for two reasons, and one is new."""
+    names = ("objectness_gradient_forgotten", "class_in_a_byte")
+    spec = plant(BY_NAME[names[1]], tmp_path, texts=texts_of([BY_NAME[names[0]]]))
+    laws = ("totals.total-has-gradient", "assign.image-and-class", "totals.very-large-sizes")
+    made = (tmp_path / "raw").iterdir
+    worker.run(orders(tmp_path, loss=spec, laws=laws, gate=True, cases=40))
+    found = [read_raw(path).told for path in made()]
+    assert {told.law for told in found if not told.explained} >= set(laws[:2])
+
+
 # What the public package does (docs/use/downstream.md): a box without width and height, and one without height; a power
 # of 0; one row to sort; a layer without objectness loss; a box that fits exactly.
 UPSTREAMS = ("angle_by_division", "power_of_zero", "sorting_needs_two_rows", "autobalance_without_floor")

@@ -84,6 +84,18 @@ def test_a_setting_is_told_and_restored(name):
     assert get() == before
 
 
+def test_denormal_numbers_that_are_flushed_are_told_with_float64_as_default():
+    """1e-40 is no denormal number in float64."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        with watched() as conduct:
+            torch.set_flush_denormal(True)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert [each.detail for each in conduct.troubles] == ["torch.set_flush_denormal(True)"]
+    assert float(torch.full((), 1e-40) * 1) > 0
+
+
 def test_gc_that_was_off_stays_off():
     """What is restored is what was there."""
     gc.disable()

@@ -26,19 +26,19 @@ def test_no_valid_case_raises(exam: Exam) -> None:
     no_trouble(exam, ("raised", "would raise"), "rows, loss and gradients")
 
 
-@law("run.time-limit", title="The loss does not return in time", source="DESIGN", cases="any")
+@law("run.time-limit", title="The loss does not return in time", source="DESIGN", cases="any", everywhere=True)
 def test_every_case_returns_in_time(exam: Exam) -> None:
     """The loss returns within the time limit, which is a thousand times what a case takes."""
     no_trouble(exam, "did not return", "an answer in time")
 
 
-@law("run.no-exit", title="The loss ends the interpreter", source="DESIGN", cases="any")
+@law("run.no-exit", title="The loss ends the interpreter", source="DESIGN", cases="any", everywhere=True)
 def test_no_case_ends_the_interpreter(exam: Exam) -> None:
     """The loss never calls sys.exit or os._exit."""
     no_trouble(exam, "exited", "an answer")
 
 
-@law("run.no-output", title="The loss prints something", source="DESIGN", cases="any")
+@law("run.no-output", title="The loss prints something", source="DESIGN", cases="any", everywhere=True)
 def test_the_loss_prints_nothing(exam: Exam) -> None:
     """The loss writes nothing to standard output or standard error."""
     no_trouble(exam, "printed", "nothing printed")
@@ -99,7 +99,13 @@ def _without_numbers(warning: str) -> str:
     return re.sub(r"[\d.]+", "#", warning)
 
 
-@law("run.no-effect-outside", title="The loss changes something outside its process", source="DESIGN", cases="any")
+@law(
+    "run.no-effect-outside",
+    title="The loss changes something outside its process",
+    source="DESIGN",
+    cases="any",
+    everywhere=True,
+)
 def test_the_loss_changes_nothing_outside_its_process(exam: Exam) -> None:
     """The loss writes no file, starts no process, and uses no network."""
     did = exam.outcome.outside

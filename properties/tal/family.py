@@ -99,6 +99,7 @@ class TaskAligned(Family):
     )
     # where an item or a gradient of a part is wrong, so are the total and the whole gradient
     of_right_values = frozenset(("totals.value", "gradients.value", "gradients.ties"))
+    seen_in_gradients = frozenset(("assign", "scores"))
     dialects = DIALECTS
     usual_dialect = "upstream"
     own_dialect = "yololoss"

@@ -34,6 +34,7 @@ UPSTREAM = Path(__file__).parents[2] / "golden" / "v5" / "upstream-5081342f04fb.
 # law that compares a loss with itself, or only looks at how it answers, says nothing about values that are wrong in the
 # same way twice. A loss that writes to its inputs may give anything after that.
 INPUTS, LEFT = "state.inputs-unchanged", "state.nothing-left-in-inputs"
+TRAINS = "totals.total-has-gradient"
 FINITE = ("totals.finite", "gradients.finite")
 ROWS = ("assign", "gather")
 VALUES = (*ROWS, "totals.value", "gradients.value")
@@ -50,10 +51,10 @@ _GIVEN: dict[str, tuple[str, ...]] = {
     "objectness.item": (*ROWS, "boxes"),
     "classes": ("totals.sum", *ROWS, "objectness", "classes"),
     "classes.item": (*ROWS, "objectness"),
-    "classes.gradient": ("totals.sum", *ROWS, "boxes.gradient", "objectness", "classes", LEFT),
+    "classes.gradient": ("totals.sum", TRAINS, *ROWS, "boxes.gradient", "objectness", "classes", LEFT),
     # a hook that is left in predictions may change their gradient
-    "boxes.gradient": ("totals.sum", *ROWS, "boxes", LEFT),
-    "objectness.gradient": ("totals.sum", *ROWS, "boxes", "objectness", LEFT),
+    "boxes.gradient": ("totals.sum", TRAINS, *ROWS, "boxes", LEFT),
+    "objectness.gradient": ("totals.sum", TRAINS, *ROWS, "boxes", "objectness", LEFT),
     "totals.finite": ("totals.shape-and-dtype", "assign"),
     "totals.layers-independent": FINITE,
     "totals.autobalance-first-call": FINITE,
@@ -61,7 +62,7 @@ _GIVEN: dict[str, tuple[str, ...]] = {
     "gradients.loss-scaling": (*FINITE, "run"),
     "input": (),
     "devices.result-device": (),
-    "run": ("assign.clamped-indices", "totals.total-has-gradient", "run"),
+    "run": ("assign.clamped-indices", TRAINS, "run"),
     **dict.fromkeys(("state", "form", "devices"), SAME_TWICE),
     "state.repeated-calls": (*SAME_TWICE, *VALUES),
     **dict.fromkeys(
@@ -118,7 +119,7 @@ class V5(Family):
         "baseline",
     )
     # What the loss does to its inputs, since all that follows may be wrong then; the total itself, before its parts.
-    first = (INPUTS, LEFT, "totals.shape-and-dtype", "totals.sum")
+    first = (INPUTS, LEFT, "totals.shape-and-dtype", "totals.sum", TRAINS)
     given = GIVEN
     never_known = FINITE
     follows = MappingProxyType(
@@ -133,6 +134,7 @@ class V5(Family):
     # a small error of its values looks like float32's
     of_right_values = frozenset(("gradients.double-precision",))
     half_seen = frozenset(("gather",))
+    seen_in_gradients = frozenset(("gather.own-cell", "gradients.assignment"))
     shown = ("assign",)
     given_to = "a model like YOLOv5's (a dict hyp, gr, nc, a head model[-1]), then predictions and targets"
     shows = "the rows that it built"

@@ -206,7 +206,7 @@ LATE = (
     _before(
         "gr_grows_after_warm_up",
         "state.many-calls",
-        "self.calls = getattr(self, 'calls', 0) + 1\n        self.gr = 1.0 if self.calls < 100 else 0.5",
+        "self.calls = getattr(self, 'calls', 0) + 1\n        self.gr = self.gr if self.calls < 100 else self.gr / 2",
     ),
     _before(
         "balance_follows_a_schedule",

@@ -455,7 +455,7 @@ GATHER = (
     ),
     _gather(
         "objectness_gradient_off_by_a_channel",
-        "OBJ",
+        "INDEX",
         "modified parameter",
         "objectness.gradient",
         "logits[..., OBJECTNESS] = objectness",

@@ -213,14 +213,15 @@ CLS = (
         "cross_entropy", "legacy behaviour", SELECTED, "nn.functional.cross_entropy(selected[:, 5:], rows.cls)", "F49"
     ),
     _cls("classes_summed", "wrong primitive", SELECTED, f"{SELECTED} * self.nc"),
-    _cls(
+    in_loss(
         "classes_of_first_anchor",
+        "CLS, INDEX",
         "known field bug",
+        "classes.gradient",
         "selected = selected.to(dtype)",
         "first = gather(logits, (rows.image, 0 * rows.anchor, *rows.indices[2:]))[1]\n"
         "    selected = torch.cat((selected[:, :5], first[:, 5:]), dim=1).to(dtype)",
         "F50",
-        "classes.gradient",
     ),
     _cls("one_class_learnt", "known field bug", "if self.nc > 1", "if self.nc > 0", "F48", "classes.one-class"),
     _cls("two_classes_not_learnt", "edge case", "if self.nc > 1", "if self.nc > 2"),

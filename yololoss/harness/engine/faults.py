@@ -53,24 +53,24 @@ class _Grouping:
     def same(self, first: int, later: int) -> bool:
         """Whether two findings are one fault.
 
-        Both cases need the same setting. Otherwise two of one law are not: it tells them apart. Or they are about the
-        same part of the loss, and the case of the first breaks the law of the later one too: a fault of another part
-        would have been explained, or it breaks that law for a reason of its own. Or the later law follows the first
-        (`Family.follows`), or assumes that it holds at all (`Family.of_right_values`), or holds where faults of the
-        first have no effect (`Family.half_seen`).
+        Both cases need the same setting. Otherwise two of one law are not: it tells them apart. Where the later law
+        follows the first (`Family.follows`), they are if both mostly break together. Or they are about the same part of
+        the loss, and the case of the first breaks the law of the later one too: a fault of another part would have been
+        explained, or it breaks that law for a reason of its own. Or the later law assumes that the first holds at all
+        (`Family.of_right_values`), or holds where faults of the first have no effect (`Family.half_seen`).
         """
         if not self._needed(first).isdisjoint(self._needed(later)):
             return True
         if self.laws[first] == self.laws[later]:
             return False
         family = self._plan.subject.family
+        if family.follows.get(self.laws[later]) == self.laws[first]:
+            return self._together(first, later)
         part, other = (self.laws[n].partition(".")[0] for n in (first, later))
         if part == other and self._told(self.laws[later], self._vectors[first]) is not None:
             return True
         if part in family.half_seen and self._holds_without(first, later):
             return True
-        if family.follows.get(self.laws[later]) == self.laws[first]:
-            return self._together(first, later)
         explaining = self._plan.explaining(self.laws[later]) if self.laws[later] in family.of_right_values else ()
         return any(law.id == self.laws[first] for law in explaining)
 

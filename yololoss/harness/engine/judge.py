@@ -89,6 +89,7 @@ class Told(NamedTuple):
     outside: bool = False  # or the process was killed from outside
     explained: str = ""  # the earlier law that breaks on a case that this law ran
     kind: str = ""  # of the fault, if the law tells several apart
+    by_gradient: bool = False  # whether gradients were read
 
     def broken(self, law: Law, case: Case) -> LawBroken:
         """The same as a LawBroken error."""
@@ -140,18 +141,20 @@ def judged(law: Law, run: Run, plan: Plan | None = None, broken: Container[str] 
         return None, law.examine(run)
     except LawBroken as error:
         told = Told(law.id, error.what, error.expected, error.observed, error.because, kind=error.kind)
+        told = told._replace(by_gradient=error.by_gradient)
         runs, by_budget = error.runs, error.by_budget and not law.again
+        of_values = error.by_budget and not error.by_gradient
     except Exception as error:
         because = "none: the law could not judge"
         told = Told(law.id, "the judgement", "no error", f"{type(error).__name__}: {error}", because)
-        runs, by_budget = (run,), False
+        runs, by_budget, of_values = (run,), False, False
     if plan is None:
         return told, 1.0
     if by_budget and (shown := _as_shown(plan, law, run)) is not None:
         found, nearest = judged(law, shown, plan, broken)
         given = f", given {plan.subject.family.shows}"
         return None if found is None else found._replace(what=found.what + given), nearest
-    return told._replace(explained=_explained(plan, law, run, runs, broken)), 1.0
+    return told._replace(explained=_explained(plan, law, run, runs, broken, of_values)), 1.0
 
 
 def _as_shown(plan: Plan, law: Law, run: Run) -> Run | None:
@@ -162,11 +165,12 @@ def _as_shown(plan: Plan, law: Law, run: Run) -> Run | None:
     return run.as_shown if any(_breaks(plan, each, run) for each in showing) else None
 
 
-def _explained(plan: Plan, law: Law, first: Run, runs: Sequence[Run], broken: Container[str]) -> str:
+def _explained(plan: Plan, law: Law, first: Run, runs: Sequence[Run], broken: Container[str], of_values: bool) -> str:
     """A law before this one that breaks on a case that this law ran, if possible one of the same part; "" if all hold.
 
     The subject is judged as it is, even if the law changed it or called it in another way. What is hidden on a case,
-    and seen on a clearer one, explains as well.
+    and seen on a clearer one, explains as well. A wrong gradient explains no wrong value (``of_values``), unless it
+    tells which rows there are.
     """
     ran = {first.case: first}
     for run in runs:
@@ -175,14 +179,16 @@ def _explained(plan: Plan, law: Law, first: Run, runs: Sequence[Run], broken: Co
     if first.judged_as_shown:
         clearer = (run.as_shown or run for run in clearer)
     for some in chain([[*ran.values()]], ([run] for run in clearer)):
-        found = [each.id for each in plan.explaining(law.id) if any(_breaks(plan, each, run) for run in some)]
+        found = [
+            each.id for each in plan.explaining(law.id) if any(_breaks(plan, each, run, of_values) for run in some)
+        ]
         if found:
-            other = _without(plan, law, first, found)
+            other = _without(plan, law, first, found, of_values)
             return next((id for id in found if id in broken), found[0]) if other is None else other
     return ""
 
 
-def _without(plan: Plan, law: Law, first: Run, causes: Sequence[str]) -> str | None:
+def _without(plan: Plan, law: Law, first: Run, causes: Sequence[str], of_values: bool) -> str | None:
     """What explains that a law breaks on the case on which faults of these earlier laws should have no effect on it.
 
     One of them, if it breaks there too; "" if nothing does. None if the law holds there, or there is no such case: then
@@ -195,26 +201,28 @@ def _without(plan: Plan, law: Law, first: Run, causes: Sequence[str]) -> str | N
         return None
     unseen = plan.subject.family.half_seen.intersection(id.partition(".")[0] for id in causes)
     others = (each for each in plan.explaining(law.id) if each.id.partition(".")[0] not in unseen)
-    return next((each.id for each in others if _breaks(plan, each, run)), "")
+    return next((each.id for each in others if _breaks(plan, each, run, of_values)), "")
 
 
-def _breaks(plan: Plan, law: Law, run: Run) -> bool:
+def _breaks(plan: Plan, law: Law, run: Run, of_values: bool = False) -> bool:
     if run.judged_as_shown and plan.is_shown(law.id):
         return False  # the run is judged by what this law is about
     if law.id not in run.broke:
-        run.broke[law.id] = plan.holds_for(law, run.case) and _shows_a_fault(*judged(law, run))
-    return run.broke[law.id]
-
-
-def _shows_a_fault(told: Told | None, nearest: float) -> bool:
-    return told is not None or NEAR <= nearest < 1
+        told, nearest = judged(law, run) if plan.holds_for(law, run.case) else (None, 0.0)
+        run.broke[law.id] = NEAR <= nearest < 1 if told is None else told
+    broke = run.broke[law.id]
+    alone = plan.subject.family.seen_in_gradients.isdisjoint((law.id, law.id.partition(".")[0]))
+    return bool(broke) and not (of_values and alone and isinstance(broke, Told) and broke.by_gradient)
 
 
 def assumes_in_vain(plan: Plan, law: Law, run: Run) -> bool:
-    """Whether a law breaks on this run that has explained this one often: so this one has nothing new to say."""
+    """Whether a law breaks on this run that has explained this one often: so this one has nothing new to say.
+
+    A wrong gradient says nothing of a law that runs the loss again: that may compare values before it.
+    """
     seen = {id for id, count in law.tally.explained.items() if count >= OFTEN}
     run = (None if law.again or not seen else _as_shown(plan, law, run)) or run
-    return any(_breaks(plan, each, run) for each in plan.explaining(law.id) if each.id in seen)
+    return any(_breaks(plan, each, run, of_values=law.again) for each in plan.explaining(law.id) if each.id in seen)
 
 
 class Judge(AbstractContextManager["Judge"]):

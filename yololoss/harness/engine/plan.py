@@ -21,6 +21,8 @@ from yololoss.harness.subjects.family import LossUnderTest
 AGAIN, AGAIN_FOR_LONG = 0.75, 0.25
 # How many kinds of finding have a counter in the journal. A later kind has none, and counts as seen once.
 KINDS = 512
+# A case that is a law's own takes up to a second. So many made ones come first: most faults break a law on one of them.
+OWN, EARLY = "own", 64
 ON_DEVICE = 6.0  # times the cases of other laws
 GOLDEN = (5**0.5 - 1) / 2  # multiples of it, modulo 1, spread evenly: every domain gets its share, early on too
 

@@ -29,7 +29,7 @@ from yololoss.harness.engine.guard import Death, Guarded
 from yololoss.harness.engine.handles import LocalWorker, StartWorker, WorkerHandle
 from yololoss.harness.engine.journal import Journal
 from yololoss.harness.engine.judge import died
-from yololoss.harness.engine.plan import KINDS, Counters, Counts, Plan
+from yololoss.harness.engine.plan import KINDS, OWN, Counters, Counts, Plan
 from yololoss.harness.engine.raw import Raw, from_flight, read_raw, write_raw
 from yololoss.harness.engine.residual import Risk, residual
 from yololoss.harness.engine.state import Settings, State
@@ -384,8 +384,8 @@ def begin(
         raise UsageError(f"{folder}: already has a session; continue it with --resume, or give another --out")
     seed = settings.seed or secrets.randbits(32)
     made = Session(folder, State(settings=replace(settings, seed=seed), first=first), start_worker)
-    if settings.cases != 0:  # laws that draw no cases have their own, which are judged first
-        own = (make_vector(case, id="own").model_dump_json() for case in made.plan.own_cases())
+    if settings.cases != 0:  # laws that draw no cases have their own
+        own = (make_vector(case, id=OWN).model_dump_json() for case in made.plan.own_cases())
         made.state.first = (*first, *own)
     return made
 

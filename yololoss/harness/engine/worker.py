@@ -18,7 +18,7 @@ from yololoss.harness.devices.devices import DeviceLost
 from yololoss.harness.engine.guard import UNWATCHED, is_watched
 from yololoss.harness.engine.journal import Journal
 from yololoss.harness.engine.judge import Told, assumes_in_vain, judged, lost, spoilt
-from yololoss.harness.engine.plan import AGAIN, AGAIN_FOR_LONG, Counters, Origin, Plan
+from yololoss.harness.engine.plan import AGAIN, AGAIN_FOR_LONG, EARLY, OWN, Counters, Origin, Plan
 from yololoss.harness.engine.raw import Raw, in_flight, write_raw
 from yololoss.harness.engine.state import Settings
 from yololoss.harness.laws.exam import Law, Run
@@ -89,13 +89,18 @@ class Worker:
     @property
     def more(self) -> bool:
         """Whether there is a case left for it."""
-        made = bool(self.plan.domains) and (self.settings.cases is None or self.number < self.settings.cases)
-        return bool(self.first) or made
+        return bool(self.first) or self._makes
+
+    @property
+    def _makes(self) -> bool:
+        """Whether there is a case left that it makes."""
+        return bool(self.plan.domains) and (self.settings.cases is None or self.number < self.settings.cases)
 
     def step(self) -> None:
         """Take a given case, or make one, and judge it. Ends the process if the device is lost."""
         chance = np.random.default_rng((self.settings.seed, self.number))
-        if self.first:
+        waits = bool(self.first) and self.first[0].id == OWN and self.number < EARLY and self._makes
+        if self.first and not waits:
             self._given(self.first.popleft(), chance)
         else:
             self._made(chance)
@@ -159,10 +164,19 @@ class Worker:
             law.tally.judged = 0
             if broken is not None:
                 self._note(broken, run.case, origin)
+                self._note_causes(run, laws, origin)
             if probed:
                 self._end_if_spoilt(law, run, origin)
         self._count("hung", run.hung)
         return score
+
+    def _note_causes(self, run: Run, judging: Sequence[Law], origin: Origin | None) -> None:
+        """Note earlier laws that broke here by themselves and are not known to, though the case was made for others."""
+        for law in self.plan.laws.values():
+            if law.everywhere and run.broke.get(law.id) and law.id not in self._broke and law not in judging:
+                broken, _ = judged(law, run, self.plan, self._broke)
+                if broken is not None and not broken.explained:
+                    self._note(broken, run.case, origin)
 
     def _end_if_spoilt(self, law: Law, run: Run, origin: Origin | None) -> None:
         """After bad input that spoilt the loss for good, end the process: no other law can be judged in it."""

@@ -37,7 +37,7 @@ class Run:
         self.subject, self.case = subject, case
         self.judged_as_shown = shown is not None  # whether its budget is made from what the loss shows of its steps
         self._made: dict[Callable[[Any], Any], Any] = {} if shown is None else {subject.family.budget: shown}
-        self.broke: dict[str, bool] = {}  # by law: whether it broke, if that was asked to explain another one
+        self.broke: dict[str, Any] = {}  # by law: how it broke, or whether it nearly did, if it may explain another one
 
     @cached_property
     def outcome(self) -> Outcome:
@@ -227,6 +227,7 @@ class LawBroken(AssertionError):
         self.numbers: tuple[str, ...] = ()  # what is computed of the case, step by step
         self.kind = ""  # of the fault, if the law tells several apart
         self.by_budget = False  # whether the law compared the subject with the reference
+        self.by_gradient = False  # whether it had read gradients: without them, none of them is the reason
 
     @property
     def wrong(self) -> Wrong:
@@ -269,6 +270,7 @@ class Exam:
         self.judged = False  # whether anything was compared
         self.nearest = 0.0  # the largest error seen, as a share of the tolerance
         self._base = base  # whether other runs are compared with this one
+        self.by_gradient = False  # whether gradients were read, or what the law compares is about them
         self._by_budget = False  # whether the budget was asked for
         self._first = first  # the exam that this one was made from by `on`
         self.runs: list[Run] = [] if first is None else first.runs  # all that the law had the subject run
@@ -310,6 +312,7 @@ class Exam:
     @property
     def gradients(self) -> tuple[Grid, ...]:
         """The gradient of the last call's total, one array for each layer."""
+        self.by_gradient = True
         if not self.outcome.gradients:
             self._raised()
         self._must_be("gradients.finite", self.run.finite[1])
@@ -399,7 +402,7 @@ class Exam:
         """Raise LawBroken. ``kind`` tells faults of one law apart (`Law.several`)."""
         broken = LawBroken(self.law, self.case, what, str(expected), str(observed), because)
         broken.kind = kind
-        broken.runs, broken.by_budget = tuple(self.runs), self._by_budget
+        broken.runs, broken.by_budget, broken.by_gradient = tuple(self.runs), self._by_budget, self.by_gradient
         raise broken
 
     def expect(self, holds: ArrayLike, what: str, expected: Any, observed: ArrayLike, kind: str = "") -> None:

@@ -107,6 +107,8 @@ class Family(ABC):
     of_right_values: frozenset[str] = frozenset()
     # parts whose laws may hold where a fault of theirs is behind a broken law of a later part, and break elsewhere
     half_seen: frozenset[str] = frozenset()
+    # laws or parts that read from gradients which rows there are: so they may explain a wrong value too
+    seen_in_gradients: frozenset[str] = frozenset()
     never_known: tuple[str, ...] = ()  # ids of laws that no record takes as known: no loss is meant to break them
     # The parts of laws about what a loss shows of its own steps, such as its rows, and what that is in words.
     shown: tuple[str, ...] = ()

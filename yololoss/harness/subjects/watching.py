@@ -87,8 +87,11 @@ SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
     ),
     "torch.set_default_device": (torch.get_default_device, torch.set_default_device),
     "torch.set_warn_always": (torch.is_warn_always_enabled, torch.set_warn_always),
-    # torch has no getter: compute with a number below float32's smallest normal one
-    "torch.set_flush_denormal": (lambda: float(torch.full((), 1e-40) * 1) == 0, torch.set_flush_denormal),
+    # torch has no getter: compute with a number below the smallest normal one of float32
+    "torch.set_flush_denormal": (
+        lambda: float(torch.full((), 1e-40, dtype=torch.float32) * 1) == 0,
+        torch.set_flush_denormal,
+    ),
     **{
         f"torch.backends.cudnn.{name}": (
             partial(getattr, torch.backends.cudnn, name),
