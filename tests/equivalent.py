@@ -57,7 +57,9 @@ OF_V5: Arguments = {
         "with torch.autocast(device.type):",
         "->  if True:",
     ),
-    "float32 and float64 together are float64.": ("->  target = torch.cat([rows.box for rows in assigned])",),
+    "torch takes a number without dimensions from the CPU to where it is used.": (
+        "->  others = torch.full((), self.cn, dtype=dtype)  # of two numbers torch would make float32",
+    ),
     "One more cell is cut off, and so is another.": ("grid = objectness.new_zeros(cells + 2)",),
     "A decorator for readers and type checkers.": ("@override  ->  ",),
     "Taken from its class, and not from an instance, it is a function either way.": ("@staticmethod  ->  ",),
