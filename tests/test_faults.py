@@ -150,7 +150,7 @@ def test_a_worker_writes_no_finding_that_a_known_one_explains(tmp_path):
 def test_a_wrong_gradient_explains_no_wrong_value(tmp_path):
     """It explains the wrong gradient of a law that compares both: another fault may be behind the value."""
     law, without = "totals.large-sizes", "objectness_gradient_forgotten"
-    laws = ("totals.total-has-gradient", law)
+    laws = ("objectness.gradient", law)
     plan, cases = one_case(tmp_path, without, "class_in_a_byte", laws=laws, numbers=80)
     told = [told for _, told in broke(plan, law, cases)]
     assert {(each.what.split("[")[0], each.explained) for each in told} == {
@@ -163,7 +163,7 @@ def test_a_worker_notes_an_earlier_law_that_broke_on_a_case_made_for_another(tmp
     """Only such a case has so many images: the later law breaks there for two reasons, and one is new."""
     names = ("objectness_gradient_forgotten", "class_in_a_byte")
     spec = plant(BY_NAME[names[1]], tmp_path, texts=texts_of([BY_NAME[names[0]]]))
-    laws = ("totals.total-has-gradient", "assign.image-and-class", "totals.very-large-sizes")
+    laws = ("assign.image-and-class", "objectness.gradient", "totals.very-large-sizes")
     made = (tmp_path / "raw").iterdir
     worker.run(orders(tmp_path, loss=spec, laws=laws, gate=True, cases=40))
     found = [read_raw(path).told for path in made()]

@@ -43,11 +43,12 @@ _GIVEN: dict[str, tuple[str, ...]] = {
     "gradients.finite": ("assign", "totals.finite"),
     "input": (),
     "devices.result-device": (),
-    "run": ("run",),
+    "run": ANSWERS,
+    "run.no-output-by-descriptor": (*ANSWERS, "run.no-output"),
     **dict.fromkeys(("state", "form", "devices"), SAME_TWICE),
-    **dict.fromkeys(
-        ("state.keeps-caller-settings", "state.keeps-nothing"), (*SAME_TWICE, "state.global-settings-unchanged")
-    ),
+    "state.keeps-caller-settings": (*SAME_TWICE, "state.global-settings-unchanged"),
+    # what is printed is kept until the run ends
+    "state.keeps-nothing": (*SAME_TWICE, "state.global-settings-unchanged", "run.no-output"),
     "state.default-dtype": (*SAME_TWICE, *VALUES),
 }
 GIVEN = {law: (INPUTS, *earlier) for law, earlier in _GIVEN.items()}

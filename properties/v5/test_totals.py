@@ -219,6 +219,7 @@ BALANCING = cases(options=AUTOBALANCED)
 def test_autobalance_changes_the_table_after_every_call(exam: Exam) -> None:
     """After each call, a balance becomes 0.9999 balance + 0.0001 / loss; then all are divided by that of stride 16."""
     budget = exam.budget
+    exam.by_gradient = True  # a balance shows a difference that the items hide, as gradients do
     for n, (call, want) in enumerate(zip(exam.calls, budget.reference.calls, strict=True)):
         balance = np.array(call.state or ())
         exam.only_if(len(balance) > 0, "the subject shows no balance")
@@ -281,17 +282,8 @@ def test_results_have_upstreams_form(exam: Exam) -> None:
 
 @law("totals.total-has-gradient", title="The total carries no gradient", source="SPEC 6", cases=ANY, everywhere=True)
 def test_the_total_carries_the_gradient(exam: Exam) -> None:
-    """The total requires grad, with and without targets; if it is right, no layer's objectness is left without one."""
-    exam.by_gradient = True
+    """The total requires grad, with and without targets."""
     exam.expect(exam.calls[-1].total_requires_grad, "total.requires_grad", True, False)
-    if not exam.outcome.gradients or not all(exam.run.finite):
-        return
-    budget = exam.budget
-    right = abs(exam.calls[-1].total - budget.reference.calls[-1].total) <= budget.totals[-1]
-    for i, (want, off) in enumerate(zip(budget.reference.gradients, budget.gradients, strict=True)):
-        most = (abs(want[..., 4]) > 2 * off[..., 4]).mean() > 0.5  # one cell may be read from another place
-        lost = right and most and not exam.gradients[i][..., 4].any()
-        exam.expect(not lost, f"layer {i}, gradients of objectness", "some that are not 0", "all are 0")
 
 
 @law(

@@ -9,6 +9,7 @@ from yololoss.harness.cases.vectors import Vector, make_vector, read_vectors
 from yololoss.harness.engine.judge import Judge, Task, Told
 from yololoss.harness.engine.plan import Plan
 from yololoss.harness.findings.finding import Finding
+from yololoss.harness.laws.law import find_laws
 
 # A law that follows another one is judged on so many cases. Both are one fault if at least so many of those that break
 # it, and this share, break the other one too. Of a wrong gradient with a wrong value three quarters and more did, of
@@ -56,8 +57,9 @@ class _Grouping:
         Both cases need the same setting. Otherwise two of one law are not: it tells them apart. Where the later law
         follows the first (`Family.follows`), they are if both mostly break together. Or they are about the same part of
         the loss, and the case of the first breaks the law of the later one too: a fault of another part would have been
-        explained, or it breaks that law for a reason of its own. Or the later law assumes that the first holds at all
-        (`Family.of_right_values`), or holds where faults of the first have no effect (`Family.half_seen`).
+        explained, or it breaks that law for a reason of its own, as does a law about one run that explains none about
+        two. Or the later law assumes that the first holds at all (`Family.of_right_values`), or holds where faults of
+        the first have no effect (`Family.half_seen`).
         """
         if not self._needed(first).isdisjoint(self._needed(later)):
             return True
@@ -67,12 +69,13 @@ class _Grouping:
         if family.follows.get(self.laws[later]) == self.laws[first]:
             return self._together(first, later)
         part, other = (self.laws[n].partition(".")[0] for n in (first, later))
-        if part == other and self._told(self.laws[later], self._vectors[first]) is not None:
+        before = [law.id for law in self._plan.explaining(self.laws[later])]
+        can = self.laws[first] in before or find_laws(family)[self.laws[first]].again
+        if part == other and can and self._told(self.laws[later], self._vectors[first]) is not None:
             return True
         if part in family.half_seen and self._holds_without(first, later):
             return True
-        explaining = self._plan.explaining(self.laws[later]) if self.laws[later] in family.of_right_values else ()
-        return any(law.id == self.laws[first] for law in explaining)
+        return self.laws[later] in family.of_right_values and self.laws[first] in before
 
     def _holds_without(self, first: int, later: int) -> bool:
         """Whether the later law holds on its case if faults of the first have no effect there."""
@@ -85,30 +88,34 @@ class _Grouping:
 
     @cache  # noqa: B019  # a grouping ends with its session
     def _needed(self, n: int) -> frozenset[str]:
-        """The settings without which the law holds on the finding's case.
+        """The settings without which the law holds on the finding's case, or breaks for an earlier one.
 
         Not the number of calls: what is seen in a second call alone may be anything that is kept.
         """
         law, vector = self.laws[n], self._vectors[n]
         simpler = self._plan.simpler(law, vector.case) if law in self._plan.laws else {}
         simpler.pop("calls", None)
-        found = set()
+        found, own = set(), self._told(law, vector)
         for name, case in simpler.items():
             told = self._told(law, make_vector(case, id="simpler"))
-            if told is None:
+            if told is None or (own is not None and told.explained not in ("", own.explained)):
                 found.add(name)
             elif told.died:  # the others would too, each after its whole time limit
                 break
         return frozenset(found)
 
     def _together(self, first: int, later: int) -> bool:
-        """Whether the first law breaks as well on most of the cases that break the later one."""
+        """Whether the first law breaks as well on most of the cases that break the later one.
+
+        Of those that no other law explains: there a fault of an earlier part may break the later law alone.
+        """
         both = alone = 0
         for number in range(SAMPLE):
             origin = self._plan.usual(number)
             if all(self._plan.about(self.laws[n], origin) for n in (first, later)):
                 vector = make_vector(self._plan.case(origin), id="sample", law=self.laws[later])
-                if self._told(self.laws[later], vector) is not None:
+                told = self._told(self.laws[later], vector)
+                if told is not None and told.explained in ("", self.laws[first]):
                     breaks = self._told(self.laws[first], vector) is not None
                     both, alone = both + breaks, alone + (not breaks)
         return both >= SEEN and both >= MOST * (both + alone)
