@@ -26,7 +26,7 @@ from yololoss.harness.cases.vectors import make_vector, read_vectors, write_vect
 from yololoss.harness.cli import main
 from yololoss.harness.cli.options import under_test
 from yololoss.harness.config import Settings
-from yololoss.harness.engine import diff, held
+from yololoss.harness.engine import diff, held, session
 from yololoss.harness.engine.held import found_if_unnamed
 from yololoss.harness.engine.judge import Task
 from yololoss.harness.subjects.subject import Unsupported
@@ -205,6 +205,16 @@ def test_a_loss_that_ends_its_process_at_the_first_look_is_judged(monkeypatch):
     monkeypatch.setattr(held, "_asked", lambda *_: "the loss ended its process when it was looked at")
     chosen = Settings(loss="tests.subjects.faulty:ExitsForGood", device="cpu", dialect="upstream", baseline=None)
     assert found_if_unnamed(chosen, under_test(chosen)).dialect == "upstream"
+
+
+def test_a_check_that_is_cut_short_says_so(monkeypatch, tmp_path):
+    """Else laws that judged few cases would look as if they held."""
+    options = ["tests.subjects.faulty:ExitsForGood", "--dialect", "upstream", "--laws", "totals.sum", "--no-shrink"]
+    monkeypatch.setattr(session, "PATIENCE", 2)
+    _, output, _ = run("check", *options, "--workers", 1, cwd=tmp_path)
+    stopped = next(line for line in output.splitlines() if line.startswith("cut short"))
+    assert stopped.startswith("cut short: 2 cases ended their process or did not return; ")
+    assert stopped.endswith(" of 100 cases were judged")
 
 
 def test_the_first_look_says_what_is_raised_on_every_case(tmp_path):

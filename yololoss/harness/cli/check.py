@@ -132,6 +132,8 @@ def _show(verdict: "Verdict", report: Path | None, tests: list[str], *, verbose:
         options.say(table(verdict.laws, shutil.get_terminal_size()[0], quiet=not verbose))
     for absent in verdict.absent:
         options.say(f"device {absent}: skipped")
+    if verdict.stopped:
+        options.say(verdict.stopped)
     if report is not None:
         options.say(f"report: {report}")
     if verdict.problem:

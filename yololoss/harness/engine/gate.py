@@ -288,6 +288,7 @@ class Gate:
                 faults=tuple(fault for each in found.values() for fault in each.faults),
                 failures=tuple(self.holds_again(row["id"]) for _, row in rows if row["word"] == "failed"),
                 absent=tuple(self.absent),
+                stopped="; ".join(filter(None, (each.stopped for each in found.values()))),
             )
         )
 

@@ -93,7 +93,7 @@ def held_to(chosen: Settings, subject: LossUnderTest) -> Held:
     text = write_dialect(found.dialect, subject.family.dialects)
     looked = found.dialect != usual
     if chosen.dialect is None:
-        return Held(text, looked, about=_told(found, text))
+        return Held(text, looked, about=_told(found, text, subject.dialect_text))
     lines = zip(differences(usual, found.dialect), differences(found.dialect, usual), strict=True)
     alone = [with_choice(usual, choice, value) for choice, value in found.dialect if value != getattr(usual, choice)]
     known = subject.family.dialects
@@ -113,13 +113,14 @@ def _meant(dialect: Data, usual: Data, known: Mapping[str, Data]) -> tuple[str, 
     return text, f"{rule}if that is meant, use --dialect {quote(text)}"
 
 
-def _told(found: Recognised, text: str) -> tuple[str, ...]:
+def _told(found: Recognised, text: str, usual: str) -> tuple[str, ...]:
     sure = "sure" if found.sure else "not sure"
+    doubt = "" if found.sure else f"if it is not meant so, --dialect {quote(usual)} tells what is wrong; "
     return (
         f"dialect: {text} ({sure}: it explains {found.explained} of {found.tried} other cases)",
         *(f"  {choice}: {' or '.join(other)} would fit as well" for choice, other in found.unsure.items()),
         *(f"  {choice}: not explained, {why}" for choice, why in found.unexplained.items()),
-        f'  to hold the loss to it, write in the settings: dialect = "{text}"',
+        f'  {doubt}to hold the loss to it, write in the settings: dialect = "{text}"',
     )
 
 

@@ -150,6 +150,14 @@ class Session:
         """Whether cases of a gate ended its workers, or hung, so often that the rest would take hours."""
         return self.settings.gate and self.state.restarts + self.counts().named["hung"] >= PATIENCE
 
+    @property
+    def stopped(self) -> str:
+        """Why not all cases of a gate were judged; "" if they were."""
+        if not self._out_of_patience():
+            return ""
+        many = f"{PATIENCE} cases ended their process or did not return"
+        return f"cut short: {many}; {self.counts().named['cases']} of {self.settings.cases} cases were judged"
+
     def _safe_enough(self) -> bool:
         """Whether new findings are as unlikely as the settings ask."""
         if self.settings.until_risk is None:

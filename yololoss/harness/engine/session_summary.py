@@ -68,7 +68,7 @@ def verdict_of(session: Session, **more: Any) -> Verdict:
     faults = with_explained(grouped(findings, session.settings, session.plan), rows, instead)
     if _raises_mostly(session.counts().named):
         faults = tuple(sorted(faults, key=lambda fault: fault.law != RAISED))
-    return Verdict(status=0, seconds=session.used, laws=rows, faults=faults, **more)
+    return Verdict(status=0, seconds=session.used, laws=rows, faults=faults, stopped=session.stopped, **more)
 
 
 def _raises_mostly(named: Counter[str]) -> bool:

@@ -19,6 +19,7 @@ class Verdict(Data):
     faults: tuple[Finding, ...] = ()  # a finding for each, in the order of their laws
     failures: tuple[str, ...] = ()  # failures of the run itself: a waiver that is not needed, an error of the harness
     absent: tuple[str, ...] = ()  # devices of auto that are not available, and why
+    stopped: str = ""  # why not all cases were judged
     about: About | None = None
 
 
