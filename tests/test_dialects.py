@@ -277,8 +277,8 @@ def test_what_a_loss_is_held_to_is_told():
     assert told.about == (
         "dialect: upstream, class_weights = [0.5, 2] (not sure: it explains 3 of 3 other cases)",
         "  smoothing: over classes would fit as well",
-        "  if it is not meant so, --dialect upstream tells what is wrong; to hold the loss to it, write in the settings: "
-        'dialect = "upstream, class_weights = [0.5, 2]"',
+        "  if it is not meant so, --dialect upstream tells what is wrong; to hold the loss to it, write in the "
+        'settings: dialect = "upstream, class_weights = [0.5, 2]"',
     )
     told = held("plain:PlainLoss", "batch = plain")
     assert (told.dialect, told.looked) == ("upstream", True)

@@ -95,14 +95,20 @@ class _Grouping:
         law, vector = self.laws[n], self._vectors[n]
         simpler = self._plan.simpler(law, vector.case) if law in self._plan.laws else {}
         simpler.pop("calls", None)
-        found, own = set(), self._told(law, vector)
+        found = set()
         for name, case in simpler.items():
             told = self._told(law, make_vector(case, id="simpler"))
-            if told is None or (own is not None and told.explained not in ("", own.explained)):
+            if told is None or (told.explained and not self._explained(n)):
                 found.add(name)
             elif told.died:  # the others would too, each after its whole time limit
                 break
         return frozenset(found)
+
+    @cache  # noqa: B019  # as above
+    def _explained(self, n: int) -> bool:
+        """Whether an earlier law explains that the law breaks on the finding's case."""
+        told = self._told(self.laws[n], self._vectors[n])
+        return told is not None and bool(told.explained)
 
     def _together(self, first: int, later: int) -> bool:
         """Whether the first law breaks as well on most of the cases that break the later one.
