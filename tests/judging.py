@@ -59,10 +59,11 @@ def made(plan: Plan, numbers: Iterable[int], seed: int = SEED) -> Iterator[Made]
 
 def whole(plan: Plan) -> Iterator[Made]:
     """All cases of the gate, in its order."""
-    yield from made(plan, range(EARLY))
+    count = how_many(plan)
+    yield from made(plan, range(min(EARLY, count)))
     for number, case in enumerate(plan.own_cases()):
         yield Made(number, None, case, [law for law in plan.laws.values() if case in law.own(plan.subject)])
-    yield from made(plan, range(EARLY, how_many(plan)))
+    yield from made(plan, range(EARLY, count))
 
 
 def breaks(subject: LossUnderTest, cases: Iterable[Made], laws: Collection[str] | None = None) -> Iterator[Raw]:
