@@ -140,8 +140,8 @@ def judged(law: Law, run: Run, plan: Plan | None = None, broken: Container[str] 
     try:
         return None, law.examine(run)
     except LawBroken as error:
-        told = Told(law.id, error.what, error.expected, error.observed, error.because, kind=error.kind)
-        told = told._replace(by_gradient=error.by_gradient)
+        seen = error.what, error.expected, error.observed, error.because
+        told = Told(law.id, *seen, kind=error.kind, by_gradient=error.by_gradient)
         runs, by_budget = error.runs, error.by_budget and not law.again
         of_values = error.by_budget and not error.by_gradient
     except Exception as error:
