@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import override
 
 from yololoss.harness.errors import UsageError
@@ -72,9 +72,11 @@ class Reader(ABC):
 
     items: ClassVar[tuple[str, ...]]  # what a loss returns besides its total, as messages call it
 
-    def __init__(self, places: Sequence[Any]) -> None:
-        """``places``: where settings are looked for: the loss first, then the model, and what is in it."""
-        self._places = places
+    def __init__(self, loss: Any, *models: nn.Module | None) -> None:
+        """Settings are looked for in the loss first, then in the models, and in the head of the last one."""
+        layers = getattr(models[-1], "model", None)
+        head = layers[-1] if isinstance(layers, nn.Sequential | nn.ModuleList | list) and len(layers) else None
+        self._places = [place for place in (loss, *models, head) if place is not None]
         self._bounds: dict[tuple[torch.device, int, int], Tensor] = {}
 
     @staticmethod

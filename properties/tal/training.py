@@ -47,9 +47,7 @@ class Training(Reader):
     items = ("box", "cls", "third")
 
     def __init__(self, loss: Any, model: nn.Module | None) -> None:
-        layers = getattr(model, "model", None)
-        head = layers[-1] if isinstance(layers, nn.Sequential | nn.ModuleList | list) and len(layers) else None
-        super().__init__([place for place in (loss, model, head) if place is not None])
+        super().__init__(loss, model)
         self._stride = torch.as_tensor(self._found("stride"))
         self._gains = self._found("hyp", "args")
         self._bins, self._classes = int(self._found("reg_max")), int(self._found("nc"))

@@ -47,10 +47,7 @@ class Training(Reader):
     items = ("box", "obj", "cls")
 
     def __init__(self, loss: Any, model: nn.Module | None) -> None:
-        inner = None if model is None else unwrap(model)
-        layers = getattr(inner, "model", None)
-        head = layers[-1] if isinstance(layers, nn.Sequential | nn.ModuleList | list) and len(layers) else None
-        super().__init__([place for place in (loss, model, inner, head) if place is not None])
+        super().__init__(loss, model, None if model is None else unwrap(model))
         self._hyp, self._anchors = self._found("hyp"), self._found("anchors")
 
     @staticmethod
