@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Literal
@@ -98,6 +98,7 @@ ABOUT = {
 
 # Faults of finding the rows that are there: with checks off there are as many as targets could have.
 ONLY_WITH_CHECKS = "sorting_needs_two_rows", "empty_layers_skipped", "first_1000_rows"
+UNCHECKED = {"v5": "bad_input = noted", "tal": "bad_input = any"}  # the choice of a loss that does not check its input
 OF_ITEM = {"box": "DECODE IOU INDEX", "objectness": "OBJ BCE/FOCAL", "class": "CLS BCE/FOCAL"}
 
 
@@ -223,8 +224,8 @@ def kept(path: Path | None) -> list[Detection]:
     return [each for each in there if each.fault in CATALOGUES[each.fault.package]]
 
 
-def page(found: list[Detection]) -> Iterator[str]:
-    """The Markdown page."""
+def page(found: list[Detection], form: str) -> Iterator[str]:
+    """The Markdown page. ``form`` are the options that say in which form of the loss the faults were planted."""
     firsts = [d.first for d in found if d.first is not None]
     columns = {
         "seconds to the first broken law": [first.seconds for first in firsts],
@@ -235,15 +236,15 @@ def page(found: list[Detection]) -> Iterator[str]:
     targets = statistics.mean(first.targets for first in firsts)
     logits = statistics.median(first.logits for first in firsts)
     package = found[0].fault.package
-    of_other = "" if package == "v5" else f"--family {package} "
-    kept_in = f"docs/measured/detection{'' if package == 'v5' else f'-{package}'}.md"
+    of_other = form if package == "v5" else f"{form} --family {package}"
+    kept_in = f"docs/measured/detection{of_other.replace(' --family ', '-').replace(' --', '-')}.md"
     yield "# What the gate notices\n" if package == "v5" else "# What the gate notices in task-aligned losses\n"
     yield f"{len(found)} planted faults (`tests/faults/`), each a single careless edit of the bundled loss. On each the"
     yield "gate's cases were judged in their order, in one process, until a law broke. The first law is the earliest in"
     yield f"the order of laws that broke on that case or on the next {AFTER}: the one that the gate's report names."
     right = sum(d.first is not None and bool(d.first.about & {*d.fault.steps}) for d in found)
     yield f"**{len(firsts)} of {len(found)} faults were noticed**; of {right} the first law speaks of the fault's step."
-    yield f"Made by `python -m tests.detection {of_other}> {kept_in}`"
+    yield f"Made by `python -m tests.detection{of_other} > {kept_in}`"
     yield f"in {minutes:.0f} minutes of one processor, and so are the seconds."
     yield "`.ci/run` fails where the law named for a fault no longer breaks, or says nothing about the step at fault."
     if package == "v5":
@@ -281,6 +282,7 @@ def main() -> int:
     )
     parser.add_argument("--all", action="store_true", help="try every law on every case of every fault")
     parser.add_argument("--unchecked", action="store_true", help="plant them in the loss with its checks off")
+    parser.add_argument("--mirror", action="store_true", help="plant them in the loss on the mirror")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="only every N-th fault, and no page")
     parser.add_argument("--results", type=Path, help="plant only what this file does not have, and add to it")
     parser.add_argument("--family", choices=CATALOGUES, default="v5", help="of the losses (default: v5)")
@@ -292,6 +294,10 @@ def main() -> int:
     faults = [f for f in catalogue if not given.names or f.name in given.names]
     if given.unchecked:
         faults = [f for f in faults if "INPUT" not in f.steps and f.name not in ONLY_WITH_CHECKS]
+    if given.unchecked:
+        faults = [replace(f, dialect=f"{f.dialect}, {UNCHECKED[f.package]}") for f in faults]
+    if given.mirror:
+        faults = [replace(f, device="mirror") if f.device == "cpu" else f for f in faults]
     faults, known = faults[:: given.every], [each.fault for each in before]
     tasks = [(fault, mode, not given.unchecked) for fault in faults if fault not in known]
     for each in {sequence(fault) for fault, _, _ in tasks}:
@@ -304,7 +310,8 @@ def main() -> int:
         if given.results is not None:
             given.results.write_bytes(DETECTIONS.dump_json(found))
     if mode != "check" and not given.names and given.every == 1:
-        print("\n".join(page(sorted(found, key=lambda d: catalogue.index(d.fault)))))
+        order, form = [f.name for f in catalogue], " --unchecked" * given.unchecked + " --mirror" * given.mirror
+        print("\n".join(page(sorted(found, key=lambda d: order.index(d.fault.name)), form)))
     complaints = [line for detection in found for line in detection.complaints()]
     print("\n".join(complaints), file=sys.stderr)
     return 1 if complaints else 0
