@@ -1,4 +1,4 @@
-"""What is proven of the bundled loss: ``python -m tests.certificates > docs/measured/certificates.md``."""
+"""What is proven of the bundled losses: ``python -m tests.certificates > docs/measured/certificates.md``."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,20 +23,26 @@ def enumerated(certificate: Certificate) -> list[tuple[str, str]]:
 def page(folder: Path) -> Iterator[str]:
     """The page, of the certificates in a folder."""
     yield "# Certificates\n"
-    yield "What `yololoss prove` has proven of the bundled loss; [the guide](../understand/proof.md) says what that"
+    yield "What `yololoss prove` has proven of the bundled losses; [the guide](../understand/proof.md) says what that"
     yield "means. Made from `docs/measured/certificates/` by"
     yield "`python -m tests.certificates > docs/measured/certificates.md`, and compared by a test.\n"
     found = [(path.stem, read_file(path, Certificate)) for path in sorted(folder.glob("*.json"))]
     if not found:
         yield "None yet."
         return
-    yield "| part | where | what was tried | verdict | torch | device | date | certificate |"
-    yield "|---|---|---|---|---|---|---|---|"
-    for name, certificate in sorted(found, key=lambda each: (each[1].claim.part, [-c for _, c in each[1].claim.grids])):
+    yield "| loss | part | where | what was tried | verdict | torch | device | date | certificate |"
+    yield "|---|---|---|---|---|---|---|---|---|"
+
+    def place(each: tuple[str, Certificate]) -> tuple[str, str, list[int]]:
+        claim = each[1].claim
+        return claim.loss, claim.part, [-columns for _, columns in claim.grids]
+
+    for name, certificate in sorted(found, key=place):
         claim = certificate.claim
-        made = (claim.versions["torch"], f"{claim.device}, {claim.machine}", certificate.date, f"`{name}`")
+        made = claim.versions["torch"], f"{claim.device}, {claim.machine}", certificate.date, f"`{name}`"
         for where, tried in enumerated(certificate):
-            yield f"| {claim.part} | {where} | {tried} | {' | '.join((certificate.verdict, *made))} |"
+            what = claim.loss.rpartition(":")[2], claim.part, where, tried, certificate.verdict
+            yield f"| {' | '.join((*what, *made))} |"
     seconds = sum(certificate.seconds for _, certificate in found)
     yield f"\nTogether they took {seconds:,.0f} s."
     now = {name: digest for _, each in found for name, digest in sources(each.claim.loss).items()}

@@ -115,7 +115,67 @@ OF_V5: Arguments = {
 }
 
 
-OF_TAL: Arguments = {}
+OF_TAL: Arguments = {
+    "A side has one bin or more; predictions in a mapping are boxes and scores.": (
+        "if bins <= 1:",
+        'meaning = "4 reg_max" if name <= "boxes" else "classes"',
+    ),
+    "A union below 0 has a side below 0, so nothing in common with anything: 0 whatever it is divided by.": (
+        "torch.where(union <= 0, EPS, union)  # 0 only if a side is negative, where nothing is in common",
+    ),
+    "Of so few numbers, float32 and float64 differ by a rounding, which the budget allows.": (
+        'wide = torch.float32 if values[0].device.type >= "mps" else torch.float64  # which has no float64',
+    ),
+    "All of them lie on the same device, and have the same dtype.": (
+        'wide = torch.float32 if values[ -1].device.type == "mps" else torch.float64  # which has no float64',
+        "return function(*(value.to(wide) for value in values)).to(values[ -1].dtype)",
+    ),
+    "What is put together has the same length in every case; what is more, nothing takes.": (
+        "for (rows, columns), stride in zip(grids, strides, strict=False):",
+        "for (rows, columns), stride in zip(grids, strides):",
+        "zip(fractions.unbind(1), (width, height) * 2, strict=False))",
+        "zip(fractions.unbind(1), (width, height) * 2))",
+    ),
+    "Four numbers in three parts are two and two, as in two parts.": (
+        "near, far = distance.chunk( 3, dim=-1)",
+        "near, far = corners.chunk( 3, dim=-1)",
+    ),
+    "The usual dtype is float32; with another one more digits are kept.": (
+        "y = torch.arange(rows, device=device) + 0.5",
+        "x = torch.arange(columns, device=device) + 0.5",
+        "pixels.append(torch.full((rows * columns,), stride, device=device))",
+    ),
+    "Whole numbers times floating-point numbers have the dtype of these.": (
+        "torch.arange(bins, device=logits.device)[:, None]).sum(-2)",
+    ),
+    "The larger, or smaller, of two numbers is that of the two the other way round.": (
+        "across = torch.maximum(right2, right1) - torch.minimum(left1, left2)",
+        "across = torch.maximum(right1, right2) - torch.minimum(left2, left1)",
+        "down = torch.maximum(bottom2, bottom1) - torch.minimum(top1, top2)",
+        "down = torch.maximum(bottom1, bottom2) - torch.minimum(top2, top1)",
+        "common = (torch.minimum(right2, right1) - torch.maximum(left1, left2)).clamp(min=0) * (",
+        "common = (torch.minimum(right1, right2) - torch.maximum(left2, left1)).clamp(min=0) * (",
+        "->  torch.minimum(bottom2, bottom1) - torch.maximum(top1, top2)",
+        "->  torch.minimum(bottom1, bottom2) - torch.maximum(top2, top1)",
+    ),
+    "Two numbers multiplied, or dtypes joined, the other way round.": (
+        "return torch.promote_types(torch.float32, torch.promote_types(self.boxes.dtype, self.scores.dtype))",
+        "return torch.promote_types(torch.promote_types(self.scores.dtype, self.boxes.dtype), torch.float32)",
+        "zip((width, height) * 2, fractions.unbind(1), strict=True))",
+    ),
+    "A level has four dimensions: the third from the start is the second from the end.": (
+        'tuple((f.shape[+2], f.shape[-1]) for f in preds["feats"]))',
+    ),
+    "Rows that are not there are read too, and never count: with any box, and any class and image there are.": (
+        "image, cls = (torch.where(present, index, -1).long() for index in (image, cls))",
+        "corners = torch.where(present[:, None], bounded(corners), 1)",
+        "corners = torch.where(present[:, None], bounded(corners), -1)",
+    ),
+    "Only how arguments may be handed over; no value changes.": (
+        "def check_predictions(preds: object, /, classes: int, reg_max: int, strides: tuple[float, ...]) -> None:",
+        "def check_batch(batch: object, /, images: int, classes: int) -> None:",
+    ),
+}
 ARGUED = {"v5": OF_V5, "tal": OF_TAL}
 
 

@@ -1,26 +1,26 @@
-"""For each law, a fault that breaks it: ``python -m tests.law_table > docs/measured/laws.md``; ``--check`` compares.
+"""For each law, a fault that breaks it: ``python -m tests.law_table > docs/measured/laws.md``.
 
 The fault is one of `tests.faults`, planted in a copy of the bundled loss, or a loss of `tests.subjects.faulty`. Each
 law runs on its fault, and must break.
 """
 
+import argparse
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from properties.v5.case import Case
-from properties.v5.recorded import Expected
-from tests.all_laws import LAWS, ROOT, V5
-from tests.faults import plant
-from tests.faults.catalogue import BY_NAME
+from tests.all_laws import ROOT
+from tests.faults import Fault, plant, tal
+from tests.faults import catalogue as v5
 from tests.judging import apart, on_its_device, search
-from yololoss.harness.config import BUNDLED
+from yololoss.harness.cases.case import Case
 from yololoss.harness.findings.baseline import baseline_cases, record_cases
-from yololoss.harness.subjects.family import LossUnderTest
+from yololoss.harness.laws.law import find_laws
+from yololoss.harness.subjects.family import LossUnderTest, find_family
 
-BREAKS = {
+OF_V5 = {
     "assign.anchor-sides": "anchor_sides_swapped",
     "assign.box-plus-cell": "height_width_swapped",
     "assign.centre-cell": "no_own_cell",
@@ -173,84 +173,164 @@ BREAKS = {
     "state.many-calls": "more_from_the_fiftieth_call",
 }
 
+# Those that no fault names: see below.
+OF_TAL = {
+    "assign.contested": "metric_decides",
+    "assign.one-label": "gradient_cut_off",
+    "assign.ties": "takers_alone",
+    "baseline.gradients": "alpha_with_gradient",
+    "baseline.values": "no_batch",
+    "boxes.background": "no_inside_test",
+    "boxes.perfect-fit": "not_one_minus",
+    "classes.weights-of-one": "eps_missing",
+    "form.both-predictions": "gradient_of_last_level_lost",
+    "gradients.finite": "eps_missing",
+    "gradients.ties": "alpha_with_gradient",
+    "input.centre-outside": "no_checks",
+    "input.class-not-integer": "no_checks",
+    "input.class-too-large": "no_checks",
+    "input.few-anchors": "no_floor",
+    "input.image-index": "no_checks",
+    "input.not-a-number": "no_checks",
+    "input.pixels": "no_checks",
+    "input.size": "no_checks",
+    "input.spoils-nothing": "gain_grows",
+    "scores.range": "without_overlap",
+    "scores.ties": "largest_of_all_candidates",
+    "state.after-other-targets": "gain_grows",
+    "state.many-calls": "gain_grows",
+    "state.nothing-left-in-inputs": "writes_to_boxes",
+    "symmetry.class-order": "right_class_twice",
+    "symmetry.duplicated-batch": "mean",
+    "symmetry.images-apart": "no_batch",
+    "symmetry.left-right": "two_sides_alone",
+    "symmetry.stride": "squared",
+    "symmetry.target-order": "last_target_lost",
+    "symmetry.transposition": "score_of_class_0",
+    "symmetry.up-down": "two_sides_alone",
+    "third.gradient": "weights_exchanged",
+    "third.zero-sum": "terms_in_half",
+    "totals.cls-gain": "gains_exchanged",
+    "totals.dfl-gain": "items_in_another_order",
+    "totals.empty-image": "foreground_alone",
+    "totals.no-targets": "half_sum",
+}
+ROWS = ("baseline.rows", "devices.rows")  # which no task-aligned loss shows
+NAMED = {fault.law: fault.name for fault in reversed(tal.TAL_FAULTS)}
+BREAKS: dict[str, dict[str, str]] = {"v5": OF_V5, "tal": NAMED | OF_TAL}
+FAULTS: dict[str, dict[str, Fault]] = {"v5": v5.BY_NAME, "tal": tal.BY_NAME}
+PAGES = {family: ROOT / "docs" / "measured" / f"laws{of}.md" for family, of in (("v5", ""), ("tal", "-tal"))}
+SUBJECTS: dict[tuple[str, str], LossUnderTest] = {}  # by family and fault, in the processes that `main` makes
 
-def planted(fault: str, folder: Path) -> LossUnderTest:
+
+ABOUT = (
+    "# The laws\n",
+    "Each law, its statement, the source of the statement, and a planted fault that breaks the law",
+    "(`tests/faults/`, `tests/subjects/faulty.py`). `python -m tests.law_table > docs/measured/laws.md` makes",
+    "this page and runs each law on its fault; so does `.ci/run`. The laws about bad input (`input.`) judge only",
+    "losses of the dialect yololoss; for other losses they note what happens.\n",
+    "SPEC: the facts and formulas from which the loss and the reference were written; the modules of",
+    "`properties/` state the same. 1: assignment (1.1 scaling to the grid, 1.2 match of target and anchor, 1.3",
+    "own cell and neighbours, 1.4 cells and their clamp, 1.5 boxes); 2: box loss; 3: objectness; 4: classes; 5:",
+    "BCE and focal loss; 6: the result; 7: what the bundled loss guarantees beyond upstream. DESIGN: what a",
+    "training loop requires of a function (it changes only its own state). FAMILIES: the call forms of",
+    "published losses, and relations between the results of two calls.\n",
+)
+
+
+def planted(family: str, name: str, folder: Path) -> LossUnderTest:
     """The loss with this fault."""
-    spec = plant(BY_NAME[fault], folder / fault) if fault in BY_NAME else f"tests.subjects.faulty:{fault}"
-    return on_its_device(spec, BY_NAME[fault].device if fault in BY_NAME else "cpu")
+    fault = FAULTS[family].get(name)
+    if fault is None:
+        return on_its_device(f"tests.subjects.faulty:{name}", "cpu")
+    return on_its_device(plant(fault, folder / family / name), fault.device, fault.dialect)
 
 
-def recorded() -> dict[Case, Expected]:
+def recorded(family: str) -> dict[Case, object]:
     """The results of the bundled loss on the cases of a baseline."""
-    vectors = record_cases(on_its_device(BUNDLED, "cpu"), baseline_cases(V5), lambda: None)
+    of = find_family(family)
+    vectors = record_cases(on_its_device(of.bundled, "cpu"), baseline_cases(of), lambda: None)
     return {vector.case: vector.expected for vector in vectors if vector.expected is not None}
 
 
-SUBJECTS: dict[str, LossUnderTest] = {}  # by fault, in the processes that `main` makes
+def breaks(of: tuple[str, str]) -> bool:
+    """Whether the law of a family breaks on its fault, in a process of its own."""
+    family, law = of
+    return search(find_laws(find_family(family))[law], SUBJECTS[family, BREAKS[family][law]]) is not None
 
 
-def breaks(law: str) -> bool:
-    """Whether the law breaks on its fault, in a process of its own."""
-    return search(LAWS[law], SUBJECTS[BREAKS[law]]) is not None
-
-
-def of_detection(law: str) -> bool:
+def of_detection(family: str, law: str) -> bool:
     """Whether ``tests.detection --check`` runs the law on its fault as well."""
-    return BREAKS[law] in BY_NAME and BY_NAME[BREAKS[law]].law == law
+    fault = FAULTS[family].get(BREAKS[family][law])
+    return fault is not None and fault.law == law
 
 
-def page() -> Iterator[str]:
+def unnamed(family: str) -> list[str]:
+    """The laws without a fault, and the faults without a law."""
+    without = ROWS if family == "tal" else ()
+    return sorted((find_laws(find_family(family)).keys() - without) ^ BREAKS[family].keys())
+
+
+def page(family: str) -> Iterator[str]:
     """The Markdown page."""
-    yield "# The laws\n"
-    yield "Each law, its statement, the source of the statement, and a planted fault that breaks the law"
-    yield "(`tests/faults/`, `tests/subjects/faulty.py`). `python -m tests.law_table > docs/measured/laws.md` makes"
-    yield "this page and runs each law on its fault; so does `.ci/run`. The laws about bad input (`input.`) judge only"
-    yield "losses of the dialect yololoss; for other losses they note what happens.\n"
-    yield "SPEC: the facts and formulas from which the loss and the reference were written; the modules of"
-    yield "`properties/` state the same. 1: assignment (1.1 scaling to the grid, 1.2 match of target and anchor, 1.3"
-    yield "own cell and neighbours, 1.4 cells and their clamp, 1.5 boxes); 2: box loss; 3: objectness; 4: classes; 5:"
-    yield "BCE and focal loss; 6: the result; 7: what the bundled loss guarantees beyond upstream. DESIGN: what a"
-    yield "training loop requires of a function (it changes only its own state). FAMILIES: the call forms of"
-    yield "published losses, and relations between the results of two calls.\n"
+    laws = find_laws(find_family(family))
+    if family == "tal":
+        yield "# The laws of task-aligned losses\n"
+        yield "As [the laws of v5 losses](laws.md), made by `python -m tests.law_table --family tal >"
+        yield "docs/measured/laws-tal.md`. SPEC is that of these losses; [a page](../understand/task-aligned.md) says"
+        yield f"the same in words. {' and '.join(f'`{law}`' for law in ROWS)} compare rows, which these losses do not"
+        yield "show.\n"
+    else:
+        yield from ABOUT
     yield "| law | statement | source | broken by |\n|---|---|---|---|"
-    for law in sorted(LAWS):
-        yield f"| `{law}` | {LAWS[law].statement} | {LAWS[law].source} | `{BREAKS[law]}` |"
+    for law in sorted(laws.keys() & BREAKS[family].keys()):
+        yield f"| `{law}` | {laws[law].statement} | {laws[law].source} | `{BREAKS[family][law]}` |"
+
+
+def run_laws(families: Sequence[str], checking: bool) -> tuple[int, list[str]]:
+    """Run the laws of these families on their faults: how many, and which hold."""
+    with tempfile.TemporaryDirectory() as folder:
+        for family in families:
+            record = recorded(family)  # the baseline laws compare with it
+            for fault in sorted(set(BREAKS[family].values())):
+                SUBJECTS[family, fault] = replace(planted(family, fault, Path(folder)), recorded=record)
+        every = [(family, law) for family in families for law in BREAKS[family]]
+        # torch's compiler cannot be used in a process that was forked
+        here = [(f, law) for f, law in every if find_laws(find_family(f))[law].on == ("compile",)]
+        others = [each for each in every if each not in here and not (checking and of_detection(*each))]
+        broke = {
+            **{each: breaks(each) for each in here},
+            **dict(zip(others, apart(breaks, others, "laws"), strict=True)),
+        }
+    return len(broke), [f"{law} holds on {BREAKS[family][law]}" for (family, law), it in broke.items() if not it]
 
 
 def main() -> int:
-    """Run every law on its fault, and print the page.
-
-    With --check compare the page with docs/measured/laws.md, and leave out what ``tests.detection --check`` runs.
-    """
-    checking = sys.argv[1:] == ["--check"]
-    if sys.argv[1:] and not checking:
-        print(__doc__, file=sys.stderr)
+    """Run every law on its fault, and print the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--family", choices=BREAKS, default="v5", help="of the laws (default: v5)")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="of both families, but leave out what tests.detection --check runs; compare the pages",
+    )
+    given = parser.parse_args()
+    families = [*BREAKS] if given.check else [given.family]
+    wrong = [law for family in families for law in unnamed(family)]
+    if wrong:
+        print(f"laws and BREAKS differ: {', '.join(wrong)}; name a fault for each law", file=sys.stderr)
         return 2
-    unnamed = sorted(LAWS.keys() ^ BREAKS.keys())
-    if unnamed:
-        print(f"laws and BREAKS differ: {', '.join(unnamed)}; name a fault for each law", file=sys.stderr)
-        return 2
-    with tempfile.TemporaryDirectory() as folder:
-        record = recorded()  # the baseline laws compare with it
-        faults = sorted(set(BREAKS.values()))
-        SUBJECTS.update({fault: replace(planted(fault, Path(folder)), recorded=record) for fault in faults})
-        # torch's compiler cannot be used in a process that was forked
-        there = {law: LAWS[law].on == ("compile",) for law in BREAKS}
-        held = [law for law, here in there.items() if here and not breaks(law)]
-        others = [law for law, here in there.items() if not here and not (checking and of_detection(law))]
-        held += [law for law, broke in zip(others, apart(breaks, others, "laws"), strict=True) if not broke]
+    count, held = run_laws(families, given.check)
     if held:
-        print("; ".join(f"{law} holds on {BREAKS[law]}" for law in held), file=sys.stderr)
+        print("; ".join(held), file=sys.stderr)
         return 1
-    text = "\n".join(page()) + "\n"
-    if not checking:
-        print(text, end="")
+    texts = {family: "\n".join(page(family)) + "\n" for family in families}
+    if not given.check:
+        print(texts[given.family], end="")
         return 0
-    same = text == (ROOT / "docs" / "measured" / "laws.md").read_text(encoding="utf-8")
-    says = "is up to date" if same else "differs"
-    told = f"{len(others) + sum(there.values())} laws break on their faults"
-    print(f"{told}; docs/measured/laws.md {says}")
-    return 0 if same else 1
+    other = [path.name for family, path in PAGES.items() if path.read_text(encoding="utf-8") != texts[family]]
+    print(f"{count} laws break on their faults; {', '.join(other) or 'no page'} differs")
+    return 1 if other else 0
 
 
 if __name__ == "__main__":

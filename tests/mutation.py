@@ -60,7 +60,8 @@ BESIDE = {
         "checks": ("contract",),
     },
     "tal": {
-        **dict.fromkeys(("boxes", "inputs"), ("tal_boxes", "tal_loss", "tal_contract")),
+        "boxes": ("tal_boxes", "tal_loss", "tal_contract"),
+        "inputs": ("tal_loss", "tal_contract", "tal_unchecked"),
         **dict.fromkeys(("checks", "parts"), ("tal_contract", "tal_loss")),
         **dict.fromkeys(("assign", "explain"), ("tal_assign", "tal_contract", "tal_unchecked")),
         **dict.fromkeys(("terms", "loss", "ends"), ("tal_loss", "tal_contract", "tal_unchecked")),

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import re
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from properties.tal.prove import logits as tal_logits
 from properties.v5.prove import assignment, exact, logits
 from properties.v5.prove.assignment import BATCH, Wanted, odd_in, passes, turns
 from properties.v5.prove.exact import ONE_BITS, cells, intervals, scaled, within
@@ -25,6 +27,7 @@ from yololoss.harness.config import BUNDLED
 from yololoss.harness.engine.judge import Task
 from yololoss.harness.prove import proof
 from yololoss.harness.prove.certificate import Certificate, Claim
+from yololoss.harness.prove.logits import broken_in
 from yololoss.harness.prove.proof import Unprovable
 
 WIDTHS = (1, 2, 3, 13, 160, 1000)
@@ -258,11 +261,11 @@ def test_every_16_bit_logit_is_tried_in_every_channel_once():
         found.setdefault((batch.dtype, batch.channels), []).extend(batch.bits)
     counts = {"float16": 63488, "bfloat16": 65280}
     for dtype, count in counts.items():
-        for channel in range(len(logits.CHANNELS)):
+        for channel in range(len(logits.Batch.NAMES)):
             assert len(set(found[dtype, (channel,)])) == len(found[dtype, (channel,)]) == count
     pairs = found["float16", (2, 3)]
     assert len(set(pairs)) == len(pairs) == (2 * 31 * len(logits.SIGNIFICANDS)) ** 2
-    assert len(found) == 2 * len(logits.CHANNELS) + 1
+    assert len(found) == 2 * len(logits.Batch.NAMES) + 1
 
 
 def test_a_batch_is_a_case_with_its_logits_bit_for_bit():
@@ -270,10 +273,50 @@ def test_a_batch_is_a_case_with_its_logits_bit_for_bit():
     batch = logits.Batch("float16", (2, 3), ((0x0001, 0x8000), (0x7BFF, 0x3C00)))
     own = batch.case.logits[0].view(torch.int16)[:, 0, 0, 0, 2:4]
     assert own.tolist() == [[1, -(2**15)], [0x7BFF, 0x3C00]]
-    assert set(logits.OF_VALUES) <= set(batch.laws)
-    large = next(b for b in logits.batches() if abs(b.values).max() > logits.LARGEST)
-    assert not set(logits.OF_VALUES) & set(large.laws)
-    assert logits.broken_in(bundled(), logits.Batch("bfloat16", large.channels, large.bits[-3:])) is None
+    assert set(logits.Batch.OF_VALUES) <= set(batch.laws)
+    large = next(b for b in logits.batches() if abs(b.values).max() > logits.Batch.LARGEST)
+    assert not set(logits.Batch.OF_VALUES) & set(large.laws)
+    assert broken_in(bundled(), logits.Batch("bfloat16", large.channels, large.bits[-3:])) is None
+
+
+def test_every_16_bit_logit_of_a_class_and_of_a_bin_is_tried_once():
+    """In task-aligned losses: 19 places. The largest numbers, and some between, hold for the bundled loss."""
+    found: dict[tuple[str, str], list[tuple[int, ...]]] = {}
+    for batch in tal_logits.batches():
+        found.setdefault((batch.dtype, batch.kind), []).extend(batch.bits)
+    assert len(found) == 2 * (3 + 16)
+    assert all(
+        len(set(bits)) == len(bits) == {"float16": 63488, "bfloat16": 65280}[d] for (d, _), bits in found.items()
+    )
+    subject = Task("yololoss:TaskAlignedLoss", "cpu", "yololoss").under_test()
+    for batch in tal_logits.batches()[16::33]:
+        few = replace(batch, bits=batch.bits[-40:])
+        own = few.case.logits[0].reshape(len(few.bits), -1).double()
+        assert (own == torch.from_numpy(few.values)).any(dim=1).all()
+        assert broken_in(subject, few) is None, few.kind
+
+
+CUT_OFF = """import torch
+from yololoss import TaskAlignedLoss
+
+
+class Loss(TaskAlignedLoss):
+    def __call__(self, preds, batch):
+        return super().__call__([level.clamp(-1e30, 1e30) for level in preds], batch)
+"""
+
+
+def test_a_logit_of_a_bin_without_a_gradient_is_named(tmp_path):
+    """As of a loss that cuts logits off: beyond the limit they have none. Centres cannot be proven."""
+    (tmp_path / "cut.py").write_text(CUT_OFF, encoding="utf-8")
+    batch = next(b for b in tal_logits.batches() if b.kind == "bfloat16 logits of top bin 0" and b.values.max() > 1e30)
+    with patch.object(tal_logits, "batches", lambda: (batch,)):
+        given = ("prove", "cut.py:Loss", "--dialect", "yololoss", "--workers", 1)
+        status, output, errors = run(*given, cwd=tmp_path)
+        assert status == 1, errors
+        assert "refuted by bfloat16 logits of top bin 0 (" in output
+        status, _, errors = run(*given, "--part", "assignment", cwd=tmp_path)
+    assert (status, "of task-aligned losses only logits can be proven" in errors) == (2, True), errors
 
 
 WRONG = """from yololoss import ComputeLoss as Bundled
@@ -305,7 +348,7 @@ def test_a_law_without_anything_to_judge_proves_nothing(tmp_path):
     batch = logits.Batch("float16", (0,), ((0,),))
     seven = f"upstream, class_weights = {[1] * 7}"
     with pytest.raises(Unprovable, match=r"has nothing to judge: .* losses of this dialect take 7"):
-        logits.broken_in(Task(BUNDLED, "cpu", seven).under_test(), batch)
+        broken_in(Task(BUNDLED, "cpu", seven).under_test(), batch)
 
 
 # Certificates
@@ -408,8 +451,12 @@ def test_the_table_of_certificates_is_made_of_their_files(tmp_path):
     page = (ROOT / "docs" / "measured" / "certificates.md").read_text(encoding="utf-8")
     assert page == "\n".join(certificates.page(ROOT / "docs" / "measured" / "certificates")) + "\n"
     small(tmp_path)
-    rows = [line for line in certificates.page(tmp_path / ".yololoss" / "proof") if line.startswith("| assignment")]
-    assert [row.split(" | ")[1:4] for row in rows] == [
+    rows = [
+        line
+        for line in certificates.page(tmp_path / ".yololoss" / "proof")
+        if line.startswith("| ComputeLoss | assignment")
+    ]
+    assert [row.split(" | ")[2:5] for row in rows] == [
         ["3 columns, 2 rows", "6,712 float32 centres from 0.25 to 0.2502", "holds"],
         ["2 columns, 3 rows", "6,712 float32 centres from 0.25 to 0.2502", "holds"],
     ]

@@ -40,7 +40,7 @@ MAY = {
     "__main__": {"cli"},
     "properties.shared": LAWS,
     "properties.v5": {"properties.shared", "prove", "v5", *ENGINE},
-    "properties.tal": {"properties.shared", *LAWS},
+    "properties.tal": {"properties.shared", "prove", *ENGINE},
 }
 FLOORS = 10
 

@@ -14,7 +14,7 @@ from tests.tal_models import ANCHORS, BATCH, CLASSES, STRIDES, Model, batch, col
 from yololoss import Assigner, E2EDetectLoss, E2ELoss, Gains, TaskAlignedLoss
 from yololoss.harness.subjects.load import find_device
 from yololoss.tal import boxes
-from yololoss.tal.inputs import read_predictions
+from yololoss.tal.inputs import read_predictions, unwrapped
 
 NOTHING = columns(torch.zeros(0, 6))
 PREDS = {"one2many": 1, "one2one": 2}
@@ -225,6 +225,7 @@ def test_a_tuple_of_levels_is_not_a_pair():
     assert parts()((torch.zeros(3), layers), batch())[0].tolist() == usual
     assert read_predictions(tuple(layers), 16).grids == ((6, 8), (3, 4))
     assert read_predictions((layers[0],), 16).grids == ((6, 8),)
+    assert unwrapped((1, [2], [3])) == (1, [2], [3])
 
 
 @pytest.mark.parametrize("memory", [torch.channels_last, torch.contiguous_format])

@@ -25,6 +25,8 @@ FEW = 16
 EXP = 4  # ulps that an exponential or logarithm may be off
 HALF = {"float16": 2.0**-11, "bfloat16": 2.0**-8}  # one rounding to half precision
 SMALLEST = {"float16": 2.0**-24, "bfloat16": 2.0**-133}  # half precision has no smaller steps
+# A smaller probability may be 0 in float32, since the exponential of the negated logit overflows, or has few digits.
+LEAST_PROBABILITY = 2.0**-126
 UNDERFLOW = 2.0**-120  # float32 has few digits below 2**-126, or none, and a result is a product with gains and batch
 # Metrics below may be 0 in float32: which of them are among the best is arbitrary.
 VANISHING = 2.0**-120
@@ -99,7 +101,7 @@ class Budget:
         r, dialect = self.reference, self.dialect
         x = r.scores[r.image, r.label]
         off = FEW * (self.unit + U) * (1 + dialect.beta)
-        least = SMALLEST["float16"] if self.unit > U else 0.0
+        least = SMALLEST["float16"] if self.unit > U else LEAST_PROBABILITY
         # where sigmoid is tiny, the exponential of a logit that is rounded is off by more
         wide = off + U * np.minimum(abs(x), 200)
         low, high = self.overlap_range

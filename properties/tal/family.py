@@ -147,6 +147,12 @@ class TaskAligned(Family):
         return recognise(subject, named)
 
     @override
+    def proofs(self, task: Any, **asked: Any) -> Iterator[Any]:
+        from .prove.proofs import proofs  # noqa: PLC0415  # needed by one command only
+
+        return proofs(task, **asked)
+
+    @override
     def excludes(self, dialect: Dialect, case: Any) -> str | None:
         """Excludes what the dialect has no answer to: it is an error, or another loss, in every loss of it."""
         if dialect.heads != "one" and (case.topk or case.topk2):

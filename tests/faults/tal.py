@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from tests.faults import Fault
 
@@ -18,7 +19,7 @@ STEPS = {
     "TOPK": ("assign", "scores", "input", "run"),
     "CONFLICT": ("assign", "scores"),
     "SCORE": ("scores", "totals.finite"),
-    "CLS": ("classes", "totals"),
+    "CLS": ("classes", "totals", "symmetry.image-order"),
     "BOX": ("boxes", "totals.finite", "gradients.finite"),
     "THIRD": ("third", "totals.finite", "gradients.finite"),
     "SCALE": ("classes.divisor", "totals", "symmetry.duplicated-batch", "boxes.item", "third.item"),
@@ -26,6 +27,7 @@ STEPS = {
     "STATE": ("state", "form", "run"),
     "DTYPE": ("totals", "gradients", "assign", "scores", "run", "boxes", "third", "classes", "form", "state"),
     "AUTOGRAD": ("gradients", "boxes", "classes", "third", "totals"),
+    "DEVICE": ("devices",),
     "E2E": ("assign", "scores", "totals", "classes", "gradients", "state", "run"),
 }
 
@@ -406,6 +408,88 @@ MORE = (
     in_tal("top_k_shrinks", "STATE", "state.repeated-calls", "loss", RESULT,
              f"self.assigner.topk = max(self.assigner.topk - 3, 1)\n        {RESULT}"),
 )  # fmt: skip
+CALL = "values, images = self.values(preds, batch)"
+
+
+def _before(name: str, law: str, statement: str, step: str = "STATE") -> Fault:
+    """A statement before the work of a call."""
+    return in_tal(name, step, law, "loss", CALL, f"{statement}\n        {CALL}")
+
+
+def _after(name: str, law: str, statement: str, step: str = "STATE") -> Fault:
+    """A statement after the work of a call."""
+    return in_tal(name, step, law, "loss", CALL, f"{CALL}\n        {statement}")
+
+
+def _accepts(name: str, law: str, old: str, new: str, module: str = "checks") -> Fault:
+    return in_tal(name, "INPUT", law, module, old, new)
+
+
+def _on_mirror(name: str, law: str, module: str, old: str, new: str) -> Fault:
+    return replace(in_tal(name, "DEVICE", law, module, old, new), device="mirror")
+
+
+ACCEPTS = (
+    _accepts("integers_not_checked", "input.integer-batch", "if self.checks:\n            check_batch",
+             'if self.checks and batch["bboxes"].is_floating_point():\n            check_batch', "loss"),
+    _before("class_0_if_missing", "input.missing-key", 'batch = {"cls": 0 * batch["batch_idx"], **batch}', "INPUT"),
+    _before("absent_classes_are_0", "input.other-lengths",
+            'cls = batch["cls"].reshape(-1)\n'
+            '        absent = cls.new_zeros(max(len(batch["bboxes"]) - len(cls), 0))\n'
+            '        batch = {**batch, "cls": torch.cat((cls, absent))}', "INPUT"),
+    _before("last_level_twice", "input.missing-level",
+            "if isinstance(preds, list) and len(preds) < len(self.stride):\n"
+            "            preds = [*preds, *preds[-1:] * (len(self.stride) - len(preds))]", "INPUT"),
+    _accepts("more_channels_accepted", "input.extra-channel", "(batch, channels + classes, *rest)",
+             "(batch, max(channels + classes, level.shape[1]), *rest)"),
+    _accepts("sizes_not_compared", "input.feats-of-another-shape", "max(stride, strides[0]) and i:",
+             "1e9 and i:"),
+    _accepts("gradients_left_off_by_an_error", "input.settings-restored",
+             "check_batch(batch, images=read.scores.shape[0], classes=self.nc)",
+             "torch.set_grad_enabled(False)\n            check_batch(batch, images=read.scores.shape[0], classes=self.nc)\n"
+             "            torch.set_grad_enabled(True)", "loss"),
+    _accepts("integer_columns_refused", "form.integer-columns",
+             "if not isinstance(value, Tensor):\n            raise TypeError(f\"batch",
+             "if not isinstance(value, Tensor) or not value.is_floating_point():\n            raise TypeError(f\"batch"),
+    in_tal("targets_in_half", "TARGETS", "form.target-dtype", "inputs", "batch[name].to(device).float() for name",
+             "(batch[name].half() if batch[name].dtype == torch.float64 else batch[name]).to(device).float() for name"),
+)  # fmt: skip
+BEHAVES = (
+    _before("waits_for_ever", "run.time-limit", 'while len(batch["cls"]) > 3:\n            pass', "INPUT"),
+    _before("ends_without_targets", "run.no-exit", 'if not len(batch["cls"]):\n            raise SystemExit(1)', "INPUT"),
+    _after("line_in_a_file", "run.no-effect-outside",
+           "open(__import__('tempfile').gettempdir() + '/yololoss-loss.txt', 'a').write(f'{images}\\n')", "INPUT"),
+    _after("prints_past_python", "run.no-output-by-descriptor", "__import__('os').write(2, b'loss\\n')", "INPUT"),
+    _after("warns_each_time", "run.no-warning", "__import__('warnings').warn('loss is computed', stacklevel=2)", "INPUT"),
+    _before("anomalies_detected", "state.global-settings-unchanged", "torch.autograd.set_detect_anomaly(True)"),
+    _before("gradients_switched_on", "state.keeps-caller-settings", "torch.set_grad_enabled(True)"),
+    _after("graph_kept", "state.deep-copy", "self.last = values"),
+    _after("function_kept", "state.pickle", "self.last = lambda: 0"),
+    _after("half_by_default_dtype", "state.default-dtype",
+           "values = values if torch.get_default_dtype() == torch.float32 else values.bfloat16().float()"),
+    _after("noise_on_top", "state.rng-independent", "values = values * (1 + 0.01 * torch.rand(()))"),
+    in_tal("every_second_object", "STATE", "state.second-object", "loss", "        self.checks = checks\n",
+             "        self.checks = checks\n        type(self).made = getattr(type(self), 'made', 0) + 1\n"
+             "        self.assigner = assigner if type(self).made % 2 else Assigner(topk=3)\n"),
+    in_tal("large_logits_cut_off", "DECODE", "boxes.shifted-bins", "loss", "expected_distance, part.to(read.dtype))",
+             "expected_distance, part.to(read.dtype).clamp(max=0))"),
+    _cls("first_image_twice", WEIGHTED, f"bce[0] *= 2\n        {WEIGHTED}", law="symmetry.image-order"),
+)  # fmt: skip
+DEVICES = (
+    _on_mirror("items_on_cpu", "devices.result-device", "loss", RESULT,
+               RESULT.replace("values.detach()", "values.detach().cpu()")),
+    _on_mirror("coarse_targets_on_devices", "devices.values", "inputs", "for side, pixels in zip(fractions.unbind(1)",
+               "for side, pixels in zip((fractions if device.type == 'cpu' else fractions.half().float()).unbind(1)"),
+    _on_mirror("divisor_in_half_on_devices", "devices.values", "loss", DIVISOR,
+               f"{DIVISOR}\n            divisor = divisor if divisor.device.type == 'cpu' else divisor.bfloat16().float()"),
+    _on_mirror("sum_by_atomics", "devices.repeatable", "loss", DIVISOR,
+               "score = assigned.score.flatten()\n            divisor = torch.zeros_like(score).index_add(0, "
+               "torch.zeros_like(score, dtype=torch.long), score)[0].clamp(min=1)"),
+    _on_mirror("counted_by_histogram", "devices.deterministic-algorithms", "loss", DIVISOR,
+               f"{DIVISOR} + 0 * assigned.score.histc(1)[0]"),
+    _on_mirror("strides_on_cpu", "devices.no-cpu-tensors", "loss", "anchors.stride[:, None]",
+               "torch.tensor(self.stride.tolist(), device='cpu')[0]"),
+)  # fmt: skip
 TAL_FAULTS: tuple[Fault, ...] = (
     *TARGETS,
     *ANCHORS,
@@ -424,6 +508,9 @@ TAL_FAULTS: tuple[Fault, ...] = (
     *CONDUCT,
     *HEADS,
     *MORE,
+    *ACCEPTS,
+    *BEHAVES,
+    *DEVICES,
 )
 BY_NAME = {fault.name: fault for fault in TAL_FAULTS}
 

@@ -87,6 +87,20 @@ class _ClassTerm(torch.autograd.Function):
         return (slope if weights is None else slope * weights[:, None]).to(logits.dtype), None, None, None, None
 
 
+class _CutOff(torch.autograd.Function):
+    # Numbers beyond the limit are cut off, so that sums are finite, but they keep their gradient: they may come back.
+
+    @staticmethod
+    @override
+    def forward(ctx: FunctionCtx, values: Tensor) -> Tensor:
+        return values.clamp(-LIMIT, LIMIT)
+
+    @staticmethod
+    @override
+    def backward(ctx: FunctionCtx, *grads: Tensor) -> Tensor:
+        return grads[0]
+
+
 def class_term(
     logits: Float[Tensor, "B C A"], dtype: torch.dtype, assigned: Assignment, weights: Float32[Tensor, " C"] | None
 ) -> Float[Tensor, ""]:
@@ -111,7 +125,10 @@ def side_terms(
     """
     # Logits of absent rows are not used, and may be NaN.
     used = torch.where(rows.present[:, None], boxes[rows.image, :, rows.anchor].to(dtype), 0)
-    logits = used.clamp(-LIMIT, LIMIT).reshape(-1, SIDES, reg_max)
+    logits = used.reshape(-1, SIDES, reg_max)
+    if reg_max > 1:  # the same number added to all bins changes nothing, and now the largest is not cut off
+        logits = logits - logits.detach().amax(-1, keepdim=True)
+    logits = _CutOff.apply(logits)  # type: ignore[no-untyped-call]
     distance = expected_distance(logits[..., None]).squeeze(-1)
     box = (1 - ciou(bounded(corners_around(rows.point, distance)), rows.wanted)) * rows.score
     wanted = distances_to(rows.point, rows.wanted)

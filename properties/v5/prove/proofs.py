@@ -5,7 +5,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from yololoss.harness.engine.judge import Task, Told, judged
+from yololoss.harness.engine.judge import Task, judged
 from yololoss.harness.errors import UsageError, closest
 from yololoss.harness.laws.exam import LawBroken, Run
 from yololoss.harness.laws.law import find_laws
@@ -14,17 +14,15 @@ from yololoss.harness.prove.proof import Proof, Unprovable, subject
 from yololoss.harness.subjects.family import LossUnderTest
 
 from ..dialects import UPSTREAM
-from . import assignment, logits
+from . import assignment
 from .assignment import Grid, Odd, passes
 from .exact import bits
+from .logits import OfLogits
 
 PARTS = ("assignment", "logits")
 ASSIGNMENT = (
     "For each centre, the same on both axes, the rows are those of whole-number arithmetic, in any order: how many, in "
     "which cells, clamped, boxes bit for bit, offsets in [-0.5, 1.5]."
-)
-LOGITS = (
-    "For each logit, and pair of width and height, in a row of its own the laws hold: finite, and as the reference."
 )
 # Laws that may say what is wrong with a centre, the most specific first.
 TELLING = (
@@ -95,45 +93,6 @@ class OfAssignment(Proof[Shard]):
         broken = LawBroken(laws[ALL], case, place, expected, f"{observed}; other rows with other targets", ALONE)
         broken.repeats = False
         return f"{line}, but other rows with {assignment.BATCH} targets", broken
-
-
-class OfLogits(Proof[int]):
-    """The proof about all 16-bit logits. A part is the number of a batch."""
-
-    def __init__(self, task: Task, batches: int | None = None) -> None:
-        own = task.under_test()
-        every = (*logits.ENDS, *logits.OF_GRADIENTS, *logits.OF_VALUES)
-        chosen = logits.batches()[:batches]
-        kinds = dict.fromkeys((batch.dtype, batch.channels) for batch in chosen)
-        enumerated = tuple(Enumerated(what=_kind(*kind), count=_count(chosen, *kind)) for kind in kinds)
-        laws = tuple(name for name in every if find_laws(own.family)[name].assumes(own) is None)
-        claim = claimed(task, "logits", LOGITS, laws=laws, enumerated=enumerated)
-        super().__init__(task, claim, range(len(chosen)))
-
-    @staticmethod
-    @override
-    def prove(part: int) -> tuple[logits.Batch, Told] | None:
-        """The smallest batch on which a law breaks, and how."""
-        return logits.broken_in(subject(), logits.batches()[part])
-
-    @override
-    def size(self, part: int) -> int:
-        return len(logits.batches()[part].bits)
-
-    @override
-    def told(self, subject: LossUnderTest, odd: tuple[logits.Batch, Told]) -> tuple[str, LawBroken]:
-        batch, told = odd
-        shown = ", ".join(str(tuple(v)) for v in batch.values[:3].tolist()) + (", ..." if len(batch.bits) > 3 else "")
-        line = f"{_kind(batch.dtype, batch.channels)} {shown}: {told.law}: {told.what}: expected {told.expected}"
-        return f"{line}, observed {told.observed}", told.broken(find_laws(subject.family)[told.law], batch.case)
-
-
-def _kind(dtype: str, channels: tuple[int, ...]) -> str:
-    return f"{dtype} logits of {' and '.join(logits.CHANNELS[channel] for channel in channels)}"
-
-
-def _count(batches: Sequence[logits.Batch], dtype: str, channels: tuple[int, ...]) -> int:
-    return sum(len(batch.bits) for batch in batches if (batch.dtype, batch.channels) == (dtype, channels))
 
 
 def proofs(task: Task, part: str | None, widths: tuple[int, ...], centres: tuple[float, float]) -> Iterator[Proof[Any]]:
