@@ -28,6 +28,7 @@ from tests.test_cli import run
 from yololoss.harness.cases.vectors import make_vector
 from yololoss.harness.engine.plan import Plan
 from yololoss.harness.errors import UsageError
+from yololoss.harness.findings.baseline import baseline_cases, record_cases
 from yololoss.harness.laws.exam import Run
 from yololoss.harness.laws.law import SEED, find_laws
 from yololoss.harness.subjects.execute import execute
@@ -125,9 +126,19 @@ def test_most_cases_hang_on_no_rounding():
     assert sum(Budget(case, OWN).doubt is None for case in cases) >= len(cases) / 2
 
 
+def test_a_baseline_has_the_recorded_cases():
+    """Those of one head, by the ids of the file. The bundled loss has an answer to each."""
+    golden = FAMILY.golden()
+    assert len(golden) == 50
+    assert golden.items() <= baseline_cases(FAMILY).items()
+    few = dict(list(golden.items())[::10])
+    recorded = record_cases(on_its_device(BUNDLED, "cpu"), few, lambda: None)
+    assert {vector.id: vector.case for vector in recorded} == few
+
+
 def first_law(fault: Fault, folder: Path, cases: int) -> str | None:
     """The first law that breaks and that no other explains, in the order of laws, on so many cases of a gate."""
-    plan = Plan((), on_its_device(plant(fault, folder), "cpu", fault.dialect))
+    plan = Plan((), on_its_device(plant(fault, folder), fault.device, fault.dialect))
     broke = {raw.told.law for raw in breaks(plan.subject, made(plan, range(cases))) if not raw.told.explained}
     return next((law for law in plan.laws if law in broke), None)
 
@@ -135,7 +146,7 @@ def first_law(fault: Fault, folder: Path, cases: int) -> str | None:
 @pytest.mark.parametrize("fault", QUICK, ids=lambda fault: fault.name)
 def test_a_planted_fault_breaks_its_law(fault: Fault, tmp_path: Path):
     """Within a hundred cases; a law of the right step."""
-    subject = on_its_device(plant(fault, tmp_path), "cpu", fault.dialect)
+    subject = on_its_device(plant(fault, tmp_path), fault.device, fault.dialect)
     assert search(find_laws(FAMILY)[fault.law], subject) is not None
 
 

@@ -12,7 +12,7 @@ from yololoss.harness.subjects.family import Family, LossUnderTest
 from yololoss.harness.subjects.outcome import Outcome
 from yololoss.harness.subjects.subject import Make
 
-from . import describing, drawing, exporting, forms, recorded, strategies
+from . import describing, drawing, exporting, forms, golden, recorded, strategies
 from .budget import Budget
 from .case import Case
 from .dialects import DIALECTS, Dialect
@@ -145,6 +145,10 @@ class TaskAligned(Family):
     @override
     def recognise(self, subject: LossUnderTest, named: Dialect | None) -> Recognised:
         return recognise(subject, named)
+
+    @override
+    def golden(self) -> dict[str, Any]:
+        return golden.golden()
 
     @override
     def proofs(self, task: Any, **asked: Any) -> Iterator[Any]:
