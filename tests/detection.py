@@ -89,6 +89,7 @@ ABOUT = {
     "symmetry": "SCALE",
     "input": "INPUT",
     "input.settings-restored": "INPUT STATE",
+    "input.spoils-nothing": "INPUT STATE",  # it compares two calls
     "devices.shared-cells": "OBJ DEVICE",
     "devices.autocast": "DTYPE DEVICE STATE",
     "devices": "DEVICE",
@@ -99,6 +100,7 @@ ABOUT = {
 # Faults of finding the rows that are there: with checks off there are as many as targets could have.
 ONLY_WITH_CHECKS = "sorting_needs_two_rows", "empty_layers_skipped", "first_1000_rows"
 UNCHECKED = {"v5": "bad_input = noted", "tal": "bad_input = any"}  # the choice of a loss that does not check its input
+FORMS = {"--unchecked": "with its checks off", "--mirror": "on the mirror"}
 OF_ITEM = {"box": "DECODE IOU INDEX", "objectness": "OBJ BCE/FOCAL", "class": "CLS BCE/FOCAL"}
 
 
@@ -218,14 +220,17 @@ def finding(broken: LawBroken, cases: int, seconds: float, smallest: float) -> F
 DETECTIONS = TypeAdapter(list[Detection])
 
 
-def kept(path: Path | None) -> list[Detection]:
+def kept(path: Path | None, catalogue: list[Fault]) -> list[Detection]:
     """What an earlier run wrote, of faults that are still the same."""
     there = DETECTIONS.validate_json(path.read_bytes()) if path is not None and path.exists() else []
-    return [each for each in there if each.fault in CATALOGUES[each.fault.package]]
+    return [each for each in there if each.fault in catalogue]
 
 
 def page(found: list[Detection], form: str) -> Iterator[str]:
-    """The Markdown page. ``form`` are the options that say in which form of the loss the faults were planted."""
+    """The Markdown page. ``form`` are the options that say in which form of the loss the faults were planted.
+
+    Of another form than the usual one it has no table of faults.
+    """
     firsts = [d.first for d in found if d.first is not None]
     columns = {
         "seconds to the first broken law": [first.seconds for first in firsts],
@@ -238,7 +243,8 @@ def page(found: list[Detection], form: str) -> Iterator[str]:
     package = found[0].fault.package
     of_other = form if package == "v5" else f"{form} --family {package}"
     kept_in = f"docs/measured/detection{of_other.replace(' --family ', '-').replace(' --', '-')}.md"
-    yield "# What the gate notices\n" if package == "v5" else "# What the gate notices in task-aligned losses\n"
+    where = "".join(f" {FORMS[option]}" for option in form.split()) + " in task-aligned losses" * (package == "tal")
+    yield f"# What the gate notices{where}\n"
     yield f"{len(found)} planted faults (`tests/faults/`), each a single careless edit of the bundled loss. On each the"
     yield "gate's cases were judged in their order, in one process, until a law broke. The first law is the earliest in"
     yield f"the order of laws that broke on that case or on the next {AFTER}: the one that the gate's report names."
@@ -254,8 +260,11 @@ def page(found: list[Detection], form: str) -> Iterator[str]:
     for name, values in columns.items():
         ninth = np.quantile(values, 0.9)
         yield f"| {name} | {statistics.median(values):.3g} | {ninth:.3g} | {max(values):.3g} |"
-    yield f"\nThe smallest case has {targets:.1f} targets on average, and {logits:.0f} logits in the median. Known as:"
-    yield "its number among faults that were seen in losses of this family.\n"
+    yield f"\nThe smallest case has {targets:.1f} targets on average, and {logits:.0f} logits in the median."
+    if form:
+        yield "[The page of the usual form](detection.md) has a table of all faults."
+        return
+    yield "Known as: its number among faults that were seen in losses of this family.\n"
     yield "In the table, cases and seconds are those to the first broken law, and smallest the seconds to its smallest"
     yield "case.\n"
     yield "| fault | step | kind | known as | first law | cases | seconds | smallest | targets | logits | named law |"
@@ -289,16 +298,15 @@ def main() -> int:
     parser.add_argument("names", nargs="*", help="only these faults, and no page")
     given = parser.parse_args()
     mode: Mode = "check" if given.check else "all" if given.all else "first"
-    before = kept(given.results)
-    catalogue = CATALOGUES[given.family]
-    faults = [f for f in catalogue if not given.names or f.name in given.names]
+    catalogue = list(CATALOGUES[given.family])
     if given.unchecked:
-        faults = [f for f in faults if "INPUT" not in f.steps and f.name not in ONLY_WITH_CHECKS]
-    if given.unchecked:
-        faults = [replace(f, dialect=f"{f.dialect}, {UNCHECKED[f.package]}") for f in faults]
+        catalogue = [f for f in catalogue if "INPUT" not in f.steps and f.name not in ONLY_WITH_CHECKS]
+        catalogue = [replace(f, dialect=f"{f.dialect}, {UNCHECKED[f.package]}") for f in catalogue]
     if given.mirror:
-        faults = [replace(f, device="mirror") if f.device == "cpu" else f for f in faults]
-    faults, known = faults[:: given.every], [each.fault for each in before]
+        catalogue = [replace(f, device="mirror") if f.device == "cpu" else f for f in catalogue]
+    before = kept(given.results, catalogue)
+    faults = [f for f in catalogue if not given.names or f.name in given.names][:: given.every]
+    known = [each.fault for each in before]
     tasks = [(fault, mode, not given.unchecked) for fault in faults if fault not in known]
     for each in {sequence(fault) for fault, _, _ in tasks}:
         package, (module, name), dialect, device = each
@@ -310,8 +318,8 @@ def main() -> int:
         if given.results is not None:
             given.results.write_bytes(DETECTIONS.dump_json(found))
     if mode != "check" and not given.names and given.every == 1:
-        order, form = [f.name for f in catalogue], " --unchecked" * given.unchecked + " --mirror" * given.mirror
-        print("\n".join(page(sorted(found, key=lambda d: order.index(d.fault.name)), form)))
+        form = " --unchecked" * given.unchecked + " --mirror" * given.mirror
+        print("\n".join(page(sorted(found, key=lambda d: catalogue.index(d.fault)), form)))
     complaints = [line for detection in found for line in detection.complaints()]
     print("\n".join(complaints), file=sys.stderr)
     return 1 if complaints else 0

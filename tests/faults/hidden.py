@@ -390,7 +390,7 @@ AUTOGRAD = (
         "wrong primitive",
         "boxes.gradient",
         MEAN,
-        f"{MEAN} + 0.1 * (selected[:, 0] - selected[:, 0].detach()).mean()",
+        f"({MEAN} + 0.1 * (selected[:, 0] - selected[:, 0].detach()).mean())",
     ),
     in_loss(
         "last_row_has_no_gradient",
