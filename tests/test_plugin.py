@@ -19,6 +19,7 @@ from tests.test_case import CASE, GOOD
 from tests.test_docs import README
 from yololoss.harness import plugin
 from yololoss.harness.cases.vectors import make_vector, read_vectors, write_vectors
+from yololoss.harness.engine import session
 from yololoss.harness.errors import UsageError
 from yololoss.harness.subjects.load import find_device, load_loss
 
@@ -139,6 +140,16 @@ def test_a_lost_device_is_a_finding_and_the_session_goes_on(tmp_path: Path):
     assert "  explains   totals.value" in output
     assert output.count("replay     yololoss replay ") == 1
     assert len(list((tmp_path / "found").iterdir())) == 2
+
+
+def test_a_session_that_is_cut_short_says_so(monkeypatch, tmp_path: Path):
+    """Else laws that judged few cases would look as if they held."""
+    monkeypatch.setattr(session, "PATIENCE", 2)
+    options = ("--loss", "tests.subjects.faulty:ExitsForGood", "--findings", str(tmp_path))
+    _, output = run(f"properties/v5/{TELLS['balance_reversed']}", *options)
+    assert re.search(r"^cut short: 2 cases ended their process or did not return; \d+ of ", output, re.MULTILINE), (
+        output
+    )
 
 
 @pytest.mark.slow

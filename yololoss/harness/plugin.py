@@ -266,24 +266,29 @@ def _run(item: pytest.Item, device: str, workers: int = 1) -> "Verdict":
     judged = _gate(item.config).judge(device, _laws(item.session, device), workers, _shown(item.config))
     if judged.problem:  # it was interrupted
         raise KeyboardInterrupt
+    if judged.stopped:
+        _say(item.config, f"stopped-{device}", judged.stopped)
     return judged
+
+
+def _say(config: pytest.Config, name: str, line: str) -> None:
+    """Print a line while a session runs. ``name``: of the file through which a worker of xdist is heard."""
+    folder, reporter = _shared_folder(config), config.pluginmanager.get_plugin("terminalreporter")
+    if folder is not None:  # such a worker's own reporter is not heard
+        (folder / f"{name}.line").write_text(line, encoding="utf-8")
+    elif reporter is not None:
+        reporter.write_line(f"\n{line}")
 
 
 def _shown(config: pytest.Config) -> "Show":
     """A function that shows findings while a session runs, and ends it after as many as ``--maxfail`` says."""
-    most, folder = config.option.maxfail, _shared_folder(config)
-    reporter = config.pluginmanager.get_plugin("terminalreporter")
-    known: set[str] = set()
+    most, known = config.option.maxfail, set[str]()
 
     def show(session: "Session") -> bool:
         for kind in session.findings.keys() - known:
             known.add(kind)
             finding = session.findings[kind]
-            line = f"{finding.law} broke after {session.used:.0f} s: {finding.path}"
-            if folder is not None:  # a worker of xdist, whose own reporter is not heard
-                (folder / f"{kind}.line").write_text(line, encoding="utf-8")
-            elif reporter is not None:
-                reporter.write_line(f"\n{line}")
+            _say(config, kind, f"{finding.law} broke after {session.used:.0f} s: {finding.path}")
         return bool(most and len(known) >= most)
 
     return show
