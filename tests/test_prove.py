@@ -296,6 +296,14 @@ def test_every_16_bit_logit_of_a_class_and_of_a_bin_is_tried_once():
         assert broken_in(subject, few) is None, few.kind
 
 
+def test_a_probability_below_the_normal_numbers_may_be_0_or_have_few_digits():
+    """In float32, of logits from -86 down: what follows from it is no fault. Each image is a case of its own here."""
+    near = torch.arange(-110, -86, 2).bfloat16().view(torch.int16).numpy().astype(np.uint16)
+    subject = Task("yololoss:TaskAlignedLoss", "cpu", "yololoss").under_test()
+    for bits in near.tolist():
+        assert broken_in(subject, tal_logits.Batch("bfloat16", (0,), ((bits,),))) is None
+
+
 CUT_OFF = """import torch
 from yololoss import TaskAlignedLoss
 

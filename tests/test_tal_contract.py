@@ -292,6 +292,18 @@ def test_a_perfect_prediction_at_whole_distances_has_a_finite_loss(dtype):
     assert items["dfl_loss"].item() == 0
 
 
+@pytest.mark.parametrize("values", [(1e31, 0.0), (1e38, 1e31), (-1e38, 0.0), (3e38, -3e38)])
+def test_a_bin_whose_logit_is_cut_off_keeps_its_gradient(values):
+    """Softmax minus the weights of the bins, so they sum to 0: of two bins beyond 1e30 the larger has all."""
+    layers = levels()
+    with torch.no_grad():
+        layers[0][:, 3:5] = torch.tensor(values)[:, None, None]
+    left = step(parts(), layers, batch())[1][:, :16]
+    assert (left.sum(1).abs() <= 1e-6).all()
+    assert (left[:, 3] != 0).any()
+    assert values[1] == 0 or not (left[:, 4] > 0).any()
+
+
 @pytest.mark.parametrize("wrong", [True, False])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_finite_logit_has_a_finite_loss_and_gradient(dtype, wrong):
