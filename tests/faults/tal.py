@@ -18,13 +18,13 @@ STEPS = {
     "METRIC": ("assign", "scores"),
     "TOPK": ("assign", "scores", "input", "run"),
     "CONFLICT": ("assign", "scores"),
-    "SCORE": ("scores", "totals.finite"),
+    "SCORE": ("scores", "totals.finite", "assign.anchors"),  # an anchor whose score is 0 has no target for all to see
     "CLS": ("classes", "totals", "symmetry.image-order"),
     "BOX": ("boxes", "totals.finite", "gradients.finite"),
     "THIRD": ("third", "totals.finite", "gradients.finite"),
     "SCALE": ("classes.divisor", "totals", "symmetry.duplicated-batch", "boxes.item", "third.item"),
     "RETURN": ("totals", "form", "run"),
-    "STATE": ("state", "form", "run"),
+    "STATE": ("state", "form", "run", "input.spoils-nothing"),
     "DTYPE": ("totals", "gradients", "assign", "scores", "run", "boxes", "third", "classes", "form", "state"),
     "AUTOGRAD": ("gradients", "boxes", "classes", "third", "totals"),
     "DEVICE": ("devices",),
@@ -43,7 +43,7 @@ def in_tal(
     name: str, step: str, law: str, module: str, old: str, new: str, field: str = "", heads: str = "one"
 ) -> Fault:
     """A fault of a module of a loss of one head, or of two. A law about the step is among the first that it breaks."""
-    if step not in STEPS:
+    if not STEPS.keys() >= {*step.split(", ")}:
         raise ValueError(f"{name}: unknown step {step}")
     dialect = "yololoss" if heads == "one" else f"yololoss, heads = {heads}"
     return Fault(name, step, "", law, module, old, new, field, "cpu", "tal", LOSSES[heads], dialect)
@@ -310,7 +310,7 @@ CONDUCT = (
     in_tal("prints_its_batch", "STATE", "run.no-output", "loss", READ, f"{READ}\n        print(len(batch))"),
     in_tal("writes_to_boxes", "STATE", "state.inputs-unchanged", "loss", READ,
              f"{READ}\n        batch[\"bboxes\"].clamp_(0.01, 0.5)"),
-    in_tal("writes_to_predictions", "STATE", "form.batch-unchanged", "loss", READ,
+    in_tal("writes_to_predictions", "STATE, METRIC", "form.batch-unchanged", "loss", READ,
              f"{READ}\n        read.scores.detach().mul_(2.0)"),
     in_tal("keeps_every_batch", "STATE", "state.keeps-nothing", "loss", READ,
              f"{READ}\n        self.kept = [*getattr(self, \"kept\", []), batch]"),
@@ -467,7 +467,7 @@ BEHAVES = (
     _after("function_kept", "state.pickle", "self.last = lambda: 0"),
     _after("half_by_default_dtype", "state.default-dtype",
            "values = values if torch.get_default_dtype() == torch.float32 else values.bfloat16().float()"),
-    _after("noise_on_top", "state.rng-independent", "values = values * (1 + 0.01 * torch.rand(()))"),
+    _after("noise_on_top", "state.rng-independent", "values = values * (1 + 0.01 * torch.rand(()))", "STATE, SCALE"),
     in_tal("every_second_object", "STATE", "state.second-object", "loss", "        self.checks = checks\n",
              "        self.checks = checks\n        type(self).made = getattr(type(self), 'made', 0) + 1\n"
              "        self.assigner = assigner if type(self).made % 2 else Assigner(topk=3)\n"),
