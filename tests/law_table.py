@@ -173,7 +173,7 @@ OF_V5 = {
     "state.many-calls": "more_from_the_fiftieth_call",
 }
 
-# Those that no fault names: see below.
+# Only laws that no fault names; each other one breaks on the first fault that names it.
 OF_TAL = {
     "assign.contested": "metric_decides",
     "assign.one-label": "gradient_cut_off",

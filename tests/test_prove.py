@@ -31,6 +31,7 @@ from yololoss.harness.prove.logits import broken_in
 from yololoss.harness.prove.proof import Unprovable
 
 WIDTHS = (1, 2, 3, 13, 160, 1000)
+FINITE = {"float16": 63488, "bfloat16": 65280}  # numbers
 F32 = np.float32
 ASSIGN = (HOME / "assign.py").read_text(encoding="utf-8")
 NEAR, END = "centre - centre.floor() < 0.5", "from_end - from_end.floor() < 0.5"
@@ -259,8 +260,7 @@ def test_every_16_bit_logit_is_tried_in_every_channel_once():
     found: dict[tuple[str, tuple[int, ...]], list[tuple[int, ...]]] = {}
     for batch in logits.batches():
         found.setdefault((batch.dtype, batch.channels), []).extend(batch.bits)
-    counts = {"float16": 63488, "bfloat16": 65280}
-    for dtype, count in counts.items():
+    for dtype, count in FINITE.items():
         for channel in range(len(logits.Batch.NAMES)):
             assert len(set(found[dtype, (channel,)])) == len(found[dtype, (channel,)]) == count
     pairs = found["float16", (2, 3)]
@@ -285,9 +285,7 @@ def test_every_16_bit_logit_of_a_class_and_of_a_bin_is_tried_once():
     for batch in tal_logits.batches():
         found.setdefault((batch.dtype, batch.kind), []).extend(batch.bits)
     assert len(found) == 2 * (3 + 16)
-    assert all(
-        len(set(bits)) == len(bits) == {"float16": 63488, "bfloat16": 65280}[d] for (d, _), bits in found.items()
-    )
+    assert all(len(set(bits)) == len(bits) == FINITE[dtype] for (dtype, _), bits in found.items())
     subject = Task("yololoss:TaskAlignedLoss", "cpu", "yololoss").under_test()
     for batch in tal_logits.batches()[16::33]:
         few = replace(batch, bits=batch.bits[-40:])

@@ -4,10 +4,11 @@ A family says what a case of these logits is (`Batch.case`), which channels ther
 """
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -111,15 +112,16 @@ class OfLogits(Proof[int]):
 
     statement: ClassVar[str]
 
-    def __init__(self, task: Task, batches: int | None = None) -> None:
-        own = task.under_test()
-        chosen = self.batches()[:batches]
-        sizes = {kind: sum(len(each.bits) for each in chosen if each.kind == kind) for kind in (b.kind for b in chosen)}
+    def __init__(self, task: Task) -> None:
+        own, batches = task.under_test(), self.batches()
+        sizes: Counter[str] = Counter()
+        for each in batches:
+            sizes[each.kind] += len(each.bits)
         enumerated = tuple(Enumerated(what=kind, count=count) for kind, count in sizes.items())
-        every = dict.fromkeys(law for each in chosen for law in each.laws)
+        every = (*batches[0].ENDS, *batches[0].OF_GRADIENTS, *batches[0].OF_VALUES)
         laws = tuple(name for name in every if find_laws(own.family)[name].assumes(own) is None)
         claim = claimed(task, "logits", self.statement, laws=laws, enumerated=enumerated)
-        super().__init__(task, claim, range(len(chosen)))
+        super().__init__(task, claim, range(len(batches)))
 
     @classmethod
     @abstractmethod
@@ -164,7 +166,7 @@ def _judged(law: Law, run: Run, batch: Batch) -> Told | None:
     return told
 
 
-def _smaller(law: Law, subject: Any, batch: Batch, told: Told) -> tuple[Batch, Told]:
+def _smaller(law: Law, subject: LossUnderTest, batch: Batch, told: Told) -> tuple[Batch, Told]:
     """Halve the batch as long as one half also breaks the law."""
     for half in batch.halves:
         found = _judged(law, Run(subject, half.case), half)
