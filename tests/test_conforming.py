@@ -1,6 +1,7 @@
 """No law accuses a loss that differs from the bundled one only in what SPEC leaves open."""
 
 import inspect
+import logging
 
 import pytest
 import torch
@@ -122,6 +123,13 @@ def test_two_classes_in_one_fitting_cell_leave_it_a_gradient():
         law.examine(Run(subject, fit.changed(predictions=SeededLogits(seed=0, scale=0.0, offset=offset))))
 
 
+def test_a_loss_may_log_while_it_is_built(monkeypatch):
+    """A message to a logger that nobody set up reaches the standard error. Only one at each call is output."""
+    monkeypatch.setattr(logging.root, "handlers", [])  # without pytest's own
+    case = drawn(LAWS["run.no-output"].strategy(V5), 1)[0]
+    LAWS["run.no-output"].examine(Run(load("tests.subjects.conforming_forms:Logs"), case))
+
+
 def test_lists_of_another_number_show_no_rows():
     """Four lists with indices, or yolov7's six; anything else is a form of the loss's own."""
     assert read_built([[torch.zeros(3)]] * 5, drawn(LAWS["assign.rows"].strategy(V5), 2)[1]) is None
@@ -157,3 +165,48 @@ def test_a_tie_may_be_decided_in_any_way(spec, dtype, anchor, target, logits):
         predictions=SeededLogits(seed=0, scale=0.0, overrides=tuple(spots)),
     )
     LAWS["gradients.value"].examine(Run(load(f"tests.subjects.conforming:{spec}"), case))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "anchor", "logits", "boxes"),
+    [
+        # two equal targets: each gradient jumps, and so does what it adds to the other's rounding
+        (
+            "bfloat16",
+            (0.86297, 0.25),
+            (1.1015625, 0.03063965, -0.76953125, -1.1015625),
+            2 * [(1.0, 0.51534057, 0.34518811, 0.06250003)],
+        ),
+        # y ties, and then both edges of h lie within the target's, or both outside
+        (
+            "float16",
+            (1.0, 0.06),
+            (0.22314453, -0.64648438, 17.328125, -0.77099609),
+            [(0.61108595, 0.1875, 3.99999976, 0.024)],
+        ),
+        # the box is narrower than the error of x: the target's edge may cut it
+        (
+            "float16",
+            (0.86297, 2.875),
+            (-3.89257812, 5.01171875, -6.0078125, 1.24414062),
+            [(0.1875, 0.25585938, 1.29492188, 1.15039062)],
+        ),
+    ],
+)
+def test_half_precision_may_decide_a_tie_in_any_way(dtype, anchor, logits, boxes):
+    """Each accused a loss that computes sigmoids in the predictions' dtype, in 100,000 judgements."""
+    at = [
+        Override(layer=0, image=0, anchor=0, row=1, column=1, channel=channel, value=value)
+        for channel, value in enumerate(logits)
+    ]
+    case = Case(
+        batch=1,
+        classes=1,
+        grids=((8, 8),),
+        strides=(16.0,),
+        anchors=((anchor,),),
+        targets=tuple((0, 0, (x + 1) / 8, (y + 1) / 8, w / 8, h / 8) for x, y, w, h in boxes),
+        dtype=dtype,
+        predictions=SeededLogits(seed=0, scale=0.0, overrides=tuple(at)),
+    )
+    LAWS["gradients.value"].examine(Run(load("tests.subjects.conforming:HalfParts"), case))

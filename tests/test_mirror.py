@@ -41,6 +41,8 @@ def test_a_tensor_on_the_mirror_is_a_tensor_like_any_other():
     for copied in (copy.deepcopy(x.detach()), pickle.loads(pickle.dumps(x.detach())), y.new_tensor([1.0])):
         assert isinstance(copied, MirrorTensor)
     assert pickle.loads(pickle.dumps(x)).requires_grad
+    assert copy.deepcopy(y[0, 1]).tolist() == [3, 4]  # a part, which does not begin where its memory does
+    assert "requires_grad=True" in str(x)
     assert y.sum().item() == 37
     np.testing.assert_array_equal(y.numpy(force=True), [[[10, 20], [3, 4]]])
 

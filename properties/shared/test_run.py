@@ -40,7 +40,7 @@ def test_no_case_ends_the_interpreter(exam: Exam) -> None:
 
 @law("run.no-output", title="The loss prints something", source="DESIGN", cases="any", everywhere=True)
 def test_the_loss_prints_nothing(exam: Exam) -> None:
-    """The loss writes nothing to standard output or standard error."""
+    """The loss writes nothing to standard output or standard error. It may log, by `logging`, while it is built."""
     no_trouble(exam, "printed", "nothing printed")
 
 

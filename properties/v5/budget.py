@@ -15,7 +15,8 @@ of itself (`UNITS`), so
   while the error of its gradient sigma - t is only u;
 - a mean of n numbers of one sign, summed pairwise, adds 2 log2 n roundings;
 - the gradients of k rows of one cell are added one by one in the predictions' dtype. This adds k - 1 roundings, each at
-  most u times the sum of their sizes.
+  most u times the sum of their sizes. The size is that of the reference and its error together: two gradients within
+  their errors of 0 may be as large as these.
 
 For half-precision predictions a subject may compute sigmoid, 2 sigmoid - 1/2, (2 sigmoid)^2 and the criteria in their
 dtype, and also the gradient through them, as upstream does (SPEC, notation). This adds `HALF_CHAIN` roundings of that
@@ -65,6 +66,8 @@ def _moves(quantities: int) -> Grid:
 
 MOVES = _moves(5)  # of a box's coordinates and its angle
 MOVES_OF_EDGES = _moves(7)  # and of the sides of the target, which are differences of edges too
+# Centres near the target's, in halves of the larger side, and by how many errors the sides move.
+NEAR = np.array([(0, 0, 0, 0), (0, 0, 1, 1), (0, 0, -1, -1), (1, 0, 0, 0), (-1, 0, 0, 0), (0, 1, 0, 0), (0, -1, 0, 0)])
 LOST = 4  # a side of fewer errors than these has no digit left
 QUARTER = math.pi / 2  # the largest possible error of a box's angle
 
@@ -98,15 +101,22 @@ class Budget:
 
     @cached_property
     def _moved(self) -> tuple[Overlap, Grid, Grid | None]:
-        """All rows' boxes (4 k, n, 4), laid over the targets', their angles (4 k, n), and what `BoxLogits.turns` says.
+        """All rows' boxes (m, n, 4), laid over the targets', their angles (m, n), and what `BoxLogits.turns` says.
 
-        They are moved both ways by one and by two errors of each of k quantities.
+        They are moved both ways by one and by two errors of each of k quantities, then as `NEAR` says. By x alone, one
+        of two boxes lies within the other, or an edge cuts it, or they are apart. A move by one error may step over the
+        first two. The centre that is sure to show one is the target's, or half the larger side away from it.
         """
         r = self.reference
         box, target = r.all_predicted.box, np.asfortranarray(r.all_boxes)
         moves = MOVES_OF_EDGES if self.dialect.edges else MOVES
         # Each coordinate's values are contiguous in memory: NumPy is slow where its inner loop has 2 or 4 numbers.
-        steps = moves.T[..., None] * self._errors[:, : len(moves.T)].T[:, None]
+        errors = self._errors[:, : len(moves.T)].T
+        away = (target - box)[:, :2].T[:, None] + NEAR.T[:2, :, None] * np.maximum(box, target)[:, 2:].T[:, None] / 2
+        near = np.zeros((len(errors), len(NEAR), len(box)))
+        near[:2] = np.clip(away, -errors[:2, None], errors[:2, None])  # as near as the error allows
+        near[2:4] = NEAR.T[2:, :, None] * errors[2:4, None]
+        steps = np.concatenate((moves.T[..., None] * errors[:, None], near), axis=1)
         moved = box.T[:, None] + steps[:4]
         np.maximum(moved[2:], 0, out=moved[2:])
         laid, angles, turns = np.moveaxis(moved, 0, -1), r.all_predicted.angle + steps[4], None
@@ -263,20 +273,19 @@ class Budget:
         rows[:, :4] = box * self._box_gradient() + SMALLEST[self.case.dtype] + added
         by_class = self._criterion_gradient(r.all_class_logits, r.all_class_targets, None, True)
         rows[:, 5:] = cls * by_class * r.class_weights
+        count = np.bincount(r.all_cells)[r.all_cells][:, None]  # of rows in its cell: up to count - 1 additions
+        share = RESULT * U + self.half
+        # Rounding is a share of the row's own gradient, which may be as large as this, also where rows cancel.
+        rows += (share + (count - 1) * self.unit) * (abs(r.all_row_gradients) + rows)
         grid = np.zeros_like(r.all_gradients)
-        np.add.at(grid, r.all_cells, rows + self._summing())
+        np.add.at(grid, r.all_cells, rows)
         by_cell = self._criterion_gradient(r.all_objectness_logits, r.all_objectness, self._all_objectness, False)
         used = self.balances[-2][: self.case.layers] / r.calls[-1].balance[: self.case.layers]
         used = np.repeat(used, [part.stop - part.start for part in r.cell_parts])
-        size = abs(r.all_gradients)
-        grid[:, 4] = r.all_cell_weights * by_cell + used * size[:, 4]
-        return r.grids(grid + (RESULT * U + self.half) * size + SMALLEST[self.case.dtype])
-
-    def _summing(self) -> Grid:
-        """Of each row's gradient, (n, 5 + C): with k rows in its cell, it is part of at most k - 1 additions."""
-        r = self.reference
-        count = np.bincount(r.all_cells)[r.all_cells]
-        return np.asarray((count - 1)[:, None] * self.unit * abs(r.all_row_gradients))
+        size = abs(r.all_gradients[:, 4])
+        by_cell = r.all_cell_weights * by_cell + used * size
+        grid[:, 4] = by_cell + share * (size + by_cell)
+        return r.grids(grid + SMALLEST[self.case.dtype])
 
     def _box_gradient(self) -> Grid:
         """Of each row's gradient of CIoU with respect to its logits, (n, 4)."""
@@ -355,10 +364,12 @@ def _either_way(changes: Grid) -> Grid:
 
 
 def _around(changes: Grid) -> Grid:
-    """The same for changes (4 k, ...) by moves of one and of two errors: the largest change within one move.
+    """The same for changes (4 k + 7, ...) by `Budget._moved`: the largest change within one move.
 
     If a tie lies within the move, the gradient jumps there and changes further behind it. At the jump it may differ
-    from the end of the move by as much as it changes over the second half.
+    from the end of the move by as much as it changes over the second half. What the moves near the target change more
+    is a jump that moves of single quantities step over.
     """
-    once, twice = np.split(changes, 2)
-    return _either_way(abs(once) + abs(twice - once))
+    once, twice = np.split(changes[: -len(NEAR)], 2)
+    single, near = _either_way(abs(once) + abs(twice - once)), abs(changes[-len(NEAR) :]).max(axis=0)
+    return np.asarray(single + np.where(near > single, near, 0))

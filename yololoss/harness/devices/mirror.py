@@ -76,7 +76,12 @@ class MirrorTensor(Tensor):
 
     @override
     def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]  # theirs is untyped
-        return f"{repr(self.on_cpu)[:-1]}, device='{self.device}')"
+        needs = ", requires_grad=True" if self.requires_grad and self.is_leaf else ""
+        return f"{repr(self.on_cpu)[:-1]}, device='{self.device}'{needs})"
+
+    @override
+    def data_ptr(self) -> int:
+        return 0  # a part of a tensor has none either; torch would copy memory from there in a deep copy
 
     @override
     def __reduce_ex__(self, protocol: Any) -> Any:

@@ -1,5 +1,6 @@
 """Runs a subject on a case: a new subject, its own copies of the inputs, and a record of everything that it did."""
 
+import logging
 import signal
 import sys
 import threading
@@ -11,6 +12,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -60,7 +62,8 @@ def execute(under_test: LossUnderTest, case: Case, limit: float | None = None) -
     ):
         stage = partial(_stage, troubles=conduct.troubles, not_own=not_own)
         subject = None
-        with stage("construction"):
+        # What is logged once, while the loss is built, is for the application, also if it has set up no logging.
+        with stage("construction"), patch("logging.lastResort", logging.NullHandler()):
             subject = under_test.make(case, device)
         if subject is not None:
             with stage("build_targets"):
