@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from properties.v5.prove.assignment import centre
 from tests.all_laws import ROOT
 from yololoss.harness.cases.files import read_file
 from yololoss.harness.findings.about import sources
+from yololoss.harness.prove.centres import centre
 from yololoss.harness.prove.certificate import Certificate
 
 

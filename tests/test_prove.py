@@ -5,30 +5,36 @@ import multiprocessing
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
 
+from properties.tal.prove import assignment as tal_assignment
 from properties.tal.prove import logits as tal_logits
 from properties.v5.prove import assignment, exact, logits
-from properties.v5.prove.assignment import BATCH, Wanted, odd_in, passes, turns
-from properties.v5.prove.exact import ONE_BITS, cells, intervals, scaled, within
+from properties.v5.prove.assignment import BATCH, Wanted, changes, odd_in, passes
+from properties.v5.prove.exact import cells, intervals, scaled, within
 from properties.v5.rows import Rows
 from tests import certificates
 from tests.all_laws import ROOT
-from tests.faults import HOME, plant_text
+from tests.faults import HOME, PACKAGES, plant_text
+from tests.faults.tal import LOSSES as TAL_LOSSES
 from tests.fork import said
+from tests.subjects.aligned_forms import FORMS as ALIGNED
 from tests.test_cli import run
 from yololoss.harness.cases.files import read_file
 from yololoss.harness.cases.vectors import read_vectors
 from yololoss.harness.config import BUNDLED
 from yololoss.harness.engine.judge import Task
-from yololoss.harness.prove import proof
+from yololoss.harness.prove import centres, proof
+from yololoss.harness.prove.centres import ONE_BITS, turns
 from yololoss.harness.prove.certificate import Certificate, Claim
 from yololoss.harness.prove.logits import broken_in
 from yololoss.harness.prove.proof import Unprovable
+from yololoss.harness.subjects.family import LossUnderTest
 
 WIDTHS = (1, 2, 3, 13, 160, 1000)
 FINITE = {"float16": 63488, "bfloat16": 65280}  # numbers
@@ -84,10 +90,11 @@ def test_all_centres_are_counted_and_none_twice():
     firsts = [each.first for each in intervals(20)]
     assert firsts == sorted(set(firsts))
     assert firsts[0] == 0
-    parts = assignment.shards(0, ONE_BITS + 1)
+    ahead, *shards = centres.shards(0, ONE_BITS + 1, [])
+    parts = [part for shard in shards for part in shard.ranges]
     assert [first for first, _ in parts[1:]] == [stop for _, stop in parts[:-1]]
-    assert sum(stop - first for first, stop in parts) == exact.CENTRES
-    assert exact.bits(0.5) == 0x3F000000
+    assert sum(stop - first for first, stop in parts) == sum(each.size for each in (ahead, *shards)) == exact.CENTRES
+    assert centres.bits(0.5) == 0x3F000000
     assert [each.first for each in within(2, 5, 2**30)] == [5, *firsts_within(2, 5, 2**30)]
 
 
@@ -108,7 +115,7 @@ def test_each_width_is_one_of_columns_once_and_one_of_rows_once():
 @pytest.mark.parametrize("grids", passes(assignment.WIDTHS))
 def test_the_bundled_loss_holds_where_cells_change(grids):
     """The centres beside every change of cells, and a stretch of them in the middle."""
-    ranges = [*turns(grids, 0, ONE_BITS + 1), (0x3F000000 - 500, 0x3F000000 + 500)]
+    ranges = [*turns(changes(grids), 0, ONE_BITS + 1), (0x3F000000 - 500, 0x3F000000 + 500)]
     assert all(odd_in(bundled(), grids, *bits) is None for bits in ranges)
 
 
@@ -125,7 +132,7 @@ def test_the_bundled_loss_holds_where_cells_change(grids):
 def test_rows_may_come_in_any_form_and_order(spec):
     """The proof holds for losses that differ in what SPEC leaves open."""
     subject, grids = Task(spec, "cpu", "upstream, row_order = any").under_test(), ((2, 3), (3, 2))
-    assert all(odd_in(subject, grids, *bits) is None for bits in turns(grids, 0, ONE_BITS + 1))
+    assert all(odd_in(subject, grids, *bits) is None for bits in turns(changes(grids), 0, ONE_BITS + 1))
 
 
 def faulty(folder: Path, name: str, old: str, new: str) -> str:
@@ -152,7 +159,7 @@ def test_a_fault_of_one_ulp_in_one_neighbour_rule_is_named_with_a_centre(tmp_pat
     assert "assign.neighbours broke: " in output
     named = re.search(r"refuted by centre (\S+) \(bits (\w+)\) on (\d+) columns, (\d+) rows: expected cells", output)
     centre, columns, rows = float(named[1]), int(named[3]), int(named[4])
-    assert int(named[2], 16) == exact.bits(centre)
+    assert int(named[2], 16) == centres.bits(centre)
     assert any(low <= centre * side <= high for side in (columns, rows))
     (path,) = (tmp_path / ".yololoss/findings").glob("*.json")
     assert read_vectors(path).vectors[0].case.targets[0][2:4] == (centre, centre)
@@ -250,6 +257,86 @@ def test_a_loss_of_one_size_or_with_other_layers_cannot_be_proven():
         pytest.raises(Unprovable, match="rows of 0 layers, expected 1"),
     ):
         odd_in(subject, ((2, 2),), 0, 5)
+
+
+# The assignment of task-aligned losses
+
+
+def tal(spec: str, dialect: str = "yololoss") -> LossUnderTest:
+    return Task(spec, "cpu", dialect).under_test()
+
+
+def tried(spec: str, dialect: str = "yololoss") -> list[Any]:
+    """The centres with wrong anchors beside every change."""
+    subject = tal(spec, dialect)
+    each = (tal_assignment.odd_in(subject, *bits) for bits in turns(tal_assignment.changes(), 0, ONE_BITS + 1))
+    return [odd for odd in each if odd is not None]
+
+
+@pytest.mark.parametrize(
+    ("spec", "dialect"),
+    [("yololoss:TaskAlignedLoss", "yololoss"), *list(ALIGNED.items())[:3]],
+)
+def test_right_task_aligned_losses_hold_where_anchors_change(spec, dialect):
+    """The bundled one, and some that are written otherwise: beside each change of anchors on either axis."""
+    assert not tried(spec, dialect)
+
+
+TAL_ASSIGN = (PACKAGES / "tal" / "assign.py").read_text(encoding="utf-8")
+INSIDE = "(bottom - y > INSIDE)"
+ENLARGED = "torch.where(size < small_side, small_side, size)"
+
+
+def faulty_tal(folder: Path, name: str, old: str, new: str) -> str:
+    assert old in TAL_ASSIGN
+    return plant_text(name, {"assign": TAL_ASSIGN.replace(old, new)}, folder, "tal", TAL_LOSSES["one"])
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "centre"),
+    [
+        ("inside_moved", INSIDE, "(bottom - y > 2**-14)", 0.75),
+        ("never_enlarged", ENLARGED, "size", 0.2),
+        ("tiny_not_enlarged", ENLARGED, "torch.where((size < small_side) & (size > 2**-12), small_side, size)", 2**-17),
+    ],
+)
+def test_a_wrong_side_of_a_task_aligned_target_is_named(tmp_path, name, old, new, centre):
+    """An edge that is off by less than a thousandth of a pixel; sides that are not enlarged, all or the smallest."""
+    spec = faulty_tal(tmp_path, name, old, new)
+    low, high = centre * (1 - 1e-6), centre * (1 + 1e-5)
+    options = ("--part", "assignment", "--centres", low, high, "--workers", 1)
+    status, output, errors = run("prove", spec, *options, cwd=tmp_path)
+    assert status == 1, errors
+    assert "assignment, 2 columns with 4 rows, 1 columns with 2 rows: refuted by centre" in output
+
+
+TAL_START = "        candidate = inside("
+TAL_RAISES = f"        if (box[:, 0] > -3.752).any():\n            raise KeyError('third')\n{TAL_START}"
+TAL_CROWD = f"        box = box if len(box) < 50 else box + 10\n{TAL_START}"
+TAL_MANY = f"        if len(box) > 50:\n            raise MemoryError('many')\n{TAL_START}"
+
+
+def test_what_else_refutes_a_task_aligned_loss_or_cannot_be_proven(tmp_path):
+    """It raises on one centre; or is wrong among others only; or raises on many; or has two heads, or small inputs."""
+    quick = ("--part", "assignment", "--centres", 0.39, 0.391, "--workers", 1)
+
+    def said(spec: str, *more: str) -> str:
+        status, output, errors = run("prove", spec, *quick, *more, cwd=tmp_path)
+        return output if status == 1 else errors.splitlines()[-1]
+
+    raising = faulty_tal(tmp_path, "tal_third", TAL_START, TAL_RAISES)
+    assert "observed KeyError: 'third'" in said(raising)
+    crowd = said(faulty_tal(tmp_path, "tal_crowd", TAL_START, TAL_CROWD))
+    assert "  repeats    no: " in crowd
+    assert "but others with 8192 targets" in crowd
+    many = said(faulty_tal(tmp_path, "tal_many", TAL_START, TAL_MANY))
+    assert " targets at once: MemoryError: many; --part logits proves the rest" in many
+    assert "dialect upstream, heads = YOLO26 has two heads, or a top-k below 10; " in said(
+        "yololoss:E2ELoss", "--dialect", "upstream, heads = YOLO26"
+    )
+    made = tal("yololoss:TaskAlignedLoss").make(tal_assignment.frame(), torch.device("cpu"))
+    with patch.object(type(made), "any_size", False), pytest.raises(Unprovable, match="of one size only"):
+        tal_assignment.odd_in(tal("yololoss:TaskAlignedLoss"), 0, 5)
 
 
 # Logits
@@ -374,7 +461,7 @@ def test_a_certificate_says_what_was_enumerated(tmp_path):
     certificate = read_file(path, Certificate)
     assert certificate == Certificate.model_validate_json(json.dumps(told))
     claim = certificate.claim
-    low, high = exact.bits(0.25), exact.bits(0.2502)
+    low, high = centres.bits(0.25), centres.bits(0.2502)
     assert claim.bits == (low, high + 1)
     assert claim.enumerated[0].count == certificate.tried == high + 1 - low
     assert claim.grids == ((2, 3), (3, 2))
@@ -404,7 +491,7 @@ def test_an_interrupted_proof_goes_on_where_it_was(tmp_path):
         with patch.object(assignment, "odd_in", lambda subject, grids, first, stop: tried.append((first, stop))):
             status, _, errors = small(tmp_path)
         assert status == 0, errors
-    assert tried[0][0] == exact.bits(0.25) + 2000
+    assert tried[0][0] == centres.bits(0.25) + 2000
     (path,) = (tmp_path / ".yololoss/proof").glob("*.json")
     certificate = read_file(path, Certificate)
     assert (certificate.verdict, certificate.tried) == ("holds", certificate.claim.enumerated[0].count)

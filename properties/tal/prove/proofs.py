@@ -1,17 +1,82 @@
-"""The proofs for task-aligned losses: every 16-bit logit."""
+"""The proofs for task-aligned losses: every centre with a side, every 16-bit logit."""
 
 from collections.abc import Iterator
 from typing import Any
 
-from yololoss.harness.engine.judge import Task
-from yololoss.harness.errors import UsageError
-from yololoss.harness.prove.proof import Proof
+from typing_extensions import override
 
+from yololoss.harness.engine.judge import Task
+from yololoss.harness.laws.exam import LawBroken
+from yololoss.harness.prove.centres import Shard, shards, span
+from yololoss.harness.prove.certificate import Enumerated, claimed
+from yololoss.harness.prove.proof import Proof, Unprovable, broken_by, chosen, not_alone, subject
+from yololoss.harness.subjects.family import LossUnderTest
+from yololoss.harness.subjects.subject import Unsupported
+
+from . import assignment
+from .assignment import GRIDS, Odd
 from .logits import OfLogits
 
+ASSIGNMENT = (
+    f"For each centre of x, which from {assignment.LEAST:g} on is the side of y too, the target's anchors are those "
+    f"inside its box by exact arithmetic; one within {assignment.NEAR:g} pixels of an edge may be."
+)
+ALL = "assign.anchors"
+ANCHORS = sum(rows * columns for rows, columns in GRIDS)
 
-def proofs(task: Task, part: str | None, **of_centres: Any) -> Iterator[Proof[Any]]:
-    """The proof of all logits; what is asked of centres has no proof here. Raises UsageError for another part."""
-    if part not in (None, "logits"):
-        raise UsageError(f"--part {part}: of task-aligned losses only logits can be proven")
-    yield OfLogits(task)
+
+class OfAssignment(Proof[Shard]):
+    """The proof about all centres and sides."""
+
+    hint = "; --part logits proves the rest"
+
+    def __init__(self, task: Task, first: int, stop: int) -> None:
+        claim = claimed(
+            task,
+            "assignment",
+            ASSIGNMENT,
+            grids=GRIDS,
+            bits=(first, stop),
+            enumerated=(Enumerated(what="float32 centres", count=stop - first),),
+        )
+        super().__init__(task, claim, shards(first, stop, assignment.changes()))
+
+    @override
+    def require(self, subject: LossUnderTest) -> None:
+        if subject.dialect.heads != "one" or subject.dialect.topk < ANCHORS:
+            raise Unprovable(f"dialect {subject.dialect_text} has two heads, or a top-k below {ANCHORS}")
+        try:
+            subject.make(assignment.frame(), subject.device)
+        except Unsupported as reason:
+            raise Unprovable(f"it takes no {reason}") from reason
+
+    @staticmethod
+    @override
+    def prove(part: Shard) -> Odd | None:
+        """The first centre with wrong anchors."""
+        each = (assignment.odd_in(subject(), *bits) for bits in part.ranges)
+        return next((odd for odd in each if odd is not None), None)
+
+    @override
+    def size(self, part: Shard) -> int:
+        return part.size
+
+    @override
+    def told(self, subject: LossUnderTest, odd: Odd) -> tuple[str, LawBroken]:
+        case, place = assignment.alone(odd), assignment.place(odd)
+        expected, observed = assignment.shown(subject, odd)
+        line = f"{place}: expected {expected}, observed {observed}"
+        broken = broken_by(("run.no-exception", ALL), subject, case)
+        if broken is not None:
+            return line, broken
+        broken = not_alone(ALL, subject, case, (place, expected, f"{observed}; others with other targets"))
+        return f"{line}, but others with {assignment.BATCH} targets", broken
+
+
+def proofs(task: Task, part: str | None, centres: tuple[float, float], **of_grids: Any) -> Iterator[Proof[Any]]:
+    """The proofs of these parts; the grids are always the same. Raises UsageError for an invalid part or range."""
+    first, stop = span(*centres)
+    if "assignment" in chosen(part):
+        yield OfAssignment(task, first, stop)
+    if "logits" in chosen(part):
+        yield OfLogits(task)

@@ -6,6 +6,7 @@ centre has the same coordinate on both axes, so that a grid of H rows and W colu
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -13,21 +14,20 @@ import torch
 from numpy.typing import NDArray
 
 from yololoss.harness.engine.guard import is_watched
+from yololoss.harness.prove.centres import centre, centres, first_raising
 from yololoss.harness.prove.proof import HUNG, Unprovable
 from yololoss.harness.subjects.family import LossUnderTest
 from yololoss.harness.subjects.subject import Unsupported
 
 from ..case import Case, FormulaLogits
-from ..prove.exact import ONE_BITS, Cells, intervals, scaled, within
+from ..prove.exact import Cells, intervals, scaled, within
 from ..rows import Rows
 
 Grid = tuple[int, int]  # rows, columns
 WIDTHS = (1, 2, 3, 5, 10, 13, 20, 40, 80, 160)
 LAYERS = 3  # most grids per call: they share the cost of a call
 BATCH = 2**16  # targets per call: more do not fit the processor's cache, and with fewer the cost of a call dominates
-SHARD = 2**21  # centres between two saves of the certificate: about a second
 SIDE = 0.5  # sides of every target, as a fraction of the image: exact in cells of any grid
-AROUND = 4  # centres on each side of a change of cells, which are tried first
 
 
 @dataclass(frozen=True)
@@ -56,23 +56,9 @@ def passes(widths: Sequence[int]) -> list[tuple[Grid, ...]]:
     return [tuple(grids[i::calls]) for i in range(calls)]
 
 
-def shards(first: int, stop: int) -> list[tuple[int, int]]:
-    """The centres in parts, as ranges of bits."""
-    return [(at, min(at + SHARD, stop)) for at in range(first, stop, SHARD)]
-
-
-def turns(grids: Sequence[Grid], first: int, stop: int) -> list[tuple[int, int]]:
-    """The centres nearest to a change of cells: a fault is most likely there, and they take only a second."""
-    changes = {each.first for grid in grids for width in grid for each in intervals(width)} | {ONE_BITS}
-    found: list[tuple[int, int]] = []
-    for at in sorted(changes):
-        low, high = max(at - AROUND, first), min(at + AROUND + 1, stop)
-        if low >= high:
-            continue
-        if found and low <= found[-1][1]:
-            low = found.pop()[0]
-        found.append((low, high))
-    return found
+def changes(grids: Sequence[Grid]) -> set[int]:
+    """The bits of the centres at which the cells change."""
+    return {each.first for grid in grids for width in grid for each in intervals(width)}
 
 
 def frame(grids: Sequence[Grid], targets: tuple[tuple[float, float, float, float, float, float], ...] = ()) -> Case:
@@ -93,17 +79,12 @@ def at_centre(grid: Grid, bits: int) -> Case:
     return frame([grid], ((0.0, 0.0, centre(bits), centre(bits), SIDE, SIDE),))
 
 
-def centre(bits: int) -> float:
-    """The float32 of these bits."""
-    return float(np.array(bits, dtype=np.int32).view(np.float32))
-
-
 def rows_of(subject: LossUnderTest, grids: Sequence[Grid], first: int, stop: int) -> list[Rows]:
     """The loss's rows for each grid, for the centres of these bits, one target per image. Raises Unprovable."""
     count = stop - first
     targets = torch.zeros(count, 6)
     targets[:, 0] = torch.arange(count)
-    targets[:, 2] = targets[:, 3] = torch.arange(first, stop, dtype=torch.int32).view(torch.float32)
+    targets[:, 2] = targets[:, 3] = torch.from_numpy(centres(first, stop))
     targets[:, 4:] = SIDE
     case = frame(grids)
     # an assignment reads only shapes, so all predictions can share one number in memory
@@ -260,19 +241,12 @@ def _odd(subject: LossUnderTest, grids: Sequence[Grid], first: int, stop: int) -
 
 
 def _raising(subject: LossUnderTest, grids: Sequence[Grid], first: int, stop: int) -> Odd | None:
-    """The first centre on which the loss raises, and its grid; None if it raises on no single centre."""
-    middle = (first + stop) // 2
-    parts: list[tuple[tuple[Grid, ...], int, int]]
-    if len(grids) > 1:
-        parts = [((grid,), first, stop) for grid in grids]
-    else:
-        parts = [(tuple(grids), first, middle), (tuple(grids), middle, stop)] if stop - first > 1 else []
-    for some, begin, end in parts:
-        try:
-            rows_of(subject, some, begin, end)
-        except Exception:
-            return _raising(subject, some, begin, end)
-    return None if parts else Odd(first, grids[0])
+    """A centre on which the loss raises by itself, and its grid; None if there is none."""
+    for grid in grids:
+        bits = first_raising(partial(rows_of, subject, [grid]), first, stop)
+        if bits is not None:
+            return Odd(bits, grid)
+    return None
 
 
 def shown(subject: LossUnderTest, odd: Odd) -> tuple[str, str]:

@@ -17,12 +17,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from yololoss.harness.prove.centres import ONE_BITS
+
 ONE = 1 << 149  # 1.0, in the units of the smallest float32
 HALF = ONE >> 1
 DIGITS = 24  # binary digits that a float32 keeps
 FRACTION = 1 << (DIGITS - 1)
-ZERO_BITS, ONE_BITS = 0, 0x3F800000  # of the first and the last centre of an image
-CENTRES = ONE_BITS - ZERO_BITS + 1
+CENTRES = ONE_BITS + 1
 
 
 class Cells(NamedTuple):
@@ -44,11 +45,6 @@ def number(bits: int) -> int:
     """The float32 of these bits (of 0 or above, and finite), in units of 2^-149."""
     exponent, fraction = divmod(bits, FRACTION)
     return (FRACTION + fraction) << (exponent - 1) if exponent else fraction
-
-
-def bits(fraction: float) -> int:
-    """The bits of the float32 nearest to a number of 0 or above."""
-    return int(np.float32(abs(fraction)).view(np.int32))
 
 
 def rounded(exact: int) -> int:
@@ -105,7 +101,7 @@ def cells(bits: int, width: int) -> Cells:
 def intervals(width: int) -> tuple[Interval, ...]:
     """All centres in [0, 1], in intervals with the same cells on an axis of ``width`` cells."""
     found: list[Interval] = []
-    waiting = [(ZERO_BITS, _deciding(ZERO_BITS, width), ONE_BITS, _deciding(ONE_BITS, width))]
+    waiting = [(0, _deciding(0, width), ONE_BITS, _deciding(ONE_BITS, width))]
     while waiting:
         first, at_first, last, at_last = waiting.pop()
         if at_first == at_last:

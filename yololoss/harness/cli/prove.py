@@ -39,7 +39,7 @@ def widths(text: str) -> tuple[int, ...]:
     default="1,2,3,5,10,13,20,40,80,160",
     show_default=True,
     metavar="N,N,...",
-    help="Grid widths. Each is proven as a number of columns and as a number of rows.",
+    help="Grid widths of v5 losses. Each is proven as a number of columns and as a number of rows.",
 )
 @click.option(
     "--centres",
@@ -74,7 +74,7 @@ def prove(
 ) -> None:
     """Try every value: each float32 centre of a target in [0, 1], and each 16-bit logit.
 
-    Centres are compared with integer arithmetic, logits with the reference. Each proof writes a certificate, which says
+    Centres are compared with exact arithmetic, logits with the reference. Each proof writes a certificate, which says
     which values were tried, and on which files. If it was interrupted, the same command continues it, unless the loss,
     a version or the machine has changed.
 

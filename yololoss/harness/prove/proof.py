@@ -9,17 +9,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from yololoss.harness.cases.case import Case
 from yololoss.harness.cases.files import read_file
 from yololoss.harness.engine.guard import begin, server
-from yololoss.harness.engine.judge import Task
-from yololoss.harness.errors import UsageError
+from yololoss.harness.engine.judge import Task, judged
+from yololoss.harness.errors import UsageError, closest
 from yololoss.harness.findings.finding import Finding, keep
-from yololoss.harness.laws.exam import LawBroken
+from yololoss.harness.laws.exam import LawBroken, Run
+from yololoss.harness.laws.law import find_laws
 from yololoss.harness.prove.certificate import Certificate, Claim, write_certificate
 from yololoss.harness.subjects.family import LossUnderTest
 
 Part = TypeVar("Part")
 Map = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]
+PARTS = ("assignment", "logits")
 HUNG = 600.0  # seconds after which a worker without an answer is ended
 
 _SUBJECT: list[LossUnderTest] = []  # in a worker: its loss
@@ -84,6 +87,30 @@ class Proof(ABC, Generic[Part]):
             write_certificate(path, so_far)
             show(so_far.done)
         return so_far, None
+
+
+def chosen(part: str | None) -> tuple[str, ...]:
+    """The parts to prove: this one, or all. Raises UsageError for a part that is not known."""
+    if part not in (None, *PARTS):
+        raise UsageError(f"--part {part}: no such part{closest(part, PARTS)} (known: {', '.join(PARTS)})")
+    return PARTS if part is None else (part,)
+
+
+def broken_by(names: Sequence[str], subject: LossUnderTest, case: Case) -> LawBroken | None:
+    """The first of these laws that breaks on the case; None if all hold."""
+    laws = find_laws(subject.family)
+    for name in names:
+        told, _ = judged(laws[name], Run(subject, case))
+        if told is not None:
+            return told.broken(laws[name], case)
+    return None
+
+
+def not_alone(name: str, subject: LossUnderTest, case: Case, shown: tuple[str, str, str]) -> LawBroken:
+    """A law that the loss breaks among other inputs only. ``shown``: what, what was expected, what was observed."""
+    broken = LawBroken(find_laws(subject.family)[name], case, *shown, "none: this is exact")
+    broken.repeats = False
+    return broken
 
 
 def _start(task: Task, number: Any) -> None:
