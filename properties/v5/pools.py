@@ -73,7 +73,8 @@ VERY_LARGE = (
     "thousands of columns",
     "thousands of rows",
 )
-COUNTED = {"thousands of images": 0, "thousands of classes": 1}  # the column of targets that counts so many
+# The column of targets that counts so many.
+COUNTED = {"thousands of images": 0, "thousands of classes": 1, "thousands of columns": 2, "thousands of rows": 3}
 # How often targets are repeated, and the step of each repetition: right along a grid that is long.
 REPEATS, SHIFT = {"targets": 25, "columns": 25, "rows": 25, "cells": 50, "crowd": 300}, 0.0390625
 # Sides of a target as multiples of its anchor's, as exponents of anchor_t and factors: a fit, inside the

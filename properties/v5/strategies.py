@@ -40,6 +40,7 @@ from .pools import (
     ONE_CALL,
     REPEATS,
     SHIFT,
+    VERY_LARGE,
     SIDES,
     TARGET_DTYPES,
 )
@@ -112,11 +113,21 @@ def _repeated(drawn: Sequence[Drawn], what: str) -> list[Drawn]:
 
 
 def _last(drawn: Sequence[Drawn], column: int, frame: Frame) -> Iterator[Drawn]:
-    """The targets, each with another of the last odd image indices or classes: float16 has only even ones there."""
+    """The targets, each with another of the last odd images, classes, columns or rows: float16 has only even ones."""
+    rows, columns = frame.grids[0]
+    count = (frame.batch, frame.classes, columns, rows)[column]
     for n, each in enumerate(drawn):
-        image, cls, x, y, w, h = each.row
-        last = (frame.batch, frame.classes)[column] - 1.0 - 2 * n
-        yield each._replace(row=(image, last, x, y, w, h) if column else (last, cls, x, y, w, h))
+        row = list(each.row)
+        last = count - 1.0 - 2 * n
+        row[column] = last if column < CENTRE else (last + row[column] * count % 1) / count
+        yield each._replace(row=tuple(row))  # type: ignore[arg-type]  # six numbers
+
+
+def _one_fits(drawn: Sequence[Drawn], frame: Frame) -> list[Drawn]:
+    """The targets, the first with the sides of the first anchor, so that it has rows."""
+    (rows, columns), (w, h) = frame.grids[0], frame.anchors[0][0]
+    first = drawn[0]
+    return [first._replace(row=(*first.row[:4], w / columns, h / rows)), *drawn[1:]]
 
 
 def _stepped(centre: float, steps: int) -> float:
@@ -124,6 +135,7 @@ def _stepped(centre: float, steps: int) -> float:
     return moved % 1.0 if moved > 1 else moved
 
 
+CENTRE = 2  # the column of targets that x is in
 FRAME, CHUNK = 18, 13  # bytes
 FEW = 6  # targets at most in every second case; in the others as many as there may be: they cost no more time
 
@@ -198,6 +210,8 @@ class Domain(AnyDomain):
             if i < least or chunk[0] > 0:
                 drawn.append(target_of(chunk, frame, drawn, self.crowded))
         spots = [each for each in drawn if self.spots and each.spot != "nothing"]
+        if what in VERY_LARGE:
+            drawn = _one_fits(drawn, frame)
         if what in REPEATS:
             drawn = _repeated(drawn, what)
         if what in COUNTED:
