@@ -40,9 +40,9 @@ from .pools import (
     ONE_CALL,
     REPEATS,
     SHIFT,
-    VERY_LARGE,
     SIDES,
     TARGET_DTYPES,
+    VERY_LARGE,
 )
 from .regions import regions
 from .targets import Drawn, Frame, spot_of, target_of
