@@ -84,7 +84,7 @@ OF_V5: Arguments = {
     ),
     "Only how arguments may be handed over; no value changes.": (
         "def check_predictions(p: object, /, layers: int, anchors: int, classes: int, device: torch.device) -> None:",
-        "def check_targets(targets: object, /, batch: int, classes: int, device: torch.device) -> None:",
+        "targets: object, /, batch: int, classes: int, device: torch.device, names: Sequence[str] = NAMES",
         "box2: Boxes, /, corners: bool = False, eps: float = EPS) -> Scalars:",
         "*,  ->  /,",
     ),

@@ -423,7 +423,7 @@ def test_what_an_explained_law_explains_belongs_to_the_same_fault(tmp_path):
     assert fault.explains == ("totals.value", "boxes.item")
     assert explaining(fault, ("totals.sum", "totals.value")) == fault
     many = explaining(fault, map(str, range(5)))
-    assert "  explains   totals.value, boxes.item, 0, 1, and 3 more laws; a report lists them" in str(many)
+    assert "  explains   totals.value, boxes.item, 0, 1, and 3 more; a report lists all" in str(many)
 
 
 def test_a_minimised_case_keeps_no_setting_that_does_not_matter(tmp_path):

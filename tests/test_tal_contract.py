@@ -31,22 +31,22 @@ def test_no_target_is_lost_where_rows_are_not_sorted_by_image():
 
 
 BAD_TARGETS = [
-    ((-1, 0), "targets[1, 0] (image): expected a whole number from 0 to 1, got -1"),
-    ((2, 0), "targets[1, 0] (image): expected a whole number from 0 to 1, got 2"),
-    ((0.9, 0), "targets[1, 0] (image): expected a whole number from 0 to 1, got 0.899999976"),
-    ((0, -1), "targets[1, 1] (class): expected a whole number from 0 to 2, got -1"),
-    ((0, 3), "targets[1, 1] (class): expected a whole number from 0 to 2, got 3"),
-    ((0, float("nan")), "targets[1, 1] (class): expected a whole number from 0 to 2, got nan"),
-    ((0, 1.7), "targets[1, 1] (class): expected a whole number from 0 to 2, got 1.70000005"),
-    ((0, 0, float("nan")), "targets[1, 2] (x): expected a number from 0 to 1, got nan"),
-    ((0, 0, 0.5, float("inf")), "targets[1, 3] (y): expected a number from 0 to 1, got inf"),
-    ((0, 0, -0.01), "targets[1, 2] (x): expected a number from 0 to 1, got -0.00999999978"),
-    ((0, 0, 0.5, 1.3), "targets[1, 3] (y): expected a number from 0 to 1, got 1.29999995"),
-    ((0, 0, 32, 24, 20, 10), "targets[1, 2] (x): expected a number from 0 to 1, got 32"),  # in pixels
-    ((0, 0, 0.5, 0.5, 0), "targets[1, 4] (w): expected a finite number above 0, got 0"),
-    ((0, 0, 0.5, 0.5, -0.1), "targets[1, 4] (w): expected a finite number above 0, got -0.100000001"),
-    ((0, 0, 0.5, 0.5, 0.1, 0), "targets[1, 5] (h): expected a finite number above 0, got 0"),
-    ((0, 0, 0.5, 0.5, 0.1, float("inf")), "targets[1, 5] (h): expected a finite number above 0, got inf"),
+    ((-1, 0), "batch['batch_idx'][1] (image): expected a whole number from 0 to 1, got -1"),
+    ((2, 0), "batch['batch_idx'][1] (image): expected a whole number from 0 to 1, got 2"),
+    ((0.9, 0), "batch['batch_idx'][1] (image): expected a whole number from 0 to 1, got 0.899999976"),
+    ((0, -1), "batch['cls'][1] (class): expected a whole number from 0 to 2, got -1"),
+    ((0, 3), "batch['cls'][1] (class): expected a whole number from 0 to 2, got 3"),
+    ((0, float("nan")), "batch['cls'][1] (class): expected a whole number from 0 to 2, got nan"),
+    ((0, 1.7), "batch['cls'][1] (class): expected a whole number from 0 to 2, got 1.70000005"),
+    ((0, 0, float("nan")), "batch['bboxes'][1, 0] (x): expected a number from 0 to 1, got nan"),
+    ((0, 0, 0.5, float("inf")), "batch['bboxes'][1, 1] (y): expected a number from 0 to 1, got inf"),
+    ((0, 0, -0.01), "batch['bboxes'][1, 0] (x): expected a number from 0 to 1, got -0.00999999978"),
+    ((0, 0, 0.5, 1.3), "batch['bboxes'][1, 1] (y): expected a number from 0 to 1, got 1.29999995"),
+    ((0, 0, 32, 24, 20, 10), "batch['bboxes'][1, 0] (x): expected a number from 0 to 1, got 32"),  # in pixels
+    ((0, 0, 0.5, 0.5, 0), "batch['bboxes'][1, 2] (w): expected a finite number above 0, got 0"),
+    ((0, 0, 0.5, 0.5, -0.1), "batch['bboxes'][1, 2] (w): expected a finite number above 0, got -0.100000001"),
+    ((0, 0, 0.5, 0.5, 0.1, 0), "batch['bboxes'][1, 3] (h): expected a finite number above 0, got 0"),
+    ((0, 0, 0.5, 0.5, 0.1, float("inf")), "batch['bboxes'][1, 3] (h): expected a finite number above 0, got inf"),
 ]
 
 
@@ -63,7 +63,7 @@ def test_a_bad_target_value_is_named(start, text):
 def test_the_number_of_other_bad_rows_is_told():
     """One row is shown, the others are counted."""
     bad = (0, 7, 0.5, 0.5, 0.2, 0.3)
-    with refuses(ValueError, "targets[0, 1] (class): expected a whole number from 0 to 2, got 7 (1 more bad rows)"):
+    with refuses(ValueError, "batch['cls'][0] (class): expected a whole number from 0 to 2, got 7 (1 more bad rows)"):
         parts()(levels(), batch(bad, bad))
 
 

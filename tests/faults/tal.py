@@ -274,7 +274,7 @@ RETURNS = (
           "L059", law="gradients.no-path-through-scores"),
 )  # fmt: skip
 INPUTS = (
-    _input("no_checks", "check_targets(targets, batch=images, classes=classes, device=boxes.device)", "", "L005"),
+    _input("no_checks", "check_targets(targets, batch=images, classes=classes, device=boxes.device, names=NAMES)", "", "L005"),
     in_tal("sorted_rows_assumed", "INPUT", "form.row-order", "inputs",
              "image, cls = (torch.where(present, index, 0).long() for index in (image, cls))",
              "image, cls = (torch.where(present, index, 0).long() for index in (image, cls))\n"

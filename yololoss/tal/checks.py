@@ -13,6 +13,7 @@ from yololoss.tal.inputs import SIDES, unwrapped
 from yololoss.v5.checks import check_targets, described
 
 HINT = "; a model in eval mode returns (inference output, preds): pass that or preds"
+NAMES = ("batch['batch_idx'][{}]", "batch['cls'][{}]", *(f"batch['bboxes'][{{}}, {n}]" for n in range(SIDES)))
 FORM = "a mapping of boxes, scores and feats, or a list of tensors, one per level"
 
 
@@ -106,10 +107,7 @@ def _check_sizes(grids: Sequence[tuple[int, int]], strides: tuple[float, ...]) -
 
 
 def check_batch(batch: object, *, images: int, classes: int) -> None:
-    """Raise ValueError or TypeError unless ``batch`` has targets with every value in its range.
-
-    A bad value is named as one of a table ``targets``, whose columns are image, class, x, y, w, h.
-    """
+    """Raise ValueError or TypeError unless ``batch`` has targets with every value in its range."""
     if not isinstance(batch, Mapping):
         raise TypeError(f"batch: expected a mapping of batch_idx, cls and bboxes, got {described(batch)}")
     missing = [name for name in ("batch_idx", "cls", "bboxes") if name not in batch]
@@ -135,7 +133,7 @@ def check_batch(batch: object, *, images: int, classes: int) -> None:
     # As the loss will read them: what only float32 rounds into the range is in it, and out of it.
     columns = (batch["batch_idx"].reshape(-1, 1), batch["cls"].reshape(-1, 1), boxes)
     targets = torch.cat([column.to(boxes.device).float() for column in columns], dim=1)
-    check_targets(targets, batch=images, classes=classes, device=boxes.device)
+    check_targets(targets, batch=images, classes=classes, device=boxes.device, names=NAMES)
 
 
 def _count(value: object) -> str:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 TARGET_COLUMNS = ("image", "class", "x", "y", "w", "h")
+NAMES = tuple(f"targets[{{}}, {column}]" for column in range(len(TARGET_COLUMNS)))
 
 
 def check_predictions(p: object, *, layers: int, anchors: int, classes: int, device: torch.device) -> None:
@@ -39,8 +40,13 @@ def check_predictions(p: object, *, layers: int, anchors: int, classes: int, dev
             )
 
 
-def check_targets(targets: object, *, batch: int, classes: int, device: torch.device) -> None:
-    """Raise ValueError or TypeError unless ``targets`` is a float tensor (N, 6) with every value in its range."""
+def check_targets(
+    targets: object, *, batch: int, classes: int, device: torch.device, names: Sequence[str] = NAMES
+) -> None:
+    """Raise ValueError or TypeError unless ``targets`` is a float tensor (N, 6) with every value in its range.
+
+    ``names``: what a message calls a value of each column; ``{}`` stands for its row.
+    """
     if not isinstance(targets, Tensor):
         raise TypeError(f"targets: expected a tensor of shape (N, 6), got {described(targets)}")
     if not targets.is_floating_point():
@@ -64,10 +70,10 @@ def check_targets(targets: object, *, batch: int, classes: int, device: torch.de
         dim=1,
     )
     if bool(bad.any()):
-        _refuse_target(targets, bad, batch, classes)
+        _refuse_target(targets, bad, batch, classes, names)
 
 
-def _refuse_target(targets: Tensor, bad: Tensor, batch: int, classes: int) -> None:
+def _refuse_target(targets: Tensor, bad: Tensor, batch: int, classes: int, names: Sequence[str]) -> None:
     allowed = (
         f"a whole number from 0 to {batch - 1}",
         f"a whole number from 0 to {classes - 1}",
@@ -77,7 +83,7 @@ def _refuse_target(targets: Tensor, bad: Tensor, batch: int, classes: int) -> No
     row, column = bad.nonzero()[0].tolist()
     more = int(bad.any(dim=1).sum()) - 1
     raise ValueError(
-        f"targets[{row}, {column}] ({TARGET_COLUMNS[column]}): expected {allowed[column]}, "
+        f"{names[column].format(row)} ({TARGET_COLUMNS[column]}): expected {allowed[column]}, "
         f"got {targets[row, column].item():.9g}" + (f" ({more} more bad rows)" if more else "")
     )
 

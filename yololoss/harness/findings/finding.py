@@ -83,7 +83,7 @@ class Finding(Data):
         only += [f"  meant?     {self.meant}"] if self.meant else []
         some = (
             *self.explains[:SHOWN],
-            *([f"and {len(self.explains) - SHOWN} more laws; a report lists them"] * (len(self.explains) > SHOWN)),
+            *([f"and {len(self.explains) - SHOWN} more; a report lists all"] * (len(self.explains) > SHOWN)),
         )
         others = [f"  explains   {', '.join(some)}"] if some else []
         picture = [f"  picture    {self.picture}"] if self.picture else []

@@ -36,6 +36,8 @@ def table(rows: Sequence[dict[str, Any]], width: int, *, quiet: bool) -> str:
         text.write(f"not applicable: {count} {'law' if count == 1 else 'laws'}, {why}\n")
     explained = sum(row["word"] == "explained" for row in rows)
     others = f", {explained} more broke for the same reason" if explained else ""
+    idle = sum(row["word"] == "not applicable" for row in rows)
+    others += f", {idle} {'does' if idle == 1 else 'do'} not apply" if idle else ""
     return f"{text.getvalue()}laws: {held} of {len(rows)} held{others}, {tried} cases"
 
 
