@@ -1,6 +1,7 @@
 """Exported tests: text that fails on the faulty loss and passes on the mended one, without this package."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -9,6 +10,7 @@ from unittest.mock import patch
 import pytest
 import torch
 
+from properties.tal.case import Head
 from properties.tal.case import SeededLogits as SeededSides
 from properties.tal.family import FAMILY as TAL
 from properties.tal.strategies import USUAL
@@ -17,6 +19,7 @@ from tests.all_laws import V5
 from tests.faults import plant
 from tests.faults.catalogue import BY_NAME
 from tests.faults.tal import BY_NAME as TAL_FAULTS
+from tests.faults.tal import LOSSES as TAL_LOSSES
 from tests.judging import on_its_device
 from tests.test_cli import run
 from yololoss.harness.cli.options import write_tests
@@ -119,6 +122,27 @@ def test_a_test_of_a_task_aligned_loss_fails_and_passes_alike(fault, law, case, 
 
 
 @pytest.mark.parametrize(
+    ("fault", "law", "head", "form"),
+    [
+        ("hard", "scores.value", Head(name="one2many", updates=3, epochs=10), "levels"),
+        ("sum_of_sides", "third.item", Head(name="one2one", updates=1), "mapping"),
+        ("sum_of_sides", "totals.value", Head(name="one2many"), "mapping"),
+    ],
+)
+def test_a_test_of_a_loss_with_two_heads_fails_and_passes_alike(fault, law, head, form, tmp_path):
+    """Each head beside one that adds nothing, with its weight after some epochs."""
+    spec = plant(replace(TAL_FAULTS[fault], loss=TAL_LOSSES["YOLO26"]), tmp_path)
+    text = exported(
+        TAL_LAWS[law],
+        USUAL.changed(head=head, form=form),
+        on_its_device(spec, "cpu", "yololoss, heads = YOLO26"),
+        tmp_path,
+    )
+    assert passes(text, "yololoss:E2ELoss")
+    assert not passes(text, spec)
+
+
+@pytest.mark.parametrize(
     ("law", "case", "why"),
     [
         ("state.pickle", USUAL, "this law compares several runs of the loss"),
@@ -134,8 +158,6 @@ def test_what_cannot_be_exported_of_a_task_aligned_loss(law, case, why):
     """As where two anchors are alike: there the reference is one of several right answers."""
     with pytest.raises(UsageError, match=f"{law}: no test can be exported, since {why}"):
         TAL.exported(TAL_LAWS[law], case, "title", on_its_device("yololoss:TaskAlignedLoss", "cpu"))
-    with pytest.raises(UsageError, match="its loss has two heads"):
-        TAL.exported(TAL_LAWS[law], case, "title", on_its_device("yololoss:E2ELoss", "cpu"))
 
 
 @pytest.mark.parametrize(

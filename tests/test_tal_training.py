@@ -19,7 +19,7 @@ from properties.tal.packed import PackedLogits, pack
 from properties.tal.strategies import USUAL
 from tests.faults import plant
 from tests.faults.tal import BY_NAME
-from yololoss import TaskAlignedLoss, watch
+from yololoss import E2EDetectLoss, E2ELoss, TaskAlignedLoss, watch
 from yololoss.harness.cases.vectors import read_vectors
 from yololoss.harness.cli import main
 from yololoss.harness.errors import UsageError
@@ -124,6 +124,36 @@ def test_a_saved_step_is_the_same_when_it_runs_again(tmp_path: Path, dtype: str)
     assert now.troubles  # the loss with checks refuses the target
 
 
+@pytest.mark.parametrize(("kind", "updates"), [(E2ELoss, 3), (E2EDetectLoss, 0)])
+def test_each_head_of_a_loss_with_two_is_saved(tmp_path: Path, kind: Any, updates: int):
+    """In a file of its own, with its weights in that epoch; the one with trouble is told from the other."""
+    case = CASE.changed(grids=((8, 8), (4, 4), (2, 2)), strides=(8.0, 16.0, 32.0))
+    loss = watch(kind(StandInModel(case), checks=False), folder=tmp_path)
+    for _ in range(updates):
+        loss.update()
+
+    def steps() -> None:
+        for change in (None, nan_logit, None):
+            (many, targets), (one, _) = case.inputs(CPU), case.inputs(CPU)
+            with torch.no_grad():
+                change and change(one, targets)
+            total, _ = loss({"one2many": as_mapping(many, case.reg_max), "one2one": one}, as_batch(targets))
+            total.sum().backward()
+
+    with pytest.warns(StepWarning, match="step 2: total nan.*one2many.json --loss.*; or yololoss explain .*one2one"):
+        steps()
+    files = {path.stem.rpartition("-")[2]: read_vectors(path).vectors[0] for path in tmp_path.glob("*.json")}
+    assert {name: (each.case.head.name, each.case.head.updates) for name, each in files.items()} == {
+        name: (name, updates) for name in ("one2many", "one2one")
+    }
+    spec, dialect = f"yololoss:{kind.__name__}", f"yololoss, heads = {'YOLO26' if updates else 'YOLOv10'}"
+    finite = {name: execute(load_loss(spec, CPU, dialect), each.case).calls[0].total for name, each in files.items()}
+    assert {name: bool(np.isfinite(total).all()) for name, total in finite.items()} == {
+        "one2many": True,
+        "one2one": False,
+    }
+
+
 @pytest.mark.slow
 def test_a_step_is_explained_by_the_target_that_did_it(tmp_path: Path):
     """One image and one target are left; the law of finite totals breaks, and its usual causes are told."""
@@ -150,7 +180,7 @@ def test_what_is_no_fault_of_the_loss_is_explained_as_well(tmp_path: Path):
 
 def test_a_loss_that_raises_is_saved(tmp_path: Path):
     """With what it was given; its result is none."""
-    loss, refused = watching(tmp_path, make=TaskAlignedLoss), r"targets\[1, 4\] \(w\)"
+    loss, refused = watching(tmp_path, make=TaskAlignedLoss), r"\[1, 2\] \(w\)"
     with pytest.warns(StepWarning, match="step 1: ValueError: "), pytest.raises(ValueError, match=refused):
         one_step(loss, CASE, no_width)
     assert saved(tmp_path).expected is None

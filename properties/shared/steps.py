@@ -88,6 +88,10 @@ class Reader(ABC):
     def size(self, step: Any) -> tuple[int, int]:
         """The images and the classes of a step."""
 
+    def parts(self, step: Any) -> dict[str, Any]:
+        """What is saved of a step, each in a file of its own, by a name: "" if it is all of it."""
+        return {"": step}
+
     def _found(self, *names: str) -> Any:
         """What the loss, or the model, has under one of the names. Raises UsageError if neither has it."""
         values = (getattr(place, name, None) for name in names for place in self._places)

@@ -13,8 +13,8 @@ from yololoss.harness.cases.case import DTYPES
 from yololoss.harness.subjects.subject import UnknownForm
 
 from ..shared.steps import Reader, array, flat_cells, kept_images, renumbered
-from .case import SIDES, Case, Gains
-from .forms import in_order
+from .case import SIDES, Case, Gains, Head
+from .forms import HEADS, in_order
 from .packed import pack
 from .recorded import CallResult, Expected
 
@@ -26,13 +26,16 @@ MARGIN = 1.0  # pixels around a target, small ones enlarged, in which sides are 
 
 
 class Step(NamedTuple):
-    """One call of a loss."""
+    """One call of a loss, or what one of its two heads was given in it."""
 
-    predictions: list[Tensor]  # the levels (B, 4 R + C, H, W), or boxes (B, 4 R, A) and scores (B, C, A); detached
+    # the levels (B, 4 R + C, H, W), or boxes (B, 4 R, A) and scores (B, C, A); detached; first those of the first head
+    predictions: list[Tensor]
     grids: tuple[tuple[int, int], ...]
     targets: Tensor  # (T, 6)
     total: Tensor | None = None  # None: the loss raised
     items: Any = None  # a tensor (3,), None if there are none
+    heads: tuple[Head, ...] = ()  # none if the loss has only one
+    of_first: int = 0  # how many tensors of predictions are the first head's
 
     @property
     def numbers(self) -> list[float]:
@@ -47,7 +50,7 @@ class Training(Reader):
     items = ("box", "cls", "third")
 
     def __init__(self, loss: Any, model: nn.Module | None) -> None:
-        super().__init__(loss, model)
+        super().__init__(loss, *(getattr(loss, name, None) for name in HEADS), model)
         self._stride = torch.as_tensor(self._found("stride"))
         self._gains = self._found("hyp", "args")
         self._bins, self._classes = int(self._found("reg_max")), int(self._found("nc"))
@@ -62,8 +65,8 @@ class Training(Reader):
         return len(step.predictions[0]), self._classes
 
     def predictions(self, given: tuple[Any, ...]) -> list[Tensor]:
-        """The tensors of predictions among the arguments of a call."""
-        return _read(given)[0]
+        """The tensors of predictions among the arguments of a call, of both heads if there are two."""
+        return [each for head in _read(given)[0] for each in head]
 
     def state(self) -> None:
         """What the loss keeps from call to call: nothing."""
@@ -73,7 +76,7 @@ class Training(Reader):
 
         Raises UnknownForm if the arguments are others than a task-aligned loss takes.
         """
-        predictions, grids = _read(given)
+        of_heads, grids = _read(given)
         batch = next((each for each in given if isinstance(each, Mapping) and ROWS[0] in each), None)
         if batch is None:
             raise UnknownForm("expected a batch with batch_idx, cls and bboxes among the arguments of the loss")
@@ -82,7 +85,30 @@ class Training(Reader):
         targets = torch.cat([column.to(device, dtype) for column in columns], dim=1)
         total, items = (*result, None, None)[:2]
         items = in_order(items) if isinstance(items, Mapping) else items
-        return Step([each.detach() for each in predictions], grids, targets, total, items)
+        return Step(
+            [each.detach() for head in of_heads for each in head],
+            grids,
+            targets,
+            total,
+            items,
+            self._heads() if len(of_heads) > 1 else (),
+            len(of_heads[0]),
+        )
+
+    def _heads(self) -> tuple[Head, ...]:
+        """The two heads of the loss, as they are now."""
+        loss = self._places[0]
+        epochs = getattr(loss, "epochs", getattr(self._gains, "epochs", Head().epochs))
+        return tuple(Head(name=name, updates=getattr(loss, "updates", 0), epochs=epochs) for name in HEADS)  # type: ignore[arg-type]  # those two
+
+    @override
+    def parts(self, step: Step) -> dict[str, Step]:
+        if not step.heads:
+            return super().parts(step)
+        p, split = step.predictions, step.of_first
+        each = zip((p[:split], p[split:]), step.heads, strict=True)
+        # the total is that of both
+        return {head.name: step._replace(predictions=own, heads=(head,), total=None, items=None) for own, head in each}
 
     def expected(self, step: Step) -> Expected | None:
         """What the loss returned, to be compared when it runs again; None if it raised."""
@@ -113,6 +139,7 @@ class Training(Reader):
             "dtype": NAMES[step.predictions[0].dtype],
             "targets_dtype": NAMES[step.targets.dtype],
             "form": "levels" if step.predictions[0].ndim == LEVEL else "mapping",
+            "head": step.heads[0] if step.heads else None,
             "topk": getattr(settings, "topk", None),
             "topk2": getattr(settings, "topk2", None),
             "gains": Gains(**{name: float(getattr(self._gains, name)) for name in Gains.model_fields}),
@@ -162,14 +189,17 @@ def bounds(batch: int, classes: int) -> Tensor:
     )
 
 
-def _read(given: tuple[Any, ...]) -> tuple[list[Tensor], tuple[tuple[int, int], ...]]:
-    """The tensors of predictions, and the rows and columns of the levels. Raises UnknownForm if there are none."""
+def _read(given: tuple[Any, ...]) -> tuple[list[list[Tensor]], tuple[tuple[int, int], ...]]:
+    """The tensors of predictions of each head, and the rows and columns of the levels. Raises UnknownForm."""
     for each in given:
         preds = each[1] if isinstance(each, tuple) and len(each) == 2 and not isinstance(each[1], Tensor) else each
+        if isinstance(preds, Mapping) and all(name in preds for name in HEADS):
+            (many, grids), (one, _) = (_read((preds[name],)) for name in HEADS)
+            return [*many, *one], grids
         if isinstance(preds, Mapping) and "scores" in preds:
-            return [preds["boxes"], preds["scores"]], tuple((*f.shape[-2:],) for f in preds["feats"])
+            return [[preds["boxes"], preds["scores"]]], tuple((*f.shape[-2:],) for f in preds["feats"])
         if isinstance(preds, list | tuple) and preds and all(isinstance(x, Tensor) and x.ndim == LEVEL for x in preds):
-            return list(preds), tuple((*x.shape[-2:],) for x in preds)
+            return [list(preds)], tuple((*x.shape[-2:],) for x in preds)
     raise UnknownForm("expected predictions among the arguments of the loss: levels, or a mapping of boxes and scores")
 
 
