@@ -191,6 +191,8 @@ def test_a_tie_may_be_decided_in_any_way(spec, dtype, anchor, target, logits):
             (-3.89257812, 5.01171875, -6.0078125, 1.24414062),
             [(0.1875, 0.25585938, 1.29492188, 1.15039062)],
         ),
+        # the box has no width, and its place is rounded to the target's edge: a tie of both its edges
+        ("bfloat16", (2.0, 2.875), (-8.9375, 20.375, -34.25, 40.0), [(0.5, 0.5, 2.0, 2.875)]),
     ],
 )
 def test_half_precision_may_decide_a_tie_in_any_way(dtype, anchor, logits, boxes):

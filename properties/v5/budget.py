@@ -66,8 +66,9 @@ def _moves(quantities: int) -> Grid:
 
 MOVES = _moves(5)  # of a box's coordinates and its angle
 MOVES_OF_EDGES = _moves(7)  # and of the sides of the target, which are differences of edges too
-# Centres near the target's, in halves of the larger side, and by how many errors the sides move.
-NEAR = np.array([(0, 0, 0, 0), (0, 0, 1, 1), (0, 0, -1, -1), (1, 0, 0, 0), (-1, 0, 0, 0), (0, 1, 0, 0), (0, -1, 0, 0)])
+# Centres near the target's, in halves of the larger side, and by how many errors the sides move. On an edge a side is
+# one error longer: an edge that cuts it cannot be hit where it is shorter than the last digit of its place.
+NEAR = np.array([(0, 0, 0, 0), (0, 0, 1, 1), (0, 0, -1, -1), (1, 0, 1, 1), (-1, 0, 1, 1), (0, 1, 1, 1), (0, -1, 1, 1)])
 LOST = 4  # a side of fewer errors than these has no digit left
 QUARTER = math.pi / 2  # the largest possible error of a box's angle
 
