@@ -191,6 +191,13 @@ def test_a_tie_may_be_decided_in_any_way(spec, dtype, anchor, target, logits):
             (-3.89257812, 5.01171875, -6.0078125, 1.24414062),
             [(0.1875, 0.25585938, 1.29492188, 1.15039062)],
         ),
+        # the box is the target; a little beside it the gradient is larger than at the ends of the error
+        (
+            "bfloat16",
+            (0.86297, 0.06),
+            (-0.6484375, -2.38418579e-07, 15.75, -2.70083547e-07),
+            [(0.1875, 0.49999988, 3.45187902, 0.05999998)],
+        ),
         # the box has no width, and its place is rounded to the target's edge: a tie of both its edges
         ("bfloat16", (2.0, 2.875), (-8.9375, 20.375, -34.25, 40.0), [(0.5, 0.5, 2.0, 2.875)]),
     ],

@@ -68,7 +68,13 @@ MOVES = _moves(5)  # of a box's coordinates and its angle
 MOVES_OF_EDGES = _moves(7)  # and of the sides of the target, which are differences of edges too
 # Centres near the target's, in halves of the larger side, and by how many errors the sides move. On an edge a side is
 # one error longer: an edge that cuts it cannot be hit where it is shorter than the last digit of its place.
-NEAR = np.array([(0, 0, 0, 0), (0, 0, 1, 1), (0, 0, -1, -1), (1, 0, 1, 1), (-1, 0, 1, 1), (0, 1, 1, 1), (0, -1, 1, 1)])
+BESIDE = 2.0**-6  # of a half side: the gradient is largest just beside the centre
+NEAR = np.array(
+    [
+        *((0, 0, 0, 0), (0, 0, 1, 1), (0, 0, -1, -1), (BESIDE, BESIDE, 0, 0), (-BESIDE, -BESIDE, 0, 0)),
+        *((1, 0, 1, 1), (-1, 0, 1, 1), (0, 1, 1, 1), (0, -1, 1, 1)),
+    ]
+)
 LOST = 4  # a side of fewer errors than these has no digit left
 QUARTER = math.pi / 2  # the largest possible error of a box's angle
 
@@ -365,7 +371,7 @@ def _either_way(changes: Grid) -> Grid:
 
 
 def _around(changes: Grid) -> Grid:
-    """The same for changes (4 k + 7, ...) by `Budget._moved`: the largest change within one move.
+    """The same for changes (4 k + 9, ...) by `Budget._moved`: the largest change within one move.
 
     If a tie lies within the move, the gradient jumps there and changes further behind it. At the jump it may differ
     from the end of the move by as much as it changes over the second half. What the moves near the target change more
