@@ -99,9 +99,12 @@ ABOUT = {
 
 # Faults of finding the rows that are there: with checks off there are as many as targets could have.
 ONLY_WITH_CHECKS = "sorting_needs_two_rows", "empty_layers_skipped", "first_1000_rows"
-# Laws that are judged on a CPU alone, and faults that change nothing on the mirror: it has no autocast, and runs with
-# one thread of autograd.
-ON_CPU = "state.keeps-nothing", "state.many-calls", "autocast_left_off", "threads_of_autograd_switched_off"
+# Laws that are judged on a CPU alone, and faults that change nothing on the mirror: it has no autocast, no memory of
+# its own of which a part could be kept, and runs with one thread of autograd.
+ON_CPU = (
+    *("state.keeps-nothing", "state.many-calls", "run.cost-of-targets"),
+    *("autocast_left_off", "part_of_predictions_kept", "threads_of_autograd_switched_off"),
+)
 UNCHECKED = {"v5": "bad_input = noted", "tal": "bad_input = any"}  # the choice of a loss that does not check its input
 FORMS = {"--unchecked": "with its checks off", "--mirror": "on the mirror"}
 OF_ITEM = {"box": "DECODE IOU INDEX", "objectness": "OBJ BCE/FOCAL", "class": "CLS BCE/FOCAL"}
@@ -149,6 +152,8 @@ def about(broken: LawBroken) -> frozenset[str]:
     found = {*(ABOUT[law] if law in ABOUT else ABOUT[law.partition(".")[0]]).split()}
     if law == "totals.finite":
         found |= {*OF_ITEM.get(broken.what.partition(" ")[0], "SCALE").split()}
+    if law.endswith("large-sizes") and broken.what.startswith("gradient"):  # it compares the total first
+        found.add("AUTOGRAD")
     if law == "gradients.value":  # it shows the channel of the logit
         channel = int(broken.what.rpartition(", ")[2].rstrip("]"))
         found |= {*OF_ITEM["box" if channel < 4 else "objectness" if channel == 4 else "class"].split()}
@@ -257,8 +262,8 @@ def page(found: list[Detection], form: str) -> Iterator[str]:
     yield f"in {minutes:.0f} minutes of one processor, and so are the seconds."
     yield "`.ci/run` fails where the law named for a fault no longer breaks, or says nothing about the step at fault."
     if "mirror" in form:
-        yield "Left out are faults in what a loss keeps from call to call, whose laws are judged on a CPU alone,"
-        yield "and two that change nothing there."
+        yield "Left out are faults whose laws are judged on a CPU alone, as what a loss keeps from call to call, and three"
+        yield "that change nothing there."
     if package == "v5":
         yield "Faults of the step DEVICE were run on the mirror, a simulated accelerator, one also under torch.compile."
     yield ""
