@@ -262,8 +262,8 @@ def page(found: list[Detection], form: str) -> Iterator[str]:
     yield f"in {minutes:.0f} minutes of one processor, and so are the seconds."
     yield "`.ci/run` fails where the law named for a fault no longer breaks, or says nothing about the step at fault."
     if "mirror" in form:
-        yield "Left out are faults whose laws are judged on a CPU alone, as what a loss keeps from call to call, and three"
-        yield "that change nothing there."
+        yield "Left out are faults whose laws are judged on a CPU alone, as what a loss keeps from call to call,"
+        yield "and three that change nothing there."
     if package == "v5":
         yield "Faults of the step DEVICE were run on the mirror, a simulated accelerator, one also under torch.compile."
     yield ""
