@@ -3,6 +3,7 @@
 import multiprocessing
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -117,7 +118,15 @@ def minimised(raw: Raw, plan: Plan) -> LawBroken:
 
 
 def apart(function: Callable[[T], R], tasks: Sequence[T], what: str) -> Iterator[R]:
-    """What the function makes of each task, in a process of its own, as many at once as there are processors."""
+    """What the function makes of each task, in a process of its own, as many at once as there are processors.
+
+    Raises BrokenProcessPool if such a process dies.
+    """
     torch.set_num_threads(1)
-    with multiprocessing.get_context("fork").Pool(maxtasksperchild=1) as pool:
-        yield from track(pool.imap(function, tasks), what, len(tasks), console=Console(stderr=True))
+
+    def alone(task: T) -> R:
+        with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as process:
+            return process.submit(function, task).result()
+
+    with ThreadPoolExecutor(multiprocessing.cpu_count()) as threads:
+        yield from track(threads.map(alone, tasks), what, len(tasks), console=Console(stderr=True))
