@@ -85,9 +85,9 @@ def rows(first: int, stop: int) -> Singles:
 
 def levels(targets: Singles) -> list[Singles]:
     """Predictions of these targets' boxes, (n, 4 + 1, H, W) for each level. Each class logit is 0."""
-    centre, half = targets[:, 2:4, None] * ((WIDTH,), (HEIGHT,)), targets[:, 4:, None] * ((WIDTH,), (HEIGHT,)) / 2
+    middle, half = targets[:, 2:4, None] * ((WIDTH,), (HEIGHT,)), targets[:, 4:, None] * ((WIDTH,), (HEIGHT,)) / 2
     points, strides = reference().points.T, reference().strides
-    away = points * strides - centre
+    away = points * strides - middle
     sides = np.concatenate((away + half, half - away), axis=1) / strides
     joined = np.concatenate((sides, np.zeros_like(sides[:, :1])), axis=1).astype(np.float32)
     sizes = [rows * columns for rows, columns in GRIDS]
