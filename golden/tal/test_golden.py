@@ -185,5 +185,7 @@ def test_both_forms_of_predictions_give_the_same_loss(vector: Vector):
 def test_what_upstream_loses_or_takes_from_outside_the_image_is_refused(name: str):
     """A centre outside the image is refused by name, where upstream drops the target, or takes it."""
     vector = next(v for v in vectors() if v.id == name)
-    with pytest.raises(ValueError, match=r"^targets\[\d, 2\] \(x\): expected a number from 0 to 1, got -?\d\.\d+"):
+    with pytest.raises(
+        ValueError, match=r"^batch\['bboxes'\]\[\d, 0\] \(x\): expected a number from 0 to 1, got -?\d\.\d+"
+    ):
         loss_of(vector.case)(levels(vector.case.heads[0]), forms.as_batch(vector.case.heads[0].target_rows))

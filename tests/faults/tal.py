@@ -425,8 +425,8 @@ def _accepts(name: str, law: str, old: str, new: str, module: str = "checks") ->
     return in_tal(name, "INPUT", law, module, old, new)
 
 
-def _on_mirror(name: str, law: str, module: str, old: str, new: str) -> Fault:
-    return replace(in_tal(name, "DEVICE", law, module, old, new), device="mirror")
+def _on_mirror(name: str, law: str, module: str, old: str, new: str, steps: str = "DEVICE") -> Fault:
+    return replace(in_tal(name, steps, law, module, old, new), device="mirror")
 
 
 ACCEPTS = (
@@ -451,7 +451,7 @@ ACCEPTS = (
     _accepts("integer_columns_refused", "form.integer-columns",
              "if not isinstance(value, Tensor):\n            raise TypeError(f\"batch",
              "if not isinstance(value, Tensor) or not value.is_floating_point():\n            raise TypeError(f\"batch"),
-    in_tal("targets_in_half", "TARGETS", "form.target-dtype", "inputs", "batch[name].to(device).float() for name",
+    in_tal("targets_in_half", "TARGETS, DTYPE", "form.target-dtype", "inputs", "batch[name].to(device).float() for name",
              "(batch[name].half() if batch[name].dtype == torch.float64 else batch[name]).to(device).float() for name"),
 )  # fmt: skip
 BEHAVES = (
@@ -468,7 +468,7 @@ BEHAVES = (
     _after("half_by_default_dtype", "state.default-dtype",
            "values = values if torch.get_default_dtype() == torch.float32 else values.bfloat16().float()"),
     _after("noise_on_top", "state.rng-independent", "values = values * (1 + 0.01 * torch.rand(()))", "STATE, SCALE"),
-    in_tal("every_second_object", "STATE", "state.second-object", "loss", "        self.checks = checks\n",
+    in_tal("every_second_object", "STATE, TOPK", "state.second-object", "loss", "        self.checks = checks\n",
              "        self.checks = checks\n        type(self).made = getattr(type(self), 'made', 0) + 1\n"
              "        self.assigner = assigner if type(self).made % 2 else Assigner(topk=3)\n"),
     in_tal("large_logits_cut_off", "DECODE", "boxes.shifted-bins", "loss", "expected_distance, part.to(read.dtype))",
@@ -479,16 +479,18 @@ DEVICES = (
     _on_mirror("items_on_cpu", "devices.result-device", "loss", RESULT,
                RESULT.replace("values.detach()", "values.detach().cpu()")),
     _on_mirror("coarse_targets_on_devices", "devices.values", "inputs", "for side, pixels in zip(fractions.unbind(1)",
-               "for side, pixels in zip((fractions if device.type == 'cpu' else fractions.half().float()).unbind(1)"),
+               "for side, pixels in zip((fractions if device.type == 'cpu' else fractions.half().float()).unbind(1)",
+               "DEVICE, TARGETS"),
     _on_mirror("divisor_in_half_on_devices", "devices.values", "loss", DIVISOR,
-               f"{DIVISOR}\n            divisor = divisor if divisor.device.type == 'cpu' else divisor.bfloat16().float()"),
+               f"{DIVISOR}\n            divisor = divisor if divisor.device.type == 'cpu' else divisor.bfloat16().float()",
+               "DEVICE, SCALE"),
     _on_mirror("sum_by_atomics", "devices.repeatable", "loss", DIVISOR,
                "score = assigned.score.flatten()\n            divisor = torch.zeros_like(score).index_add(0, "
                "torch.zeros_like(score, dtype=torch.long), score)[0].clamp(min=1)"),
     _on_mirror("counted_by_histogram", "devices.deterministic-algorithms", "loss", DIVISOR,
                f"{DIVISOR} + 0 * assigned.score.histc(1)[0]"),
-    _on_mirror("strides_on_cpu", "devices.no-cpu-tensors", "loss", "anchors.stride[:, None]",
-               "torch.tensor(self.stride.tolist(), device='cpu')[0]"),
+    _on_mirror("factor_on_cpu", "devices.no-cpu-tensors", "loss", DIVISOR,
+               f"{DIVISOR} * torch.ones(1, device='cpu')[0]"),
 )  # fmt: skip
 TAL_FAULTS: tuple[Fault, ...] = (
     *TARGETS,
