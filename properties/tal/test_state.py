@@ -38,9 +38,12 @@ def test_earlier_targets_do_not_matter(exam: Exam) -> None:
 @law("state.after-other-sizes", title="After a call with other grids the loss is another one", source="SPEC 9",
      cases=STANDARD, again=True)  # fmt: skip
 def test_earlier_grids_do_not_matter(exam: Exam) -> None:
-    """After a call on larger and on smaller images the object gives the same numbers, as with multi-scale training."""
-    others = (exam.case.changed(grids=_grids(exam.case, *times)) for times in ((2, 2), (2, 1)))
-    close(exam, after(exam, *others), "after calls with other grids")
+    """After calls on more, larger and turned images the object gives the same numbers, as with multi-scale training."""
+    case = exam.case
+    larger = case.changed(grids=_grids(case, 2, 2), batch=case.batch + 1)
+    turned = case.changed(grids=tuple((columns, rows) for rows, columns in case.grids))
+    taller = case.changed(grids=_grids(case, 2, 1))
+    close(exam, after(exam, larger, turned, taller), "after calls with other grids")
 
 
 def _grids(case: Case, taller: int, wider: int) -> tuple[tuple[int, int], ...]:

@@ -289,6 +289,15 @@ INPUTS = (
     in_tal("sizes_kept_from_first_call", "STATE", "state.after-other-sizes", "loss",
              "rows, columns = read.grids[0]\n",
              "self.first = rows, columns = getattr(self, \"first\", read.grids[0])\n", "L011"),
+    in_tal("batch_of_first_call", "STATE", "state.after-other-sizes", "loss",
+             "return torch.stack(weighted).float(), read.scores.shape[0]",
+             "self.images = getattr(self, 'images', read.scores.shape[0])\n"
+             "        return torch.stack(weighted).float(), self.images"),
+    in_tal("points_kept_by_their_number", "STATE", "state.after-other-sizes", "loss",
+             "anchors = anchor_points(read.grids, strides, device)",
+             "kept = self.__dict__.setdefault('points', {})\n"
+             "        key = sum(rows * columns for rows, columns in read.grids), device\n"
+             "        kept[key] = anchors = kept.get(key) or anchor_points(read.grids, strides, device)"),
     in_tal("gradient_of_last_level_lost", "AUTOGRAD", "gradients.value", "inputs",
              "torch.cat([level.flatten(2) for level in preds], dim=2)",
              "torch.cat([level.flatten(2) if n == 0 else level.flatten(2).detach() for n, level in enumerate(preds)],"
@@ -346,6 +355,10 @@ HEADS = (
     _e2e("updated_at_every_call", "state.repeated-calls", "total, items = self._joined(",
          "if isinstance(self, E2ELoss):\n            self.update()\n        total, items = self._joined(", "L092"),
     _e2e("updated_twice_an_epoch", "totals.value", UPDATE, "self.updates += 2"),
+    _e2e("updated_by_steps", "totals.value",
+         "self.o2m = left * (self.o2m_copy - self.final_o2m) + self.final_o2m",
+         "step = (self.o2m_copy - self.final_o2m) / max(self.epochs - 1, 1)\n"
+         "        self.o2m = max(self.o2m - step, self.final_o2m)"),
     _e2e("epochs_too_long", "totals.value", "max(self.epochs - 1, 1)", "max(self.epochs, 1)"),
     _e2e("last_weight_zero", "totals.value", "self.final_o2m = 0.1", "self.final_o2m = 0.0"),
     _e2e("rest_is_one", "totals.value", "self.o2o = max(self.total - self.o2m, 0)", "self.o2o = 1.0"),
