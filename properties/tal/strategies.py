@@ -4,6 +4,7 @@ A case is one byte string of fixed length (`harness.cases.domain` says why): `FR
 `CHUNK` bytes per target. Each byte is a choice, and 0 is the simplest one.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -349,4 +350,21 @@ USUAL = Case(
     strides=(8.0, 16.0),
     targets=((0, 1, 0.5, 0.5, 0.75, 0.5), (1, 0, 0.3125, 0.40625, 0.5, 0.75), (1, 2, 0.625, 0.6875, 0.625, 0.5)),
     predictions=SeededLogits(seed=1, aim=True),
+)
+
+
+def _spread(k: int) -> tuple[float, float, float, float]:
+    """The k-th of many boxes: neither their edges nor their sides are alike."""
+    x, y, w, h = (k * math.sqrt(n) % 1 for n in (2, 3, 5, 7))
+    return 0.1 + 0.8 * x, 0.1 + 0.8 * y, 0.05 + 0.2 * w, 0.05 + 0.2 * h
+
+
+# More pairs of a target and an anchor than a loss may look at together: 40 x 8,400, at the size of usual images.
+MANY = USUAL.changed(
+    classes=2,
+    reg_max=1,
+    grids=((80, 80), (40, 40), (20, 20)),
+    strides=(8.0, 16.0, 32.0),
+    targets=tuple((float(k // 20), float(k % 2), *_spread(k + 1)) for k in range(40)),
+    predictions=SeededLogits(seed=1, peak=tuple(4 * (cells,) for cells in (5.0, 3.0, 2.0))),
 )

@@ -12,7 +12,7 @@ from yololoss.harness.laws.law import law
 
 from .reading import Reading, decided, read
 from .reference import Bools
-from .strategies import CROWD, EVERY_KIND
+from .strategies import CROWD, EVERY_KIND, MANY
 
 
 @law(
@@ -95,3 +95,14 @@ def test_the_anchors_of_the_targets_are_those_of_the_reference(exam: Exam) -> No
     at = tuple(np.argwhere(wrong)[0]) if wrong.any() else None
     expected = "0" if at is None or want[at] == 0 else f"{want[at]:.4g}"
     exam.expect(~wrong, "score at image, class, anchor", expected, reading.scores)
+
+
+@law(
+    "assign.many-pairs",
+    title="With many targets and anchors, the wrong anchors predict a target",
+    source="SPEC 3",
+    cases=(MANY, MANY.changed(topk2=1)),
+)
+def test_many_targets_are_treated_like_few(exam: Exam) -> None:
+    """With 40 targets and 8,400 anchors the anchors of the targets are those of the reference, too."""
+    test_the_anchors_of_the_targets_are_those_of_the_reference(exam)

@@ -289,6 +289,11 @@ INPUTS = (
     in_tal("sizes_kept_from_first_call", "STATE", "state.after-other-sizes", "loss",
              "rows, columns = read.grids[0]\n",
              "self.first = rows, columns = getattr(self, \"first\", read.grids[0])\n", "L011"),
+    in_tal("owners_numbered_from_0_in_each_part", "CONFLICT", "assign.many-pairs", "assign",
+             "torch.arange(some.start, some.stop, device=device)", "torch.arange(some.stop - some.start, device=device)"),
+    in_tal("kept_numbered_from_0_in_each_part", "TOPK", "assign.many-pairs", "assign",
+             "torch.arange(some.start, some.stop, device=owner.device)",
+             "torch.arange(some.stop - some.start, device=owner.device)"),
     in_tal("batch_of_first_call", "STATE", "state.after-other-sizes", "loss",
              "return torch.stack(weighted).float(), read.scores.shape[0]",
              "self.images = getattr(self, 'images', read.scores.shape[0])\n"
