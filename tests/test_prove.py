@@ -480,7 +480,7 @@ def test_an_interrupted_proof_goes_on_where_it_was(tmp_path):
         if len(written) == 3:
             raise KeyboardInterrupt
 
-    with patch.object(assignment, "SHARD", 1000):
+    with patch.object(centres, "SHARD", 1000):
         with patch.object(proof, "write_certificate", interrupt):
             status, _, errors = small(tmp_path)
         assert (status, written) == (2, [1, 2, 3])
