@@ -90,7 +90,7 @@ def test_all_centres_are_counted_and_none_twice():
     firsts = [each.first for each in intervals(20)]
     assert firsts == sorted(set(firsts))
     assert firsts[0] == 0
-    ahead, *shards = centres.shards(0, ONE_BITS + 1, [])
+    ahead, *shards = centres.shards((), 0, ONE_BITS + 1, [])
     parts = [part for shard in shards for part in shard.ranges]
     assert [first for first, _ in parts[1:]] == [stop for _, stop in parts[:-1]]
     assert sum(stop - first for first, stop in parts) == sum(each.size for each in (ahead, *shards)) == exact.CENTRES

@@ -11,15 +11,14 @@ A loss computes edges in float32, and may make a round trip through centre and s
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from yololoss.harness.engine.guard import is_watched
-from yololoss.harness.prove.centres import bits, centre, centres, first_raising
-from yololoss.harness.prove.proof import HUNG, Unprovable
+from yololoss.harness.prove.centres import batches, bits, centre, centres, first_raising, raised_at_once
+from yololoss.harness.prove.proof import Unprovable
 from yololoss.harness.subjects.family import LossUnderTest
 
 from ..case import SIDES, Case, GivenLogits
@@ -60,6 +59,7 @@ def frame(targets: Sequence[tuple[float, ...]] = (), levels: Sequence[Singles] =
     )
 
 
+@cache
 def reference() -> Reference:
     """The anchors of the grids."""
     return Reference(frame())
@@ -126,12 +126,8 @@ def wanted(subject: LossUnderTest, first: int, stop: int) -> tuple[Bools, Bools]
 
 def odd_in(subject: LossUnderTest, first: int, stop: int) -> Odd | None:
     """The first centre of these bits with wrong anchors, tried batch by batch. Raises Unprovable."""
-    for at in range(first, stop, BATCH):
-        is_watched(HUNG)
-        odd = _odd(subject, at, min(at + BATCH, stop))
-        if odd is not None:
-            return odd
-    return None
+    each = (_odd(subject, *bits) for bits in batches(first, stop, BATCH))
+    return next((odd for odd in each if odd is not None), None)
 
 
 def _odd(subject: LossUnderTest, first: int, stop: int) -> Odd | None:
@@ -142,7 +138,7 @@ def _odd(subject: LossUnderTest, first: int, stop: int) -> Odd | None:
     except Exception as error:
         raising = first_raising(partial(found, subject), first, stop)
         if raising is None:
-            raise Unprovable(f"it raised on {stop - first} targets at once: {type(error).__name__}: {error}") from error
+            raise raised_at_once(stop - first, error) from error
         return Odd(raising)
     must, may = wanted(subject, first, stop)
     wrong = ((must & ~got) | (got & ~may)).any(axis=1)

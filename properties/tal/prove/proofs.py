@@ -7,9 +7,8 @@ from typing_extensions import override
 
 from yololoss.harness.engine.judge import Task
 from yololoss.harness.laws.exam import LawBroken
-from yololoss.harness.prove.centres import Shard, shards, span
-from yololoss.harness.prove.certificate import Enumerated, claimed
-from yololoss.harness.prove.proof import Proof, Unprovable, broken_by, chosen, not_alone, subject
+from yololoss.harness.prove.centres import OfCentres, Shard, span
+from yololoss.harness.prove.proof import Proof, Unprovable, chosen, subject, told_by
 from yololoss.harness.subjects.family import LossUnderTest
 from yololoss.harness.subjects.subject import Unsupported
 
@@ -21,25 +20,15 @@ ASSIGNMENT = (
     f"For each centre of x, which from {assignment.LEAST:g} on is the side of y too, the target's anchors are those "
     f"inside its box by exact arithmetic; one within {assignment.NEAR:g} pixels of an edge may be."
 )
-ALL = "assign.anchors"
+TELLING = ("run.no-exception", "assign.anchors")
 ANCHORS = sum(rows * columns for rows, columns in GRIDS)
 
 
-class OfAssignment(Proof[Shard]):
+class OfAssignment(OfCentres):
     """The proof about all centres and sides."""
 
-    hint = "; --part logits proves the rest"
-
     def __init__(self, task: Task, first: int, stop: int) -> None:
-        claim = claimed(
-            task,
-            "assignment",
-            ASSIGNMENT,
-            grids=GRIDS,
-            bits=(first, stop),
-            enumerated=(Enumerated(what="float32 centres", count=stop - first),),
-        )
-        super().__init__(task, claim, shards(first, stop, assignment.changes()))
+        super().__init__(task, ASSIGNMENT, GRIDS, first, stop, assignment.changes())
 
     @override
     def require(self, subject: LossUnderTest) -> None:
@@ -58,19 +47,10 @@ class OfAssignment(Proof[Shard]):
         return next((odd for odd in each if odd is not None), None)
 
     @override
-    def size(self, part: Shard) -> int:
-        return part.size
-
-    @override
     def told(self, subject: LossUnderTest, odd: Odd) -> tuple[str, LawBroken]:
         case, place = assignment.alone(odd), assignment.place(odd)
-        expected, observed = assignment.shown(subject, odd)
-        line = f"{place}: expected {expected}, observed {observed}"
-        broken = broken_by(("run.no-exception", ALL), subject, case)
-        if broken is not None:
-            return line, broken
-        broken = not_alone(ALL, subject, case, (place, expected, f"{observed}; others with other targets"))
-        return f"{line}, but others with {assignment.BATCH} targets", broken
+        shown = place, *assignment.shown(subject, odd)
+        return told_by(TELLING, subject, case, shown, "others", assignment.BATCH)
 
 
 def proofs(task: Task, part: str | None, centres: tuple[float, float], **of_grids: Any) -> Iterator[Proof[Any]]:

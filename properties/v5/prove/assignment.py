@@ -13,9 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from yololoss.harness.engine.guard import is_watched
-from yololoss.harness.prove.centres import centre, centres, first_raising
-from yololoss.harness.prove.proof import HUNG, Unprovable
+from yololoss.harness.prove.centres import Grid, batches, centre, centres, first_raising, raised_at_once
+from yololoss.harness.prove.proof import Unprovable
 from yololoss.harness.subjects.family import LossUnderTest
 from yololoss.harness.subjects.subject import Unsupported
 
@@ -23,7 +22,6 @@ from ..case import Case, FormulaLogits
 from ..prove.exact import Cells, intervals, scaled, within
 from ..rows import Rows
 
-Grid = tuple[int, int]  # rows, columns
 WIDTHS = (1, 2, 3, 5, 10, 13, 20, 40, 80, 160)
 LAYERS = 3  # most grids per call: they share the cost of a call
 BATCH = 2**16  # targets per call: more do not fit the processor's cache, and with fewer the cost of a call dominates
@@ -214,12 +212,8 @@ def _sorted(table: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def odd_in(subject: LossUnderTest, grids: Sequence[Grid], first: int, stop: int) -> Odd | None:
     """The first centre of these bits with wrong rows, tried batch by batch. Raises Unprovable."""
-    for at in range(first, stop, BATCH):
-        is_watched(HUNG)
-        found = _odd(subject, grids, at, min(at + BATCH, stop))
-        if found is not None:
-            return found
-    return None
+    each = (_odd(subject, grids, *bits) for bits in batches(first, stop, BATCH))
+    return next((odd for odd in each if odd is not None), None)
 
 
 def _odd(subject: LossUnderTest, grids: Sequence[Grid], first: int, stop: int) -> Odd | None:
@@ -230,7 +224,7 @@ def _odd(subject: LossUnderTest, grids: Sequence[Grid], first: int, stop: int) -
     except Exception as error:
         found = _raising(subject, grids, first, stop)
         if found is None:
-            raise Unprovable(f"it raised on {stop - first} targets at once: {type(error).__name__}: {error}") from error
+            raise raised_at_once(stop - first, error) from error
         return found
     odd = [(wanted.odd(rows), wanted.grid) for wanted, rows in zip(_wanted(grids, first, stop), built, strict=True)]
     there = [(target, grid) for target, grid in odd if target is not None]

@@ -7,14 +7,13 @@ from typing_extensions import override
 
 from yololoss.harness.engine.judge import Task
 from yololoss.harness.laws.exam import LawBroken
-from yololoss.harness.prove.centres import Shard, centre, shards, span
-from yololoss.harness.prove.certificate import Enumerated, claimed
-from yololoss.harness.prove.proof import Proof, Unprovable, broken_by, chosen, not_alone, subject
+from yololoss.harness.prove.centres import Grid, OfCentres, Shard, centre, span
+from yololoss.harness.prove.proof import Proof, Unprovable, chosen, subject, told_by
 from yololoss.harness.subjects.family import LossUnderTest
 
 from ..dialects import UPSTREAM
 from . import assignment
-from .assignment import Grid, Odd, passes
+from .assignment import Odd, passes
 from .logits import OfLogits
 
 ASSIGNMENT = (
@@ -28,28 +27,16 @@ TELLING = (
     "assign.centre-cell",
     "assign.neighbours",
     "assign.box-plus-cell",
+    "assign.rows",
 )
-ALL = "assign.rows"
-Part = tuple[tuple[Grid, ...], Shard]  # some centres on some grids
 OWN = ("neighbours", "cell")  # choices that change the assignment
 
 
-class OfAssignment(Proof[Part]):
+class OfAssignment(OfCentres):
     """The proof about all centres on some grids."""
 
-    hint = "; --part logits proves the rest"
-
     def __init__(self, task: Task, grids: tuple[Grid, ...], first: int, stop: int) -> None:
-        claim = claimed(
-            task,
-            "assignment",
-            ASSIGNMENT,
-            grids=grids,
-            bits=(first, stop),
-            enumerated=(Enumerated(what="float32 centres", count=stop - first),),
-        )
-        parts = shards(first, stop, assignment.changes(grids))
-        super().__init__(task, claim, [(grids, shard) for shard in parts])
+        super().__init__(task, ASSIGNMENT, grids, first, stop, assignment.changes(grids))
 
     @override
     def require(self, subject: LossUnderTest) -> None:
@@ -59,28 +46,18 @@ class OfAssignment(Proof[Part]):
 
     @staticmethod
     @override
-    def prove(part: Part) -> Odd | None:
+    def prove(part: Shard) -> Odd | None:
         """The first centre with wrong rows."""
-        grids, shard = part
-        each = (assignment.odd_in(subject(), grids, *bits) for bits in shard.ranges)
+        each = (assignment.odd_in(subject(), part.grids, *bits) for bits in part.ranges)
         return next((odd for odd in each if odd is not None), None)
-
-    @override
-    def size(self, part: Part) -> int:
-        return part[1].size
 
     @override
     def told(self, subject: LossUnderTest, odd: Odd) -> tuple[str, LawBroken]:
         case = assignment.at_centre(odd.grid, odd.bits)
         rows, columns = odd.grid
         place = f"centre {centre(odd.bits)!r} (bits {odd.bits:#010x}) on {columns} columns, {rows} rows"
-        expected, observed = assignment.shown(subject, odd)
-        line = f"{place}: expected {expected}, observed {observed}"
-        broken = broken_by((*TELLING, ALL), subject, case)
-        if broken is not None:
-            return line, broken
-        broken = not_alone(ALL, subject, case, (place, expected, f"{observed}; other rows with other targets"))
-        return f"{line}, but other rows with {assignment.BATCH} targets", broken
+        shown = place, *assignment.shown(subject, odd)
+        return told_by(TELLING, subject, case, shown, "other rows", assignment.BATCH)
 
 
 def proofs(task: Task, part: str | None, widths: tuple[int, ...], centres: tuple[float, float]) -> Iterator[Proof[Any]]:

@@ -96,21 +96,24 @@ def chosen(part: str | None) -> tuple[str, ...]:
     return PARTS if part is None else (part,)
 
 
-def broken_by(names: Sequence[str], subject: LossUnderTest, case: Case) -> LawBroken | None:
-    """The first of these laws that breaks on the case; None if all hold."""
-    laws = find_laws(subject.family)
+def told_by(
+    names: Sequence[str], subject: LossUnderTest, case: Case, shown: tuple[str, str, str], others: str, batch: int
+) -> tuple[str, LawBroken]:
+    """A value that refutes a claim, in one line, and as the first of these laws that breaks on its case.
+
+    ``shown``: what it is, what was expected, what was observed. If all laws hold, it shows only among ``others`` of a
+    ``batch``; then the last law stands for it.
+    """
+    laws, (what, expected, observed) = find_laws(subject.family), shown
+    line = f"{what}: expected {expected}, observed {observed}"
     for name in names:
         told, _ = judged(laws[name], Run(subject, case))
         if told is not None:
-            return told.broken(laws[name], case)
-    return None
-
-
-def not_alone(name: str, subject: LossUnderTest, case: Case, shown: tuple[str, str, str]) -> LawBroken:
-    """A law that the loss breaks among other inputs only. ``shown``: what, what was expected, what was observed."""
-    broken = LawBroken(find_laws(subject.family)[name], case, *shown, "none: this is exact")
+            return line, told.broken(laws[name], case)
+    observed = f"{observed}; {others} with other targets"
+    broken = LawBroken(laws[names[-1]], case, what, expected, observed, "none: this is exact")
     broken.repeats = False
-    return broken
+    return f"{line}, but {others} with {batch} targets", broken
 
 
 def _start(task: Task, number: Any) -> None:

@@ -263,8 +263,8 @@ class Recorder:
         told = f"step {pending.number}: {what}"
         commands, left_out = [], ""
         try:
-            for part in self._reader.parts(pending.step):
-                path, left_out = self._written(kind, pending, told, part)
+            for part, step in self._reader.parts(pending.step).items():
+                path, left_out = self._written(kind, pending._replace(step=step), told, part)
                 self._kept(f"{kind} {part}", path)
                 commands.append(f"yololoss explain {path} --loss {self._options.loss}")
         except Exception as error:
@@ -274,10 +274,9 @@ class Recorder:
 
     def _written(self, kind: str, pending: "_Pending", told: str, part: str) -> tuple[Path, str]:
         """The file of a part of a step, and in words what was left out. Raises OSError, ValueError."""
-        step = self._reader.parts(pending.step)[part]
-        case, images, left_out = self._reader.case(step)
+        case, images, left_out = self._reader.case(pending.step)
         name = "-".join(filter(None, (f"{self._run}-step-{pending.number}-{kind}", part)))
-        expected = None if left_out else self._reader.expected(step)
+        expected = None if left_out else self._reader.expected(pending.step)
         vector = make_vector(case, id=name, law=LAWS.get(kind), comment=f"{told}{left_out}", expected=expected)
         path = self._options.folder / f"{name}.json"
         own = {f"image {n}": pending.names[image] for n, image in enumerate(images) if image < len(pending.names)}
@@ -296,10 +295,10 @@ class Recorder:
         del saved[: -self._options.keep]
 
     def _begin_sample(self, pending: "_Pending") -> None:
-        parts = [*self._reader.parts(pending.step)]
-        part = parts[pending.number // self._options.every % len(parts)]
+        parts = [*self._reader.parts(pending.step).items()]
+        part, step = parts[pending.number // self._options.every % len(parts)]
         try:
-            path, _ = self._written("sample", pending, f"step {pending.number}", part)
+            path, _ = self._written("sample", pending._replace(step=step), f"step {pending.number}", part)
         except Exception as error:
             self._no_more_samples(str(error))
             return
