@@ -58,12 +58,17 @@ def made(plan: Plan, numbers: Iterable[int], seed: int = SEED) -> Iterator[Made]
         yield Made(number, origin, case, plan.judges(case, origin.domain, chance))
 
 
+def own(plan: Plan) -> Iterator[Made]:
+    """The cases that some laws have as their own."""
+    for number, case in enumerate(plan.own_cases()):
+        yield Made(number, None, case, [law for law in plan.laws.values() if case in law.own(plan.subject)])
+
+
 def whole(plan: Plan) -> Iterator[Made]:
     """All cases of the gate, in its order."""
     count = how_many(plan)
     yield from made(plan, range(min(EARLY, count)))
-    for number, case in enumerate(plan.own_cases()):
-        yield Made(number, None, case, [law for law in plan.laws.values() if case in law.own(plan.subject)])
+    yield from own(plan)
     yield from made(plan, range(EARLY, count))
 
 

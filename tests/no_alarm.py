@@ -1,8 +1,9 @@
 """Every conforming loss through the gate: ``python -m tests.no_alarm``; a table, and exit status 1 for an accusation.
 
-The gate's cases are judged in their order until a loss has had ``--judgements N``: the default are about as many as in
-the gate of the bundled loss, and with more the same sequence goes on. ``--seed N`` judges other cases, and ``--laws``
-only some laws. A judgement is one law on one case, also where it had nothing to compare.
+The cases that laws have as their own are judged, then the gate's in their order, until a loss has had ``--judgements
+N``: the default are about as many as in the gate of the bundled loss, and with more the same sequence goes on. ``--seed
+N`` judges other cases, and ``--laws`` only some laws. A judgement is one law on one case, also where it had nothing to
+compare.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from tests.faults import plant
 from tests.faults.tal import CONFORMING
 from tests.faults.tal_forms import AS_PLAIN, PLAIN, plant_form
 from tests.faults.tal_forms import FORMS as PLAIN_FORMS
-from tests.judging import apart, gate
+from tests.judging import apart, breaks, gate, own
 from tests.subjects.aligned_forms import FORMS as ALIGNED
 from tests.test_conforming import VARIANTS, load
 from yololoss.harness.engine.plan import Plan
@@ -55,7 +56,7 @@ def accusations(task: Task) -> tuple[str, int, int, dict[str, str]]:
 
     cases = range(enough)  # an end, since a law that broke is tried no more
     numbers = takewhile(lambda _: plan.domains and tried() < enough, cases)
-    found = {raw.told.law: raw for raw in gate(plan, numbers, seed)}
+    found = {raw.told.law: raw for raw in (*breaks(plan.subject, own(plan)), *gate(plan, numbers, seed))}
     broken = {id: str(raw.told.broken(plan.laws[id], raw.case)) for id, raw in found.items()}
     return spec, sum(law.tally.judged > 0 for law in plan.laws.values()), tried(), broken
 

@@ -335,6 +335,12 @@ def test_a_choice_is_recognised(name: str, tmp_path: Path):
     assert found.explained == found.tried >= 10
 
 
+def test_a_wrong_divisor_is_no_choice_of_the_total(tmp_path: Path):
+    """The loss itself shows that its total is the items times the batch, whatever more cases would fit."""
+    spec = plant(BY_NAME["floor_for_each_image"], tmp_path)
+    assert FAMILY.recognise(load_loss(spec, torch.device("cpu"), "upstream"), None).dialect.batch == "times"
+
+
 def test_what_no_choice_explains_is_told():
     """The bundled loss is of the usual dialect for sure, but for targets at a corner; a fault changes no choice."""
     found = FAMILY.recognise(load_loss(BUNDLED, torch.device("cpu"), "upstream"), None)

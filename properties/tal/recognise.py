@@ -134,6 +134,8 @@ def _by_answers(dialect: Dialect, seen: Seen) -> Dialect:
     """The dialect with the choices that show in whether a loss answers, and in what form."""
     shape = next((outcome.calls[0].total_shape for outcome in seen.outcomes.values() if outcome.calls), (3,))
     changes: dict[str, Any] = {"total": "three" if shape == (3,) else "one"}
+    if (batch := _batch(seen)) is not None:
+        changes["batch"] = batch
     if dialect.row_order == "any" and not seen.answers(UNSORTED):
         changes["row_order"] = "by image"
     if dialect.target_dtypes == "any" and not seen.answers(USUAL.changed(targets_dtype="float64")):
@@ -141,11 +143,24 @@ def _by_answers(dialect: Dialect, seen: Seen) -> Dialect:
     return dialect.but(**changes)
 
 
+def _batch(seen: Seen) -> str | None:
+    """Whether the total is the items times the batch; None where a loss has no items, or those of one of its heads."""
+    for case, outcome in () if seen.two_heads else seen.outcomes.items():
+        items = outcome.calls[0].items if outcome.calls else None
+        if items is not None and case.batch > 1 and sum(items) > 0:
+            ratio = outcome.calls[0].total / sum(items)
+            return "times" if abs(ratio - case.batch) < abs(ratio - 1) else "plain"
+    return None
+
+
 def _improved(dialect: Dialect, seen: Seen) -> Dialect:
     """The dialect with every choice that explains more than its own."""
+    batch = _batch(seen)  # shown by the loss itself
     for choice, options in OPTIONS.items():
         if seen.share(dialect) == 1:
             break
+        if choice == "batch" and batch is not None:
+            continue
         dialect = max((dialect, *(dialect.but(**{choice: option}) for option in options)), key=seen.share)
     return dialect
 

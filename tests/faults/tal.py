@@ -294,6 +294,8 @@ INPUTS = (
     in_tal("kept_numbered_from_0_in_each_part", "TOPK", "assign.many-pairs", "assign",
              "torch.arange(some.start, some.stop, device=owner.device)",
              "torch.arange(some.stop - some.start, device=owner.device)"),
+    in_tal("floor_for_each_image", "SCALE", "classes.divisor", "loss", "assigned.score.sum().clamp(min=1)",
+             "assigned.score.sum(1).clamp(min=1).sum()"),
     in_tal("batch_of_first_call", "STATE", "state.after-other-sizes", "loss",
              "return torch.stack(weighted).float(), read.scores.shape[0]",
              "self.images = getattr(self, 'images', read.scores.shape[0])\n"
