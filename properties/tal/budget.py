@@ -330,23 +330,21 @@ class Budget:
         r, t = self.reference, self.reference.row_scores
         of_box = self.row_scores * (1 - r.laid.value) + t * (self._box_term[0] + FEW * self.unit)
         of_third = self.row_scores * r.third + t * self._third_term
-        x = r.scores
-        # As many write it, BCE is a difference of numbers of about 1, and of the logit where there is a score.
-        parts = EXP * (1 + abs(x) * (r.score > 0))
-        of_bce = self.score * abs(x) + self.unit * parts + (FEW * self.unit + self._bce_cast) * self._plain_bce
-        of_bce = of_bce * abs(r.class_weights)
         gains = np.array(self.case.gains.values)
-        terms = np.array([float(each.sum()) for each in (of_box, of_bce, of_third)])
-        sums = np.array([(self._sum_error + self._bce_cast) * float(abs(r.bce).sum())])
-        terms[1] += sums[0]
+        terms = np.array([float(of_box.sum()), self.bce(r.score, self.score), float(of_third.sum())])
         items = np.array(r.calls[0].items)
         return (gains * terms / r.divisor + abs(items) * (self.divisor + self._sum_error),)
 
-    @property
-    def _plain_bce(self) -> Reals:
-        """The sizes of the parts of BCE, (B, C, A)."""
-        x = self.reference.scores
-        return np.asarray(np.maximum(x, 0) + abs(self.reference.score * x) + np.log1p(np.exp(-abs(x))))
+    def bce(self, score: Reals, off: Reals) -> float:
+        """Of the sum of BCE of all class logits with scores (B, C, A) that may be ``off``."""
+        r = self.reference
+        x, weights = r.scores, abs(r.class_weights)
+        # As many write it, BCE is a difference of numbers of about 1, and of the logit where there is a score.
+        parts = EXP * (1 + abs(x) * (score > 0))
+        sizes = np.maximum(x, 0) + abs(score * x) + np.log1p(np.exp(-abs(x)))
+        of_each = off * abs(x) + self.unit * parts + (FEW * self.unit + self._bce_cast) * sizes
+        of_sum = (self._sum_error + self._bce_cast) * abs(r.bce_with(score))
+        return float((of_each * weights).sum() + of_sum.sum())
 
     @property
     def _bce_cast(self) -> float:

@@ -97,6 +97,14 @@ class Reading:
         share = (self._rounded * self.expected)[self.background]
         return float(share.sum() / max(float(self.expected[self.background].sum()), ANYTHING_ABOVE_0))
 
+    def is_of(self, item: float) -> bool:
+        """Whether a class item is that of the scores that its gradient shows."""
+        b, sum_of_scores = self._of, self.divisor or 1.0
+        gain = self.case.gains.cls / sum_of_scores
+        want = gain * float(b.reference.bce_with(self.scores).sum())
+        off = gain * b.bce(self.scores, self.error) + 2 * self._divisor_error * abs(want)
+        return abs(item - want) <= 2 * off
+
     @cached_property
     def found(self) -> Bools:
         """Where a target is for sure, (B, C, A)."""
@@ -110,6 +118,8 @@ def read(exam: Exam) -> Reading:
     exam.only_if(reading.divisor is not None, "the gradient of the background shows no sum of scores")
     boxes = exam.has_items and exam.items[0] > 0
     exam.only_if(bool(reading.found.any()) or not boxes, "the class gradient shows no scores, and there are boxes")
+    of_item = not exam.has_items or reading.is_of(float(exam.items[1]))
+    exam.only_if(of_item, "the class gradient is not that of the class item")
     return reading
 
 

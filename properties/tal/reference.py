@@ -304,17 +304,20 @@ class Reference:
             return np.asarray((off * self.shares_of_image).mean(axis=1))
         return np.asarray(-(self.bin_weights * self.log_shares).sum(axis=2).mean(axis=1))
 
-    @cached_property
-    def bce(self) -> Reals:
-        """BCE of each class logit with its score, times the weight of its class, (B, C, A)."""
+    def bce_with(self, score: Reals) -> Reals:
+        """BCE of each class logit with a score, times the weight of its class, (B, C, A)."""
         x = self.scores
-        return (np.maximum(x, 0) + np.log1p(np.exp(-abs(x))) - self.score * x) * self.class_weights
+        return (np.maximum(x, 0) + np.log1p(np.exp(-abs(x))) - score * x) * self.class_weights
 
     @cached_property
     def calls(self) -> tuple[ReferenceCall, ...]:
         """The call: items with gains, total (SPEC 5)."""
         t = self.row_scores
-        terms = float(((1 - self.laid.value) * t).sum()), float(self.bce.sum()), float((self.third * t).sum())
+        terms = (
+            float(((1 - self.laid.value) * t).sum()),
+            float(self.bce_with(self.score).sum()),
+            float((self.third * t).sum()),
+        )
         gains = self.case.gains.values
         box, cls, third = (gain * term / self.divisor for gain, term in zip(gains, terms, strict=True))
         return (ReferenceCall(self.batch * (box + cls + third), (box, cls, third)),)
