@@ -103,7 +103,7 @@ class Reading:
         gain = self.case.gains.cls / sum_of_scores
         want = gain * float(b.reference.bce_with(self.scores).sum())
         off = gain * b.bce(self.scores, self.error) + 2 * self._divisor_error * abs(want)
-        return abs(item - want) <= 2 * off
+        return bool(abs(item - want) <= 2 * off)
 
     @cached_property
     def found(self) -> Bools:

@@ -313,11 +313,8 @@ class Reference:
     def calls(self) -> tuple[ReferenceCall, ...]:
         """The call: items with gains, total (SPEC 5)."""
         t = self.row_scores
-        terms = (
-            float(((1 - self.laid.value) * t).sum()),
-            float(self.bce_with(self.score).sum()),
-            float((self.third * t).sum()),
-        )
+        of_classes = float(self.bce_with(self.score).sum())
+        terms = float(((1 - self.laid.value) * t).sum()), of_classes, float((self.third * t).sum())
         gains = self.case.gains.values
         box, cls, third = (gain * term / self.divisor for gain, term in zip(gains, terms, strict=True))
         return (ReferenceCall(self.batch * (box + cls + third), (box, cls, third)),)
