@@ -176,7 +176,6 @@ OF_V5 = {
 # Only laws that no fault names; each other one breaks on the first fault that names it.
 OF_TAL = {
     "assign.contested": "metric_decides",
-    "assign.one-label": "gradient_cut_off",
     "assign.ties": "takers_alone",
     "baseline.gradients": "alpha_with_gradient",
     "baseline.values": "no_batch",

@@ -13,8 +13,9 @@ from torch import Tensor
 from yololoss.harness.laws.exam import Exam
 from yololoss.harness.laws.law import law
 
-from ..shared.bad_input import CENTRE, CLASS, IMAGE, INFINITY, NAN, SIZE, noted, spoilt
+from ..shared.bad_input import CENTRE, CLASS, IMAGE, INFINITY, NAN, SIZE, expect_shown, noted, spoilt
 from ..shared.comparing import same_settings_left
+from .case import SIDES
 from .forms import HEADS, ClassSubject, as_batch, as_mapping
 from .strategies import STANDARD, cases
 from .test_form import called_with
@@ -189,6 +190,14 @@ def test_what_feats_of_another_shape_do(exam: Exam) -> str:
 
     exam.only_if(exam.case.grids[0][0] >= 3, "the shapes fit")
     return with_inputs(exam, other_shape, "feats of another shape")
+
+
+@law("input.nan-logits", title="NaN logits are hidden: the total is finite", source="DESIGN", cases=GOOD, again=True)
+def test_nan_logits_are_not_hidden(exam: Exam) -> None:
+    """If a logit that has a gradient is NaN, as of a diverged model, the total is not finite, or an error tells."""
+    sides = SIDES * exam.case.reg_max
+    for name, channels in (("class", slice(sides, None)), ("box", slice(sides))):
+        expect_shown(exam, name, (slice(None), channels))
 
 
 @law("input.settings-restored", title="After bad input a setting of the process stays changed", source="DESIGN",
