@@ -133,6 +133,8 @@ OF_TAL: Arguments = {
     "What is put together has the same length in every case; what is more, nothing takes.": (
         "for (rows, columns), stride in zip(grids, strides, strict=False):",
         "for (rows, columns), stride in zip(grids, strides):",
+        "for i, (grid, stride) in enumerate(zip(grids, strides, strict=False)):",
+        "for cells, first in zip(grid, grids[0], strict=False):",
         "zip(fractions.unbind(1), (width, height) * 2, strict=False))",
         "zip(fractions.unbind(1), (width, height) * 2))",
     ),

@@ -64,10 +64,11 @@ def test_invalid_rows_are_left_out(row):
     torch.testing.assert_close(step(loss, levels(), given), step(parts(), levels(), batch()), rtol=1e-6, atol=1e-8)
 
 
-def test_targets_may_be_nothing_but_padding():
+@pytest.mark.parametrize("images", [1, 2])
+def test_targets_may_be_nothing_but_padding(images):
     """A batch without a target is one of background, whatever its padding."""
-    expected = step(parts(), levels(), columns(torch.zeros(0, 6)))
-    assert all(map(torch.equal, step(parts(checks=False), levels(), columns(NOTHING)), expected))
+    expected = step(parts(), levels(images=images), columns(torch.zeros(0, 6)))
+    assert all(map(torch.equal, step(parts(checks=False), levels(images=images), columns(NOTHING)), expected))
 
 
 def test_centres_outside_the_image_are_taken_as_upstream_does():
