@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from tests.faults import plant
-from tests.faults.tal import CONFORMING
+from tests.faults.tal import BY_NAME, CHOICES, CONFORMING
 from tests.faults.tal_forms import AS_PLAIN, PLAIN, plant_form
 from tests.faults.tal_forms import FORMS as PLAIN_FORMS
 from tests.judging import apart, breaks, gate, own
@@ -30,7 +30,7 @@ FORMS = ("OlderLoss", "compute_loss", "ImageLoss", "ModuleLoss", "BlackBox", "Di
 EDITS = {each.name: each for each in CONFORMING}  # edits of the bundled task-aligned loss that are no faults
 SPECS = {
     "v5": (*VARIANTS, "tests.subjects.plain:PlainLoss", *(f"tests.subjects.forms:{name}" for name in FORMS)),
-    "tal": ("yololoss:TaskAlignedLoss", PLAIN, *ALIGNED, *EDITS, *PLAIN_FORMS),
+    "tal": ("yololoss:TaskAlignedLoss", PLAIN, *ALIGNED, *EDITS, *PLAIN_FORMS, *CHOICES),
 }
 Task = tuple[str, str, int, int, tuple[str, ...]]
 
@@ -41,6 +41,8 @@ def loaded(spec: str, device: torch.device, folder: Path) -> LossUnderTest:
         return load(spec, device)
     if spec in (PLAIN, *PLAIN_FORMS):
         return load_loss(plant_form(spec, folder) if spec in PLAIN_FORMS else spec, device, AS_PLAIN)
+    if spec in CHOICES:
+        return load_loss(plant(BY_NAME[spec], folder), device, f"yololoss, {' = '.join(CHOICES[spec])}")
     found = plant(EDITS[spec], folder) if spec in EDITS else spec
     return load_loss(found, device, ALIGNED.get(spec, "yololoss"))
 

@@ -44,8 +44,9 @@ class Allowed:
     def may_win(self) -> Bools:
         """Which targets may have the largest overlap of those of their image that may win the anchor, (T, A)."""
         low, high = self.budget.overlap_range
-        running = self.may_take if self.budget.dialect.contested == "takers" else self.r.candidate
-        low = np.where(running & ~self._doubtful, low, -1.0)
+        takers = self.budget.dialect.contested == "takers"
+        running, surely = (self.may_take, self.takes) if takers else (self.r.candidate,) * 2
+        low = np.where(surely & ~self._doubtful, low, -1.0)
         found = np.zeros_like(running)
         for mine in self.r.mine:
             rows = np.flatnonzero(mine)

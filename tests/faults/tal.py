@@ -539,6 +539,15 @@ TAL_FAULTS: tuple[Fault, ...] = (
     *DEVICES,
 )
 BY_NAME = {fault.name: fault for fault in TAL_FAULTS}
+# What is a fault of the bundled loss is right in a dialect with this choice: there no law may accuse it.
+CHOICES = {
+    "no_enlargement": ("small_sides", "none"),
+    "alpha_one": ("alpha", "1"),
+    "takers_alone": ("contested", "takers"),
+    "corner_dropped": ("corner", "dropped"),
+    "no_batch": ("batch", "plain"),
+    "scalar_total": ("total", "one"),
+}
 
 _other = faults_of("CAND", "assign", "")
 # No faults: other right ways to do the same. No law may accuse them.
