@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from properties.v5.case import Case as V5Case
 from properties.v5.case import SeededLogits
@@ -17,6 +18,7 @@ from tests.faults.catalogue import BY_NAME
 from tests.judging import Made, made, on_its_device
 from tests.test_fuzz import BUNDLED, orders, settings
 from tests.together import tell
+from yololoss import TaskAlignedLoss
 from yololoss.harness.cases.case import Case
 from yololoss.harness.cases.vectors import read_vectors
 from yololoss.harness.engine import clerk, session, worker
@@ -133,6 +135,24 @@ def test_a_law_about_two_calls_is_explained_by_a_call_that_raises_by_itself(tmp_
         told for n in range(number, 400) for _, told in broke(plan, "state.after-other-sizes", [*made(plan, [n])])
     )
     assert found.explained == "run.no-exception"
+
+
+class InFloat32(TaskAlignedLoss):
+    """A wrong total, and an error where another dtype is the default."""
+
+    def __call__(self, preds: Any, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        if torch.get_default_dtype() != torch.float32:
+            raise RuntimeError("expected Float, got Double")
+        total, items = super().__call__(preds, batch)
+        return 1.5 * total, items
+
+
+def test_a_wrong_value_explains_no_error_of_another_run():
+    """They are two faults, though both laws break on the same cases."""
+    plan = Plan(("totals.value", "state.default-dtype"), on_its_device(f"{__name__}:InFloat32", "cpu"))
+    cases = [*made(plan, range(20))]
+    assert broke(plan, "totals.value", cases)
+    assert {told.explained for _, told in broke(plan, "state.default-dtype", cases)} == {""}
 
 
 def test_a_worker_writes_no_finding_that_a_known_one_explains(tmp_path):

@@ -20,7 +20,7 @@ from yololoss.harness.devices.devices import DeviceLost
 from yololoss.harness.engine.guard import UNWATCHED, Death, Guarded, is_watched
 from yololoss.harness.engine.plan import Plan
 from yololoss.harness.errors import UsageError
-from yololoss.harness.laws.exam import Law, LawBroken, Run, Tally
+from yololoss.harness.laws.exam import ELSEWHERE, Law, LawBroken, Run, Tally
 from yololoss.harness.laws.law import find_laws
 from yololoss.harness.subjects import compiled
 from yololoss.harness.subjects.compiled import NAME as COMPILE
@@ -143,18 +143,18 @@ def judged(law: Law, run: Run, plan: Plan | None = None, broken: Container[str] 
         seen = error.what, error.expected, error.observed, error.because
         told = Told(law.id, *seen, kind=error.kind, by_gradient=error.by_gradient)
         runs, by_budget = error.runs, error.by_budget and not law.again
-        of_values = error.by_budget and not error.by_gradient
+        of_values, raised = error.by_budget and not error.by_gradient, error.what == ELSEWHERE
     except Exception as error:
         because = "none: the law could not judge"
         told = Told(law.id, "the judgement", "no error", f"{type(error).__name__}: {error}", because)
-        runs, by_budget, of_values = (run,), False, False
+        runs, by_budget, of_values, raised = (run,), False, False, False
     if plan is None:
         return told, 1.0
     if by_budget and (shown := _as_shown(plan, law, run)) is not None:
         found, nearest = judged(law, shown, plan, broken)
         given = f", given {plan.subject.family.shows}"
         return None if found is None else found._replace(what=found.what + given), nearest
-    return told._replace(explained=_explained(plan, law, run, runs, broken, of_values)), 1.0
+    return told._replace(explained=_explained(plan, law, run, runs, broken, of_values, raised)), 1.0
 
 
 def _as_shown(plan: Plan, law: Law, run: Run) -> Run | None:
@@ -165,13 +165,16 @@ def _as_shown(plan: Plan, law: Law, run: Run) -> Run | None:
     return run.as_shown if any(_breaks(plan, each, run) for each in showing) else None
 
 
-def _explained(plan: Plan, law: Law, first: Run, runs: Sequence[Run], broken: Container[str], of_values: bool) -> str:
+def _explained(
+    plan: Plan, law: Law, first: Run, runs: Sequence[Run], broken: Container[str], of_values: bool, raised: bool
+) -> str:
     """A law before this one that breaks on a case that this law ran, if possible one of the same part; "" if all hold.
 
     The subject is judged as it is, even if the law changed it or called it in another way. What is hidden on a case,
     and seen on a clearer one, explains as well. A wrong gradient explains no wrong value (``of_values``), unless it
-    tells which rows there are.
+    tells which rows there are. What is wrong in a run that raises nothing explains no error that another run raises.
     """
+    before = [each for each in plan.explaining(law.id) if not raised or each.id.partition(".")[0] == "run"]
     ran = {first.case: first}
     for run in runs:
         ran.setdefault(run.case, run if run.subject == first.subject else Run(first.subject, run.case))
@@ -179,9 +182,7 @@ def _explained(plan: Plan, law: Law, first: Run, runs: Sequence[Run], broken: Co
     if first.judged_as_shown:
         clearer = (run.as_shown or run for run in clearer)
     for some in chain([[*ran.values()]], ([run] for run in clearer)):
-        found = [
-            each.id for each in plan.explaining(law.id) if any(_breaks(plan, each, run, of_values) for run in some)
-        ]
+        found = [each.id for each in before if any(_breaks(plan, each, run, of_values) for run in some)]
         if found:
             other = _without(plan, law, first, found, of_values)
             return next((id for id in found if id in broken), found[0]) if other is None else other

@@ -23,6 +23,7 @@ from yololoss.harness.subjects.subject import CalledSo, Calling, Subject, Unsupp
 
 T = TypeVar("T")
 HUNG = "did not return"
+ELSEWHERE = "the same case in another run"  # where a law breaks if the subject raises there, and not in the first run
 NO_ANSWER = ("raised", HUNG, "exited", "killed")  # kinds of trouble after which there is no result
 
 
@@ -323,7 +324,7 @@ class Exam:
         if self._first is not None and self._first.case == self.case and not self._base:
             _ = self._first.gradients
             raised = next((t.detail for t in self.outcome.troubles), "no gradient")
-            self.fail("the same case in another run", "nothing raised, as in the first", raised)
+            self.fail(ELSEWHERE, "nothing raised, as in the first", raised)
         raise NotApplicable(f"the subject raised: {self._complaints[0]}" if self._complaints else "the subject ended")
 
     @property
