@@ -134,7 +134,9 @@ OF_TAL: Arguments = {
         "for (rows, columns), stride in zip(grids, strides, strict=False):",
         "for (rows, columns), stride in zip(grids, strides):",
         "for i, (grid, stride) in enumerate(zip(grids, strides, strict=False)):",
+        "for i, (grid, stride) in enumerate(zip(grids, strides)):",
         "for cells, first in zip(grid, grids[0], strict=False):",
+        "for cells, first in zip(grid, grids[0]):",
         "zip(fractions.unbind(1), (width, height) * 2, strict=False))",
         "zip(fractions.unbind(1), (width, height) * 2))",
     ),
@@ -151,6 +153,7 @@ OF_TAL: Arguments = {
         "torch.arange(bins, device=logits.device)[:, None]).sum(-2)",
     ),
     "The larger, or smaller, of two numbers is that of the two the other way round.": (
+        "if abs(cells * stride - first * strides[0]) >= max(strides[0], stride) and i:",
         "across = torch.maximum(right2, right1) - torch.minimum(left1, left2)",
         "across = torch.maximum(right1, right2) - torch.minimum(left2, left1)",
         "down = torch.maximum(bottom2, bottom1) - torch.minimum(top1, top2)",
@@ -165,8 +168,55 @@ OF_TAL: Arguments = {
         "return torch.promote_types(torch.promote_types(self.scores.dtype, self.boxes.dtype), torch.float32)",
         "zip((width, height) * 2, fractions.unbind(1), strict=True))",
     ),
-    "A level has four dimensions: the third from the start is the second from the end.": (
+    "Such tensors have two dimensions, or four: what is first from the end has a number from the start, too.": (
         'tuple((f.shape[+2], f.shape[-1]) for f in preds["feats"]))',
+        "low, high = box.chunk(2, dim=+1)",
+        "return torch.cat((centre - half, centre + half), dim=+1)",
+    ),
+    "Channels and classes are only added here.": (
+        "grids = _check_levels(preds, SIDES * reg_max, classes, len(strides))",
+    ),
+    "It decides only how many pairs are looked at together.": (
+        *(
+            f"PAIRS = {n}  # of a target and an anchor: so many are looked at together, which bounds the memory"
+            for n in ("2*18", "3**18", "1**18", "2** 19", "2** 17")
+        ),
+        "return (slice(start, min(start + size, self.rows)) for start in range(0, max(self.rows, 2), size))",
+    ),
+    "It is still more than there are rows, and the bits of a float times it are still an int64.": (
+        *(
+            f"ROWS = {n}  # more than there are rows: a factor that makes one whole number of an overlap and a row"
+            for n in ("2** 33", "2** 31")
+        ),
+    ),
+    "A power is rounded in one way, or in two steps of float32, which the budget allows.": ("if exponent > 6:",),
+    "A target has at most its top-k anchors: a second top-k that is as large, or larger, keeps all.": (
+        "kept = row if topk2 is None or topk2 >= self.settings.topk else self._keep(row, topk2)",
+    ),
+    "The box of no target is a point, which has nothing in common with any box.": (
+        "overlap = positive(overlap, owner <= self.rows)",
+    ),
+    "Both sides are the same where they are equal; and 0 is 0, which is what stands elsewhere.": (
+        "half = torch.where(size <= small_side, small_side, size) / 2",
+        "return torch.where(where & (values >= 0), values, 0)",
+    ),
+    "No difference of such float32 numbers is 1e-9: they are 0, or far larger.": (
+        "return (x - left >= INSIDE) & (y - top > INSIDE) & (right - x > INSIDE) & (bottom - y > INSIDE)",
+        "return (x - left > INSIDE) & (y - top >= INSIDE) & (right - x > INSIDE) & (bottom - y > INSIDE)",
+        "return (x - left > INSIDE) & (y - top > INSIDE) & (right - x >= INSIDE) & (bottom - y > INSIDE)",
+        "return (x - left > INSIDE) & (y - top > INSIDE) & (right - x > INSIDE) & (bottom - y >= INSIDE)",
+    ),
+    "The key of a candidate is 1 or more, and one below 0 says that there is none, whichever it is.": (
+        "return Owners(kept, row, contested, largest > 0)",
+        "return Owners(kept, row, contested, largest >= 1)",
+        "last, largest = torch.full_like(first, -1), torch.full_like(first, - 2)",
+        'largest.scatter_reduce_(0, at, torch.where(pairs.candidate, key, - 2), "amax")',
+    ),
+    "An anchor is contested if its last row comes after its first one: a last one of 0 or below never does.": (
+        "last, largest = torch.full_like(first, - 2), torch.full_like(first, -1)",
+        "last, largest = torch.full_like(first, - 0), torch.full_like(first, -1)",
+        'last.scatter_reduce_(0, at, torch.where(pairs.chosen, row, - 2), "amax")',
+        'last.scatter_reduce_(0, at, torch.where(pairs.chosen, row, - 0), "amax")',
     ),
     "Rows that are not there are read too, and never count: with any box, and any class and image there are.": (
         "image, cls = (torch.where(present, index, -1).long() for index in (image, cls))",

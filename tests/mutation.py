@@ -62,7 +62,7 @@ BESIDE = {
     "tal": {
         "boxes": ("tal_boxes", "tal_loss", "tal_contract"),
         "inputs": ("tal_loss", "tal_contract", "tal_unchecked"),
-        **dict.fromkeys(("checks", "parts"), ("tal_contract", "tal_loss")),
+        **dict.fromkeys(("checks", "parts"), ("tal_contract", "tal_loss", "tal_unchecked")),
         **dict.fromkeys(("assign", "explain"), ("tal_assign", "tal_contract", "tal_unchecked")),
         **dict.fromkeys(("terms", "loss", "ends"), ("tal_loss", "tal_contract", "tal_unchecked")),
     },

@@ -118,8 +118,9 @@ def test_the_order_of_rows_changes_nothing():
     assert len(totals) == 1
 
 
+@pytest.mark.parametrize(("pairs", "rows"), [(3 * ANCHORS, {3, 2}), (1, {1})])
 @pytest.mark.parametrize("topk2", [None, 1])
-def test_targets_are_looked_at_some_at_a_time(topk2, monkeypatch):
+def test_targets_are_looked_at_some_at_a_time(topk2, pairs, rows, monkeypatch):
     """So memory is bounded, whatever the number of targets; the result is the same to the last bit."""
     loss, twice = (
         parts(assigner=Assigner(topk2=topk2)),
@@ -127,10 +128,10 @@ def test_targets_are_looked_at_some_at_a_time(topk2, monkeypatch):
     )
     whole = loss.assign(levels(), twice)
     sizes = []
-    monkeypatch.setattr(assign, "PAIRS", 3 * ANCHORS)
+    monkeypatch.setattr(assign, "PAIRS", pairs)
     monkeypatch.setattr(assign, "best", lambda *given: sizes.append(given[0].shape) or best(*given))
     some = loss.assign(levels(), twice)
-    assert {*sizes} == {(3, ANCHORS), (2, ANCHORS)}
+    assert {*sizes} == {(n, ANCHORS) for n in rows}
     assert torch.equal(some.score, whole.score)
     assert torch.equal(some.owners.row, whole.owners.row)
     assert all(
@@ -183,7 +184,7 @@ def test_only_small_sides_are_enlarged():
     assert enlarged(box, 16.0).tolist() == [[8, 7.5, 24, 23.5], [0, -6, 40, 10]]
 
 
-@pytest.mark.parametrize(("alpha", "beta"), [(1.0, 6.0), (0.5, 2.5), (0.0, 1.0)])
+@pytest.mark.parametrize(("alpha", "beta"), [(1.0, 6.0), (0.5, 2.5), (0.0, 1.0), (0.5, 7.0), (1.0, 0.0)])
 def test_the_exponents_are_settings(alpha, beta):
     """metric = score^alpha overlap^beta, read at every call."""
     loss = parts()
@@ -263,9 +264,10 @@ def test_every_fate_is_explained():
 def test_an_assignment_is_read_only_and_equal_to_itself_alone():
     """Its tensors have no single truth value, so it is not compared by value."""
     one = parts().assign(mapping(levels()), batch())
-    with pytest.raises(FrozenInstanceError):
-        one.score = one.metric
-    assert one != replace(one)
+    for each, name in ((one, "score"), (one.pairs, "metric"), (one.owners, "row")):
+        with pytest.raises(FrozenInstanceError):
+            setattr(each, name, None)
+        assert each != replace(each)
 
 
 @pytest.mark.parametrize("settings", [{"topk": 0}, {"topk2": -1}])

@@ -1,6 +1,7 @@
 """Where the task-aligned loss is better than upstream, by contract: a test for each row of its SPEC section 9."""
 
 import re
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -125,6 +126,8 @@ BAD_PREDICTIONS = [
      "predictions: missing boxes, scores, feats (got: one2many, one2one); predictions of two heads are for E2ELoss"),
     (lambda: mapped(feats=lambda f: f[:1]), ValueError,
      "predictions['feats']: expected 2 tensors, one per level, got 1"),
+    (lambda: mapped(feats=lambda f: None), ValueError,
+     "predictions['feats']: expected 2 tensors, one per level, got NoneType"),
     (lambda: mapped(feats=lambda f: [*f, f[1]]), ValueError,
      "predictions['feats']: expected 2 tensors, one per level, got 3"),
     (lambda: mapped(feats=lambda f: [f[0], f[1][None]]), ValueError,
@@ -188,6 +191,24 @@ def test_a_level_may_be_rounded_by_less_than_a_cell():
         assert finite(
             parts(), [torch.zeros(2, 67, n, w, requires_grad=True) for n, w in zip(rows, (8, 4), strict=True)], given
         )
+
+
+def test_a_level_fits_the_first_and_not_the_last():
+    """A level is off by less than its own stride, or the first one's if that is larger. Strides may be below 1."""
+    loss = TaskAlignedLoss.from_parts([0.5, 1, 2], 3)
+    text = "predictions: level 1 of 5 x 4 cells of stride 1 does not fit level 0 of 8 x 8 cells of stride 0.5"
+    for rows, told in ((4, nullcontext()), (5, refuses(ValueError, text))):
+        with told:
+            loss([torch.zeros(2, 67, *grid) for grid in ((8, 8), (rows, 4), (2, 2))], batch())
+
+
+def test_values_are_checked_as_they_are_read():
+    """A side that float32 rounds to 0 has no size, and a class that it rounds to a whole number is one."""
+    table = torch.tensor(((0, 1, 0.5, 0.5, 0.5, 1e-60),), dtype=torch.float64)
+    with refuses(ValueError, "batch['bboxes'][0, 3] (h): expected a finite number above 0, got 0"):
+        parts()(levels(), columns(table))
+    table[0, [1, 5]] = torch.tensor((1 + 2**-40, 0.5), dtype=torch.float64)
+    assert parts()(levels(), columns(table))[0].isfinite().all()
 
 
 BAD_BATCHES = [
@@ -343,7 +364,9 @@ def test_a_box_that_is_not_finite_spoils_nothing_in_the_background(value):
     """No target's box is around those anchors, so nothing depends on them."""
     layers, given = levels(), batch((0, 1, 0.5, 0.5, 0.25, 0.3))
     expected = parts()(layers, given)[0]
-    candidate = parts().assign(layers, given).owners.candidate
+    assigned = parts().assign(layers, given)
+    candidate = torch.stack((assigned.pairs.candidate[0], torch.zeros(ANCHORS, dtype=torch.bool)))
+    assert torch.equal(assigned.owners.candidate, candidate)
     with torch.no_grad():
         for level, inside in zip(layers, candidate.split([48, 12], dim=1), strict=True):
             level[:, 2].masked_fill_(~inside.view(2, *level.shape[2:]), value)

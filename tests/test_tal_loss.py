@@ -117,10 +117,12 @@ PARTS = [
     ({"strides": []}, "strides: expected one or more finite numbers above 0, got []"),
     ({"strides": [8, 0]}, "strides: expected one or more finite numbers above 0, got [8.0, 0.0]"),
     ({"strides": [8, torch.inf]}, "strides: expected one or more finite numbers above 0, got [8.0, inf]"),
+    ({"strides": 8}, "strides: expected one or more finite numbers above 0, got 8.0"),
     ({"strides": [[8]]}, "strides: expected one or more finite numbers above 0, got [[8.0]]"),
     ({"classes": 0}, "classes: expected 1 or more, got 0"),
     ({"reg_max": 0}, "reg_max: expected 1 or more, got 0"),
     ({"class_weights": [1, 2]}, "class_weights: expected shape (classes,) = (3,), got (2,)"),
+    ({"class_weights": [1, 2, 3, 4]}, "class_weights: expected shape (classes,) = (3,), got (4,)"),
     ({"returns": "list"}, "returns: expected 'dict', 'tensor' or 'scalar', got 'list'"),
 ]
 
