@@ -276,9 +276,8 @@ def page(family: str) -> Iterator[str]:
     if family == "tal":
         yield "# The laws of task-aligned losses\n"
         yield "As [the laws of v5 losses](laws.md), made by `python -m tests.law_table --family tal >"
-        yield "docs/measured/laws-tal.md`. SPEC is that of these losses; [a page](../understand/task-aligned.md) says"
-        yield f"the same in words. {' and '.join(f'`{law}`' for law in ROWS)} compare rows, which these losses do not"
-        yield "show.\n"
+        yield "docs/measured/laws-tal.md`. SPEC is [that of these losses](../understand/specification-tal.md)."
+        yield f"{' and '.join(f'`{law}`' for law in ROWS)} compare rows, which these losses do not show.\n"
     else:
         yield from ABOUT
     yield "| law | statement | source | broken by |\n|---|---|---|---|"

@@ -146,6 +146,14 @@ def test_a_bad_file_gets_one_clear_line(tmp_path, spoil, text):
     assert "\n" not in str(caught.value)
 
 
+def test_a_picture_is_no_file_of_cases(tmp_path):
+    """It stands beside the file, and is easily named instead of it."""
+    path = tmp_path / "file.png"
+    path.write_bytes(b"\x89PNG")
+    with pytest.raises(BadFile, match=r"file\.png: is no text; a file of cases is JSON$"):
+        read_vectors(path)
+
+
 def test_a_missing_file_is_told(tmp_path):
     """No such file."""
     with pytest.raises(BadFile, match="cannot be read: No such file or directory"):

@@ -83,7 +83,7 @@ def test_check_says_that_a_loss_holds(tmp_path):
     assert status == 0, errors
     assert output.splitlines()[0] == "laws: 1 of 1 held, 7 cases"
     assert re.fullmatch(r"1 laws hold, \d+ s", output.splitlines()[1])
-    assert errors.strip() == f"1 laws on {BUNDLED}"
+    assert errors.strip() == f"laws on {BUNDLED}: 1"
     assert not list(tmp_path.iterdir())
 
 
@@ -290,11 +290,16 @@ FAULTY = '[[tool.yololoss.waivers]]\nlaw = "totals.balanc"\nreason = "x"\n'
         ("diff yololoss:ComputeLoss a.py:Loss", "--loss a.py: no such file"),
         ("draw a.json", "a.json: cannot be read: No such file or directory"),
         ("laws assign.row", "--laws assign.row: no such law; did you mean 'assign.rows'?"),
+        ("laws assign.contested", "--laws assign.contested: a law of the family tal; the loss is of the family v5"),
+        (
+            "diff yololoss:ComputeLoss yololoss:TaskAlignedLoss",
+            "yololoss:ComputeLoss is a loss of the family v5, the other one is of the family tal",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_told_in_one_line(tmp_path, arguments, told):
     """Exit status 2, what came, and the closest match; no traceback."""
-    if arguments.startswith("diff a.py"):
+    if arguments.startswith(("diff a.py", "diff yololoss:ComputeLoss yolo")):
         status, output, errors = run_apart(*arguments.split(), "--no-laws", cwd=tmp_path)
     else:
         status, output, errors = run(*arguments.split(), cwd=tmp_path)
@@ -614,8 +619,9 @@ def test_dialects_are_listed_with_their_choices(tmp_path):
     assert re.search(r"^  neighbours +mirror, own-half$", told, re.MULTILINE)
     assert re.search(r"^  overlap_eps +a number$", told, re.MULTILINE)
     found = json.loads(run("dialects", "--json", cwd=tmp_path)[1])
-    assert found["dialects"]["mmyolo"][0] == "cell = none"
-    assert found["choices"]["balance"]["options"] == "numbers"
+    assert found["v5"]["dialects"]["mmyolo"][0] == "cell = none"
+    assert found["v5"]["choices"]["balance"]["options"] == "numbers"
+    assert found["tal"]["choices"]["contested"]["options"] == "all candidates, takers"
 
 
 def test_laws_are_listed_and_explained(tmp_path):

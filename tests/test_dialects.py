@@ -18,10 +18,10 @@ from tests.subjects.chosen import name_of, single
 from tests.subjects.pasted import FORMULAS, NAMES
 from tests.subjects.told import alike
 from yololoss.harness.config import Settings, read_config
-from yololoss.harness.engine.held import held_to
+from yololoss.harness.engine.held import _told, held_to
 from yololoss.harness.engine.plan import Plan
 from yololoss.harness.errors import UsageError
-from yololoss.harness.subjects.dialect import read_dialect, write_dialect
+from yololoss.harness.subjects.dialect import Recognised, read_dialect, write_dialect
 from yololoss.harness.subjects.execute import execute
 from yololoss.harness.subjects.load import load_loss
 from yololoss.harness.subjects.subject import Unsupported
@@ -279,6 +279,11 @@ def test_what_a_loss_is_held_to_is_told():
         "  smoothing: over classes would fit as well",
         "  if it is not meant so, --dialect upstream tells what is wrong; to hold the loss to it, write in the "
         'settings: dialect = "upstream, class_weights = [0.5, 2]"',
+    )
+    found = Recognised(UPSTREAM, {}, {"gain": "all cases have other results"}, explained=0, tried=21)
+    assert _told(found, "upstream", "upstream") == (
+        "dialect: none that is known fits, as in all of 21 other cases the loss has other results; it is judged by "
+        "upstream",
     )
     told = held("plain:PlainLoss", "batch = plain")
     assert (told.dialect, told.looked) == ("upstream", True)

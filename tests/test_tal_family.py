@@ -299,6 +299,9 @@ def test_the_assignment_is_worked_out_in_lines():
     assert lines[1].startswith("  anchor ")
     assert any(", not among the best" in line for line in lines)
     assert lines[-1].startswith("sum of scores ")
+    small = USUAL.changed(targets=((0, 1, 0.5, 0.5, 0.25, 0.5),))
+    told = "  a side below 16 counts as 16, around the same centre, for which anchors are inside"
+    assert [*FAMILY.worked_out(small, None, OWN)][1] == told
     assert not [*FAMILY.worked_out(USUAL.changed(targets=((9, 0, 0.5, 0.5, 0.5, 0.5),)), None, OWN)]
 
 

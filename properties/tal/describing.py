@@ -32,15 +32,22 @@ def _target(r: Reference, row: int) -> Iterator[str]:
     corners = ", ".join(f"{value:.6g}" for value in r.corners[row])
     found = np.flatnonzero(r.candidate[row])
     taken, owned = int(r.chosen[row].sum()), int((r.owner[r.image[row]] == row).sum())
-    what = f"{len(found)} candidates, {taken} taken, {owned} in the end" if r.valid[row] else "does not count"
+    what = (
+        f"{len(found)} candidate{'s' * (len(found) != 1)}, {taken} taken, {owned} in the end"
+        if r.valid[row]
+        else "does not count"
+    )
     yield f"target {row}: corners ({corners}): {what}"
+    below, as_long = r.small_side
+    if r.valid[row] and (r.corners[row, 2:] - r.corners[row, :2] < below).any():
+        yield f"  a side below {below:g} counts as {as_long:g}, around the same centre, for which anchors are inside"
     for anchor in sorted(found, key=lambda a: -r.metric[row, a])[:ANCHORS]:
         yield f"  anchor {anchor} ({_place(r.case, int(anchor))}): {_numbers(r, row, int(anchor))}"
 
 
 def _numbers(r: Reference, row: int, anchor: int) -> str:
     owner = r.owner[r.image[row], anchor]
-    numbers = f"overlap {r.overlap[row, anchor]:.6g}, metric {r.metric[row, anchor]:.6g}"
+    numbers = f"overlap (CIoU) {r.overlap[row, anchor]:.6g}, metric {r.metric[row, anchor]:.6g}"
     if owner == row:
         return f"{numbers}, score {r.score[r.image[row], r.label[row], anchor]:.6g}"
     lost = f"lost to target {owner}" if owner >= 0 else "not kept"

@@ -14,25 +14,41 @@ from yololoss.harness.cases.case import Count, Data, Positive
 class Dialect(Data):
     """Each field is a choice; its default is what the PyPI package ultralytics 8.4.190 does."""
 
-    # which sides of a target are enlarged for the inside-test, and to what; s1, s2: the first two strides
-    small_sides: Literal["below s2 to s2", "below s1 to s2", "none"] = "below s2 to s2"
-    topk: Count = 10  # if the constructor is not told
-    heads: Literal["one", "YOLO26", "YOLOv10"] = "one"  # with two heads: their top-k, weights and items, SPEC 8
-    alpha: Positive = 0.5
-    beta: Positive = 6.0
-    eps: Annotated[float, Field(ge=0)] = 1e-9  # of the scores
-    contested: Literal["all candidates", "takers"] = "all candidates"  # who may win a contested anchor
-    corner: Literal["dropped", "kept"] = "dropped"  # a target whose corners sum to 0 or less
-    third_of_one_bin: Literal["l1", "none"] = "l1"  # the third term if R = 1
-    batch: Literal["times", "plain"] = "times"  # what the total is multiplied with
-    total: Literal["three", "one"] = "three"  # numbers in the total
-    class_weights: Literal["used", "ignored"] = "used"
-    half: Literal["own", "float32"] = "own"  # what half precision is computed in
-    row_order: Literal["by image", "any"] = "by image"  # which orders of rows are accepted
-    target_dtypes: Literal["float32", "any"] = "float32"
-    bad_input: Literal["any", "refused"] = "any"
-    few_anchors: Literal["error", "all"] = "error"  # fewer anchors than top-k
-    forms: Literal["one", "both"] = "one"  # of predictions
+    small_sides: Literal["below s2 to s2", "below s1 to s2", "none"] = Field(
+        "below s2 to s2",
+        description="in the inside-test, sides below the second stride s2, or below the first one s1, count as s2",
+    )
+    topk: Count = Field(10, description="how many anchors a target takes, if the constructor is not told")
+    heads: Literal["one", "YOLO26", "YOLOv10"] = Field(
+        "one", description="with two heads: their top-k, weights and items"
+    )
+    alpha: Positive = Field(0.5, description="the metric is score^alpha overlap^beta")
+    beta: Positive = Field(6.0, description="the second power of that metric")
+    eps: Annotated[float, Field(ge=0)] = Field(
+        1e-9, description="that of the scores: metric largest-overlap / (largest-metric + eps)"
+    )
+    contested: Literal["all candidates", "takers"] = Field(
+        "all candidates", description="among whom the largest overlap wins an anchor that several targets took"
+    )
+    corner: Literal["dropped", "kept"] = Field("dropped", description="a target whose corners sum to 0 or less")
+    third_of_one_bin: Literal["l1", "none"] = Field("l1", description="the third term if reg_max = 1")
+    batch: Literal["times", "plain"] = Field(
+        "times", description="the total is the sum times the batch size; or the sum"
+    )
+    total: Literal["three", "one"] = Field("three", description="numbers in the total")
+    class_weights: Literal["used", "ignored"] = Field("used", description="those of the model")
+    half: Literal["own", "float32"] = Field("own", description="what half precision is computed in")
+    row_order: Literal["by image", "any"] = Field(
+        "by image", description="which orders of the rows of a batch are accepted"
+    )
+    target_dtypes: Literal["float32", "any"] = Field("float32", description="which dtypes of targets are accepted")
+    bad_input: Literal["any", "refused"] = Field("any", description="whether bad input is an error")
+    few_anchors: Literal["error", "all"] = Field(
+        "error", description="what fewer anchors than top-k are: an error; or all of them are taken"
+    )
+    forms: Literal["one", "both"] = Field(
+        "one", description="forms of predictions that are accepted: levels, a mapping"
+    )
 
     def but(self, **choices: Any) -> Self:
         """The dialect with other options."""

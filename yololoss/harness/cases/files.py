@@ -44,6 +44,8 @@ def parse(data: bytes, kind: type[Kind], name: str) -> Kind:
         json.loads(data, object_pairs_hook=_each_once)
     except BadFile as error:
         raise BadFile(f"{name}: {error}") from error
+    except UnicodeDecodeError as error:
+        raise BadFile(f"{name}: is no text; a file of cases is JSON") from error
     except (ValueError, RecursionError) as error:
         raise BadFile(f"{name}: top level: Invalid JSON: {short(str(error), 200)}") from error
     return validated(data, kind, name)

@@ -84,7 +84,7 @@ def check(
     for line in gate.held.about if not as_json else ():
         options.say(line)
     start = time.monotonic()
-    with View(f"{len(wanted)} laws on {gate.chosen.loss}", quiet=as_json) as view:
+    with View(f"laws on {gate.chosen.loss}: {len(wanted)}", quiet=as_json) as view:
         verdict = gate.verdict(wanted, workers or gate_workers(len(wanted), cases), view.show)
     if mends:
         verdict = mended(gate, verdict, mend_for, workers, quiet=as_json)

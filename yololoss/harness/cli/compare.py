@@ -102,7 +102,8 @@ def diff(
     chosen = options.settings(loss=two, dialect=dialect, device=device)
     subject = options.under_test(chosen)
     find_laws(subject.family, laws)
-    with options.progress(f"{one} against {two}", quiet=as_json) as bar, remote(one, chosen.device) as other:
+    other_loss = remote(one, chosen.device, subject.family.name)
+    with options.progress(f"{one} against {two}", quiet=as_json) as bar, other_loss as other:
         bar.add_task("", total=None)
         found = list(differences(other, subject, cases, findings))
         told = {} if no_laws else _verdicts(one, two, laws, subject.dialect_text, chosen.device)

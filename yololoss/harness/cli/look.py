@@ -109,33 +109,43 @@ def dialects(loss: str | None, dialect: str | None, as_json: bool) -> None:
 
     Exit status: 0; 1 if the loss contradicts the named dialect.
     """
+    from yololoss._suite import FAMILIES  # noqa: PLC0415
     from yololoss.harness.engine.held import held_to  # noqa: PLC0415
-    from yololoss.harness.subjects.dialect import differences, options_of  # noqa: PLC0415
+    from yololoss.harness.subjects.family import find_family  # noqa: PLC0415
 
-    chosen = options.settings(loss=loss, dialect=dialect)
-    subject = options.under_test(chosen)
     if loss is not None:
+        chosen = options.settings(loss=loss, dialect=dialect)
+        subject = options.under_test(chosen)
         held = held_to(chosen, subject)
         if as_json:
             click.echo(json.dumps(asdict(held), indent=1))
         else:
             options.say("\n".join(held.contradicted or held.about) or f"dialect: {held.dialect}, as named")
         sys.exit(options.BROKE if held.contradicted else 0)
-    family = subject.family
-    usual = family.dialects[family.usual_dialect]
-    known = {name: differences(dialect, usual) for name, dialect in family.dialects.items()}
-    choices = {
-        name: {"options": options_of(field.annotation), "usual": getattr(usual, name), "about": field.description}
-        for name, field in type(usual).model_fields.items()
-    }
+    listed = {name: _dialects(find_family(name)) for name in FAMILIES}
     if as_json:
-        click.echo(json.dumps({"dialects": known, "choices": choices}, indent=1))
+        click.echo(json.dumps(listed, indent=1))
         return
-    options.say(f"dialects, and what each chooses other than {family.usual_dialect}", "bold")
-    options.say("\n".join(f"  {name:<20} {', '.join(changes) or 'nothing'}" for name, changes in known.items()))
-    options.say("choices, and their options", "bold")
-    for name, choice in choices.items():
-        options.say(f"  {name:<20} {choice['options']}\n  {'':<20} {choice['about']}")
+    for name, family in listed.items():
+        options.say(f"family {name}: dialects, and what each chooses other than {family['usual']}", "bold")
+        known, choices = family["dialects"].items(), family["choices"].items()
+        options.say("\n".join(f"  {dialect:<20} {', '.join(changes) or 'nothing'}" for dialect, changes in known))
+        options.say("choices, and their options", "bold")
+        options.say("\n".join(f"  {choice:<20} {of['options']}\n  {'':<20} {of['about']}" for choice, of in choices))
+
+
+def _dialects(family: "Family") -> dict[str, Any]:
+    from yololoss.harness.subjects.dialect import differences, options_of  # noqa: PLC0415
+
+    usual = family.dialects[family.usual_dialect]
+    return {
+        "usual": family.usual_dialect,
+        "dialects": {name: differences(dialect, usual) for name, dialect in family.dialects.items()},
+        "choices": {
+            name: {"options": options_of(field.annotation), "usual": getattr(usual, name), "about": field.description}
+            for name, field in type(usual).model_fields.items()
+        },
+    }
 
 
 def _told(law: "Law", family: "Family") -> dict[str, Any]:

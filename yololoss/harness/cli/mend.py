@@ -84,7 +84,7 @@ def mend(
     wanted = find_laws(gate.family, laws)
     for line in gate.held.about if not as_json else ():
         options.say(f"# {line}")
-    with View(f"{len(wanted)} laws on {gate.chosen.loss}", quiet=as_json) as view:
+    with View(f"laws on {gate.chosen.loss}: {len(wanted)}", quiet=as_json) as view:
         verdict = gate.verdict(wanted, workers or gate_workers(len(wanted), None), view.show)
     verdict = mended(gate, verdict, mend_for, workers, quiet=as_json)
     if as_json:

@@ -95,7 +95,7 @@ mend_for = click.option(
     metavar="TIME",
     default="60s",
     show_default=True,
-    help="How long to look for what mends the faults, in all.",
+    help="How long to look for what mends the faults, in all, once they are found.",
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print only JSON.")
 

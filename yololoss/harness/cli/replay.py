@@ -129,7 +129,10 @@ def saved(path: Path, family: "Family") -> "tuple[Vector[Any, Any], ...]":
     if not file.vectors:
         raise UsageError(f"{path}: has no case")
     if file.family != family.name:
-        raise UsageError(f"{path}: cases of the family {file.family}; the loss is of the family {family.name}")
+        raise UsageError(
+            f"{path}: cases of the family {file.family}; the loss is of the family {family.name}: "
+            "name the one to judge with --loss"
+        )
     laws = find_laws(family)
     for vector in file.vectors:
         if vector.law not in laws:

@@ -14,6 +14,7 @@ import torch
 from yololoss.harness.cases.case import Case
 from yololoss.harness.cases.domain import Domain, domains
 from yololoss.harness.engine.minimise import smallest
+from yololoss.harness.errors import UsageError
 from yololoss.harness.findings.finding import Finding, keep
 from yololoss.harness.laws.exam import Exam, Law, LawBroken, NotApplicable, Run
 from yololoss.harness.laws.law import SEED
@@ -41,11 +42,13 @@ class Remote(NamedTuple):
 
 
 @contextmanager
-def remote(spec: str, device: str) -> Iterator[Remote]:
-    """Load a loss in another process, which ends with this context."""
+def remote(spec: str, device: str, family: str) -> Iterator[Remote]:
+    """Load a loss in another process, which ends with this context. Raises UsageError for one of another family."""
     pool = multiprocessing.get_context("spawn").Pool(1)
     try:
-        pool.apply(_load, (spec, device))
+        found = pool.apply(_load, (spec, device))
+        if found != family:
+            raise UsageError(f"{spec} is a loss of the family {found}, the other one is of the family {family}")
         yield Remote(spec, lambda case: pool.apply(_execute, (case,)))
         pool.close()
     except BaseException:
@@ -55,9 +58,10 @@ def remote(spec: str, device: str) -> Iterator[Remote]:
         pool.join()
 
 
-def _load(spec: str, device: str) -> None:
+def _load(spec: str, device: str) -> str:
     torch.set_num_threads(1)
     _HERE["loss"] = load_loss(spec, find_device(device))
+    return _HERE["loss"].family.name
 
 
 def _execute(case: Case) -> Outcome:

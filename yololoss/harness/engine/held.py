@@ -114,6 +114,9 @@ def _meant(dialect: Data, usual: Data, known: Mapping[str, Data]) -> tuple[str, 
 
 
 def _told(found: Recognised, text: str, usual: str) -> tuple[str, ...]:
+    if found.tried and not found.explained:
+        why = f"in all of {found.tried} other cases the loss has other results"
+        return (f"dialect: none that is known fits, as {why}; it is judged by {text}",)
     sure = "sure" if found.sure else "not sure"
     doubt = "" if found.sure else f"if it is not meant so, --dialect {quote(usual)} tells what is wrong; "
     return (

@@ -108,7 +108,7 @@ def line(session: Session) -> str:
         f"{named['cases']} cases, {named['cases'] / used:.0f}/s",
         f"{judgements(named) / used:.0f} judgements/s by {len(session.plan.laws)} laws",
         f"{len(session.findings)} findings" + (f" and {waiting} to be minimised" if waiting else ""),
-        f"{reached} of {len(session.plan.regions)} regions reached",
+        *([f"{reached} of {len(session.plan.regions)} regions reached"] if session.plan.regions else []),
         f"{session.state.restarts} restarts",
     ]
     if session.settings.seconds is not None:

@@ -15,7 +15,7 @@ from yololoss.harness.cases.case import Case
 from yololoss.harness.cases.vectors import as_name
 from yololoss.harness.errors import UsageError, closest
 from yololoss.harness.laws.exam import Exam, Law, Run
-from yololoss.harness.subjects.family import Family, LossUnderTest, family_of_package
+from yololoss.harness.subjects.family import Family, LossUnderTest, family_of_package, find_family
 
 SHARED = "shared"
 LAWS: dict[str, dict[str, Law]] = {}  # family name or SHARED: law id: law
@@ -143,6 +143,13 @@ def find_laws(family: Family, patterns: Iterable[str] = ()) -> dict[str, Law]:
         fits = {id for id in known if id == pattern or id.startswith(f"{pattern}.") or fnmatchcase(id, pattern)}
         if not fits:
             parts = {id.partition(".")[0] for id in known}
+            others = (
+                name for name in _suite.FAMILIES if name != family.name and pattern in find_laws(find_family(name))
+            )
+            if other := next(others, None):
+                raise UsageError(
+                    f"--laws {pattern}: a law of the family {other}; the loss is of the family {family.name}"
+                )
             hint = closest(pattern, (*known, *parts)) or "; yololoss laws lists them"
             raise UsageError(f"--laws {pattern}: no such law{hint}")
         found |= fits
