@@ -16,6 +16,8 @@ from tests.all_laws import LAWS, ROOT
 from tests.fork import EDITS, GIOU, copy_fork, said
 from yololoss.harness.cli import main
 from yololoss.harness.config import check_waivers, read_config
+from yololoss.harness.laws.law import find_laws
+from yololoss.harness.subjects.family import find_family
 
 DOCS = ROOT / "docs"
 USE = DOCS / "use"
@@ -38,6 +40,13 @@ def blocks(language: str, text: str = README) -> list[str]:
 def test_the_readme_is_short():
     """A reader finds everything else by its links."""
     assert len(README.splitlines()) <= BEGINNING
+
+
+def test_the_readme_counts_the_laws():
+    """Of both families, with the laws that they share."""
+    v5, tal = (len(find_laws(find_family(name))) for name in ("v5", "tal"))
+    assert f"YOLOv5-style detection loss by {v5} laws" in README
+    assert f"(docs/understand/task-aligned.md)\nby {tal}." in README
 
 
 @pytest.mark.parametrize("code", blocks("python", (USE / "drop-in.md").read_text(encoding="utf-8")))

@@ -24,7 +24,7 @@ from yololoss.harness.cli.mend import NOTHING, SAME, UNMENDED
 from yololoss.harness.engine.gate import Gate
 from yololoss.harness.engine.judge import Task
 from yololoss.harness.errors import UsageError
-from yololoss.harness.findings.finding import CURES_ALL, CURES_THIS, PROBABLY, Finding, Mend
+from yololoss.harness.findings.finding import CURES_ALL, CURES_THIS, POSSIBLY, Finding, Mend
 from yololoss.harness.findings.verdict import Verdict
 from yololoss.harness.mend import fence, search, trial
 from yololoss.harness.mend.bench import Bench, Trier
@@ -528,13 +528,13 @@ def test_where_nothing_mends_the_line_is_told_whose_edits_matter(desk: Desk, pla
     """Here a line before the one at fault."""
     line = edit_of(text_of(planted)[1], "cell = shifted", "").line
     found = mends(searched(desk, finding(desk, tmp_path), line))
-    assert [(each.line, each.sure, each.diff) for each in found] in ([(line, PROBABLY, "")], [])
+    assert [(each.line, each.sure, each.diff) for each in found] in ([(line, POSSIBLY, "")], [])
     assert not mends(searched(desk, finding(desk, tmp_path), 1))
     tried = searched(desk, finding(desk, tmp_path), line)
     place = next(iter(tried.lines))
     tried._of_line[place], tried._only[place] = 8, 2
     (named,) = tried._probably()
-    assert (named.line, named.sure, named.diff) == (line, PROBABLY, "")
+    assert (named.line, named.sure, named.diff) == (line, POSSIBLY, "")
     assert named.was.startswith("cell = shifted")
     assert not mends(searched(desk, finding(desk, tmp_path), line), 0.0)
 
@@ -636,7 +636,7 @@ def test_what_mends_is_shown(desk: Desk, tmp_path: Path, planted: Path, monkeypa
     diff = "--- a/x.py\n+++ b/x.py\n@@ -1 +1 @@\n-a\n+b\n"
     given = {"file": "x.py", "line": 1, "was": "a", "laws": ("totals.sum",)}
     sure = Mend(**given, would_be="b", sure=CURES_ALL, diff=diff)
-    place = Mend(**given, would_be="", sure=PROBABLY, diff="")
+    place = Mend(**given, would_be="", sure=POSSIBLY, diff="")
     faults = tuple(
         finding(desk, tmp_path, law=f"totals.{n}", choice="it has x", meant="if that is meant, use y") for n in range(4)
     )
@@ -658,7 +658,7 @@ def test_what_mends_is_shown(desk: Desk, tmp_path: Path, planted: Path, monkeypa
     assert [len(fault["mends"]) for fault in json.loads(as_json)] == [1, 1, 0, 1]
     _, out, _ = run("check", spec, *dialect, "--mend", cwd=tmp_path)
     assert f"{CURES_ALL}: x.py:1" in out
-    assert f"{PROBABLY}: x.py:1" in out
+    assert f"{POSSIBLY}: x.py:1" in out
     monkeypatch.setattr(Gate, "verdict", lambda *_: Verdict(status=2, problem="interrupted"))
     assert run("mend", spec, *dialect, cwd=tmp_path)[::2] == (2, ANY)
 

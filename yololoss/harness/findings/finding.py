@@ -18,7 +18,7 @@ from yololoss.harness.subjects.outcome import Outcome
 from yololoss.harness.subjects.subject import Unsupported
 
 MOST = 12  # lines of numbers; more are not read
-CURES_ALL, CURES_THIS, PROBABLY = "cures everything", "cures this fault", "the fault is probably here"
+CURES_ALL, CURES_THIS, POSSIBLY = "cures everything", "cures this fault", "no edit cures it; it may be here"
 SHOWN = 4  # names of laws that a finding explains; a report has all
 
 
@@ -29,7 +29,7 @@ class Mend(Data):
     line: int  # from 1
     was: str  # the lines as they are
     would_be: str  # and as they would be; "" if only the place is known
-    sure: str  # `CURES_ALL`, `CURES_THIS` or `PROBABLY`
+    sure: str  # `CURES_ALL`, `CURES_THIS` or `POSSIBLY`
     laws: tuple[str, ...]  # that broke, and hold then
     diff: str  # in unified form; "" if only the place is known
 

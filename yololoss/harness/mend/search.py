@@ -11,7 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
-from yololoss.harness.findings.finding import CURES_ALL, CURES_THIS, PROBABLY, Finding, Mend
+from yololoss.harness.findings.finding import CURES_ALL, CURES_THIS, POSSIBLY, Finding, Mend
 from yololoss.harness.mend.bench import Bench, shown_path
 from yololoss.harness.mend.edits import FIRST, KINDS, LAST, edits
 from yololoss.harness.mend.source import Edit
@@ -239,7 +239,7 @@ class Search:
 
     def _place(self, path: str, line: int) -> Mend:
         was = self.bench.files.texts[path].splitlines()[line - 1].strip()
-        return Mend(file=shown_path(path), line=line, was=was, would_be="", sure=PROBABLY, laws=(), diff="")
+        return Mend(file=shown_path(path), line=line, was=was, would_be="", sure=POSSIBLY, laws=(), diff="")
 
 
 def told(found: Candidate, text: str, sure: str, laws: Sequence[str]) -> Mend:
