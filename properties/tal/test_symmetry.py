@@ -2,8 +2,8 @@
 
 Both sides of each equation are rounded, so the tolerance is the sum of both budgets, and of the difference of the two
 references: CIoU adds an epsilon to heights, but not to widths. A loss with a fault of another kind rounds other numbers
-than the reference: so some roundings of what it returned itself are added. Where rounding decides the assignment of one side, the
-laws do not apply.
+than the reference: so some roundings of what it returned itself are added. Where rounding decides the assignment of one
+side, the laws do not apply.
 """
 
 from collections.abc import Callable
