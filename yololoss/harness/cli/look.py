@@ -113,16 +113,17 @@ def dialects(loss: str | None, dialect: str | None, as_json: bool) -> None:
     from yololoss.harness.engine.held import held_to  # noqa: PLC0415
     from yololoss.harness.subjects.family import find_family  # noqa: PLC0415
 
+    chosen = options.settings(loss=loss, dialect=dialect)
+    subject = options.under_test(chosen)
     if loss is not None:
-        chosen = options.settings(loss=loss, dialect=dialect)
-        subject = options.under_test(chosen)
         held = held_to(chosen, subject)
         if as_json:
             click.echo(json.dumps(asdict(held), indent=1))
         else:
             options.say("\n".join(held.contradicted or held.about) or f"dialect: {held.dialect}, as named")
         sys.exit(options.BROKE if held.contradicted else 0)
-    listed = {name: _dialects(find_family(name)) for name in FAMILIES}
+    names = dict.fromkeys((*FAMILIES, subject.family.name))  # that of the settings' loss may be a user's own
+    listed = {name: _dialects(find_family(name)) for name in names}
     if as_json:
         click.echo(json.dumps(listed, indent=1))
         return
