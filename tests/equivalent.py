@@ -143,6 +143,7 @@ OF_TAL: Arguments = {
     "Four numbers in three parts are two and two, as in two parts.": (
         "near, far = distance.chunk( 3, dim=-1)",
         "near, far = corners.chunk( 3, dim=-1)",
+        "low, high = box.chunk( 3, dim=-1)",
     ),
     "The usual dtype is float32; with another one more digits are kept.": (
         "y = torch.arange(rows, device=device) + 0.5",
@@ -156,6 +157,11 @@ OF_TAL: Arguments = {
         "if abs(cells * stride - first * strides[0]) >= max(strides[0], stride) and i:",
         "across = torch.maximum(right2, right1) - torch.minimum(left1, left2)",
         "across = torch.maximum(right1, right2) - torch.minimum(left2, left1)",
+        "k = min(metric.shape[1], k)",
+        "size = max(1, PAIRS // self.shape[1])",
+        "return self.topk if self.topk2 is None else min(self.topk2, self.topk)",
+        "return (slice(start, min(self.rows, start + size)) for start in range(0, max(self.rows, 1), size))",
+        "return (slice(start, min(start + size, self.rows)) for start in range(0, max(1, self.rows), size))",
         "down = torch.maximum(bottom2, bottom1) - torch.minimum(top1, top2)",
         "down = torch.maximum(bottom1, bottom2) - torch.minimum(top2, top1)",
         "common = (torch.minimum(right2, right1) - torch.maximum(left1, left2)).clamp(min=0) * (",
@@ -167,12 +173,50 @@ OF_TAL: Arguments = {
         "return torch.promote_types(torch.float32, torch.promote_types(self.boxes.dtype, self.scores.dtype))",
         "return torch.promote_types(torch.promote_types(self.scores.dtype, self.boxes.dtype), torch.float32)",
         "zip((width, height) * 2, fractions.unbind(1), strict=True))",
+        "score = rounded_once(torch.sigmoid, logits.to(torch.promote_types(torch.float32, logits.dtype)))",
     ),
     "Such tensors have two dimensions, or four: what is first from the end has a number from the start, too.": (
         'tuple((f.shape[+2], f.shape[-1]) for f in preds["feats"]))',
         "low, high = box.chunk(2, dim=+1)",
         "return torch.cat((centre - half, centre + half), dim=+1)",
+        "limit = metric.topk(k).values[:, -1:]",
+        "return -(near * at_lower + (1 - near) * at_upper).squeeze(-1).mean(+1)",
     ),
+    "It has one dimension.": (
+        "slot = torch.where(found, found.cumsum( -1) - 1, size)",
+        "at = at.scatter_( -1, slot, torch.arange(len(score), device=score.device))[:size]",
+        'values.new_zeros(self.rows + 1).scatter_reduce_( -1, slots, values.flatten(), "amax")[owner]',
+    ),
+    "A slot, or a row, more is one that nothing takes.": (
+        'values.new_zeros(self.rows + 2).scatter_reduce_(0, slots, values.flatten(), "amax")[owner]',
+        "size = min(most * (len(assigned.targets.image) + 1), len(score))",
+        "size = min(most * (len(assigned.targets.image) - 0), len(score))",
+        "at = torch.arange(size + 2, device=score.device)",
+    ),
+    "There is one of them.": ("slope = sigmoid.scatter(1, at, own) * grads[ -1]",),
+    "log(1 + exp x) is x from 38 on, in float64 too.": (
+        "EXACT_SOFTPLUS = 41.0  # beyond, log(1 + exp x) is x, also in float64",
+        "EXACT_SOFTPLUS = 39.0  # beyond, log(1 + exp x) is x, also in float64",
+    ),
+    "It decides only how the numbers lie in memory.": (
+        "self.predicted = bounded(predicted).movedim(2, 1).contiguous().movedim(2, 1)",
+        "self.predicted = bounded(predicted).movedim(2, 1).movedim(1, 2)",
+        "self.predicted = bounded(predicted).movedim(1, 2).contiguous().movedim(1, 2)",
+    ),
+    "CIoU is the same of two boxes the other way round: sums, and the square of a difference of angles.": (
+        "overlap = ciou(self.predicted[image], box[:, None], self.target_angle[some, None], self.angle[image])",
+        "overlap = ciou(box[:, None], self.predicted[image], self.angle[image], self.target_angle[some, None])",
+        "overlap = ciou(self.predicted, self.targets.box[owner], self.target_angle[owner], self.angle)",
+        "overlap = ciou(self.targets.box[owner], self.predicted, self.angle, self.target_angle[owner])",
+    ),
+    "In float64, two metrics that float32 rounds to one are told apart, where either is right.": (
+        "metric = self.of_owners(owner)[0]",
+        "return Pairs(candidate, overlap, metric, best(metric, candidate, self.settings.topk))",
+    ),
+    "An anchor that its target does not keep has no target, which is a number above those of all rows.": (
+        "if self.owners.row[image, anchor] > row:",
+    ),
+    "A number of a tensor is written as a number.": ('corners = ", ".join(f"{v:.4g}" for v in self.targets.box[row])',),
     "Channels and classes are only added here.": (
         "grids = _check_levels(preds, SIDES * reg_max, classes, len(strides))",
     ),
@@ -189,7 +233,12 @@ OF_TAL: Arguments = {
             for n in ("2** 33", "2** 31")
         ),
     ),
-    "A power is rounded in one way, or in two steps of float32, which the budget allows.": ("if exponent > 6:",),
+    "A power is rounded in one way, or in two steps of float32, which the budget allows; no power is below 0.": (
+        "if exponent > 6:",
+        "if exponent == 0.5:  ->  if False:",
+        "if exponent == 6:  ->  if False:",
+        "if exponent == -0.5:",
+    ),
     "A target has at most its top-k anchors: a second top-k that is as large, or larger, keeps all.": (
         "kept = row if topk2 is None or topk2 >= self.settings.topk else self._keep(row, topk2)",
     ),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.tal_models import ANCHORS, batch, columns, levels, mapping, parts
+from tests.tal_models import ANCHORS, CLASSES, batch, columns, levels, mapping, parts
 from tests.tal_slowly import Case, Slow
 from yololoss import Assigner, TaskAlignedLoss
 from yololoss.tal import assign
@@ -184,7 +184,9 @@ def test_only_small_sides_are_enlarged():
     assert enlarged(box, 16.0).tolist() == [[8, 7.5, 24, 23.5], [0, -6, 40, 10]]
 
 
-@pytest.mark.parametrize(("alpha", "beta"), [(1.0, 6.0), (0.5, 2.5), (0.0, 1.0), (0.5, 7.0), (1.0, 0.0)])
+@pytest.mark.parametrize(
+    ("alpha", "beta"), [(1.0, 6.0), (0.5, 2.5), (0.0, 1.0), (0.5, 7.0), (0.5, 5.0), (1.5, 6.0), (1.0, 0.0)]
+)
 def test_the_exponents_are_settings(alpha, beta):
     """metric = score^alpha overlap^beta, read at every call."""
     loss = parts()
@@ -239,6 +241,15 @@ def test_an_equal_second_top_k_is_none():
     assert torch.equal(once.owners.row, twice.owners.row)
 
 
+def test_the_first_anchor_of_a_level_is_in_it():
+    """As every other one."""
+    layers = [torch.zeros(1, 67, side, side) for side in (8, 4, 2)]
+    loss = TaskAlignedLoss.from_parts([8, 16, 32], CLASSES)
+    text = "\n".join(loss.assign(layers, batch((0, 1, 0.5, 0.5, 1.0, 1.0))).explain())
+    for level, anchor in enumerate((0, 64, 80)):
+        assert f"anchor {anchor} (level {level}, row 0, column 0)" in text
+
+
 def test_every_fate_is_explained():
     """Won and lost conflicts, inherited anchors, those that the second top-k drops, boxes that are not finite."""
     layers = left_unseen()
@@ -258,6 +269,8 @@ def test_every_fate_is_explained():
     ):
         assert fate in text, text
     assert text.count("\n  anchor ") == 2 * int(assigned.pairs.candidate.sum())
+    ends = [int(line.split()[-4]) for line in assigned.explain() if line.endswith(" in the end")]
+    assert ends == [int((assigned.owners.row == row).sum()) for row in assigned.targets.present.nonzero()]
     assert replace(assigned, pairs=None).explain() == []
 
 

@@ -319,7 +319,12 @@ def test_a_bin_whose_logit_is_cut_off_keeps_its_gradient(values):
     layers = levels()
     with torch.no_grad():
         layers[0][:, 3:5] = torch.tensor(values)[:, None, None]
-    left = step(parts(), layers, batch())[1][:, :16]
+    total, left = step(parts(), layers, batch())[:2]
+    left = left[:, :16]
+    smaller = levels()
+    with torch.no_grad():  # still so far apart that one of them has all
+        smaller[0][:, 3:5] = 1e-27 * torch.tensor(values)[:, None, None]
+    assert total[0] == step(parts(), smaller, batch())[0][0]
     assert (left.sum(1).abs() <= 1e-6).all()
     assert (left[:, 3] != 0).any()
     assert values[1] == 0 or not (left[:, 4] > 0).any()

@@ -107,6 +107,18 @@ def test_the_class_term_is_exact_for_confident_logits(logit):
     assert cls.item() == pytest.approx(BATCH * CLASSES * ANCHORS * expected, rel=1e-14)  # a sum of 360
 
 
+def test_a_gradient_has_a_gradient():
+    """It is the same if its own is asked for, which is that of the sigmoid for a class logit."""
+    layers = levels(torch.float64)
+    sides = 4 * 16
+    graph = torch.autograd.grad(parts()(layers, batch())[0].sum(), layers, create_graph=True)
+    assert all(map(torch.equal, graph, step(parts(), layers, batch())[1:]))
+    classes, sigmoid = graph[0][:, sides:], layers[0][:, sides:].sigmoid()
+    (second,) = torch.autograd.grad(classes.sum(), layers[0])
+    factor = (classes / sigmoid).amax()  # of the background, where the score is 0
+    torch.testing.assert_close(second[:, sides:], factor * sigmoid * (1 - sigmoid), rtol=1e-6, atol=0)
+
+
 def test_the_loss_survives_copy_and_pickle():
     """A deep copy and a pickled copy give the same loss."""
     loss = TaskAlignedLoss(Model(), 7, 1)
