@@ -139,6 +139,8 @@ OF_TAL: Arguments = {
         "for cells, first in zip(grid, grids[0]):",
         "zip(fractions.unbind(1), (width, height) * 2, strict=False))",
         "zip(fractions.unbind(1), (width, height) * 2))",
+        "return total, dict(zip(names, items.unbind(), strict=False))",
+        "weighted = [term * gain for term, gain in zip(self._terms(read, batch), gains, strict=False)]",
     ),
     "Four numbers in three parts are two and two, as in two parts.": (
         "near, far = distance.chunk( 3, dim=-1)",
@@ -158,6 +160,7 @@ OF_TAL: Arguments = {
         "across = torch.maximum(right2, right1) - torch.minimum(left1, left2)",
         "across = torch.maximum(right1, right2) - torch.minimum(left2, left1)",
         "k = min(metric.shape[1], k)",
+        "size = min(len(score), most * (len(assigned.targets.image) - 1))",
         "size = max(1, PAIRS // self.shape[1])",
         "return self.topk if self.topk2 is None else min(self.topk2, self.topk)",
         "return (slice(start, min(self.rows, start + size)) for start in range(0, max(self.rows, 1), size))",
@@ -193,7 +196,38 @@ OF_TAL: Arguments = {
         "size = min(most * (len(assigned.targets.image) - 0), len(score))",
         "at = torch.arange(size + 2, device=score.device)",
     ),
-    "There is one of them.": ("slope = sigmoid.scatter(1, at, own) * grads[ -1]",),
+    "There is one of them.": (
+        "slope = sigmoid.scatter(1, at, own) * grads[ -1]",
+        "slope = sigmoid.scatter_(1, at, own).mul_(grads[ -1])",
+        "return grads[ -1]",
+    ),
+    "The results are the same, with one tensor more in memory.": (
+        "if torch.is_grad_enabled():  # for a gradient of this one, which asks for the sigmoid as it was  ->  if True:",
+        "assigned = self._assign(read, batch, every_pair=True)",
+    ),
+    "Torch calls these functions on their class; and only readers and type checkers see that one overrides another.": (
+        "@staticmethod  ->  ",
+        "@override  ->  ",
+    ),
+    "It has this dtype, or is float32, which is exact in float64; torch casts a gradient to its input's dtype.": (
+        "return (bce if weights is None else bce * weights[:, None]).sum()",
+        "own = sigmoid.gather(1, at) - score[:, None]",
+        "own = bce.gather(1, at) - score[:, None] * x.gather(1, at).clamp(-LIMIT, LIMIT)",
+        "return slope if weights is None else slope * weights[:, None], None, None, None, None",
+    ),
+    "The gradients of the bins of a side sum to 0, but for rounding: so that of a number that all have is 0.": (
+        "logits = logits - logits.amax(-1, keepdim=True)",
+    ),
+    "NaN and 0 have no sign that counts.": ("box = box - torch.where(assigned.unusable.any(), torch.nan, 0.0)",),
+    "It decides only how many images are decoded together.": (
+        "some = max(LOGITS // (channels + number), 1)",
+        "LOGITS = 2*20  # of sides that are decoded together in float64, which bounds the memory",
+        "LOGITS = 3**20  # of sides that are decoded together in float64, which bounds the memory",
+    ),
+    "By the alphabet, dict comes first, and tensor last.": (
+        'if self.returns <= "dict":',
+        'return total if self.returns >= "tensor" else total.sum(), items',
+    ),
     "log(1 + exp x) is x from 38 on, in float64 too.": (
         "EXACT_SOFTPLUS = 41.0  # beyond, log(1 + exp x) is x, also in float64",
         "EXACT_SOFTPLUS = 39.0  # beyond, log(1 + exp x) is x, also in float64",
@@ -203,7 +237,9 @@ OF_TAL: Arguments = {
         "self.predicted = bounded(predicted).movedim(2, 1).movedim(1, 2)",
         "self.predicted = bounded(predicted).movedim(1, 2).contiguous().movedim(1, 2)",
     ),
-    "CIoU is the same of two boxes the other way round: sums, and the square of a difference of angles.": (
+    "CIoU is the same of two boxes the other way round: sums, and the square of a difference of angles. So is L1.": (
+        "box = (1 - ciou(rows.wanted, bounded(corners_around(rows.point, distance)))) * rows.score",
+        "if reg_max > 1 else relative_distance(wanted, distance, rows.stride, size)",
         "overlap = ciou(self.predicted[image], box[:, None], self.target_angle[some, None], self.angle[image])",
         "overlap = ciou(box[:, None], self.predicted[image], self.angle[image], self.target_angle[some, None])",
         "overlap = ciou(self.predicted, self.targets.box[owner], self.target_angle[owner], self.angle)",
@@ -269,6 +305,8 @@ OF_TAL: Arguments = {
     ),
     "Rows that are not there are read too, and never count: with any box, and any class and image there are.": (
         "image, cls = (torch.where(present, index, -1).long() for index in (image, cls))",
+        "used = torch.where(rows.present[:, None], boxes[rows.image, :, rows.anchor].to(dtype), 1)",
+        "used = torch.where(rows.present[:, None], boxes[rows.image, :, rows.anchor].to(dtype), -1)",
         "corners = torch.where(present[:, None], bounded(corners), 1)",
         "corners = torch.where(present[:, None], bounded(corners), -1)",
     ),

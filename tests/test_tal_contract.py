@@ -313,21 +313,20 @@ def test_a_perfect_prediction_at_whole_distances_has_a_finite_loss(dtype):
     assert items["dfl_loss"].item() == 0
 
 
+@pytest.mark.parametrize(("reg_max", "at"), [(16, 3), (2, 0)])
 @pytest.mark.parametrize("values", [(1e31, 0.0), (1e38, 1e31), (-1e38, 0.0), (3e38, -3e38)])
-def test_a_bin_whose_logit_is_cut_off_keeps_its_gradient(values):
+def test_a_bin_whose_logit_is_cut_off_keeps_its_gradient(values, reg_max, at):
     """Softmax minus the weights of the bins, so they sum to 0: of two bins beyond 1e30 the larger has all."""
-    layers = levels()
+    loss, layers, smaller = parts(reg_max), levels(reg_max=reg_max), levels(reg_max=reg_max)
     with torch.no_grad():
-        layers[0][:, 3:5] = torch.tensor(values)[:, None, None]
-    total, left = step(parts(), layers, batch())[:2]
-    left = left[:, :16]
-    smaller = levels()
-    with torch.no_grad():  # still so far apart that one of them has all
-        smaller[0][:, 3:5] = 1e-27 * torch.tensor(values)[:, None, None]
-    assert total[0] == step(parts(), smaller, batch())[0][0]
+        layers[0][:, at : at + 2] = torch.tensor(values)[:, None, None]
+        smaller[0][:, at : at + 2] = 1e-27 * torch.tensor(values)[:, None, None]  # so far apart that one has all, too
+    total, left = step(loss, layers, batch())[:2]
+    assert total[0] == step(loss, smaller, batch())[0][0]
+    left = left[:, :reg_max]
     assert (left.sum(1).abs() <= 1e-6).all()
-    assert (left[:, 3] != 0).any()
-    assert values[1] == 0 or not (left[:, 4] > 0).any()
+    assert (left[:, at] != 0).any()
+    assert values[1] == 0 or not (left[:, at + 1] > 0).any()
 
 
 @pytest.mark.parametrize("wrong", [True, False])

@@ -98,14 +98,18 @@ def test_it_never_waits_for_the_device(kind):
 
 
 def test_a_batch_may_be_elsewhere():
-    """As trainers do, which move only the images: targets on the host, all or some, are copied to the predictions."""
-    mirror = find_device("mirror")
+    """As trainers do, which move only the images: targets on the host, all or some, are copied to the predictions.
+
+    So are class weights.
+    """
+    mirror, weights = find_device("mirror"), [1.0, 2.0, 3.0]
     layers = [x.detach().to(mirror) for x in levels()]
     for given in (batch(), batch() | {"bboxes": batch()["bboxes"].to(mirror)}):
         for checks in (True, False):
             with surrounded(mirror, Around()):
-                total, _ = parts(checks=checks)(layers, given)
-            torch.testing.assert_close(total.cpu(), parts()(levels(), batch())[0], rtol=1e-6, atol=0)  # sums
+                total, _ = parts(checks=checks, class_weights=weights)(layers, given)
+            expected, _ = parts(class_weights=weights)(levels(), batch())
+            torch.testing.assert_close(total.cpu(), expected, rtol=1e-6, atol=0)  # sums
 
 
 @pytest.mark.parametrize("kind", KINDS)
