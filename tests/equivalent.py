@@ -140,6 +140,9 @@ OF_TAL: Arguments = {
         "zip(fractions.unbind(1), (width, height) * 2, strict=False))",
         "zip(fractions.unbind(1), (width, height) * 2))",
         "return total, dict(zip(names, items.unbind(), strict=False))",
+        "return total, dict(zip(names, items.unbind()))",
+        "return total, dict(zip(names, items, strict=True))",
+        "weighted = [term * gain for term, gain in zip(self._terms(read, batch), gains)]",
         "weighted = [term * gain for term, gain in zip(self._terms(read, batch), gains, strict=False)]",
     ),
     "Four numbers in three parts are two and two, as in two parts.": (
@@ -162,6 +165,8 @@ OF_TAL: Arguments = {
         "k = min(metric.shape[1], k)",
         "size = min(len(score), most * (len(assigned.targets.image) - 1))",
         "size = max(1, PAIRS // self.shape[1])",
+        "some = max(1, LOGITS // (channels * number))",
+        "targets, predicted.float(), read.scores, anchors, strides[min(len(strides) - 1, 1)], self.assigner",
         "return self.topk if self.topk2 is None else min(self.topk2, self.topk)",
         "return (slice(start, min(self.rows, start + size)) for start in range(0, max(self.rows, 1), size))",
         "return (slice(start, min(start + size, self.rows)) for start in range(0, max(1, self.rows), size))",
@@ -173,6 +178,7 @@ OF_TAL: Arguments = {
         "->  torch.minimum(bottom1, bottom2) - torch.maximum(top2, top1)",
     ),
     "Two numbers multiplied, or dtypes joined, the other way round.": (
+        "weighted = [term * gain for term, gain in zip(gains, self._terms(read, batch), strict=True)]",
         "return torch.promote_types(torch.float32, torch.promote_types(self.boxes.dtype, self.scores.dtype))",
         "return torch.promote_types(torch.promote_types(self.scores.dtype, self.boxes.dtype), torch.float32)",
         "zip((width, height) * 2, fractions.unbind(1), strict=True))",
@@ -221,8 +227,11 @@ OF_TAL: Arguments = {
     "NaN and 0 have no sign that counts.": ("box = box - torch.where(assigned.unusable.any(), torch.nan, 0.0)",),
     "It decides only how many images are decoded together.": (
         "some = max(LOGITS // (channels + number), 1)",
-        "LOGITS = 2*20  # of sides that are decoded together in float64, which bounds the memory",
-        "LOGITS = 3**20  # of sides that are decoded together in float64, which bounds the memory",
+        "some = max(LOGITS // (channels * number), 2)",
+        *(
+            f"LOGITS = {n}  # of sides that are decoded together in float64, which bounds the memory"
+            for n in ("2*20", "3**20", "1**20", "2** 21", "2** 19")
+        ),
     ),
     "By the alphabet, dict comes first, and tensor last.": (
         'if self.returns <= "dict":',
@@ -235,6 +244,7 @@ OF_TAL: Arguments = {
     "It decides only how the numbers lie in memory.": (
         "self.predicted = bounded(predicted).movedim(2, 1).contiguous().movedim(2, 1)",
         "self.predicted = bounded(predicted).movedim(2, 1).movedim(1, 2)",
+        "return torch.cat(list(parts)).movedim(2, 1)",
         "self.predicted = bounded(predicted).movedim(1, 2).contiguous().movedim(1, 2)",
     ),
     "CIoU is the same of two boxes the other way round: sums, and the square of a difference of angles. So is L1.": (
@@ -313,6 +323,8 @@ OF_TAL: Arguments = {
     "Only how arguments may be handed over; no value changes.": (
         "def check_predictions(preds: object, /, classes: int, reg_max: int, strides: tuple[float, ...]) -> None:",
         "def check_batch(batch: object, /, images: int, classes: int) -> None:",
+        'def __init__(self, model: nn.Module, /, returns: Returns = "dict", checks: bool = True) -> None:',
+        "*,  ->  /,",
     ),
 }
 ARGUED = {"v5": OF_V5, "tal": OF_TAL}

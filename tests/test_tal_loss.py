@@ -14,6 +14,7 @@ from tests.tal_models import ANCHORS, BATCH, CLASSES, STRIDES, Model, batch, col
 from yololoss import Assigner, E2EDetectLoss, E2ELoss, Gains, TaskAlignedLoss
 from yololoss.harness.subjects.load import find_device
 from yololoss.tal import boxes
+from yololoss.tal import loss as loss_module
 from yololoss.tal.inputs import read_predictions, unwrapped
 
 NOTHING = columns(torch.zeros(0, 6))
@@ -52,7 +53,7 @@ def test_upstreams_attributes_are_there():
     model = Model()
     loss = TaskAlignedLoss(model)
     assert (loss.nc, loss.reg_max, loss.no, loss.use_dfl) == (CLASSES, 16, CLASSES + 64, True)
-    assert not TaskAlignedLoss(Model(1)).use_dfl
+    assert [TaskAlignedLoss(Model(bins)).use_dfl for bins in (1, 2)] == [False, True]
     assert loss.hyp is model.args
     assert loss.device == torch.device("cpu")
     assert torch.equal(loss.stride, model.model[-1].stride)
@@ -105,6 +106,13 @@ def test_the_class_term_is_exact_for_confident_logits(logit):
     _, cls, _ = parts().terms(levels(torch.float64, value=logit), NOTHING)
     expected = max(logit, 0) + math.log1p(math.exp(-abs(logit)))
     assert cls.item() == pytest.approx(BATCH * CLASSES * ANCHORS * expected, rel=1e-14)  # a sum of 360
+
+
+def test_images_are_decoded_some_at_a_time(monkeypatch):
+    """So memory is bounded, whatever the number of images; the result is the same to the last bit."""
+    whole = step(parts(), levels(), batch())
+    monkeypatch.setattr(loss_module, "LOGITS", 1)
+    assert all(map(torch.equal, step(parts(), levels(), batch()), whole))
 
 
 def test_a_gradient_has_a_gradient():

@@ -71,6 +71,13 @@ def test_targets_may_be_nothing_but_padding(images):
     assert all(map(torch.equal, step(parts(checks=False), levels(images=images), columns(NOTHING)), expected))
 
 
+def test_predictions_are_not_looked_at():
+    """Levels of another shape with as many anchors are of another image."""
+    given = mapping(levels())
+    given["feats"] = [level.reshape(*level.shape[:2], 1, -1) for level in given["feats"]]
+    assert parts(checks=False)(given, batch())[0].isfinite().all()
+
+
 def test_centres_outside_the_image_are_taken_as_upstream_does():
     """A box that reaches into the image has anchors there."""
     assigned = parts(checks=False).assign(levels(), batch((0, 1, 1.1, 0.5, 0.6, 0.6)))
