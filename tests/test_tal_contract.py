@@ -6,8 +6,8 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from tests.tal_models import ANCHORS, CLASSES, Model, batch, columns, levels, mapping, parts, step
-from yololoss import Assigner, E2ELoss, TaskAlignedLoss
+from tests.tal_models import ANCHORS, CLASSES, STRIDES, Model, batch, columns, levels, mapping, parts, step
+from yololoss import Assigner, E2EDetectLoss, E2ELoss, TaskAlignedLoss
 
 HALVES = (torch.float16, torch.bfloat16)
 DTYPES = (torch.float32, torch.float64, *HALVES)
@@ -246,6 +246,15 @@ def test_two_heads_are_asked_for():
         loss(levels(), batch())
     with refuses(ValueError, "predictions: missing one2one (got: one2many)"):
         loss({"one2many": levels()}, batch())
+
+
+@pytest.mark.parametrize("kind", [E2ELoss, E2EDetectLoss])
+def test_two_heads_check_their_input(kind):
+    """However the loss is made."""
+    given = {"one2many": levels(), "one2one": levels()}
+    for loss in (kind(Model()), kind.from_parts(STRIDES, CLASSES)):
+        with pytest.raises(ValueError, match=r"^batch\['cls'\]\[0\] \(class\): expected"):
+            loss(given, batch((0, -1, 0.5, 0.5, 0.2, 0.3)))
 
 
 def test_the_class_term_of_float16_does_not_overflow():
