@@ -115,6 +115,16 @@ def test_images_are_decoded_some_at_a_time(monkeypatch):
     assert all(map(torch.equal, step(parts(), levels(), batch()), whole))
 
 
+@pytest.mark.parametrize(("kind", "topks"), [(E2ELoss, [(10, None), (7, 1)]), (E2EDetectLoss, [(10, None), (1, None)])])
+def test_two_heads_have_their_top_k(kind, topks):
+    """And 16 bins, and 100 epochs, if nothing else is said."""
+    for loss in (kind(Model()), kind.from_parts(STRIDES, CLASSES)):
+        heads = loss.one2many, loss.one2one
+        assert [(head.assigner.topk, head.assigner.topk2) for head in heads] == topks
+        assert {head.reg_max for head in heads} == {16}
+    assert E2ELoss.from_parts(STRIDES, CLASSES).epochs == 100
+
+
 def test_a_gradient_has_a_gradient():
     """It is the same if its own is asked for, which is that of the sigmoid for a class logit."""
     layers = levels(torch.float64)
