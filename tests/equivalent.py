@@ -162,6 +162,9 @@ OF_TAL: Arguments = {
         "if abs(cells * stride - first * strides[0]) >= max(strides[0], stride) and i:",
         "across = torch.maximum(right2, right1) - torch.minimum(left1, left2)",
         "across = torch.maximum(right1, right2) - torch.minimum(left2, left1)",
+        "left = max(0, 1 - self.updates / max(self.epochs - 1, 1))",
+        "left = max(1 - self.updates / max(1, self.epochs - 1), 0)",
+        "self.o2o = max(0, self.total - self.o2m)",
         "k = min(metric.shape[1], k)",
         "size = min(len(score), most * (len(assigned.targets.image) - 1))",
         "size = max(1, PAIRS // self.shape[1])",
@@ -314,7 +317,6 @@ OF_TAL: Arguments = {
         'last.scatter_reduce_(0, at, torch.where(pairs.chosen, row, - 0), "amax")',
     ),
     "Rows that are not there are read too, and never count: with any box, and any class and image there are.": (
-        "image, cls = (torch.where(present, index, -1).long() for index in (image, cls))",
         "used = torch.where(rows.present[:, None], boxes[rows.image, :, rows.anchor].to(dtype), 1)",
         "used = torch.where(rows.present[:, None], boxes[rows.image, :, rows.anchor].to(dtype), -1)",
         "corners = torch.where(present[:, None], bounded(corners), 1)",

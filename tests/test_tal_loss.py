@@ -125,6 +125,29 @@ def test_two_heads_have_their_top_k(kind, topks):
     assert E2ELoss.from_parts(STRIDES, CLASSES).epochs == 100
 
 
+@pytest.mark.parametrize("kind", [E2ELoss, E2EDetectLoss])
+def test_two_heads_have_the_settings_of_the_loss(kind):
+    """Both of them, however it is made; its items are detached."""
+    given = {"gains": Gains(box=2.0), "class_weights": [1.0, 2.0, 3.0], "returns": "tensor", "checks": False}
+    for loss in (kind(Model(), returns="tensor", checks=False), kind.from_parts(STRIDES, CLASSES, **given)):
+        heads = loss.one2many, loss.one2one
+        assert {(head.returns, head.checks) for head in heads} == {("tensor", False)}
+        _, items = loss({"one2many": levels(), "one2one": levels()}, batch())
+        assert not items.requires_grad
+        with pytest.raises(KeyError, match="one2one"):
+            loss({"one2many": levels()}, batch())
+    assert all((head.hyp, head.class_weights.tolist()) == (given["gains"], given["class_weights"]) for head in heads)
+    assert kind.from_parts(STRIDES, CLASSES, device="meta").one2one.device.type == "meta"
+
+
+def test_the_weight_of_a_head_is_not_below_0():
+    """Also if users set the sum of both weights."""
+    loss = E2ELoss(Model())
+    loss.total = 0.0
+    loss.update()
+    assert loss.o2o == 0
+
+
 def test_a_gradient_has_a_gradient():
     """It is the same if its own is asked for, which is that of the sigmoid for a class logit."""
     layers = levels(torch.float64)
