@@ -205,7 +205,7 @@ OF_TAL = {
     "symmetry.left-right": "two_sides_alone",
     "symmetry.stride": "squared",
     "symmetry.target-order": "last_target_lost",
-    "symmetry.transposition": "score_of_class_0",
+    "symmetry.transposition": "widths_alone",
     "symmetry.up-down": "two_sides_alone",
     "third.gradient": "weights_exchanged",
     "third.zero-sum": "terms_in_half",
