@@ -65,8 +65,8 @@ def wrong_anchors(exam: Exam) -> tuple[Bools, Reading]:
     """
     budget, reading = decided(exam), read(exam)
     want = budget.reference.score
-    # far above what can be seen: a score that is there but too small is the fault of scores.value
-    missing = (want > 128 * (reading.error + budget.score)) & ~reading.found
+    # far above what can be seen: a score that is there but too small is the fault of scores.value, as is one below 0
+    missing = (want > 128 * (reading.error + budget.score)) & ~reading.found & (reading.scores > -8 * reading.error)
     other = reading.found & (want == 0) & (reading.scores > 8 * (reading.error + budget.score))
     right = abs(reading.scores - want) <= 2 * reading.error + budget.score
     there = reading.found & (want > 0)

@@ -270,8 +270,8 @@ RETURNS = (
              "L091"),
     _grad("total_detached", "return torch.stack(weighted).float(), read.scores.shape[0]",
           "return torch.stack(weighted).detach().float() + 0 * weighted[1], read.scores.shape[0]"),
-    _grad("scores_attached", "with torch.no_grad():\n            assigned", "with torch.enable_grad():\n            assigned",
-          "L059", law="gradients.no-path-through-scores"),
+    in_tal("scores_attached", "SCORE, AUTOGRAD", "gradients.no-path-through-scores", "loss",
+             "with torch.no_grad():\n            assigned", "with torch.enable_grad():\n            assigned", "L059"),
 )  # fmt: skip
 INPUTS = (
     _input("no_checks", "check_targets(targets, batch=images, classes=classes, device=boxes.device, names=NAMES)", "", "L005"),
