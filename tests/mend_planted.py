@@ -33,7 +33,7 @@ from yololoss.harness.mend.trial import Desk, Look, Sweep
 
 SEED, LOOKED = 20261129, 60
 VERIFIED = 1200  # cases of the check that says whether what is called sure is right: more than mend has
-DRAWN = 6  # edits of a kind that are tried until a law notices one
+DRAWN = 20  # edits of a kind that are tried until a law notices one
 WORD = r"(?<![\w.]){}(?![\w.])"
 NUMBER = r"(?<![\w.])\d+(?:\.\d+)?(?![\w.])"
 # By kind: what is found, and what takes its place, of which one is drawn.

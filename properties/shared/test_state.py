@@ -140,6 +140,7 @@ def survives(exam: Exam, copied: Callable[[Any], Any], which: str) -> None:
         return result
 
     _ = exam.calls
+    exam.also(exam.case.called(exam.case.calls + 1))
     other = exam.on(exam.case, calling=calling)
     _ = other.calls
     exam.expect(not refused, "a copy of the object, after a call", "one, as before the call", "".join(refused[:1]))
@@ -236,6 +237,7 @@ def test_memory_does_not_grow_from_call_to_call(exam: Exam) -> None:
     little from step to step. A bounded store must be full after 480 steps; of a slow loss, after as many as 5 s allow.
     """
     _on_cpu(exam)
+    exam.also(exam.case.called(exam.case.calls + 1))
     held: list[tuple[int, ...]] = []
 
     def calling(subject: Subject, p: list[Tensor], targets: Tensor) -> tuple[Tensor, Any]:

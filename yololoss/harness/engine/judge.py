@@ -172,9 +172,16 @@ def _explained(
 
     The subject is judged as it is, even if the law changed it or called it in another way. What is hidden on a case,
     and seen on a clearer one, explains as well. A wrong gradient explains no wrong value (``of_values``), unless it
-    tells which rows there are. What is wrong in a run that raises nothing explains no error that another run raises.
+    tells which rows there are. An error that only another run raises is explained by an error, or by what is wrong in
+    further calls alone.
     """
-    before = [each for each in plan.explaining(law.id) if not raised or each.id.partition(".")[0] == "run"]
+    before = plan.explaining(law.id)
+
+    def explains(each: Law, run: Run) -> bool:
+        if raised and each.id.partition(".")[0] != "run" and _breaks(plan, each, first, of_values):
+            return False
+        return _breaks(plan, each, run, of_values)
+
     ran = {first.case: first}
     for run in runs:
         ran.setdefault(run.case, run if run.subject == first.subject else Run(first.subject, run.case))
@@ -182,7 +189,7 @@ def _explained(
     if first.judged_as_shown:
         clearer = (run.as_shown or run for run in clearer)
     for some in chain([[*ran.values()]], ([run] for run in clearer)):
-        found = [each.id for each in before if any(_breaks(plan, each, run, of_values) for run in some)]
+        found = [each.id for each in before if any(explains(each, run) for run in some)]
         if found:
             other = _without(plan, law, first, found, of_values)
             return next((id for id in found if id in broken), found[0]) if other is None else other

@@ -60,7 +60,10 @@ KINDS: dict[str, Callable[[Place], Edits]] = {
     "expression": expressions.expression,
     "operand": expressions.operand,
 }
-# The kinds are tried in three rounds: these of all lines; then the others, line by line; last, those of which there are
-# very many for each line, line by line again. What the first round shows says which line comes first.
-FIRST = ("nearest comparison", "statement dropped", "part alone", "function", "operator")
-LAST = ("around", "after", "name", "attribute", "expression", "operand")
+# The kinds are tried in rounds, those of which there are few for each line first: a short time is enough for these on
+# every line of a large loss. Each round goes line by line; what the one before showed says which line is first.
+_FIRST = ("nearest comparison", "statement dropped", "part alone", "function", "operator")
+_FEW = ("truth", "comparison", "index", "key", "exchange", "number", "argument dropped", "twin", "other operator")
+_MANY = ("around", "after", "name", "attribute", "expression", "operand")
+_SOME = tuple(kind for kind in KINDS if kind not in {*_FIRST, *_FEW, *_MANY})
+ROUNDS = (_FIRST, _FEW, _SOME, _MANY)

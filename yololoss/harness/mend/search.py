@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeAlias
 
 from yololoss.harness.findings.finding import CURES_ALL, CURES_THIS, POSSIBLY, Finding, Mend
 from yololoss.harness.mend.bench import Bench, shown_path
-from yololoss.harness.mend.edits import FIRST, KINDS, LAST, edits
+from yololoss.harness.mend.edits import KINDS, ROUNDS, edits
 from yololoss.harness.mend.source import Edit
 from yololoss.harness.mend.trial import RAISED, Answer, Ask, Look, Question, Seen, Sweep, Swept, Try
 
@@ -27,7 +27,6 @@ LONGER = 10.0  # seconds that the last edit may take beyond the time, so that it
 CURED = 3
 FEW = 4  # a line with fewer edits than these is not named for one of them
 PLACES = 3  # lines that are named where nothing mends
-THEN = tuple(kind for kind in KINDS if kind not in (*FIRST, *LAST))
 RANK = {kind: n for n, kind in enumerate(KINDS)}
 Place: TypeAlias = tuple[str, int]  # file and line
 Show = Callable[[int], object]  # called with the number of edits that were tried
@@ -72,7 +71,8 @@ class Scout:
     def questions(self, n: int, fault: Finding, others: frozenset[str]) -> list[Question]:
         """What must hold once this fault is mended: on its own case, then on others that fail, then on the rest.
 
-        Not laws of other faults, even where they hold: this fault may hide another one there.
+        Not laws of other faults, even where they hold: this fault may hide another one there. Nor what breaks where
+        another one's law breaks too: it may break for that.
         """
         own = self.of(n, fault)
         always = () if RAISED in others else (RAISED,)  # where the loss raises, no other law says anything
@@ -81,7 +81,7 @@ class Scout:
         failing: list[Question] = []
         passing: list[Question] = []
         for case, seen in sorted(self.seen.items()):
-            broke = tuple(law for law in seen.broke if law in wanted)
+            broke = tuple(law for law in seen.broke if law in wanted and others.isdisjoint(seen.broke))
             held = tuple(law for law in seen.held if law not in others)
             if case != n and (broke or held):
                 (failing if broke else passing).append(Question(case, (*broke, *always, *held)))
@@ -133,14 +133,13 @@ class Search:
 
     @cached_property
     def _rest(self) -> Iterator[Candidate]:
-        """The edits of all lines: first the most probable kinds; then the others, of one line after another.
+        """The edits of all lines, in rounds: in the first by kind, then of one line after another.
 
         Lines that run when a module is imported come later: to import all again takes a hundred times as long.
         """
         slow = self.lines & self.bench.files.at_import
-        return chain(
-            self._of(self.lines - slow, FIRST), self._of(slow, FIRST), self._by_line(THEN), self._by_line(LAST)
-        )
+        first, *others = ROUNDS
+        return chain(self._of(self.lines - slow, first), self._of(slow, first), *map(self._by_line, others))
 
     def _survivor(self, waiting: Iterator[Candidate], until: float, show: Show) -> Candidate | None:
         """The next edit with which all questions hold."""

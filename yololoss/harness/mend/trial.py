@@ -180,7 +180,7 @@ class Desk:
         return law is not None and bool(law.tally.not_applicable)
 
     def sweep(self, asked: Sweep) -> Swept:
-        """The law that breaks first on the cases of a gate, with the number of the case."""
+        """The law that breaks first on the cases of a gate, with the number of the case; not for a known one."""
         try:
             with self.program.patched(asked.path, asked.edit, whole=True) as subject:
                 return self._swept(subject, asked)
@@ -193,7 +193,8 @@ class Desk:
             run = Run(subject, self.plan.case(origin))
             chance = np.random.default_rng((SEED, number))
             for law in self.plan.judges(run.case, origin.domain, chance):
-                if law.id not in asked.known and judged(law, run)[0] is not None:
+                told = None if law.id in asked.known else judged(law, run, self.plan, asked.known)[0]
+                if told is not None and told.explained not in asked.known:
                     return Swept(number + len(self.given), law.id)
         return Swept()
 
