@@ -1,4 +1,4 @@
-"""Ten edits planted into a project's loss, each mended: ``python -m tests.mend_planted [FOLDER SPEC]``.
+"""Some edits planted into a project's loss, each mended: ``python -m tests.mend_planted [FOLDER SPEC]``.
 
 Without arguments into a copy of `examples/fork`. The edits are of kinds that people make by mistake, one of each kind.
 They are made by regular expressions, at random among the lines that run, so no one needs to read the loss. An edit
@@ -50,6 +50,7 @@ KINDS: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
         (r"\bw(?=\d)", ("h",)),
         (r"\bh(?=\d)", ("w",)),
     ),
+    "condition": ((r"(?<=\bif )([^:\n]+)(?=:\n)", ("not ({1})",)),),
     "call dropped": ((r"\.(?:detach|clamp|clamp_|sigmoid|square|long|mean|float|clone|t)\([^()]*\)", ("",)),),
     "function": (
         *((rf"\.{one}(?=\()", (f".{two}",)) for one, two in (("mean", "sum"), ("sum", "mean"), ("amax", "amin"))),

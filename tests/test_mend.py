@@ -380,7 +380,9 @@ def test_a_desk_judges_an_edit_as_a_gate_does(desk: Desk, planted: Path):
     wrong = edit_of(text, RIGHT[0], RIGHT[0])
     swept = desk.answer(Sweep(path, wrong, range(30), frozenset()))
     assert (swept.case > 0, swept.law) == (True, "assign.neighbours")
-    assert desk.answer(Sweep(path, wrong, range(30), frozenset({swept.law}))) == Swept()  # it explains all others
+    assert desk.answer(Sweep(path, wrong, range(30), frozenset({swept.law}))).law != swept.law
+    waived = frozenset({swept.law})
+    assert desk.answer(Sweep(path, wrong, range(30), waived, waived)) == Swept()  # it explains all others
     assert desk.answer(Sweep(path, edit_of(text, "import torch", "import"), range(3), frozenset())).case < 0
 
 
@@ -765,8 +767,19 @@ def test_an_edit_that_leaves_a_law_nothing_to_judge_is_no_mend(desk: Desk, plant
     path, text = text_of(planted)
     desk.asks = Ask((Question(0, ("assign.neighbours",)),))
     assert desk.answer(Try(path, edit_of(text, RIGHT[0], "raise ValueError"))) == Answer(0, "assign.neighbours")
+    desk.asks = Ask((Question(len(desk.given), ("assign.neighbours",)),))  # a case of a gate, where no law need say a thing
+    assert desk.answer(Try(path, edit_of(text, RIGHT[0], "raise ValueError"))) == Answer(1)
     here: Any = Here(desk)
-    scout = Scout(here, {0: Seen(("assign.neighbours",), ("totals.sum", "run.no-exception"), frozenset())})
+    broke = ("assign.neighbours", "boxes.item")
+    scout = Scout(
+        here,
+        {
+            0: Seen(("assign.neighbours",), ("totals.sum", RAISED), frozenset()),
+            1: Seen(broke[:1], (), frozenset()),
+            2: Seen(broke, ("classes.item",), frozenset()),  # here the first law may break for the other one
+        },
+    )
     fault: Any = Mock(law="assign.neighbours", laws=("assign.neighbours",))
-    (asked,) = scout.questions(0, fault, frozenset({"totals.sum"}))
-    assert asked.laws == ("assign.neighbours", RAISED, RAISED)
+    own, *more = scout.questions(0, fault, frozenset({"totals.sum", "boxes.item"}), frozenset({"boxes.item"}))
+    assert own.laws == ("assign.neighbours", RAISED, RAISED)
+    assert more == [Question(1, ("assign.neighbours", RAISED)), Question(2, (RAISED, "classes.item"))]

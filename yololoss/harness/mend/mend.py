@@ -54,7 +54,7 @@ def _search(
     """The search for what mends one of the faults; laws of the others may break."""
     fault, seen = faults[n], scout.of(n, faults[n])
     others = frozenset(law for each in faults if each is not fault for law in each.laws) - {fault.law} | known
-    questions = scout.questions(n, fault, others)
+    questions = scout.questions(n, fault, others, known)
     return Search(bench, fault, _lines(bench, seen.lines), questions, others, known, seen.observed, numbers)
 
 

@@ -68,11 +68,13 @@ class Scout:
         """What the loss does on the case of a fault; where it ends its process, only that its law broke."""
         return self.seen.get(n, Seen((fault.law,), (), frozenset()))
 
-    def questions(self, n: int, fault: Finding, others: frozenset[str]) -> list[Question]:
+    def questions(
+        self, n: int, fault: Finding, others: frozenset[str], waived: frozenset[str] = frozenset()
+    ) -> list[Question]:
         """What must hold once this fault is mended: on its own case, then on others that fail, then on the rest.
 
-        Not laws of other faults, even where they hold: this fault may hide another one there. Nor what breaks where
-        another one's law breaks too: it may break for that.
+        Not laws of other faults, even where they hold: this fault may hide another one there. Nor what breaks where a
+        waived law breaks too: it may break for that.
         """
         own = self.of(n, fault)
         always = () if RAISED in others else (RAISED,)  # where the loss raises, no other law says anything
@@ -81,7 +83,7 @@ class Scout:
         failing: list[Question] = []
         passing: list[Question] = []
         for case, seen in sorted(self.seen.items()):
-            broke = tuple(law for law in seen.broke if law in wanted and others.isdisjoint(seen.broke))
+            broke = tuple(law for law in seen.broke if law in wanted and waived.isdisjoint(seen.broke))
             held = tuple(law for law in seen.held if law not in others)
             if case != n and (broke or held):
                 (failing if broke else passing).append(Question(case, (*broke, *always, *held)))
@@ -210,7 +212,7 @@ class Search:
         """The first law that breaks on the cases of a gate. If time runs out, only this fault is known to be mended."""
         broke: list[Swept] = []
         parts = [range(first, first + PART) for first in range(0, SWEPT, PART)]
-        messages = (Sweep(*found, part, self.others) for part in parts if not broke)
+        messages = (Sweep(*found, part, self.others, self.known) for part in parts if not broke)
         for n, (_, answer) in enumerate(self.bench.answers(messages, until + LONGER)):
             swept = answer or Swept(-1, RAISED)  # it ended its process
             broke += [swept] if swept.law else []

@@ -77,7 +77,8 @@ class Sweep(NamedTuple):
     path: str
     edit: Edit
     cases: range
-    known: frozenset[str]  # laws of other faults, which may break
+    others: frozenset[str]  # laws of other faults, and waived ones, which may break
+    waived: frozenset[str] = frozenset()  # of these, those that may also be why any other law breaks
 
 
 class Swept(NamedTuple):
@@ -156,7 +157,7 @@ class Desk:
             run = Run(with_record(subject, vector), vector.case)
             for id in question.laws:
                 told = self._told(id, run)
-                own = n == 0 and id == question.laws[0]
+                own = n == 0 and id == question.laws[0] and question.case < len(self.given)
                 if own and told is None and self._says_nothing(id):  # as where all is NaN now
                     return Answer(0, id)
                 if told is not None:
@@ -180,7 +181,7 @@ class Desk:
         return law is not None and bool(law.tally.not_applicable)
 
     def sweep(self, asked: Sweep) -> Swept:
-        """The law that breaks first on the cases of a gate, with the number of the case; not for a known one."""
+        """The law that breaks first on the cases of a gate, with the number of the case; not for a waived one."""
         try:
             with self.program.patched(asked.path, asked.edit, whole=True) as subject:
                 return self._swept(subject, asked)
@@ -193,8 +194,8 @@ class Desk:
             run = Run(subject, self.plan.case(origin))
             chance = np.random.default_rng((SEED, number))
             for law in self.plan.judges(run.case, origin.domain, chance):
-                told = None if law.id in asked.known else judged(law, run, self.plan, asked.known)[0]
-                if told is not None and told.explained not in asked.known:
+                told = None if law.id in asked.others else judged(law, run, self.plan, asked.waived)[0]
+                if told is not None and told.explained not in asked.waived:
                     return Swept(number + len(self.given), law.id)
         return Swept()
 
