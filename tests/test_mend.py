@@ -767,7 +767,7 @@ def test_an_edit_that_leaves_a_law_nothing_to_judge_is_no_mend(desk: Desk, plant
     path, text = text_of(planted)
     desk.asks = Ask((Question(0, ("assign.neighbours",)),))
     assert desk.answer(Try(path, edit_of(text, RIGHT[0], "raise ValueError"))) == Answer(0, "assign.neighbours")
-    desk.asks = Ask((Question(len(desk.given), ("assign.neighbours",)),))  # a case of a gate, where no law need say a thing
+    desk.asks = Ask((Question(len(desk.given), ("assign.neighbours",)),))  # a case of a gate: laws may say nothing
     assert desk.answer(Try(path, edit_of(text, RIGHT[0], "raise ValueError"))) == Answer(1)
     here: Any = Here(desk)
     broke = ("assign.neighbours", "boxes.item")
