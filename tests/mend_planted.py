@@ -5,7 +5,8 @@ They are made by regular expressions, at random among the lines that run, so no 
 that no law notices, or with which the loss cannot be called at all, is drawn again. Laws that the loss breaks without
 any edit are waived first.
 
-    python -m tests.mend_planted [--workers N] [--cases N] [--for TIME] [--results FILE] [FOLDER SPEC]
+    python -m tests.mend_planted [--workers N] [--cases N] [--for TIME] [--results FILE] [--seed N] [--kinds KIND ...]
+                                 [FOLDER SPEC]
 """
 
 import argparse
@@ -208,7 +209,7 @@ def results(project: Path, spec: str, known: Sequence[str], given: Any) -> Itera
     texts = {file: (project / file).read_text(encoding="utf-8") for file in {file for file, _ in lines}}
     for kind in given.kinds or KINDS:
         if kind not in made:
-            drawn = edits(kind, texts, lines, random.Random(f"{SEED} {kind}"))
+            drawn = edits(kind, texts, lines, random.Random(f"{given.seed} {kind}"))
             seen = (each for each in drawn if is_noticed(each, desk, known))
             tries = (tried(each, project, spec, given) for each in islice(seen, DRAWN))
             found = next((each for each in tries if each is not None), None)
@@ -253,6 +254,7 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=600, help="of the check that finds the fault")
     parser.add_argument("--for", dest="seconds", default="60s")
     parser.add_argument("--results", type=Path, help="make only what this file does not have, and add to it")
+    parser.add_argument("--seed", type=int, default=SEED, help="another one draws other edits")
     parser.add_argument("--kinds", nargs="*", metavar="KIND", help="only these")
     given = parser.parse_args()
     given.results = given.results and given.results.resolve()

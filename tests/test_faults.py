@@ -28,7 +28,7 @@ from yololoss.harness.engine.plan import Counts, Origin, Plan
 from yololoss.harness.engine.raw import Raw, raw_path, read_raw, write_raw
 from yololoss.harness.engine.session_summary import verdict_of
 from yololoss.harness.findings.finding import Finding, keep
-from yololoss.harness.laws.exam import Run
+from yololoss.harness.laws.exam import ELSEWHERE, Run
 
 
 def planted(folder, name: str, *laws: str) -> Plan:
@@ -153,6 +153,32 @@ def test_a_wrong_value_explains_no_error_of_another_run():
     cases = [*made(plan, range(20))]
     assert broke(plan, "totals.value", cases)
     assert {told.explained for _, told in broke(plan, "state.default-dtype", cases)} == {""}
+
+
+@pytest.mark.parametrize(
+    ("name", "why", "law"),
+    [
+        ("scales_targets_in_place", "state.inputs-unchanged", "state.keeps-caller-settings"),
+        ("adds_up_losses", "state.repeated-calls", "state.deep-copy"),
+    ],
+)
+def test_what_a_loss_keeps_or_writes_explains_an_error_of_another_run(tmp_path, name, why, law):
+    """It may raise only since an earlier call wrote to what it is given, or kept something."""
+    plan = planted(tmp_path, name, why, law)
+    cases = ([each] for each in made(plan, range(99)) if not each.case.options.autobalance)  # where calls differ anyway
+    found = [told for case in cases for _, told in broke(plan, law, case) if told.what == ELSEWHERE or "copy" in law]
+    assert {told.explained for told in found} == {why}
+
+
+def test_a_law_about_a_setting_alone_is_one_fault_with_what_needs_it(tmp_path):
+    """An item that is wrong only with autobalance, and a law about autobalance."""
+    laws = ("objectness.item", "totals.autobalance-first-call")
+    plan = planted(tmp_path, "autobalance_too_soon", *laws)
+    cases = [[each] for each in made(plan, range(99))]
+    found = findings(
+        plan, tmp_path, *((law, next(each[0].case for each in cases if broke(plan, law, each))) for law in laws)
+    )
+    assert [fault.laws for fault in grouped(found, Task(plan.subject.spec, "cpu", "yololoss"), plan)] == [laws]
 
 
 def test_a_worker_writes_no_finding_that_a_known_one_explains(tmp_path):

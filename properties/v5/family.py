@@ -54,6 +54,7 @@ _GIVEN: dict[str, tuple[str, ...]] = {
     # a hook that is left in predictions may change their gradient
     "boxes.gradient": ("totals.sum", *ROWS, "boxes", LEFT),
     "objectness.gradient": ("totals.sum", *ROWS, "boxes", "objectness", LEFT),
+    "totals.total-has-gradient": ("objectness",),
     "totals.finite": ("totals.shape-and-dtype", "assign"),
     "totals.layers-independent": FINITE,
     "totals.autobalance-first-call": FINITE,

@@ -54,14 +54,15 @@ class _Grouping:
     def same(self, first: int, later: int) -> bool:
         """Whether two findings are one fault.
 
-        Both cases need the same setting. Otherwise two of one law are not: it tells them apart. Where the later law
+        Both cases need the same setting, or the later law is only about cases with a setting that the first case
+        needs. Otherwise two of one law are not: it tells them apart. Where the later law
         follows the first (`Family.follows`), they are if both mostly break together. Or they are about the same part of
         the loss, and the case of the first breaks the law of the later one too: a fault of another part would have been
         explained, or it breaks that law for a reason of its own, as does a law about one run that explains none about
         two. Or the later law assumes that the first holds at all (`Family.of_right_values`), or holds where faults of
         the first have no effect (`Family.half_seen`).
         """
-        if not self._needed(first).isdisjoint(self._needed(later)):
+        if not self._needed(first).isdisjoint(self._needed(later) | self._only_with(later)):
             return True
         if self.laws[first] == self.laws[later]:
             return False
@@ -103,6 +104,13 @@ class _Grouping:
             elif told.died:  # the others would too, each after its whole time limit
                 break
         return frozenset(found)
+
+    def _only_with(self, n: int) -> set[str]:
+        """The settings of the finding's case without which its law is not about it."""
+        law, case = self._plan.laws.get(self.laws[n]), self._vectors[n].case
+        if law is None or not self._plan.holds_for(law, case):
+            return set()
+        return set(case.simpler).difference(self._plan.simpler(law.id, case))
 
     @cache  # noqa: B019  # as above
     def _explained(self, n: int) -> bool:

@@ -35,6 +35,7 @@ LIMIT = 30.0  # seconds that a case may take, with all laws
 # Where an earlier law uses so much of its tolerance, it explains a later one too. Right losses use less than 0.36,
 # or all of it where a gradient may be anything between two values.
 NEAR = 0.5
+CONDUCT = ("run", "state")  # parts of the laws about what a loss does besides its work
 OFTEN = 8  # where a law explained another one so often, it does so wherever both break
 WAITS = 3600.0  # seconds that a process waits for the next case
 START = 120.0  # seconds that a process may take to start, on a busy machine
@@ -172,19 +173,19 @@ def _explained(
 
     The subject is judged as it is, even if the law changed it or called it in another way. What is hidden on a case,
     and seen on a clearer one, explains as well. A wrong gradient explains no wrong value (``of_values``), unless it
-    tells which rows there are. An error that only another run raises is explained by an error, or by what is wrong in
-    further calls alone.
+    tells which rows there are. An error that only another run raises is explained by what the loss does besides its
+    work, or by what is wrong in further calls alone.
     """
     before = plan.explaining(law.id)
-
-    def explains(each: Law, run: Run) -> bool:
-        if raised and each.id.partition(".")[0] != "run" and _breaks(plan, each, first, of_values):
-            return False
-        return _breaks(plan, each, run, of_values)
-
     ran = {first.case: first}
     for run in runs:
         ran.setdefault(run.case, run if run.subject == first.subject else Run(first.subject, run.case))
+
+    def explains(each: Law, run: Run) -> bool:
+        if raised and each.id.partition(".")[0] not in CONDUCT:
+            return run.case in ran and _breaks(plan, each, run) and not _breaks(plan, each, first)
+        return _breaks(plan, each, run, of_values)
+
     clearer = (Run(first.subject, other) for case in ran for other in case.clearer if other not in ran)
     if first.judged_as_shown:
         clearer = (run.as_shown or run for run in clearer)
