@@ -61,7 +61,7 @@ KINDS: dict[str, Callable[[Place], Edits]] = {
     "operand": expressions.operand,
 }
 # The kinds are tried in rounds, those of which there are few for each line first: a short time is enough for these on
-# every line of a large loss. Each round goes line by line; what the one before showed says which line is first.
+# every line of a large loss. After the first, a round goes line by line; what was seen before says which line is first.
 _FIRST = ("nearest comparison", "statement dropped", "part alone", "function", "operator")
 _FEW = ("truth", "comparison", "index", "key", "exchange", "number", "argument dropped", "twin", "other operator")
 _MANY = ("around", "after", "name", "attribute", "expression", "operand")
