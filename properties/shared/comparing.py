@@ -2,6 +2,7 @@
 
 import torch
 
+from yololoss.harness.cases.case import Case
 from yololoss.harness.devices.devices import Around
 from yololoss.harness.laws.exam import Exam
 from yololoss.harness.subjects.outcome import Call, Outcome
@@ -9,6 +10,11 @@ from yololoss.harness.subjects.outcome import Call, Outcome
 ACCELERATOR = ("mirror", "cuda", "mps")
 CPU = torch.device("cpu")
 AGAIN = Around(chance=1)  # a second run, in which the mirror takes other orders where an accelerator defines none
+
+
+def also_twice(exam: Exam, *others: Case) -> None:
+    """Say that the law calls a loss more than once: on its case, and perhaps on others."""
+    exam.also(exam.case.called(exam.case.calls + 1), *others)
 
 
 def no_trouble(exam: Exam, kind: str | tuple[str, ...], expected: str) -> None:

@@ -10,7 +10,7 @@ from yololoss.harness.laws.exam import Exam
 from yololoss.harness.laws.law import law
 from yololoss.harness.subjects.subject import Subject
 
-from .comparing import close
+from .comparing import also_twice, close
 
 
 @law(
@@ -31,7 +31,7 @@ def test_bad_input_does_not_spoil_the_next_call(exam: Exam) -> None:
         return subject.loss(p, targets)
 
     _ = exam.calls
-    exam.also(exam.case.called(exam.case.calls + 1))
+    also_twice(exam)
     close(exam, exam.on(exam.case, calling=calling), "after calls on targets and on logits that are NaN")
     close(exam, exam.on(exam.case), "of a new object, after such calls")
 

@@ -22,7 +22,7 @@ from yololoss.harness.laws.law import law
 from yololoss.harness.subjects.subject import Subject, Unsupported
 from yololoss.harness.subjects.watching import SETTINGS
 
-from .comparing import close, no_trouble
+from .comparing import also_twice, close, no_trouble
 
 CALLS = 200  # as many as an epoch of a small dataset has
 MOVED = 2.0**-18  # of a fraction among the targets: another number in float32, in the same cell
@@ -140,7 +140,7 @@ def survives(exam: Exam, copied: Callable[[Any], Any], which: str) -> None:
         return result
 
     _ = exam.calls
-    exam.also(exam.case.called(exam.case.calls + 1))
+    also_twice(exam)
     other = exam.on(exam.case, calling=calling)
     _ = other.calls
     exam.expect(not refused, "a copy of the object, after a call", "one, as before the call", "".join(refused[:1]))
@@ -207,7 +207,7 @@ def test_many_calls_give_the_same_loss(exam: Exam) -> None:
 
     first = exam.calls[0].total
     other = exam.on(exam.case, calling=calling)
-    exam.also(exam.case.called(exam.case.calls + 1))
+    also_twice(exam)
     _ = other.calls
     allowed, because = 2 * exam.budget.totals[0], exam.budget.because
     exam.expect_close("total of call", [first] * len(totals), totals, allowed, because)
@@ -237,7 +237,7 @@ def test_memory_does_not_grow_from_call_to_call(exam: Exam) -> None:
     little from step to step. A bounded store must be full after 480 steps; of a slow loss, after as many as 5 s allow.
     """
     _on_cpu(exam)
-    exam.also(exam.case.called(exam.case.calls + 1))
+    also_twice(exam)
     held: list[tuple[int, ...]] = []
 
     def calling(subject: Subject, p: list[Tensor], targets: Tensor) -> tuple[Tensor, Any]:

@@ -12,13 +12,12 @@ from yololoss.harness.laws.exam import Exam
 from yololoss.harness.laws.law import law
 from yololoss.harness.subjects.subject import Subject, Unsupported
 
-from ..shared.comparing import close
+from ..shared.comparing import also_twice, close
 from .budget import BECAUSE
 from .case import Options
 from .forms import Hyp
 from .pools import HYPS, ONE_CALL
 from .strategies import ANY, cases
-from .test_state import also_twice
 
 ATTRIBUTES = (
     *("sort_obj_iou", "gr", "balance", "autobalance", "anchors", "na", "nc", "nl", "hyp"),

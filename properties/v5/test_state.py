@@ -11,7 +11,7 @@ from yololoss.harness.laws.exam import Exam
 from yololoss.harness.laws.law import law
 from yololoss.harness.subjects.subject import Subject
 
-from ..shared.comparing import close, same_numbers
+from ..shared.comparing import also_twice, close, same_numbers
 from .budget import BECAUSE
 from .case import Case, Options
 from .pools import ALL_OPTIONS
@@ -93,11 +93,6 @@ def turned(targets: Tensor) -> Tensor:
     copy = targets.clone()
     copy[:, 2:4] = (1 - copy[:, 2:4]) * 0.875
     return copy
-
-
-def also_twice(exam: Exam, *others: Case) -> None:
-    """Say that the law calls a loss more than once: on its case, and perhaps on others."""
-    exam.also(exam.case.called(exam.case.calls + 1), *others)
 
 
 def turned_case(case: Case) -> Case:

@@ -54,13 +54,13 @@ class _Grouping:
     def same(self, first: int, later: int) -> bool:
         """Whether two findings are one fault.
 
-        Both cases need the same setting, or the later law is only about cases with a setting that the first case
-        needs. Otherwise two of one law are not: it tells them apart. Where the later law
-        follows the first (`Family.follows`), they are if both mostly break together. Or they are about the same part of
-        the loss, and the case of the first breaks the law of the later one too: a fault of another part would have been
-        explained, or it breaks that law for a reason of its own, as does a law about one run that explains none about
-        two. Or the later law assumes that the first holds at all (`Family.of_right_values`), or holds where faults of
-        the first have no effect (`Family.half_seen`).
+        Both cases need the same setting, or the later law is only about cases with a setting that the first case needs.
+        Otherwise two of one law are not: it tells them apart. Where the later law follows the first
+        (`Family.follows`), they are if both mostly break together. Or they are about the same part of the loss, and the
+        case of the first breaks the law of the later one too: a fault of another part would have been explained, or it
+        breaks that law for a reason of its own, as does a law about one run that explains none about two. Or the later
+        law assumes that the first holds at all (`Family.of_right_values`), or holds where faults of the first have no
+        effect (`Family.half_seen`).
         """
         if not self._needed(first).isdisjoint(self._needed(later) | self._only_with(later)):
             return True
